@@ -1,0 +1,43 @@
+"""The filter C(tree_digest): a name for the content of a build context."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from ansible.errors import AnsibleFilterError
+
+
+def tree_digest(path, *inputs, exclude=()):
+    """Name what a build is made of, so that an image's tag changes when, and only when, its inputs do.
+
+    Args:
+        path: directory whose files count: their relative names, modes (executable or not) and bytes.
+        inputs: further strings that count, such as the reference of the base image.
+        exclude: names of files and directories that do not count, wherever they stand.
+
+    Returns:
+        The first twelve hexadecimal digits of a SHA-256.
+
+    Raises:
+        AnsibleFilterError: path is not a directory.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise AnsibleFilterError(f"tree_digest: {path} is not a directory")
+    digest = hashlib.sha256()
+    for item in inputs:
+        digest.update(f"input {item}\0".encode())
+    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+        relative = file.relative_to(root)
+        if set(relative.parts) & set(exclude):
+            continue
+        digest.update(f"file {relative} {os.access(file, os.X_OK)}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"tree_digest": tree_digest}

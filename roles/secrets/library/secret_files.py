@@ -1,0 +1,104 @@
+#!/usr/bin/python
+"""Keeps one file for each secret; a secret that nobody gave is made once, on the host."""
+
+import os
+import secrets
+import string
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: secret_files
+short_description: One file for each secret, given or made once
+description:
+  - Writes each secret to a file of its own, mode 0400, owned by the uid that reads it.
+  - A secret that is not given is made of letters and digits when its file is absent, and never changed after that.
+  - Neither output nor diff ever holds a value.
+options:
+  directory:
+    description: Existing directory of the files.
+    type: path
+    required: true
+  names:
+    description: The secrets by name, each a dictionary with the C(uid) of its reader.
+    type: dict
+    required: true
+  given:
+    description: Values by name, such as from the vault.
+    type: dict
+    default: {}
+  length:
+    description: Characters of a secret that is made here.
+    type: int
+    default: 40
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+"""
+
+RETURN = r"""
+written:
+  description: Names of the secrets whose content was written.
+  type: list
+  returned: always
+mended:
+  description: Names of the secrets whose owner or mode was put right.
+  type: list
+  returned: always
+"""
+
+MODE = 0o400
+
+
+def generate(length):
+    """Return a random secret of length letters and digits: about 5.95 bits each."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
+
+
+def write(path, value, uid):
+    """Put value into path in one step: no reader sees a half, and no moment has a wrong owner or mode."""
+    temporary = f"{path}.{os.getpid()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(value)
+        os.fchown(file.fileno(), uid, uid)
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "names": {"type": "dict", "required": True},
+            "given": {"type": "dict", "default": {}, "no_log": True},
+            "length": {"type": "int", "default": 40},
+        },
+        supports_check_mode=True,
+    )
+    written, mended = [], []
+    for name, reader in module.params["names"].items():
+        path = os.path.join(module.params["directory"], name)
+        given = module.params["given"].get(name)
+        exists = os.path.exists(path)
+        if exists:
+            status = os.stat(path)
+            with open(path) as file:
+                current = file.read()
+        if not exists or (given is not None and current != str(given)):
+            written.append(name)
+            if not module.check_mode:
+                value = str(given) if given is not None else generate(module.params["length"])
+                write(path, value, reader["uid"])
+        elif (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (reader["uid"], reader["uid"], MODE):
+            mended.append(name)
+            if not module.check_mode:
+                os.chown(path, reader["uid"], reader["uid"])
+                os.chmod(path, MODE)
+    module.exit_json(changed=bool(written or mended), written=written, mended=mended)
+
+
+if __name__ == "__main__":
+    main()
