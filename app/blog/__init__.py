@@ -1,0 +1,52 @@
+"""A small blog: Markdown in, fast and safe pages out."""
+
+from collections.abc import Mapping
+
+from flask import Flask, Response, current_app, render_template
+from werkzeug.exceptions import HTTPException, SecurityError
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from . import assets, cli, config, health, pages
+from .config import ConfigError
+from .models import db
+
+__all__ = ["ConfigError", "create_app"]
+
+
+def create_app(settings: Mapping[str, str] | None = None) -> Flask:
+    """Make the application. It opens no database connection.
+
+    settings: the settings under the names they have in the environment; None takes the environment itself.
+    Raises ConfigError, which names the setting that is missing or wrong.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config.from_mapping(config.load(settings))
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    hops = app.config["PROXY_HOPS"]
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)
+
+    db.init_app(app)
+    assets.init_app(app)
+    app.url_map.converters["slug"] = pages.SlugConverter
+    app.register_blueprint(health.bp)
+    app.register_blueprint(pages.bp)
+    app.register_error_handler(HTTPException, _error_page)
+    app.after_request(_security_headers)
+    for command in cli.commands:
+        app.cli.add_command(command)
+    return app
+
+
+def _error_page(error: HTTPException) -> tuple[str, int] | HTTPException:
+    if error.code is None or error.code < 400:
+        return error  # a redirect
+    if isinstance(error, SecurityError):
+        return error  # the Host is not ours, so no URL of a page can be built
+    return render_template("error.html", error=error), error.code
+
+
+def _security_headers(response: Response) -> Response:
+    response.headers.setdefault("Content-Security-Policy", current_app.config["CONTENT_SECURITY_POLICY"])
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "strict-origin-when-cross-origin")
+    return response

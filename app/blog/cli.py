@@ -1,0 +1,167 @@
+"""The commands. Each writes one JSON object to stdout when it succeeds, and everything else to stderr."""
+
+import json
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from psycopg2.errors import UndefinedTable
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from . import assets, importer, schema
+from .models import User, db
+
+MIN_PASSWORD_CHARACTERS = 12
+
+
+class _Command(click.Command):
+    """A command that ends with one line, not a traceback, when the database refuses."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        try:
+            super().invoke(ctx)
+        except IntegrityError as error:
+            raise click.ClickException(
+                "somebody else wrote the same at the same time: run this again"
+            ) from error
+        except DBAPIError as error:
+            advice = " Run `flask migrate` first." if isinstance(error.orig, UndefinedTable) else ""
+            reason = str(error.orig).strip().partition("\n")[0]
+            raise click.ClickException(f"the database refused: {reason}.{advice}") from error
+
+
+def _done(message: str, *, changed: bool, **facts: object) -> None:
+    click.echo(message, err=True)
+    click.echo(json.dumps({"changed": changed, **facts}))
+
+
+@click.command(cls=_Command)
+@click.option("--check", is_flag=True, help="Only tell which migrations are pending; change nothing.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 86_400),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another migration to end.",
+)
+@with_appcontext
+def migrate(check: bool, wait_s: float) -> None:
+    """Bring the database's schema to this release.
+
+    One migration runs at a time, and in one transaction: it is applied whole or not at all.
+    """
+    try:
+        if check:
+            with schema.migrator_engine().connect() as connection:
+                state = schema.inspect_state(connection)
+            message = f"Migrations pending: {len(state.pending)}."
+            _done(message, changed=False, pending=state.pending, current=state.current, head=state.head)
+        else:
+            state = schema.migrate(wait_s)
+            message = f"Migrations applied: {len(state.pending)}."
+            _done(message, changed=bool(state.pending), applied=state.pending, head=state.head)
+    except schema.SchemaError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group()
+def user() -> None:
+    """Look after the people who can sign in."""
+
+
+@user.command("ensure-admin", cls=_Command)
+@click.option(
+    "--email", required=True, help="The address to sign in with; upper and lower case are the same."
+)
+@click.option("--name", default="", help="The name to show; for a new user only.")
+@click.option(
+    "--password-file",
+    type=click.File("rb"),
+    required=True,
+    help="Holds the password of a new user, at least 12 characters; - reads standard input.",
+)
+@with_appcontext
+def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
+    """Create an administrator, or make a user one.
+
+    A user who exists keeps name and password.
+    """
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or "\0" in email:
+        raise click.ClickException(f"{email!r} is not an email address: write it like name@example.com")
+    person = db.session.scalar(select(User).where(User.email == email.lower()))
+    created = person is None
+    if person is None:
+        person = User(email=email, name=name, is_admin=False)
+        person.set_password(_password(password_file))
+        db.session.add(person)
+    changed = not person.is_admin
+    person.is_admin = True
+    db.session.commit()
+    message = f"{person.email} {'is now' if changed else 'already was'} an administrator."
+    _done(message, changed=changed, created=created, email=person.email)
+
+
+def _password(file: BinaryIO) -> str:
+    try:
+        password = file.read().decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise click.ClickException("the password is not UTF-8 text: save the file as UTF-8") from error
+    if len(password) < MIN_PASSWORD_CHARACTERS:
+        raise click.ClickException(
+            f"the password has {len(password)} characters: use at least {MIN_PASSWORD_CHARACTERS}"
+        )
+    return password
+
+
+@click.command("import", cls=_Command)
+@click.argument("source", type=click.Path(path_type=Path), metavar="DIR_OR_FILE")
+@click.option(
+    "--existing",
+    type=click.Choice(["refuse", "skip", "update"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with a post that the blog already has with other content.",
+)
+@with_appcontext
+def import_(source: Path, existing: str) -> None:
+    """Import a Markdown file, or every *.md below a directory.
+
+    A file begins with YAML front matter (--- lines) or Pelican's header lines; title and date are
+    needed, and slug, summary, author, tags, category, updated and status: draft are understood.
+    All files are imported or, with a list of all problems, none.
+    """
+    try:
+        counts = importer.import_posts(
+            db.session, source, existing=existing, default_author=current_app.config["SITE_AUTHOR"]
+        )
+    except importer.ImportProblemsError as error:
+        for problem in error.problems:
+            click.echo(problem, err=True)
+        raise click.ClickException(f"nothing was imported; problems: {len(error.problems)}") from error
+    db.session.commit()
+    message = "Posts " + ", ".join(f"{outcome}: {count}" for outcome, count in counts.items()) + "."
+    _done(message, changed=bool(counts["created"] or counts["updated"]), **counts)
+
+
+@click.command("static-export", cls=_Command)
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@with_appcontext
+def static_export(directory: Path) -> None:
+    """Copy the static files into DIR under their hashed names, for a web server in front.
+
+    Files of other releases in DIR stay.
+    """
+    try:
+        written = assets.export(directory)
+    except OSError as error:
+        raise click.ClickException(f"cannot write to {directory}: {error.strerror}") from error
+    _done(f"Files written to {directory}: {len(written)}.", changed=bool(written), written=written)
+
+
+commands = (migrate, user, import_, static_export)

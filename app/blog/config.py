@@ -1,0 +1,155 @@
+"""The settings: read once from the environment, checked before anything else happens."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+CONNECT_TIMEOUT_S = 3
+STATEMENT_TIMEOUT_MS = 15_000  # below gunicorn's own timeout, so that the request ends with an error page
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong. The message names it and says what to do."""
+
+
+def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
+    """Read and check every setting; return Flask's configuration.
+
+    settings: the settings by name; None takes the environment.
+    Raises ConfigError at the first setting that is missing or wrong.
+    """
+    env = os.environ if settings is None else settings
+    base_url, host = _base_url(env)
+    https = base_url.startswith("https:")
+    database_url = _database_url(env)
+    return {
+        "BASE_URL": base_url,
+        "SITE_TITLE": env.get("SITE_TITLE") or "Slipway",
+        "SITE_DESCRIPTION": env.get("SITE_DESCRIPTION", ""),
+        "SITE_AUTHOR": env.get("SITE_AUTHOR", ""),
+        "POSTS_PER_PAGE": _integer(env, "POSTS_PER_PAGE", default=10, lowest=1, highest=100),
+        "PROXY_HOPS": _integer(env, "PROXY_HOPS", default=0, lowest=0, highest=10),
+        "CONTENT_SECURITY_POLICY": _content_security_policy(env),
+        "TRUSTED_HOSTS": [
+            host,
+            *(name.strip() for name in env.get("TRUSTED_HOSTS", "").split(",") if name.strip()),
+        ],
+        "DATABASE_URL": database_url,
+        "SQLALCHEMY_ENGINES": {
+            "default": {
+                "url": database_url,
+                "pool_pre_ping": True,  # a restarted database costs a reconnect, not an error page
+                "pool_timeout": 5,
+                "connect_args": {
+                    "application_name": "slipway blog",
+                    "connect_timeout": CONNECT_TIMEOUT_S,
+                    "tcp_user_timeout": 5000,  # milliseconds: a database that vanished is noticed
+                    "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
+                },
+            }
+        },
+        "SECRET_KEY": _secret_key(env),
+        # Browsers take a __Host- cookie only from https, for exactly this host and the whole site.
+        "SESSION_COOKIE_NAME": "__Host-session" if https else "session",
+        "SESSION_COOKIE_SECURE": https,
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_PATH": "/",
+    }
+
+
+def _required(env: Mapping[str, str], name: str, example: str) -> str:
+    value = env.get(name, "").strip()
+    if not value:
+        raise ConfigError(f"{name} is not set. Set it, for example {name}={example}")
+    return value
+
+
+def _secret_file(env: Mapping[str, str], name: str) -> str:
+    path = Path(env[name])
+    try:
+        value = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(
+            f"{name}: cannot read {path} ({reason}). Name a file that uid {os.getuid()} can read."
+        ) from error
+    if not value:
+        raise ConfigError(f"{name}: {path} is empty. Write the secret into it.")
+    return value
+
+
+def _database_url(env: Mapping[str, str]) -> URL:
+    example = "postgresql://user@db:5432/blog"
+    text = _required(env, "DATABASE_URL", example)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # neither error is chained: both may quote the URL
+        raise ConfigError(f"DATABASE_URL is not a URL. Write it like {example}") from None
+    if url.drivername != "postgresql" or not url.database or not url.username:
+        raise ConfigError(f"DATABASE_URL must name a user and a database of Postgres, like {example}")
+    if url.password is not None:
+        raise ConfigError(
+            "DATABASE_URL holds a password. Take it out and name a file with it in DATABASE_PASSWORD_FILE."
+        )
+    password = _secret_file(env, "DATABASE_PASSWORD_FILE") if env.get("DATABASE_PASSWORD_FILE") else None
+    return url.set(drivername="postgresql+psycopg2", password=password)
+
+
+def _secret_key(env: Mapping[str, str]) -> str:
+    name = "SECRET_KEY_FILE" if env.get("SECRET_KEY_FILE") else "SECRET_KEY"
+    if name == "SECRET_KEY_FILE":
+        key = _secret_file(env, name)
+    elif not (key := env.get(name, "")):
+        raise ConfigError(
+            "SECRET_KEY_FILE is not set. Set it to a file that holds a random key (or set SECRET_KEY)."
+        )
+    if len(key) < 32:
+        raise ConfigError(
+            f"{name}: the key has {len(key)} characters, 32 are needed. "
+            "Make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
+        )
+    return key
+
+
+def _base_url(env: Mapping[str, str]) -> tuple[str, str]:
+    """Return the base URL without a slash at its end, and its host name."""
+    text = _required(env, "BASE_URL", "https://blog.example.com")
+    problem = ConfigError(
+        f"BASE_URL is {text!r}. Write scheme, host name or IPv4 address, and port if it is unusual, "
+        "without a path: https://blog.example.com"
+    )
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        raise problem from None
+    if url.scheme not in ("http", "https") or url.path not in ("", "/") or url.query or url.fragment:
+        raise problem
+    if not host or url.username is not None or not re.fullmatch(r"[a-z0-9.-]+", host):
+        raise problem
+    return f"{url.scheme}://{url.netloc.lower()}", host
+
+
+def _integer(env: Mapping[str, str], name: str, *, default: int, lowest: int, highest: int) -> int:
+    text = env.get(name, "").strip() or str(default)
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
+        raise ConfigError(f"{name} is {text!r}. Set a whole number from {lowest} to {highest}.")
+    return int(text)
+
+
+def _content_security_policy(env: Mapping[str, str]) -> str:
+    img_src = env.get("CSP_IMG_SRC", "").strip() or "'self' https:"
+    if not re.fullmatch(r"[!-+\--:<-~ ]+", img_src):
+        raise ConfigError(
+            "CSP_IMG_SRC may hold sources separated by spaces, without ';' and ',': 'self' https:"
+        )
+    return (
+        f"default-src 'self'; img-src {img_src}; frame-ancestors 'none'; base-uri 'self'; "
+        "form-action 'self'; object-src 'none'"
+    )

@@ -1,0 +1,76 @@
+"""Log lines for machines: one JSON object each."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from flask import has_request_context, request
+
+
+class JsonFormatter(logging.Formatter):
+    """Format a record as JSON: ts (UTC), level, logger, message, and the traceback if there is one.
+
+    A line that is written while a request is served has its request_id.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(self.facts(record), ensure_ascii=False, default=str)
+
+    def facts(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return what the line says."""
+        facts: dict[str, object] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if has_request_context():
+            facts["request_id"] = _request_id(request.headers.get("X-Request-ID", ""))
+        if record.exc_info:
+            facts["traceback"] = self.formatException(record.exc_info)
+        return facts
+
+
+class AccessFormatter(JsonFormatter):
+    """Format gunicorn's access records. They leave out the query string: it may hold a secret."""
+
+    def facts(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return what the line says, request by request."""
+        atoms = record.args
+        if not isinstance(atoms, Mapping):
+            return super().facts(record)
+        return super().facts(record) | {
+            "method": atoms["m"],
+            "path": atoms["U"],
+            "status": int(atoms["s"]),
+            "duration_ms": int(atoms["M"]),
+            "request_id": _request_id(atoms["{x-request-id}i"]),
+        }
+
+
+def _request_id(text: str) -> str | None:
+    """Return the id that the proxy sent, or None if it sent none, or nonsense."""
+    return text if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text) else None
+
+
+def config() -> dict[str, object]:
+    """Return the configuration, for `logging.config.dictConfig`, of all logs to stdout as JSON."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "json": {"()": JsonFormatter},
+            "access": {"()": AccessFormatter},
+        },
+        "handlers": {
+            name: {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": name}
+            for name in ("json", "access")
+        },
+        "root": {"level": "INFO", "handlers": ["json"]},
+        "loggers": {
+            "gunicorn.error": {"level": "INFO", "handlers": ["json"], "propagate": False},
+            "gunicorn.access": {"level": "INFO", "handlers": ["access"], "propagate": False},
+        },
+    }

@@ -1,0 +1,157 @@
+"""The schema's life: migrating it once at a time, and telling whether this code can run on it.
+
+Code whose newest revision is R can run on a database when R was applied there and nothing destructive was
+applied after it. So the release before stays ready while, and after, the next one expands the schema.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.script import ScriptDirectory
+from flask import current_app
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, create_engine, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import aliased
+from sqlalchemy.pool import NullPool
+
+from .config import CONNECT_TIMEOUT_S
+from .models import SchemaHistory
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+ADVISORY_LOCK = 5_133_847  # any number, as long as every release uses the same one
+LOCK_TIMEOUT_S = 5  # how long one statement may wait for a table, with the readers queueing behind it
+
+
+class SchemaError(Exception):
+    """The schema cannot be migrated, or this code cannot run on it. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """current: the database's newest revision, or None; head: this code's; pending: what is to be applied."""
+
+    current: str | None
+    head: str
+    pending: list[str]
+
+
+def head() -> str:
+    """Return the newest revision that this code knows."""
+    return _scripts(MIGRATIONS).get_current_head()
+
+
+def check_compatible(connection: Connection) -> None:
+    """Raise SchemaError when this code cannot run on the schema that `connection` sees."""
+    mine, later = SchemaHistory, aliased(SchemaHistory)
+    broken_by = select(later.revision).where(later.id > mine.id, later.destructive).limit(1).scalar_subquery()
+    row = connection.execute(select(mine.revision, broken_by).where(mine.revision == head())).one_or_none()
+    if row is None:
+        raise SchemaError(f"revision {head()} has not been applied: run `flask migrate`")
+    if row[1] is not None:
+        raise SchemaError(f"revision {row[1]} removed what this release needs: deploy a newer release")
+
+
+def inspect_state(connection: Connection) -> SchemaState:
+    """Compare the database with this code, changing nothing.
+
+    Raises SchemaError when the database is newer than this code and not compatible with it.
+    """
+    scripts = _scripts(MIGRATIONS)
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is None or current in known:
+        steps = scripts.iterate_revisions("head", current or "base")
+        return SchemaState(current, head(), [step.revision for step in steps][::-1])
+    check_compatible(connection)
+    return SchemaState(current, head(), [])
+
+
+def migrate(wait_s: float) -> SchemaState:
+    """Bring the database to this code's revision in one transaction; return the state found before.
+
+    wait_s: seconds to wait for another migration to end.
+    Raises SchemaError when that one does not end, or when a lock on a table cannot be had.
+    """
+    with migrator_engine().connect() as connection:
+        _lock(connection, wait_s)
+        with connection.begin():
+            state = inspect_state(connection)
+            if state.pending:
+                _upgrade(connection)
+        return state
+
+
+def migrator_engine() -> Engine:
+    """Return an engine without a pool: closing its connection gives the advisory lock back."""
+    return create_engine(
+        current_app.config["DATABASE_URL"],
+        poolclass=NullPool,
+        connect_args={"application_name": "slipway migrate", "connect_timeout": CONNECT_TIMEOUT_S},
+    )
+
+
+def record_revision(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
+    """Write a migration that was just applied into `schema_history` (Alembic calls this)."""
+    module = step.up_revision.module
+    destructive = getattr(module, "destructive", False)
+    ctx.connection.execute(
+        SchemaHistory.__table__.insert().values(revision=step.up_revision_id, destructive=destructive)
+    )
+
+
+def _upgrade(connection: Connection) -> None:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    try:
+        command.upgrade(config, "head")
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise SchemaError(
+            f"a table stayed locked for {LOCK_TIMEOUT_S} s, so nothing was changed: "
+            "run `flask migrate` again when the long transaction has ended"
+        ) from error
+
+
+def _lock(connection: Connection, wait_s: float) -> None:
+    """Take the advisory lock for as long as `connection` is open."""
+    with connection.begin():
+        milliseconds = max(1, round(wait_s * 1000))  # 0 would mean for ever
+        connection.execute(text(f"SET lock_timeout = {milliseconds}"))
+    try:
+        with connection.begin():
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+            connection.execute(text("RESET lock_timeout"))
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise SchemaError(
+            f"another migration still runs after {wait_s:g} s ({_lock_holder(connection)}): wait until it "
+            "has ended and run `flask migrate` again, or end that connection with pg_terminate_backend"
+        ) from error
+
+
+def _lock_holder(connection: Connection) -> str:
+    row = connection.execute(
+        text(
+            "SELECT a.pid, a.usename, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+            "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+            "AND l.classid = 0 AND l.objid = :key AND l.database = a.datid"
+        ),
+        {"key": ADVISORY_LOCK},
+    ).first()
+    if row is None:
+        return "it has just ended"
+    return f"process {row.pid} of role {row.usename}, {row.application_name!r}"
+
+
+@cache
+def _scripts(migrations: Path) -> ScriptDirectory:
+    return ScriptDirectory(str(migrations))

@@ -1,0 +1,20 @@
+"""Alembic's entry point: `flask migrate` hands over its locked connection."""
+
+from alembic import context
+
+from blog import create_app
+from blog.models import Base
+from blog.schema import migrator_engine, record_revision
+
+
+def run(connection) -> None:
+    context.configure(connection=connection, target_metadata=Base.metadata, on_version_apply=record_revision)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if connection := context.config.attributes.get("connection"):
+    run(connection)
+else:  # a developer's `alembic revision --autogenerate`
+    with create_app().app_context(), migrator_engine().connect() as connection:
+        run(connection)

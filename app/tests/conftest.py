@@ -1,0 +1,207 @@
+"""A real Postgres: the server of TEST_DATABASE_URL (whose role may create databases and roles), or a
+throwaway cluster made from the newest local binaries."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg2
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient, FlaskCliRunner
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.pool import NullPool
+
+from blog import create_app, schema
+from blog.models import Base, Post, Tag, db
+
+APP = Path(__file__).parent.parent
+BASE_URL = "http://blog.test:8080"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Postgres server, by the URL of a role that may create databases and roles."""
+
+    admin: URL
+    folder: Path
+
+    def connect(self, database: str, **user: str) -> contextlib.AbstractContextManager[Connection]:
+        """Open an autocommit connection, as the administrator or as `username` with `password`."""
+        url = self.admin.set(database=database, **user)
+        return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
+
+    @contextlib.contextmanager
+    def database(self, name: str) -> Iterator[str]:
+        """Make an empty database, and remove it at the end."""
+        with self.connect(self.admin.database) as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            connection.execute(text(f"CREATE DATABASE {name}"))
+            try:
+                yield name
+            finally:
+                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+    def settings(self, database: str, **user: str) -> dict[str, str]:
+        """Return the app's settings for a database of this server."""
+        url = self.admin.set(database=database, **user)
+        settings = {
+            "DATABASE_URL": url._replace(drivername="postgresql", password=None).render_as_string(),
+            "SECRET_KEY": "a-key-for-tests-that-is-long-enough",
+            "BASE_URL": BASE_URL,
+            "SITE_DESCRIPTION": "Notes & <harbours>",
+            "SITE_AUTHOR": "The crew",
+            "POSTS_PER_PAGE": "3",
+        }
+        if url.password is not None:
+            file = self.folder / f"{url.username}.password"
+            file.write_text(str(url.password))
+            settings["DATABASE_PASSWORD_FILE"] = str(file)
+        return settings
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("passwords")
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield Server(make_url(given).set(drivername="postgresql+psycopg2"), folder)
+    else:
+        with _cluster() as socket_folder:
+            url = f"postgresql+psycopg2://postgres@/postgres?host={socket_folder}"
+            yield Server(make_url(url), folder)
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[str]:
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not versions:
+        pytest.exit("No Postgres: install the package `postgresql`, or set TEST_DATABASE_URL.", returncode=1)
+    binaries = versions[-1].parent
+    # Postgres refuses to run as root.
+    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    as_user = (
+        {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user == "postgres" else {}
+    )
+    folder = tempfile.mkdtemp(prefix="slipway-test-")
+    shutil.chown(folder, user)
+    data = f"{folder}/data"
+    process = None
+    try:
+        subprocess.run(
+            [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            **as_user,
+        )
+        options = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off"}
+        flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        log = Path(folder, "log")
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [binaries / "postgres", "-D", data, *flags],
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                **as_user,
+            )
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                psycopg2.connect(host=folder, user="postgres", dbname="postgres").close()
+                break
+            except psycopg2.OperationalError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.exit(f"Postgres does not start:\n{log.read_text()}", returncode=1)
+                time.sleep(0.05)
+        yield folder
+    finally:
+        if process is not None:
+            process.send_signal(signal.SIGINT)  # a fast shutdown
+            process.wait(timeout=20)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def migrated(server: Server) -> Iterator[str]:
+    """The name of a database with the whole schema."""
+    with server.database("slipway_test") as name:
+        with create_app(server.settings(name)).app_context():
+            schema.migrate(wait_s=5)
+        yield name
+
+
+@pytest.fixture
+def settings(server: Server, migrated: str) -> Iterator[dict[str, str]]:
+    """The settings of an app whose database holds the schema and no data."""
+    yield server.settings(migrated)
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables if table.name != "schema_history")
+    with server.connect(migrated) as connection:
+        connection.execute(text(f"TRUNCATE {tables}"))
+
+
+@pytest.fixture
+def empty_settings(server: Server) -> Iterator[dict[str, str]]:
+    """The settings of an app whose database is empty."""
+    with server.database("slipway_test_empty") as name:
+        yield server.settings(name)
+
+
+@pytest.fixture
+def app(settings: dict[str, str]) -> Iterator[Flask]:
+    app = create_app(settings)
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+class _Client(FlaskClient):
+    def open(self, *arguments, **options):
+        return super().open(*arguments, **({"base_url": BASE_URL, "buffered": True} | options))
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    app.test_client_class = _Client
+    return app.test_client()
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    return app.test_cli_runner()
+
+
+@pytest.fixture
+def add_posts(app: Flask):
+    """Add `count` posts, a minute apart: `post-1` is the oldest. Each has the tags `harbour` and `tag-N`."""
+
+    def add(count: int, **values: object) -> None:
+        start = datetime(2025, 1, 1, tzinfo=UTC)
+        with app.app_context():
+            harbour = Tag(slug="harbour", name="Harbour")
+            for number in range(1, count + 1):
+                moment = start + timedelta(minutes=number)
+                fields = {
+                    "slug": f"post-{number}",
+                    "title": f"Post {number}",
+                    "summary": f"Summary {number}",
+                    "author": "Ada Quay",
+                    "published_at": moment,
+                    "updated_at": moment,
+                    "body": f"Text of {number}.",
+                }
+                tags = [harbour, Tag(slug=f"tag-{number}", name=f"Tag {number}")]
+                db.session.add(Post(**(fields | values), tags=tags))
+            db.session.commit()
+
+    return add

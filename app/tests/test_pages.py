@@ -1,0 +1,222 @@
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import event
+
+from blog import create_app, pages
+from blog.models import db
+
+from .conftest import BASE_URL
+
+
+@pytest.fixture
+def queries(app):
+    """The statements that the app executes."""
+    statements = []
+    with app.app_context():
+        engine = db.engine
+
+    def note(_connection, _cursor, statement, *_):
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(engine, "before_cursor_execute", note)
+
+
+def titles(page) -> list[str]:
+    return re.findall(r'<h2><a href="/posts/[^"]*">([^<]*)</a></h2>', page.text)
+
+
+def test_home_lists_the_newest_first_in_pages(client, add_posts):
+    add_posts(7)
+    first = client.get("/")
+    assert titles(first) == ["Post 7", "Post 6", "Post 5"]
+    assert '<time datetime="2025-01-01T00:07:00Z">1 January 2025</time>' in first.text
+    for part in ("1 min read", "Summary 7", 'href="/tags/tag-7"', "Page 1 of 3", 'href="/page/2"'):
+        assert part in first.text
+    assert "<h1" in first.text
+    second = client.get("/page/2")
+    assert titles(second) == ["Post 4", "Post 3", "Post 2"]
+    assert 'rel="prev" href="/"' in second.text
+    assert titles(client.get("/page/3")) == ["Post 1"]
+
+
+def test_an_empty_blog(client):
+    assert "Nothing has been published here yet." in client.get("/").text
+    assert "No post has a tag yet." in client.get("/tags/").text
+    assert client.get("/feed.xml").status_code == 200
+
+
+def test_the_first_page_has_one_address(client, add_posts):
+    add_posts(1)
+    for path, target in (("/page/1", "/"), ("/tags/harbour/page/1", "/tags/harbour")):
+        response = client.get(path)
+        assert (response.status_code, response.location) == (301, target)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/0",
+        "/page/2",
+        f"/page/{10**30}",
+        "/page/x",
+        "/posts/none",
+        "/posts/%00",
+        "/posts/a/b",
+        "/tags/none",
+        "/tags/%00",
+        "/tags/harbour/page/2",
+        "/static/none.css",
+        "/static/..%2fmodels.py",
+    ],
+)
+def test_what_is_not_there_is_404_in_the_theme(client, add_posts, path):
+    add_posts(1)
+    response = client.get(path)
+    assert response.status_code == 404
+    assert "There is no such page" in response.text
+    assert "style." in response.text
+
+
+def test_a_post_and_its_neighbours(client, add_posts):
+    add_posts(3, body="# One\n\nTwo", updated_at=datetime(2025, 5, 6, tzinfo=UTC))
+    page = client.get("/posts/post-2").text
+    for part in (
+        "<h1>Post 2</h1>",
+        "by Ada Quay",
+        '<h2 id="one">',
+        "Last changed on",
+        'rel="prev" href="/posts/post-1"',
+        'rel="next" href="/posts/post-3"',
+        f'<link rel="canonical" href="{BASE_URL}/posts/post-2">',
+        '<meta name="description" content="Summary 2">',
+        '<meta property="og:type" content="article">',
+    ):
+        assert part in page
+    assert 'rel="next"' not in client.get("/posts/post-3").text
+
+
+def test_posts_of_the_same_moment_keep_their_order(client, add_posts):
+    add_posts(3, published_at=datetime(2025, 1, 1, tzinfo=UTC))
+    assert titles(client.get("/")) == ["Post 3", "Post 2", "Post 1"]
+    assert 'rel="prev" href="/posts/post-1"' in client.get("/posts/post-2").text
+
+
+@pytest.mark.parametrize("published_at", [None, datetime.now(UTC) + timedelta(hours=1)])
+def test_drafts_and_posts_to_come_are_hidden(client, add_posts, published_at):
+    add_posts(1, published_at=published_at)
+    assert titles(client.get("/")) == []
+    assert client.get("/posts/post-1").status_code == 404
+    assert client.get("/tags/harbour").status_code == 404
+    assert 'href="/tags/harbour"' not in client.get("/tags/").text
+    assert "post-1" not in client.get("/feed.xml").text
+
+
+def test_tags(client, add_posts):
+    add_posts(4)
+    assert "4 posts" in client.get("/tags/").text
+    page = client.get("/tags/harbour")
+    assert titles(page) == ["Post 4", "Post 3", "Post 2"]
+    assert 'href="/tags/harbour/page/2"' in page.text
+    assert titles(client.get("/tags/harbour/page/2")) == ["Post 1"]
+    assert titles(client.get("/tags/tag-2")) == ["Post 2"]
+
+
+def test_text_is_escaped(client, add_posts):
+    evil = "<b>&\"'"
+    add_posts(1, title=evil, summary=evil, author=evil)
+    for path in ("/", "/posts/post-1", "/tags/harbour"):
+        assert evil not in client.get(path).text
+        assert "&lt;b&gt;&amp;&#34;&#39;" in client.get(path).text
+
+
+def test_reading_needs_few_queries(client, add_posts, queries):
+    add_posts(3)
+    for path, number in (("/", 3), ("/posts/post-2", 4), ("/tags/harbour", 4), ("/feed.xml", 2)):
+        queries.clear()
+        assert client.get(path).status_code == 200
+        assert len(queries) == number, queries
+    queries.clear()
+    client.get("/")
+    assert "body" not in " ".join(queries), "lists do not load the texts"
+
+
+def test_healthz_never_asks_the_database(client, queries):
+    response = client.get("/healthz")
+    assert (response.status_code, response.text) == (200, "ok\n")
+    assert queries == []
+
+
+def test_readyz_without_a_database(settings, caplog):
+    app = create_app(settings | {"DATABASE_URL": "postgresql://blog@127.0.0.1:1/blog"})
+    response = app.test_client().get("/readyz", base_url=BASE_URL)
+    assert (response.status_code, response.text) == (503, "not ready\n")
+    assert "Connection refused" in caplog.text
+
+
+def test_a_failure_is_a_page_in_the_theme(settings):
+    app = create_app(settings | {"DATABASE_URL": "postgresql://blog@127.0.0.1:1/blog"})
+    response = app.test_client().get("/", base_url=BASE_URL)
+    assert response.status_code == 500
+    assert "Something broke on our side" in response.text
+    assert "Cache-Control" not in response.headers
+
+
+def test_an_unknown_host_is_refused(app, client):
+    assert client.get("/", base_url="http://evil.test").status_code == 400
+    assert client.get("/healthz", base_url="http://blog.test").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/posts/post-1", "/tags/", "/feed.xml", "/none", "/static/style.css"])
+def test_reading_sets_no_cookie_and_sends_the_headers(client, add_posts, path):
+    add_posts(1)
+    response = client.get(path)
+    assert "Set-Cookie" not in response.headers
+    assert "Cookie" not in response.headers.get("Vary", "")
+    assert response.headers["Content-Security-Policy"] == (
+        "default-src 'self'; img-src 'self' https:; frame-ancestors 'none'; base-uri 'self'; "
+        "form-action 'self'; object-src 'none'"
+    )
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "strict-origin-when-cross-origin"
+    assert not re.search(r"<script|<style|\sstyle=", response.text) or path.endswith(".css")
+
+
+@pytest.mark.parametrize("path", ["/", "/posts/post-1", "/tags/harbour", "/feed.xml"])
+def test_pages_can_be_asked_for_again(client, add_posts, path):
+    add_posts(1)
+    response = client.get(path)
+    assert response.headers["Cache-Control"] == "public, max-age=0, s-maxage=1"
+    head = client.head(path)
+    assert (head.status_code, head.data, head.headers["ETag"]) == (200, b"", response.headers["ETag"])
+    again = client.get(path, headers={"If-None-Match": response.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+
+
+def test_pages_take_no_other_method(client):
+    response = client.post("/")
+    assert response.status_code == 405
+    assert "cannot be done here" in response.text
+
+
+def test_static_files_under_both_names(client):
+    hashed = re.search(r"/static/style\.[0-9a-f]{10}\.css", client.get("/").text)[0]
+    response = client.get(hashed)
+    assert response.status_code == 200
+    assert response.mimetype == "text/css"
+    assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    plain = client.get("/static/style.css")
+    assert plain.data == response.data
+    assert "immutable" not in plain.headers["Cache-Control"]
+    assert client.get("/static/style.0000000000.css").status_code == 404
+
+
+def test_the_icon_is_an_image(client):
+    assert client.get("/static/favicon.svg").mimetype == "image/svg+xml"
+
+
+def test_dates_are_for_people():
+    assert pages.day(datetime(2026, 11, 5, 23, tzinfo=UTC)) == "5 November 2026"

@@ -1,0 +1,211 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import insert, text
+
+from blog import create_app, schema
+from blog.models import Base, SchemaHistory, db
+
+from .conftest import APP, BASE_URL
+
+EXPAND = """
+import sqlalchemy as sa
+from alembic import op
+revision = "9001"
+down_revision = "0001"
+def upgrade():
+    op.add_column("post", sa.Column("subtitle", sa.Text))
+"""
+CONTRACT = """
+from alembic import op
+revision = "9002"
+down_revision = "9001"
+destructive = True
+def upgrade():
+    op.drop_column("post", "subtitle")
+"""
+BROKEN = """
+from alembic import op
+revision = "9002"
+down_revision = "9001"
+def upgrade():
+    op.drop_column("post", "no_such_column")
+"""
+
+
+@pytest.fixture
+def newer_release(tmp_path, monkeypatch):
+    """Make the code a newer release, whose migrations are those here and the given ones."""
+
+    def become(*migrations: str) -> None:
+        folder = tmp_path / "migrations"
+        folder.joinpath("versions").mkdir(parents=True)
+        for path in [*schema.MIGRATIONS.glob("*.*"), *schema.MIGRATIONS.glob("versions/*.py")]:
+            folder.joinpath(path.relative_to(schema.MIGRATIONS)).write_bytes(path.read_bytes())
+        for number, migration in enumerate(migrations):
+            folder.joinpath("versions", f"new_{number}.py").write_text(migration)
+        monkeypatch.setattr(schema, "MIGRATIONS", folder)
+
+    return become
+
+
+def flask(app, *arguments: str):
+    result = app.test_cli_runner().invoke(args=arguments)
+    return result, json.loads(result.stdout) if result.exit_code == 0 else None
+
+
+def readiness(app) -> int:
+    return app.test_client().get("/readyz", base_url=BASE_URL).status_code
+
+
+def test_migrating_from_nothing_and_again(empty_settings):
+    app = create_app(empty_settings)
+    pending = {"changed": False, "pending": ["0001"], "current": None, "head": "0001"}
+    assert flask(app, "migrate", "--check")[1] == pending
+    assert readiness(app) == 503
+    assert flask(app, "migrate", "--check")[1] == pending
+    assert flask(app, "migrate")[1] == {"changed": True, "applied": ["0001"], "head": "0001"}
+    assert readiness(app) == 200
+    assert flask(app, "migrate")[1] == {"changed": False, "applied": [], "head": "0001"}
+    assert flask(app, "migrate", "--check")[1] == {
+        "changed": False,
+        "pending": [],
+        "current": "0001",
+        "head": "0001",
+    }
+
+
+def test_the_models_are_what_the_migrations_make(app):
+    with app.app_context(), db.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_an_old_release_stays_ready_until_a_destructive_migration(
+    empty_settings, newer_release, monkeypatch, caplog
+):
+    app, old = create_app(empty_settings), schema.MIGRATIONS
+    flask(app, "migrate")
+    newer_release(EXPAND)
+    assert readiness(app) == 503, "the new release waits for its migration"
+    assert flask(app, "migrate")[1]["applied"] == ["9001"]
+    assert readiness(app) == 200
+
+    monkeypatch.setattr(schema, "MIGRATIONS", old)
+    assert readiness(app) == 200
+    assert flask(app, "migrate")[1] == {"changed": False, "applied": [], "head": "0001"}
+
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(insert(SchemaHistory).values(revision="9002", destructive=True))
+        connection.execute(text("UPDATE alembic_version SET version_num = '9002'"))
+    response = app.test_client().get("/readyz", base_url=BASE_URL)
+    assert (response.status_code, response.text) == (503, "not ready\n")
+    assert "revision 9002 removed what this release needs" in caplog.text
+    refused, _ = flask(app, "migrate")
+    assert refused.exit_code == 1
+    assert "deploy a newer release" in refused.stderr
+
+
+def test_a_release_is_ready_after_its_own_destructive_migration(empty_settings, newer_release):
+    app = create_app(empty_settings)
+    newer_release(EXPAND, CONTRACT)
+    assert flask(app, "migrate")[1]["applied"] == ["0001", "9001", "9002"]
+    assert readiness(app) == 200
+    with app.app_context(), db.engine.connect() as connection:
+        rows = connection.execute(text("SELECT revision, destructive FROM schema_history ORDER BY id"))
+        assert [tuple(row) for row in rows] == [("0001", False), ("9001", False), ("9002", True)]
+
+
+def test_a_migration_that_fails_changes_nothing(empty_settings, newer_release):
+    app = create_app(empty_settings)
+    newer_release(EXPAND, BROKEN)
+    result, _ = flask(app, "migrate")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "no_such_column" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert flask(app, "migrate", "--check")[1]["current"] is None
+
+
+def test_two_migrations_at_once_both_succeed(empty_settings):
+    env = os.environ | empty_settings | {"FLASK_APP": "wsgi"}
+    command = [sys.executable, "-m", "flask", "migrate"]
+    running = [
+        subprocess.Popen(command, cwd=APP, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=30) for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    assert sorted(json.loads(stdout)["changed"] for stdout, _ in outputs) == [False, True]
+
+
+def test_waiting_for_another_migration_ends_with_its_name(app):
+    with app.app_context(), schema.migrator_engine().connect() as other:
+        other.execute(text("SELECT pg_advisory_lock(:key)"), {"key": schema.ADVISORY_LOCK})
+        result, _ = flask(app, "migrate", "--wait", "0.2")
+    assert result.exit_code == 1
+    assert "another migration still runs after 0.2 s" in result.stderr
+    assert "'slipway migrate'" in result.stderr
+    assert flask(app, "migrate")[1]["changed"] is False
+
+
+def test_a_locked_table_ends_the_migration(empty_settings, newer_release, monkeypatch):
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_S", 0.2)
+    app = create_app(empty_settings)
+    flask(app, "migrate")
+    newer_release(EXPAND)
+    with app.app_context(), db.engine.begin() as reader:
+        reader.execute(text("LOCK TABLE post IN ACCESS SHARE MODE"))
+        result, _ = flask(app, "migrate")
+        assert result.exit_code == 1
+        assert "stayed locked for 0.2 s, so nothing was changed" in result.stderr
+    assert flask(app, "migrate")[1]["applied"] == ["9001"]
+
+
+@pytest.fixture
+def roles(server):
+    """A database, and the settings of an owner of its schema and of a user who can only use the tables."""
+    password = "only-for-tests"
+    owner, user = "slipway_test_owner", "slipway_test_user"
+    with server.database("slipway_test_roles") as name, server.connect(name) as connection:
+        for statement in (
+            f"CREATE ROLE {owner} LOGIN PASSWORD '{password}'",
+            f"CREATE ROLE {user} LOGIN PASSWORD '{password}'",
+            "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+            f"GRANT ALL ON SCHEMA public TO {owner}",
+            f"GRANT USAGE ON SCHEMA public TO {user}",
+            f"GRANT {owner} TO CURRENT_USER",
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {user}",
+        ):
+            connection.execute(text(statement))
+        yield (
+            server.settings(name, username=owner, password=password),
+            server.settings(name, username=user, password=password),
+        )
+        for role in (owner, user):
+            connection.execute(text(f"DROP OWNED BY {role} CASCADE"))
+            connection.execute(text(f"DROP ROLE {role}"))
+
+
+def test_the_app_runs_as_a_role_that_can_only_use_the_tables(roles, tmp_path):
+    owner, user = map(create_app, roles)
+    assert flask(owner, "migrate")[1]["changed"] is True
+
+    post = tmp_path / "post.md"
+    post.write_text("---\ntitle: Hello\ndate: 2025-01-01\ntags: [a]\n---\nText.\n")
+    (tmp_path / "password").write_text("a long enough password")
+    admin = ("--email", "a@b.test", "--password-file", str(tmp_path / "password"))
+    assert flask(user, "import", str(post))[1]["created"] == 1
+    assert flask(user, "user", "ensure-admin", *admin)[1]["created"] is True
+    assert readiness(user) == 200
+    assert user.test_client().get("/posts/hello", base_url=BASE_URL).status_code == 200
+    with user.app_context(), db.engine.connect() as connection:
+        for right in ("CREATE", "USAGE"):
+            query = text("SELECT has_schema_privilege('public', :right)")
+            assert connection.scalar(query, {"right": right}) is (right == "USAGE")

@@ -1,0 +1,35 @@
+import re
+
+import pytest
+
+from blog import assets
+
+CSS = assets.FOLDER.joinpath("style.css").read_text()
+GROUNDS = ("ground", "raised")
+TEXTS = ("text", "muted", "accent", "code-comment", "code-keyword", "code-string")
+TEXTS += ("code-name", "code-number", "code-error")
+
+
+def palette(css: str) -> dict[str, str]:
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css))
+
+
+def luminance(colour: str) -> float:
+    channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_the_contrast_of_wcag_aa(scheme):
+    light, dark = CSS.split("@media screen and (prefers-color-scheme: dark)")[:2]
+    colours = palette(light) if scheme == "light" else palette(dark.partition("\n}\n")[0])
+    for text in TEXTS:
+        for ground in GROUNDS:
+            one, other = sorted(luminance(colours[name]) for name in (text, ground))
+            assert (other + 0.05) / (one + 0.05) >= 4.5, f"{text} on {ground}"
+
+
+def test_the_style_sheet_needs_no_other_file():
+    assert "url(" not in CSS
+    assert "@import" not in CSS

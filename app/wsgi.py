@@ -1,0 +1,10 @@
+"""What gunicorn and the `flask` command load: `wsgi:app`."""
+
+import sys
+
+from blog import ConfigError, create_app
+
+try:
+    app = create_app()
+except ConfigError as error:
+    sys.exit(f"slipway: {error}")
