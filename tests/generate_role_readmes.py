@@ -1,0 +1,109 @@
+"""Writes roles/*/README.md from each role's argument specs, defaults and tasks.
+
+    python tests/generate_role_readmes.py           write them
+    python tests/generate_role_readmes.py --check   name those that are stale, and exit 1 if there are any
+"""
+
+import argparse
+import re
+import sys
+
+import yaml
+from project import ROLES, ROOT
+
+# A value for each required variable, for the example plays.
+EXAMPLES = {
+    "release_admin_email": "you@example.org",
+    "sandbox_directory": "{{ inventory_dir }}/.sandbox/{{ inventory_hostname }}",
+    "stack_domain": "blog.example.org",
+}
+
+
+def readme(role):
+    """Return the README of a role."""
+    spec = role.specs["main"]
+    defaults = defaults_as_written(role)
+    options = sorted(role.options.items(), key=lambda item: not item[1].get("required", False))
+    parts = [
+        "<!-- Made by tests/generate_role_readmes.py from meta/argument_specs.yml and defaults/main.yml. -->",
+        f"# Role `{role.name}`",
+        f"{markdown(spec['short_description'])}.",
+        *(markdown(paragraph) for paragraph in spec["description"]),
+        "## Variables",
+        "\n".join(variable(name, option, defaults.get(name)) for name, option in options),
+    ]
+    tags = sorted({tag for _, task in role.tasks for tag in task.get("tags", [])})
+    if tags:
+        parts += ["## Tags", "\n".join(f"- `{tag}`" for tag in tags)]
+    parts += ["## Example", f"```yaml\n{example(role)}```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def variable(name, option, default):
+    """Return the list item of one variable."""
+    kind = f"{option['type']} of {option['elements']}" if "elements" in option else option["type"]
+    facts = [kind, "required" if option.get("required") else f"default `{default}`"]
+    if "choices" in option:
+        facts.insert(1, "one of " + ", ".join(f"`{choice}`" for choice in option["choices"]))
+    return f"- **`{name}`** ({', '.join(facts)}): {markdown(option['description'])}"
+
+
+def markdown(text):
+    """Return text of an argument spec with its C(markup) as Markdown."""
+    return re.sub(r"C\(([^)]*)\)", r"`\1`", text.strip())
+
+
+def defaults_as_written(role):
+    """Return the source text of each default: what a reader finds in defaults/main.yml."""
+    text = (role.path / "defaults/main.yml").read_text()
+    return {
+        key.value: text[value.start_mark.index : value.end_mark.index].strip()
+        for key, value in yaml.compose(text).value
+    }
+
+
+def example(role):
+    """Return a play that runs the role, after the roles that its playbook runs before it in the same play."""
+    play, names = next(
+        (play, names)
+        for playbook in sorted((ROOT / "playbooks").glob("*.yml"))
+        for play in yaml.safe_load(playbook.read_text())
+        if role.name in (names := [entry["role"] for entry in play.get("roles", [])])
+    )
+    needed = names[: names.index(role.name) + 1]
+    required = {
+        name: EXAMPLES[name]
+        for other in ROLES if other.name in needed
+        for name, option in other.options.items() if option.get("required")
+    }
+    how = {key: play[key] for key in ("hosts", "connection", "become") if key in play}
+    variables = {**play.get("vars", {}), **required}
+    play = {**how, **({"vars": variables} if variables else {}), "roles": needed}
+    return yaml.dump([play], Dumper=IndentedLists, sort_keys=False)
+
+
+class IndentedLists(yaml.SafeDumper):
+    """Writes lists as people do: indented below their key."""
+
+    def increase_indent(self, flow=False, indentless=False):
+        """Indent lists like anything else."""
+        return super().increase_indent(flow, False)
+
+
+def main():
+    """Write the READMEs or, with --check, tell which are stale."""
+    parser = argparse.ArgumentParser(description="Writes roles/*/README.md from the argument specs.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when one is stale")
+    check = parser.parse_args().check
+
+    wanted = {role.path / "README.md": readme(role) for role in ROLES}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        print(path.relative_to(ROOT))
+        if not check:
+            path.write_text(wanted[path])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

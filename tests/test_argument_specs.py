@@ -1,0 +1,75 @@
+"""What every role keeps to: its variables, its names, its checks."""
+
+import re
+
+import pytest
+from ansible.playbook.block import Block
+from ansible.playbook.handler import Handler
+from generate_role_readmes import readme
+from project import ROLES
+
+# Facts that one role or playbook leaves for others.
+PUBLIC_FACTS = {"images_ids"}
+
+pytestmark = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+
+
+def test_each_option_has_a_default_or_is_required(role):
+    optional = {name for name, option in role.options.items() if not option.get("required")}
+    assert optional == set(role.load("defaults/main.yml", {}))
+
+
+def test_each_option_is_named_after_the_role_and_described(role):
+    for name, option in role.options.items():
+        assert name.startswith(f"{role.name}_")
+        assert option["type"]
+        assert re.search(r"\S.*\.$", option["description"]), f"{name}: a description is sentences"
+
+
+def test_each_entry_point_has_its_spec(role):
+    entry_points = {"main"} | {"preflight"} & {file.stem for file in role.task_files}
+    assert set(role.specs) == entry_points
+
+
+def test_each_internal_variable_is_named_so(role):
+    names = set(role.load("vars/main.yml", {}))
+    for _, task in role.tasks:
+        names |= {task["register"]} if "register" in task else set()
+        names |= {task["loop_control"]["loop_var"]} if "loop_var" in task.get("loop_control", {}) else set()
+        names |= set(task.get("vars", {})) | set(task.get("ansible.builtin.set_fact", {}))
+    assert {name for name in names - PUBLIC_FACTS if not name.startswith(f"__{role.name}_")} == set()
+
+
+def test_each_task_says_where_it_is_and_what_it_does(role):
+    for file, task in role.tasks:
+        if file.parent.name == "handlers":
+            assert task["listen"].startswith(f"{role.name} | ")
+        else:
+            area = role.name if file.stem == "main" else file.stem
+            assert re.match(rf"{area.capitalize()} \| [A-Za-z]", task["name"]), f"{file.name}: {task['name']}"
+
+
+def test_each_module_goes_by_its_full_name(role):
+    keywords = set(Block.fattributes) | set(Handler.fattributes)
+    own = {file.stem for file in role.path.glob("library/*.py")}
+    for file, task in role.tasks:
+        for action in set(task) - keywords - own:
+            assert action.count(".") == 2, f"{file.name}, {task['name']}: {action}"
+
+
+def test_each_template_is_marked_and_validated(role):
+    for template in role.path.glob("templates/*.j2"):
+        if template.suffixes[-2] != ".json":
+            assert template.read_text().startswith("{{ ansible_managed | comment }}\n")
+    for _, task in role.tasks:
+        arguments = task.get("ansible.builtin.template")
+        assert arguments is None or "%s" in arguments["validate"], task["name"]
+
+
+def test_no_role_knows_the_inventory(role):
+    for file in [*role.path.rglob("*.yml"), *role.path.rglob("*.j2")]:
+        assert not re.search(r"\b(groups|group_names|hostvars)\b", file.read_text()), file
+
+
+def test_readme_is_current(role):
+    assert (role.path / "README.md").read_text() == readme(role), "run: python tests/generate_role_readmes.py"
