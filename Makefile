@@ -1,25 +1,117 @@
-# `make` lists what there is. Everything runs from a fresh clone: each target makes what it needs first.
+# `make` lists what there is. Each target makes what it needs first, so any of them may be the first one after a clone.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help up deploy down password test lint unit app-test molecule bench lock clean sandbox-base
 
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-INVENTORY ?= inventory/sandbox
-export ANSIBLE_INVENTORY := $(INVENTORY)
+export ANSIBLE_INVENTORY ?= $(CURDIR)/inventory/sandbox
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
+# $(call program,COMMAND,PACKAGE): Debian's PACKAGE, unless there is such a COMMAND already.
+program = command -v $(1) >/dev/null || { \
+	echo "== $(2) is missing here, so it is installed"; \
+	$(SUDO) apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends $(2) >/dev/null; }
+
+.PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-up: $(VENV)/control ## A sandbox host with the running blog at http://127.0.0.1:8080
+.PHONY: up
+up: $(VENV)/control ## A sandbox host with the blog at http://127.0.0.1:8080, made by site.yml
 	@echo "== Sandbox host"
 	ansible-playbook playbooks/sandbox.yml
-	@echo "== site.yml, as for a real host"
+	echo "== site.yml, the same that a real host gets"
 	ansible-playbook site.yml
-	@echo "== A few posts, so that the first page is not empty"
-	ansible-playbook playbooks/import.yml -e import_directory=$(CURDIR)/inventory/sandbox/posts
-	@bin/summary
+	echo "== A few posts, so that the first page is not empty"
+	ansible-playbook playbooks/import.yml -e import_directory=$(CURDIR)/docs/posts
+	cat <<-'END'
 
+	  The blog      http://127.0.0.1:8080
+	  Its admin     admin@example.org, password: docker exec slipway-sandbox cat /etc/slipway/secrets/admin_password
+	  The host      docker exec -it slipway-sandbox bash    (then: slipway status)
+
+	  make deploy   put a change of app/ into service
+	  make bench    measure it
+	  make test     run every test
+	  make down     remove it
+	END
+
+.PHONY: deploy
 deploy: $(VENV)/control ## Put what is in app/ into service
-	ansible-playbook playbooks/deploy.yml
+	@ansible-playbook playbooks/deploy.yml
+
+.PHONY: down
+down: $(VENV)/control ## Remove the sandbox host; asks before it removes data
+	@answer=
+	if [ -t 0 ]; then
+	  read -r -p "Remove the blog's data and the built images too? Type the host's name (sandbox), or Enter to keep them: " answer
+	fi
+	if [ "$$answer" = sandbox ]; then keep=false; else keep=true; fi
+	ansible-playbook playbooks/sandbox.yml -e '{"sandbox_state": "absent", "sandbox_keep_data": '$$keep'}'
+	if $$keep; then echo "The data is kept: \`make up\` finds it again."; fi
+
+.PHONY: test
+test: lint unit app-test molecule ## Everything: lint, tests without a host, the app's tests, Molecule; prints the figures of the bench
+	@bench/home.py --show
+
+.PHONY: lint
+lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, shellcheck, hadolint, zizmor
+	@yamllint --strict .
+	ansible-lint --quiet
+	ruff check --quiet .
+	ruff format --quiet --check .
+	shellcheck .ci/run roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
+	hadolint --config roles/images/files/.hadolint.yaml app/Dockerfile $$(git ls-files 'roles/*Dockerfile' 'tests/*Dockerfile')
+	zizmor --quiet --offline .github/workflows
+
+.PHONY: unit
+unit: $(VENV)/dev sandbox-base ## Tests that need no host
+	@pytest tests
+
+.PHONY: app-test
+app-test: $(VENV)/dev ## The blog's tests, against a real Postgres and with a real browser
+	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
+	[ -n "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || { $(call program,initdb,postgresql) }
+	SCREENSHOT_DIR=$(CURDIR)/.screenshots pytest app
+
+.PHONY: molecule
+molecule: $(VENV)/dev ## Each scenario on a bare sandbox host
+	@molecule test --all
+
+.PHONY: bench
+bench: $(VENV)/control ## Requests/s and p99 of the home page, beside a static file of the same size
+	@bench/home.py slipway-sandbox
+
+.PHONY: screenshots
+screenshots: $(VENV)/dev ## The pictures of README, taken from the blog of `make up`
+	@docs/screenshots.py
+
+.PHONY: lock
+lock: ## Lock the requirements anew, each with its hashes
+	@python3 -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install -q uv
+	compile="$(VENV)/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command"
+	$$compile 'make lock' requirements.in -o requirements.txt
+	$$compile 'make lock' app/pyproject.toml -o app/requirements.txt
+	$$compile 'make lock' requirements-dev.in -o requirements-dev.txt
+
+.PHONY: sandbox-base
+sandbox-base: $(VENV)/control
+	@ansible-playbook playbooks/sandbox.yml -e sandbox_state=image >/dev/null
+
+$(VENV)/control: requirements.txt
+	@$(call program,ssh,openssh-client)
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slipway needs Python 3.11 or newer; this is " + sys.version)'
+	python3 -c 'import ensurepip' 2>/dev/null || $(call program,no-such-command,python3-venv)
+	echo "== Python environment in $(VENV), a minute at most"
+	python3 -m venv $(VENV)
+	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/control
+	@echo "== Tools for the tests"
+	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@

@@ -10,12 +10,15 @@ from project import ROOT
 
 @pytest.fixture(scope="session")
 def ansible():
-    """A function that runs a command of Ansible in this repository, such as ansible("playbook", "--version")."""
+    """A function that runs a command of Ansible in this repository, as in ansible("playbook", "site.yml")."""
 
-    def run(command, *arguments, config=ROOT / "ansible.cfg"):
+    def run(command, *arguments):
         return subprocess.run(
             [sys.executable, "-m", "ansible", command, *map(str, arguments)],
-            cwd=ROOT, capture_output=True, text=True, env={**os.environ, "ANSIBLE_CONFIG": str(config)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
         )
 
     return run

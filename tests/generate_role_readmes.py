@@ -1,7 +1,7 @@
 """Writes roles/*/README.md from each role's argument specs, defaults and tasks.
 
-    python tests/generate_role_readmes.py           write them
-    python tests/generate_role_readmes.py --check   name those that are stale, and exit 1 if there are any
+python tests/generate_role_readmes.py           write them
+python tests/generate_role_readmes.py --check   name those that are stale, and exit 1 if there are any
 """
 
 import argparse
@@ -73,8 +73,10 @@ def example(role):
     needed = names[: names.index(role.name) + 1]
     required = {
         name: EXAMPLES[name]
-        for other in ROLES if other.name in needed
-        for name, option in other.options.items() if option.get("required")
+        for other in ROLES
+        if other.name in needed
+        for name, option in other.options.items()
+        if option.get("required")
     }
     how = {key: play[key] for key in ("hosts", "connection", "become") if key in play}
     variables = {**play.get("vars", {}), **required}

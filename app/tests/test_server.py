@@ -94,8 +94,8 @@ def test_gunicorn_logs_json_and_stops_gracefully(live):
 
 def test_a_browser_reads_it_in_light_and_dark_on_every_screen(live, tmp_path):
     url, _, _ = live
-    chromium = shutil.which("chromium")
-    assert chromium, "no `chromium` in PATH: install the package `chromium`"
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
     screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
     screenshots.mkdir(parents=True, exist_ok=True)
     complaints = []

@@ -4,6 +4,7 @@
 import os
 import secrets
 import string
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -12,7 +13,7 @@ module: secret_files
 short_description: One file for each secret, given or made once
 description:
   - Writes each secret to a file of its own, mode 0400, owned by the uid that reads it.
-  - A secret that is not given is made of letters and digits when its file is absent, and never changed after that.
+  - A secret that is not given is made of letters and digits when its file is absent, and never changed later.
   - Neither output nor diff ever holds a value.
 options:
   directory:
@@ -59,13 +60,13 @@ def generate(length):
 
 def write(path, value, uid):
     """Put value into path in one step: no reader sees a half, and no moment has a wrong owner or mode."""
-    temporary = f"{path}.{os.getpid()}"
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
     with os.fdopen(descriptor, "w") as file:
         file.write(value)
         os.fchown(file.fileno(), uid, uid)
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def main():
@@ -80,13 +81,12 @@ def main():
     )
     written, mended = [], []
     for name, reader in module.params["names"].items():
-        path = os.path.join(module.params["directory"], name)
+        path = Path(module.params["directory"], name)
         given = module.params["given"].get(name)
-        exists = os.path.exists(path)
+        exists = path.exists()
         if exists:
-            status = os.stat(path)
-            with open(path) as file:
-                current = file.read()
+            status = path.stat()
+            current = path.read_text()
         if not exists or (given is not None and current != str(given)):
             written.append(name)
             if not module.check_mode:
@@ -96,7 +96,7 @@ def main():
             mended.append(name)
             if not module.check_mode:
                 os.chown(path, reader["uid"], reader["uid"])
-                os.chmod(path, MODE)
+                path.chmod(MODE)
     module.exit_json(changed=bool(written or mended), written=written, mended=mended)
 
 

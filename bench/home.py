@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Measures the home page of a sandbox host's blog beside a static file of the same size from the same nginx.
+
+wrk runs in the host's own network namespace: through the port that the outer engine publishes, docker-proxy would be
+what is measured. Figures depend on the machine; their ratio does so much less.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.json")
+CONNECTIONS = 30
+STATIC = "/var/lib/slipway/www/static/bench.html"
+UNIT_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
+
+
+def on_host(container, script):
+    """Run a shell script on the sandbox host and return its output; exit with its error when it fails."""
+    done = subprocess.run(["docker", "exec", container, "sh", "-euc", script], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"bench: on {container}: {done.stderr.strip() or done.stdout.strip()}\nIs it up? Try `make up`.")
+    return done.stdout
+
+
+def parse(output):
+    """Return (requests per second, p99 in ms, failed requests) of what `wrk --latency` printed."""
+    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b", output).groups()
+    failed = sum(int(n) for line in re.findall(r"Non-2xx.*|Socket errors.*", output) for n in re.findall(r"\d+$|\d+(?=,)", line))
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]), float(number) * UNIT_MS[unit], failed
+
+
+def measure(container, seconds, rounds):
+    """Measure both pages in turn and return the medians as one flat object.
+
+    Args:
+        container: name of the sandbox host's container.
+        seconds: length of each run.
+        rounds: runs of each page.
+    """
+    on_host(container, "command -v wrk >/dev/null || { apt-get update -qq; apt-get install -qq -y wrk curl; } >/dev/null")
+    host = json.loads(on_host(container, "cat /opt/slipway/slipway.json"))["host"]
+    size = len(on_host(container, f"curl -fsS -H 'Host: {host}' http://127.0.0.1/ | tee {STATIC}").encode())
+    pages = {"home": "/", "static": "/static/bench.html"}
+    runs = {name: [] for name in pages}
+    try:
+        for turn in range(rounds):
+            for name, path in pages.items():
+                print(f"  {name}, run {turn + 1} of {rounds}, {seconds} s …", file=sys.stderr, flush=True)
+                runs[name].append(parse(on_host(
+                    container, f"wrk -t2 -c{CONNECTIONS} -d{seconds}s --latency -H 'Host: {host}' http://127.0.0.1{path}")))
+    finally:
+        on_host(container, f"rm -f {STATIC}")
+    results = {"page_bytes": size, "connections": CONNECTIONS}
+    for name, measured in runs.items():
+        results[f"{name}_requests_per_s"] = round(statistics.median(run[0] for run in measured), 1)
+        results[f"{name}_p99_ms"] = round(statistics.median(run[1] for run in measured), 2)
+        results[f"{name}_failed"] = sum(run[2] for run in measured)
+    results["home_over_static"] = round(results["home_requests_per_s"] / results["static_requests_per_s"], 4)
+    return results
+
+
+def table(results):
+    """Return the results as lines of text."""
+    lines = [f"{'':8}{'requests/s':>12}{'p99 ms':>10}{'failed':>8}"]
+    for name in ("home", "static"):
+        lines.append(f"{name:8}{results[f'{name}_requests_per_s']:>12.1f}{results[f'{name}_p99_ms']:>10.2f}"
+                     f"{results[f'{name}_failed']:>8}")
+    lines.append(f"home_over_static {results['home_over_static']} ({results['page_bytes']} bytes, "
+                 f"{results['connections']} connections)")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("container", nargs="?", default="slipway-sandbox", help="the sandbox host's container (default %(default)s)")
+    parser.add_argument("--seconds", type=int, default=5, help="length of each run (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each page; medians count (default %(default)s)")
+    parser.add_argument("--show", action="store_true", help="print the last figures again, without measuring")
+    options = parser.parse_args()
+    if not options.show:
+        RESULTS.write_text(json.dumps(measure(options.container, options.seconds, options.rounds), indent=2) + "\n")
+    elif not RESULTS.exists():
+        sys.exit("bench: nothing was measured yet: run `make bench`.")
+    print(table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()

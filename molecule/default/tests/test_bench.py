@@ -1,0 +1,18 @@
+"""The bench runs against this host too, so that every run of the tests ends with its figures."""
+
+import json
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_bench_measures_both_pages_and_no_request_fails():
+    done = subprocess.run(
+        [ROOT / "bench/home.py", "slipway-molecule-default"], capture_output=True, text=True, check=True, timeout=120
+    )
+    print(done.stdout)
+    results = json.loads((ROOT / "bench/results.json").read_text())
+    assert results["home_failed"] == results["static_failed"] == 0
+    assert results["home_over_static"] > 0
+    assert all(isinstance(value, int | float) for value in results.values())

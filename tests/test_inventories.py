@@ -1,0 +1,55 @@
+"""The inventories, playbooks and requirements that people start from."""
+
+import json
+import re
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+from project import ROOT
+
+INVENTORIES = sorted(path for path in (ROOT / "inventory").iterdir() if path.is_dir())
+PLAYBOOKS = [ROOT / "site.yml", *sorted((ROOT / "playbooks").glob("*.yml"))]
+REQUIREMENTS = ROOT / "requirements.yml"
+
+each_inventory = pytest.mark.parametrize("inventory", INVENTORIES, ids=lambda path: path.name)
+
+
+@each_inventory
+def test_inventory_has_a_host_for_the_blog(ansible, inventory):
+    done = ansible("inventory", "--inventory", inventory, "--list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["slipway"]["hosts"]
+
+
+@each_inventory
+def test_every_playbook_parses(ansible, inventory):
+    done = ansible("playbook", "--syntax-check", "--inventory", inventory, *PLAYBOOKS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(re.findall("^playbook: (.*)$", done.stdout, re.MULTILINE)) == set(map(str, PLAYBOOKS))
+
+
+@pytest.fixture(scope="module")
+def ranges():
+    """The range of versions of each required collection."""
+    collections = yaml.safe_load(REQUIREMENTS.read_text())["collections"]
+    return {collection["name"]: SpecifierSet(collection["version"]) for collection in collections}
+
+
+def test_installed_collections_are_in_the_required_ranges(ansible, ranges):
+    done = ansible("galaxy", "collection", "list", "--format", "json")
+    installed = {
+        name: found["version"] for path in json.loads(done.stdout).values() for name, found in path.items()
+    }
+    assert {name: installed.get(name) for name in ranges if installed.get(name) not in ranges[name]} == {}
+
+
+def test_each_collection_in_use_is_required_and_no_other(ranges):
+    files = [
+        ROOT / "ansible.cfg",
+        *PLAYBOOKS,
+        *(ROOT / "roles").rglob("*.yml"),
+        *(ROOT / "roles").rglob("*.j2"),
+    ]
+    used = re.compile(r"\b((?:ansible|community)\.(?!builtin\b)[a-z]+)\.[a-z_]+")
+    assert {name for file in files for name in used.findall(file.read_text())} == set(ranges)

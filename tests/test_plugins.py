@@ -1,0 +1,230 @@
+"""The filters and the module that roles bring along."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from project import ROOT, load_program
+
+ROLES = ROOT / "roles"
+SECRET_FILES = ROLES / "secrets/library/secret_files.py"
+tree_digest = load_program(ROLES / "images/filter_plugins/tree_digest.py").tree_digest
+subnet_conflicts = load_program(ROLES / "stack/filter_plugins/subnet_conflicts.py").subnet_conflicts
+
+# --- tree_digest --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A build context."""
+    (tmp_path / "blog").mkdir()
+    (tmp_path / "Dockerfile").write_text("FROM base\n")
+    (tmp_path / "blog/app.py").write_text("print()\n")
+    return tmp_path
+
+
+def rename(tree):
+    (tree / "blog/app.py").rename(tree / "blog/main.py")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "blog/app.py").write_text("print(1)\n"),
+        lambda tree: (tree / "blog/app.py").chmod(0o755),
+        lambda tree: (tree / "blog/empty.py").touch(),
+        lambda tree: (tree / "Dockerfile").unlink(),
+        rename,
+    ],
+    ids=["content", "mode", "new file", "file gone", "name"],
+)
+def test_digest_changes_with_what_is_built(tree, change):
+    before = tree_digest(tree, "base", exclude=["tests"])
+    change(tree)
+    assert tree_digest(tree, "base", exclude=["tests"]) != before
+
+
+def test_digest_changes_with_each_input(tree):
+    inputs = [(), ("base:1",), ("base:2",), ("base:1", "base:2"), ("base:2", "base:1")]
+    assert len({tree_digest(tree, *given) for given in inputs}) == len(inputs)
+
+
+def test_digest_is_the_same_for_the_same_tree_elsewhere(tree, tmp_path_factory):
+    elsewhere = shutil.copytree(tree, tmp_path_factory.mktemp("elsewhere") / "context")
+    os.utime(elsewhere / "Dockerfile", (0, 0))
+    digest = tree_digest(elsewhere)
+    assert digest == tree_digest(tree)
+    assert len(digest) == 12
+
+
+def test_digest_ignores_what_is_excluded(tree):
+    before = tree_digest(tree, exclude=["tests", "README.md"])
+    (tree / "blog/tests").mkdir()
+    (tree / "blog/tests/test_app.py").touch()
+    (tree / "README.md").touch()
+    assert tree_digest(tree, exclude=["tests", "README.md"]) == before
+    assert tree_digest(tree, exclude=["tests"]) != before
+
+
+def test_digest_of_no_directory_is_an_error(tree):
+    with pytest.raises(AnsibleFilterError, match="Dockerfile is not a directory"):
+        tree_digest(tree / "Dockerfile")
+
+
+# --- subnet_conflicts ---------------------------------------------------------------------------------------
+
+FACTS = {
+    "interfaces": ["lo", "eth0", "slipway-app", "br-1.2"],
+    "lo": {
+        "ipv4": {"network": "127.0.0.0", "netmask": "255.0.0.0"},
+        "ipv6": [{"address": "::1", "prefix": "128"}],
+    },
+    "eth0": {
+        "ipv4": {"network": "10.20.0.0", "netmask": "255.255.0.0"},
+        "ipv4_secondaries": [{"network": "192.168.7.0", "netmask": "255.255.255.0"}],
+        "ipv6": [
+            {"address": "fe80::42:1", "prefix": "64"},
+            {"address": "2001:db8:1:2::5", "prefix": "64"},
+        ],
+    },
+    "slipway_app": {"ipv4": {"network": "10.83.2.0", "netmask": "255.255.255.0"}},
+    "br_1_2": {"ipv4": {"network": "172.18.0.0", "netmask": "255.255.0.0"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("subnet", "interface"),
+    [
+        ("10.20.30.0/24", "eth0"),
+        ("10.20.0.0/15", "eth0"),
+        ("192.168.7.128/25", "eth0"),
+        ("2001:db8:1::/48", "eth0"),
+        ("2001:db8:1:2:3::/80", "eth0"),
+        ("172.18.9.0/24", "br-1.2"),
+        ("10.83.2.0/24", "slipway-app"),
+    ],
+)
+def test_subnet_within_or_around_a_network_of_the_host_is_a_conflict(subnet, interface):
+    [problem] = subnet_conflicts({"stack_app_subnet": subnet}, FACTS)
+    assert problem.startswith(f"stack_app_subnet {subnet} overlaps network ")
+    assert problem.endswith(f" of interface {interface} on the host")
+
+
+@pytest.mark.parametrize("subnet", ["10.83.1.0/24", "10.21.0.0/16", "fd00:5119:1::/64", "fe80::/64"])
+def test_subnet_that_is_free_is_none(subnet):
+    assert subnet_conflicts({"stack_app_subnet": subnet}, FACTS) == []
+
+
+def test_own_bridges_do_not_count():
+    assert subnet_conflicts({"stack_app_subnet": "10.83.2.0/24"}, FACTS, ["slipway-app"]) == []
+
+
+def test_own_subnets_must_not_overlap_each_other():
+    subnets = {
+        "a": "10.83.0.0/16",
+        "b": "10.83.2.0/24",
+        "c": "10.84.0.0/16",
+        "d": "fd00::/64",
+        "e": "fd00::/48",
+    }
+    assert subnet_conflicts(subnets, {"interfaces": []}) == [
+        "b 10.83.2.0/24 overlaps a 10.83.0.0/16",
+        "e fd00::/48 overlaps d fd00::/64",
+    ]
+
+
+@pytest.mark.parametrize("value", ["10.83.2.1/24", "10.83.2/24", "10.83.2.0/33", "", "many"])
+def test_malformed_subnet_is_named(value):
+    [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, FACTS)
+    assert problem.startswith(f"stack_app_subnet is {value!r}, which is no network")
+
+
+# --- secret_files -------------------------------------------------------------------------------------------
+
+# Root can give a file to anyone; others only to themselves.
+READER = 10001 if os.geteuid() == 0 else os.geteuid()
+
+
+@pytest.fixture
+def secret_files(tmp_path):
+    """A function that runs the module as Ansible does and returns its result, all of its output included."""
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+
+    def run(names=("admin_password",), check=False, **parameters):
+        arguments = tmp_path / "arguments.json"
+        readers = {name: {"uid": READER} for name in names}
+        parameters |= {"directory": str(directory), "names": readers, "_ansible_check_mode": check}
+        arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": parameters}))
+        done = subprocess.run([sys.executable, SECRET_FILES, arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(done.stdout)
+        return {name: result[name] for name in ("changed", "written", "mended")}, done.stdout + done.stderr
+
+    run.directory = directory
+    return run
+
+
+def test_secret_is_made_once(secret_files):
+    names = ["admin_password", "app_secret_key"]
+    made = {"changed": True, "written": names, "mended": []}
+    kept = {"changed": False, "written": [], "mended": []}
+    assert secret_files(names, length=24)[0] == made
+    values = {name: (secret_files.directory / name).read_text() for name in names}
+    assert secret_files(names, length=24)[0] == kept
+    assert {file.name: file.read_text() for file in secret_files.directory.iterdir()} == values
+    assert len(set(values.values())) == 2
+    assert all(value.isalnum() and value.isascii() and len(value) == 24 for value in values.values())
+
+
+def test_secret_belongs_to_its_reader_alone(secret_files):
+    secret_files()
+    status = (secret_files.directory / "admin_password").stat()
+    assert (status.st_uid, status.st_gid, oct(status.st_mode & 0o7777)) == (READER, READER, "0o400")
+
+
+def test_given_value_wins_and_stays(secret_files):
+    secret_files()
+    given = {"admin_password": "given by the vault"}
+    assert secret_files(given=given)[0]["written"] == ["admin_password"]
+    assert not secret_files(given=given)[0]["changed"]
+    assert not secret_files()[0]["changed"]
+    assert (secret_files.directory / "admin_password").read_text() == "given by the vault"
+
+
+def test_wrong_mode_and_owner_are_mended(secret_files):
+    secret_files()
+    path = secret_files.directory / "admin_password"
+    value = path.read_text()
+    path.chmod(0o644)
+    if os.geteuid() == 0:
+        os.chown(path, 0, 0)
+    assert secret_files()[0] == {"changed": True, "written": [], "mended": ["admin_password"]}
+    test_secret_belongs_to_its_reader_alone(secret_files)
+    assert path.read_text() == value
+    assert not secret_files()[0]["changed"]
+
+
+def test_check_mode_tells_and_writes_nothing(secret_files):
+    assert secret_files(check=True)[0]["written"] == ["admin_password"]
+    assert list(secret_files.directory.iterdir()) == []
+
+    path = secret_files.directory / "admin_password"
+    path.write_text("as it was")
+    path.chmod(0o644)
+    assert secret_files(check=True)[0]["mended"] == ["admin_password"]
+    assert secret_files(check=True, given={"admin_password": "another"})[0]["written"] == ["admin_password"]
+    assert (path.read_text(), oct(path.stat().st_mode & 0o777)) == ("as it was", "0o644")
+
+
+def test_no_value_is_ever_printed(secret_files):
+    given = {"app_secret_key": "given-by-the-vault"}
+    names = ["admin_password", "app_secret_key"]
+    output = secret_files(names, given=given, _ansible_verbosity=4, _ansible_diff=True)[1]
+    assert "app_secret_key" in output
+    for file in secret_files.directory.iterdir():
+        assert file.read_text() not in output

@@ -1,0 +1,557 @@
+"""The host program slipway: its parts against real processes and servers, a release against a fake engine."""
+
+import base64
+import hashlib
+import hmac
+import http.server
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import threading
+import types
+
+import pytest
+from project import ROOT, load_program
+
+PROGRAM = ROOT / "roles/release/files/slipway"
+OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"
+
+
+@pytest.fixture
+def slipway(monkeypatch, tmp_path):
+    """The program as a module, with its lock in tmp_path."""
+    module = load_program(PROGRAM)
+    monkeypatch.setattr(module, "RUNTIME", tmp_path / "run")
+    return module
+
+
+@pytest.fixture
+def stack(slipway, tmp_path):
+    """A host on which nothing was released yet."""
+    for directory in ("etc", "state/slot", "state/www/static", "secrets"):
+        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "etc/roles.sql").write_text("ALTER ROLE blog_app_a LOGIN PASSWORD :'blog_app_a_verifier';\n")
+    for name in ("db_migrator_password", "db_app_password"):
+        (tmp_path / "secrets" / name).write_text(f"value of {name}\n")
+    return slipway.Stack(
+        {
+            "directory": str(tmp_path / "etc"),
+            "state": str(tmp_path / "state"),
+            "secrets": str(tmp_path / "secrets"),
+            "host": "blog.example.org",
+            "public": "127.0.0.1:80",
+            "preview": "10.0.0.10:8081",
+            "slots": {"blue": "10.0.0.11", "green": "10.0.0.12"},
+            "static": "/app/static-export",
+            "admin_email": "anna@example.org",
+            "smoke_paths": ["/", "/feed.xml"],
+            "ready_timeout": 0.5,
+            "drain_seconds": 0,
+        }
+    )
+
+
+# --- The database's passwords -------------------------------------------------------------------------------
+
+# RFC 7677, section 3: the password "pencil", and an exchange that proves it.
+SALT, CLIENT_PROOF = "W22ZaJ0SNY7soEsUEjb6gQ==", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+SERVER_SIGNATURE = "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+NONCE = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+AUTH_MESSAGE = f"n=user,r=rOprNGfwEbeRWgbNEkqO,r={NONCE},s={SALT},i=4096,c=biws,r={NONCE}".encode()
+
+
+def test_verifier_holds_in_the_exchange_of_the_rfc(slipway):
+    verifier = slipway.scram_verifier("pencil", f"SCRAM-SHA-256$4096:{SALT}$of:another")
+    head, keys = verifier.rsplit("$", 1)
+    stored_key, server_key = map(base64.b64decode, keys.split(":"))
+    assert head == f"SCRAM-SHA-256$4096:{SALT}"
+    assert base64.b64encode(hmac.digest(server_key, AUTH_MESSAGE, "sha256")).decode() == SERVER_SIGNATURE
+    mask = hmac.digest(stored_key, AUTH_MESSAGE, "sha256")
+    client_key = bytes(a ^ b for a, b in zip(base64.b64decode(CLIENT_PROOF), mask, strict=True))
+    assert hashlib.sha256(client_key).digest() == stored_key
+
+
+def test_verifier_of_the_same_password_is_kept(slipway):
+    verifier = slipway.scram_verifier("correct horse")
+    assert slipway.scram_verifier("correct horse", verifier) == verifier
+    assert slipway.scram_verifier("battery staple", verifier) != verifier
+
+
+@pytest.mark.parametrize("existing", [None, "", "md5a3556571e93b0d20722ba62be61e8c2d"])
+def test_verifier_without_a_fit_one_gets_a_salt_of_its_own(slipway, existing):
+    first, second = (slipway.scram_verifier("pencil", existing) for _ in range(2))
+    assert re.fullmatch(r"SCRAM-SHA-256\$4096:[\w+/]{22}==\$[\w+/]{43}=:[\w+/]{43}=", first)
+    assert first != second
+
+
+# --- State --------------------------------------------------------------------------------------------------
+
+
+def test_write_whole_replaces_in_one_step(slipway, tmp_path):
+    path = tmp_path / "state"
+    slipway.write_whole(path, "old")
+    with path.open() as reader:
+        slipway.write_whole(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
+def test_write_whole_that_fails_leaves_the_old_content(slipway, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError("No space left on device")
+
+    path = tmp_path / "state"
+    slipway.write_whole(path, "old")
+    monkeypatch.setattr(slipway.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        slipway.write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_ledger_knows_the_release_in_service(stack):
+    assert (stack.ledger.entries(), stack.ledger.current()) == ([], None)
+    outcomes = ["in service", "in service", "failed"]
+    entries = [{"id": number, "outcome": outcome} for number, outcome in enumerate(outcomes)]
+    for entry in entries:
+        stack.ledger.append(entry)
+    assert stack.ledger.entries() == entries
+    assert stack.ledger.current() == entries[1]
+
+
+@pytest.mark.parametrize("images", [{"blue": OLD}, {"green": NEW}, {"blue": OLD, "green": NEW}])
+def test_slots_are_read_as_they_were_set(stack, images):
+    stack.set_slots(images)
+    assert stack.slot_images() == images
+    # What compose reads: it starts these profiles and no other.
+    assert f"COMPOSE_PROFILES={','.join(images)}\n" in stack.slots_file.read_text()
+    stack.set_slots({})
+    assert stack.slot_images() == {}
+
+
+def test_switch_routes_to_one_slot_and_shows_the_other_to_the_gate(stack):
+    assert (stack.routed(), stack.idle(), stack.active()) == ("blue", "green", None)
+    stack.set_slots({"green": NEW})
+    assert stack.active() is None
+    for slot, other in (("green", "blue"), ("green", "blue"), ("blue", "green"), ("blue", "green")):
+        stack.set_slots({slot: NEW})
+        stack.switch(slot)
+        assert (stack.routed(), stack.idle(), stack.active()) == (slot, other, slot)
+
+
+# --- The lock -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holder(slipway):
+    """Another process, which holds the lock until it is told to go on or is killed."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def hold():
+        with slipway.lock("anna, since noon"):
+            theirs.send("held")
+            theirs.recv()
+
+    process = context.Process(target=hold)
+    process.start()
+    assert ours.recv() == "held"
+    yield types.SimpleNamespace(process=process, release=lambda: ours.send("go on"))
+    process.kill()
+    process.join()
+
+
+def test_lock_names_who_has_it(slipway, holder):
+    with pytest.raises(slipway.Failure, match="under way: anna, since noon"), slipway.lock("bert"):
+        pass
+    holder.release()
+    holder.process.join(5)
+    with slipway.lock("bert"):
+        assert (slipway.RUNTIME / "lock").read_text() == "bert"
+
+
+def test_lock_of_a_dead_holder_is_free(slipway, holder):
+    holder.process.kill()
+    holder.process.join()
+    with slipway.lock("bert"):
+        pass
+
+
+# --- Readiness ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blue(slipway, monkeypatch):
+    """The blue slot as a real HTTP server: it answers with `statuses` in turn, and stays at the last."""
+    state = types.SimpleNamespace(statuses=[200], requests=[])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests.append((self.path, self.headers["Host"]))
+            status = state.statuses.pop(0) if len(state.statuses) > 1 else state.statuses[0]
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    real = slipway.get
+    there = {"10.0.0.11:8000": f"127.0.0.1:{server.server_port}"}
+    monkeypatch.setattr(slipway, "get", lambda address, *rest, **named: real(there[address], *rest, **named))
+    monkeypatch.setattr(slipway.Stack, "container", lambda stack, slot: state.container)
+    state.container = {"State": {"Status": "running"}, "RestartCount": 0}
+    state.stop = lambda: (server.shutdown(), server.server_close())
+    yield state
+    state.stop()
+    thread.join()
+
+
+def test_ready_at_once(slipway, stack, blue):
+    slipway.wait_until_ready(stack, "blue")
+    assert blue.requests == [("/readyz", "blog.example.org")]
+
+
+def test_ready_after_a_while(slipway, stack, blue):
+    blue.statuses = [503, 503, 200]
+    slipway.wait_until_ready(stack, "blue")
+    assert len(blue.requests) == 3
+
+
+def test_never_ready_says_what_it_answered_and_what_to_raise(slipway, stack, blue):
+    blue.statuses = [503]
+    with pytest.raises(slipway.Failure, match=r"within 0\.5 s: /readyz answered 503.*release_ready_timeout"):
+        slipway.wait_until_ready(stack, "blue")
+
+
+def test_never_there_says_so(slipway, stack, blue):
+    blue.stop()
+    with pytest.raises(slipway.Failure, match=r"did not answer \(.*refused\).*release_ready_timeout"):
+        slipway.wait_until_ready(stack, "blue")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        None,
+        {"State": {"Status": "exited"}, "RestartCount": 0},
+        {"State": {"Status": "running"}, "RestartCount": 1},
+    ],
+)
+def test_a_container_that_stopped_is_not_waited_for(slipway, stack, blue, container):
+    stack.config["ready_timeout"] = 60
+    blue.statuses, blue.container = [503], container
+    with pytest.raises(slipway.Failure, match="stopped instead of becoming ready"):
+        slipway.wait_until_ready(stack, "blue")
+    assert len(blue.requests) == 1
+
+
+# --- A release ----------------------------------------------------------------------------------------------
+
+
+class Engine:
+    """Stands in for `run`, `get` and `slot_log`: containers by slot, what happened, and what is to go wrong.
+
+    `wrong` maps a stage of a release to the exception of its command, or to the status of its page.
+    """
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.images, self.events, self.wrong, self.stdin = {}, [], {}, ""
+        self.migrate_output = '{"changed": true, "applied": ["0001"], "head": "0001"}'
+
+    def run(self, *command, stdin=None, env=None):
+        """Answer a command as docker would."""
+        words = " ".join(command)
+        slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
+        if " ps " in words:
+            return f"id-{slot}\n" if slot in self.images else ""
+        if " inspect id-" in words:
+            return json.dumps([self.inspect(command[-1].removeprefix("id-"))])
+        if " config --hash " in words:
+            return f"flask_blog_{slot} hash-of-{env[f'{slot.upper()}_IMAGE']}\n"
+        if " rm --stop " in words:
+            self.events.append(f"remove {slot} while {self.stack.routed()} serves")
+            self.images.pop(slot, None)
+        elif "image inspect" in words:
+            self.happen("image")
+        elif " psql " in words:
+            self.stdin = stdin or ""
+        elif words.endswith(" up --detach --wait --wait-timeout 120 db"):
+            self.happen("database")
+        elif words.endswith(" flask_migrate flask migrate"):
+            self.happen("migrate")
+            return f"a log line\n{self.migrate_output}\n"
+        elif " flask user ensure-admin " in words:
+            return '{"changed": false}\n'
+        elif " up --detach flask_blog_" in words:
+            self.happen("start")
+            self.images[slot] = self.stack.slot_images()[slot]
+        else:
+            assert command[:2] == ("docker", "cp"), f"the engine does not know: {words}"
+        return ""
+
+    def get(self, address, path, host, timeout=5):
+        """Answer a request as the slot, the gate or the public port would."""
+        if path == "/readyz":
+            stage = "ready"
+        else:
+            stage = "smoke" if address == self.stack.config["preview"] else "switch"
+            self.events.append(f"{path} at {address} while {self.stack.routed()} serves")
+        return (self.wrong[stage], "") if stage in self.wrong else (200, "a page")
+
+    def slot_log(self, stack, slot):
+        """Return the log of a slot's container."""
+        self.events.append(f"log of {slot} while {self.stack.routed()} serves")
+        return f"Its last lines:\n    of {slot}\n"
+
+    def inspect(self, slot):
+        """Return what docker knows of a slot's container."""
+        image = self.images[slot]
+        return {
+            "Id": f"id-{slot}",
+            "Image": image,
+            "RestartCount": 0,
+            "State": {"Status": "running", "Health": {"Status": "healthy"}},
+            "Config": {"Labels": {"com.docker.compose.config-hash": f"hash-of-{image}"}},
+        }
+
+    def happen(self, stage):
+        """Note that a stage's command ran, and let it fail where it is to go wrong."""
+        self.events.append(stage)
+        if stage in self.wrong:
+            raise self.wrong[stage]
+
+
+@pytest.fixture
+def engine(slipway, stack, monkeypatch):
+    """A fake engine, on which the blue slot serves the old release."""
+    engine = Engine(stack)
+    monkeypatch.setattr(slipway, "run", engine.run)
+    monkeypatch.setattr(slipway, "get", engine.get)
+    monkeypatch.setattr(slipway, "slot_log", engine.slot_log)
+    engine.images["blue"] = OLD
+    stack.set_slots({"blue": OLD})
+    return engine
+
+
+def test_release_goes_through_its_stages_in_order(slipway, stack, engine, capsys):
+    entry = slipway.release(stack, NEW, "1.2", "abc123", "anna")
+    assert engine.events == [
+        "image",
+        "remove green while blue serves",
+        "database",
+        "migrate",
+        "start",
+        "/ at 10.0.0.10:8081 while blue serves",
+        "/feed.xml at 10.0.0.10:8081 while blue serves",
+        "/ at 127.0.0.1:80 while green serves",
+        "remove blue while green serves",
+    ]
+    assert engine.images == stack.slot_images() == {"green": NEW}
+    assert stack.active() == "green"
+
+    stages = ["image", "database", "migrate", "start", "ready", "smoke", "switch", "drain"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == stages
+    assert stack.ledger.entries() == [entry]
+    assert list(entry.pop("stages")) == stages
+    assert re.fullmatch(r"\d{8}T\d{6}Z", entry.pop("id"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry.pop("at"))
+    assert entry == {
+        "image": NEW,
+        "version": "1.2",
+        "revision": "abc123",
+        "slot": "green",
+        "by": "anna",
+        "schema": "0001",
+        "config": f"hash-of-{NEW}",
+        "outcome": "in service",
+    }
+
+
+def test_next_release_takes_the_slot_that_became_idle(slipway, stack, engine):
+    slipway.release(stack, NEW, "", "", "anna")
+    assert slipway.release(stack, OLD, "", "", "anna")["slot"] == "blue"
+    assert engine.images == stack.slot_images() == {"blue": OLD}
+    assert stack.active() == "blue"
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        ("image", "No such image"),
+        ("database", "db is unhealthy"),
+        ("migrate", "relation exists"),
+        ("start", "No space left on device"),
+        ("ready", 503),
+        ("smoke", 500),
+        ("switch", 502),
+    ],
+)
+def test_release_that_fails_leaves_the_old_one_serving(slipway, stack, engine, stage, reason):
+    engine.wrong[stage] = reason if isinstance(reason, int) else slipway.Failure(reason)
+    with pytest.raises(slipway.Failure) as failure:
+        slipway.release(stack, NEW, "1.2", "abc123", "anna")
+    message = str(failure.value)
+    assert str(reason) in message
+    assert "Its last lines:\n    of green\n" in message
+    assert message.endswith("The new slot was removed. The blue slot serves as before.")
+
+    assert engine.events[-2:] == ["log of green while blue serves", "remove green while blue serves"]
+    assert engine.images == stack.slot_images() == {"blue": OLD}
+    assert stack.active() == "blue"
+    [entry] = stack.ledger.entries()
+    assert (entry["image"], entry["slot"], entry["outcome"]) == (NEW, "green", "failed")
+    assert entry["reason"] == message.partition("\nIts last lines")[0]
+
+
+def test_release_that_meets_a_full_disk_fails_like_any_other(slipway, stack, engine):
+    engine.wrong["start"] = OSError(28, "No space left on device")
+    with pytest.raises(slipway.Failure, match="No space left on device"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert stack.slot_images() == {"blue": OLD}
+    assert stack.ledger.entries()[-1]["outcome"] == "failed"
+
+
+def test_release_that_fails_with_the_engine_is_put_right_all_the_same(slipway, stack, engine, monkeypatch):
+    def gone(stack, slot):
+        raise slipway.Failure("Cannot connect to the Docker daemon")
+
+    engine.wrong["switch"] = 502
+    monkeypatch.setattr(slipway, "slot_log", gone)
+    with pytest.raises(slipway.Failure, match="Docker daemon"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert (stack.active(), stack.slot_images()) == ("blue", {"blue": OLD})
+    assert "502" in stack.ledger.entries()[-1]["reason"]
+
+
+def test_first_release_that_fails_leaves_nothing(slipway, stack, engine):
+    engine.images.clear()
+    stack.set_slots({})
+    engine.wrong["switch"] = 502
+    with pytest.raises(slipway.Failure, match=r"Nothing was in service before\.$"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert (engine.images, stack.slot_images(), stack.active()) == ({}, {}, None)
+    assert stack.ledger.current() is None
+
+
+@pytest.mark.parametrize("output", ["", "Done."])
+def test_release_whose_migration_prints_no_object_fails_like_any_other(slipway, stack, engine, output):
+    engine.migrate_output = output
+    with pytest.raises(slipway.Failure, match="`flask migrate` ended with no JSON object"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert stack.active() == "blue"
+    assert stack.ledger.entries()[-1]["outcome"] == "failed"
+
+
+def test_release_of_what_serves_is_nothing_to_do(slipway, stack, engine):
+    assert slipway.release(stack, OLD, "1.2", "abc123", "anna") is None
+    assert engine.events == []
+    assert stack.ledger.entries() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Image": NEW},
+        {"State": {"Status": "running", "Health": {"Status": "unhealthy"}}},
+        {"State": {"Status": "running"}},
+        {"Config": {"Labels": {"com.docker.compose.config-hash": "of another configuration"}}},
+    ],
+    ids=["image", "unhealthy", "no health", "configuration"],
+)
+def test_release_replaces_what_serves_in_another_way(slipway, stack, engine, monkeypatch, change):
+    found = {"blue": engine.inspect("blue") | change}
+    monkeypatch.setattr(engine, "inspect", lambda slot: found.get(slot) or Engine.inspect(engine, slot))
+    assert slipway.release(stack, OLD, "", "", "anna")["slot"] == "green"
+
+
+def test_release_gives_the_database_verifiers_and_no_passwords(slipway, stack, engine):
+    slipway.release(stack, NEW, "", "", "anna")
+    assert engine.stdin.endswith(":'blog_app_a_verifier';\n")
+    verifiers = dict(re.findall(r"^\\set (\w+)_verifier '(.*)'$", engine.stdin, re.MULTILINE))
+    for role, name in {"blog_migrator": "db_migrator_password", "blog_app_a": "db_app_password"}.items():
+        assert verifiers[role] == slipway.scram_verifier(f"value of {name}", verifiers[role])
+    assert "value of" not in engine.stdin
+
+
+# --- The command line ---------------------------------------------------------------------------------------
+
+
+def command_line(*arguments):
+    return subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True)
+
+
+def test_help_names_the_commands():
+    done = command_line("--help")
+    assert done.returncode == 0
+    assert re.findall(r"^    (\w+)  ", done.stdout, re.MULTILINE) == ["status", "logs", "release", "import"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["relaese"], ["release"], ["logs", "redis"], ["release", NEW, "--bye"]]
+)
+def test_bad_usage_is_told_apart(arguments):
+    done = command_line(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: slipway ")
+
+
+@pytest.fixture
+def main(slipway, stack, monkeypatch, tmp_path):
+    """A function that calls the program in this process, as root on the host of `stack`."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
+        return slipway.main()
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(slipway, "CONFIG", tmp_path / "slipway.json")
+    slipway.CONFIG.write_text(json.dumps(stack.config))
+    return call
+
+
+def test_other_users_are_told_to_use_sudo(main, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(SystemExit, match="sudo slipway"):
+        main("status")
+
+
+def test_host_without_configuration_is_told_to_get_it(slipway, main):
+    slipway.CONFIG.unlink()
+    with pytest.raises(SystemExit, match=r"slipway\.json is missing: run the playbook site\.yml"):
+        main("status")
+
+
+def test_release_refuses_a_tag(main, engine, capsys):
+    assert main("release", "slipway/flask_blog:latest") == 1
+    assert "slipway/flask_blog:latest is not an image's id" in capsys.readouterr().err
+    assert engine.events == []
+
+
+@pytest.mark.parametrize(
+    ("image", "changed"), [(OLD, False), (NEW, True), ("slipway/flask_blog:unbuilt", True)]
+)
+def test_release_check_tells_and_changes_nothing(main, engine, stack, capsys, image, changed):
+    assert main("release", "--check", "--json", image) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": changed}
+    assert engine.events == []
+    assert stack.ledger.entries() == []
+
+
+def test_release_ends_with_one_object(main, engine, capsys):
+    assert main("release", "--in-unit", "--json", "--by=anna", NEW) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["changed"], last["by"], last["slot"]) == (True, "anna", "green")
+    assert main("release", "--in-unit", "--json", NEW) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": False}
+
+
+def test_release_fails_with_its_reason(main, engine, capsys):
+    engine.wrong["smoke"] = 500
+    assert main("release", "--in-unit", NEW) == 1
+    assert capsys.readouterr().err.startswith("slipway: The green slot behind nginx answered 500 to / (Host ")
