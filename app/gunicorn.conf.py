@@ -2,8 +2,13 @@
 
 import os
 import socket
+import sys
 
-from blog import logs
+# prometheus_client looks at this when it is imported.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", "/tmp/slipway-metrics")  # noqa: S108 (memory, and ours alone)
+
+from blog import logs, metrics
+from blog.config import ConfigError, load_server
 
 
 def _wildcard() -> str:
@@ -16,11 +21,16 @@ def _wildcard() -> str:
     return "[::]"
 
 
+try:
+    settings = load_server()
+except ConfigError as error:
+    sys.exit(f"slipway: {error}")
+
 wsgi_app = "wsgi:app"
-bind = f"{_wildcard()}:8000"
+bind = [f"{_wildcard()}:{port}" for port in (8000, settings["METRICS_PORT"]) if port]
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-threads = int(os.environ.get("WEB_THREADS", "4"))
+workers = settings["WEB_CONCURRENCY"]
+threads = settings["WEB_THREADS"]
 preload_app = True  # a wrong setting ends gunicorn with one message; no connection is open before the fork
 timeout = 30
 graceful_timeout = 30
@@ -31,3 +41,13 @@ control_socket_disable = True
 
 access_log_format = "%(m)s %(U)s %(s)s"
 logconfig_dict = logs.config()
+
+
+def on_starting(server) -> None:
+    """Count from nothing."""
+    metrics.clear()
+
+
+def child_exit(server, worker) -> None:
+    """Let the metrics know that a worker has ended."""
+    metrics.forget_worker(worker.pid)

@@ -6,8 +6,23 @@ from flask import Flask, Response, current_app, render_template
 from werkzeug.exceptions import HTTPException, SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import assets, cli, config, health, pages
+from . import (
+    accounts,
+    assets,
+    author,
+    cli,
+    comments,
+    config,
+    contact,
+    feeds,
+    health,
+    media,
+    metrics,
+    pages,
+    search,
+)
 from .config import ConfigError
+from .forms import csrf
 from .models import db
 
 __all__ = ["ConfigError", "create_app"]
@@ -28,8 +43,10 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     db.init_app(app)
     assets.init_app(app)
     app.url_map.converters["slug"] = pages.SlugConverter
-    app.register_blueprint(health.bp)
-    app.register_blueprint(pages.bp)
+    metrics.init_app(app)
+    for module in (health, media, accounts, author, pages, feeds, search, comments, contact):
+        app.register_blueprint(module.bp)
+    csrf.init_app(app)  # after media, which says how large the request may be that is read here
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_security_headers)
     for command in cli.commands:

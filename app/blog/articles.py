@@ -1,6 +1,10 @@
-"""One Markdown file and its front matter: YAML between `---` lines, or Pelican's `Key: value` lines."""
+"""One Markdown file and its front matter: YAML between `---` lines, or Pelican's `Key: value` lines.
+
+What `write` writes, `read` and `read_page` understand, to the letter.
+"""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +13,12 @@ import yaml
 
 from . import markdown
 
-MAX_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024  # of a text
+MAX_FILE_BYTES = MAX_BYTES + 64 * 1024  # with its front matter
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}"
 
 # Postgres refuses NUL; XML, and so the feed, refuses all of these.
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
+CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 _YAML_BLOCK = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _PELICAN_LINE = re.compile(r"([A-Za-z][\w-]*):(?:[ \t]+(.*))?")
 _SYNONYMS = {
@@ -21,6 +26,7 @@ _SYNONYMS = {
     "categories": "category",
     "description": "summary",
     "modified": "updated",
+    "redirect_from": "aliases",
 }
 
 
@@ -34,7 +40,10 @@ class ArticleError(Exception):
 
 @dataclass(frozen=True)
 class Article:
-    """What a file says. `tags`: names by slug; `published_at`: None for a draft; `slug_line`: for reports."""
+    """What a file says. `slug_line` is for reports.
+
+    published_at: None for a draft; tags: names by slug; aliases: slugs that the post had before.
+    """
 
     slug: str
     slug_line: int
@@ -45,6 +54,19 @@ class Article:
     published_at: datetime | None
     updated_at: datetime | None
     tags: dict[str, str]
+    aliases: list[str]
+
+
+@dataclass(frozen=True)
+class PageText:
+    """What the file of a page says."""
+
+    slug: str
+    slug_line: int
+    title: str
+    body: str
+    position: int
+    updated_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -65,45 +87,78 @@ def read(path: Path, default_author: str) -> Article:
 
     Raises ArticleError with every problem of the file, and OSError when it cannot be read.
     """
-    text = _text(path)
-    fields, body, body_line = _split(text)
     problems: list[tuple[int, str]] = []
-
-    title = fields.get("title", _Field([], 1))
-    if not title.text:
-        problems.append((title.line, "has no title; add a line `title: ...` to its front matter"))
-    if not body:
-        problems.append((body_line, "has no text after its front matter; write some"))
+    fields, title, body = _parts(path, problems)
 
     draft = _is_draft(fields, problems)
     published_at = _date(fields, "date", problems)
-    if "date" not in fields and not draft:
+    if not fields.get("date", _Field([], 1)).text and not draft:
         problems.append((1, "has no date; add a line `date: 2026-01-31`, or `status: draft`"))
     updated_at = _date(fields, "updated", problems)
 
-    slug_field = fields.get("slug") or title
-    slug = _slug(fields, path, slug_field.line, problems)
+    slug, slug_line = _slug(fields, path, title, problems)
     tags = _tags(fields, problems)
+    aliases = _aliases(fields, problems)
     if problems:
         raise ArticleError(*sorted(problems))
     return Article(
         slug=slug,
-        slug_line=slug_field.line,
+        slug_line=slug_line,
         title=title.text,
-        summary=fields["summary"].text if "summary" in fields else markdown.render(body).summary,
+        summary=fields.get("summary", _Field([], 1)).text or markdown.render(body).summary,
         body=body,
         author=fields["author"].text if "author" in fields else default_author,
         published_at=None if draft else published_at,
         updated_at=updated_at,
         tags=tags,
+        aliases=aliases,
     )
+
+
+def read_page(path: Path) -> PageText:
+    """Read the file of a page. Raises as `read` does."""
+    problems: list[tuple[int, str]] = []
+    fields, title, body = _parts(path, problems)
+    slug, slug_line = _slug(fields, path, title, problems)
+    updated_at = _date(fields, "updated", problems)
+    position = fields.get("position", _Field(["0"], 1))
+    if not re.fullmatch(r"-?[0-9]{1,9}", position.text):
+        problems.append((position.line, f"has the position {position.text!r}; write a whole number"))
+    if problems:
+        raise ArticleError(*sorted(problems))
+    return PageText(slug, slug_line, title.text, body, int(position.text), updated_at)
+
+
+def write(fields: Mapping[str, str | int | list[str] | datetime], body: str) -> str:
+    """Return the text of a file with these front matter fields; moments are written in UTC."""
+    plain = {name: utc(value) if isinstance(value, datetime) else value for name, value in fields.items()}
+    front_matter = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=float("inf"))
+    return f"---\n{front_matter}---\n\n{body.strip(chr(10))}\n"
+
+
+def utc(moment: datetime) -> str:
+    """Return a moment as files have it, to the microsecond: 2026-01-31T16:08:00Z."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _parts(path: Path, problems: list[tuple[int, str]]) -> tuple[_Fields, _Field, str]:
+    """Return the front matter, the title in it, and the body of a file."""
+    fields, body, body_line = _split(_text(path))
+    title = fields.get("title", _Field([], 1))
+    if not title.text:
+        problems.append((title.line, "has no title; add a line `title: ...` to its front matter"))
+    if not body:
+        problems.append((body_line, "has no text after its front matter; write some"))
+    elif len(body.encode()) > MAX_BYTES:
+        problems.append((body_line, f"has a text over the limit of {MAX_BYTES} bytes; split it"))
+    return fields, title, body
 
 
 def _text(path: Path) -> str:
     size = path.stat().st_size
-    if size > MAX_BYTES:
+    if size > MAX_FILE_BYTES:
         raise ArticleError(
-            (1, f"has {size} bytes, over the limit of {MAX_BYTES}; split it into several posts")
+            (1, f"has {size} bytes, over the limit of {MAX_FILE_BYTES}; split it into several posts")
         )
     data = path.read_bytes()
     try:
@@ -113,7 +168,7 @@ def _text(path: Path) -> str:
         problem = f"is not UTF-8 (byte {error.start} of the file); save it as UTF-8"
         raise ArticleError((line, problem)) from error
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if found := _CONTROL_CHARACTER.search(text):
+    if found := CONTROL_CHARACTER.search(text):
         line = text.count("\n", 0, found.start()) + 1
         raise ArticleError((line, f"holds the control character U+{ord(found[0]):04X}; remove it"))
     return text
@@ -179,19 +234,19 @@ def _add(fields: _Fields, name: str, values: list[str], line: int) -> None:
     name = _SYNONYMS.get(name.lower(), name.lower())
     before = fields.get(name, _Field([], line))
     clean = [" ".join(value.split()) for value in values]
-    if joined := [*before.values, *filter(None, clean)]:
-        fields[name] = _Field(joined, before.line)
+    fields[name] = _Field([*before.values, *filter(None, clean)], before.line)
 
 
 def _is_draft(fields: _Fields, problems: list[tuple[int, str]]) -> bool:
     status = fields.get("status", _Field(["published"], 1))
-    if status.text.lower() not in ("published", "draft"):
+    if (status.text.lower() or "published") not in ("published", "draft"):
         problems.append((status.line, f"has the status {status.text!r}; write `published` or `draft`"))
     return status.text.lower() == "draft" or ("draft" in fields and fields["draft"].text.lower() == "true")
 
 
 def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> datetime | None:
-    if (found := fields.get(name)) is None:
+    found = fields.get(name, _Field([], 1))
+    if not found.text:
         return None
     try:
         moment = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d)", "", found.text))  # Jekyll: 10:00 +0200
@@ -200,20 +255,33 @@ def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> dateti
             (found.line, f"has the {name} {found.text!r}; write it like 2026-01-31 or 2026-01-31 16:08")
         )
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        problems.append((found.line, f"has the {name} {found.text!r}; no calendar has that in UTC"))
+        return None
 
 
-def _slug(fields: _Fields, path: Path, line: int, problems: list[tuple[int, str]]) -> str:
-    if "slug" in fields:
-        slug = fields["slug"].text
-    else:
-        title = fields["title"].text if "title" in fields else ""
-        slug = (markdown.slugify(title) or markdown.slugify(path.stem))[:100].strip("-")
+def _slug(fields: _Fields, path: Path, title: _Field, problems: list[tuple[int, str]]) -> tuple[str, int]:
+    """Return the slug, and the line to report when it is a problem."""
+    slug, line = fields.get("slug", _Field([], title.line)).text, fields.get("slug", title).line
+    if not slug:
+        slug = (markdown.slugify(title.text) or markdown.slugify(path.stem))[:100].strip("-")
     if not re.fullmatch(SLUG, slug):
         problems.append(
             (line, f"cannot have the slug {slug!r}; set `slug:` to letters, digits and -._~ of ASCII")
         )
-    return slug
+    return slug, line
+
+
+def _aliases(fields: _Fields, problems: list[tuple[int, str]]) -> list[str]:
+    """Return the old slugs; of an old address, as other programs write them, the last part."""
+    found = fields.get("aliases", _Field([], 1))
+    aliases = {value.rstrip("/").rpartition("/")[2] for value in found.values}
+    for alias in sorted(aliases):
+        if not re.fullmatch(SLUG, alias):
+            problems.append((found.line, f"has the alias {alias!r}; write letters, digits and -._~ of ASCII"))
+    return sorted(aliases)
 
 
 def _tags(fields: _Fields, problems: list[tuple[int, str]]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The commands. Each writes one JSON object to stdout when it succeeds, and everything else to stderr."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,7 @@ from psycopg2.errors import UndefinedTable
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import assets, importer, schema
+from . import accounts, assets, exporter, importer, rerender, schema, throttle
 from .models import User, db
 
 MIN_PASSWORD_CHARACTERS = 12
@@ -107,6 +108,37 @@ def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
     _done(message, changed=changed, created=created, email=person.email)
 
 
+@user.command("set-password", cls=_Command)
+@click.option("--email", required=True, help="The address that the user signs in with.")
+@click.option(
+    "--password-file",
+    type=click.File("rb"),
+    required=True,
+    help="Holds the new password, at least 12 characters; - reads standard input.",
+)
+@with_appcontext
+def set_password(email: str, password_file: BinaryIO) -> None:
+    """Set the password of a user, which ends the user's sessions.
+
+    When it is the password already, nothing changes.
+    """
+    email = email.lower().replace("\0", "")
+    person = db.session.scalar(select(User).where(User.email == email))
+    if person is None:
+        raise click.ClickException(f"nobody has the address {email!r}: see `flask user ensure-admin --help`")
+    password = _password(password_file)
+    changed = not person.check_password(password)
+    if changed:
+        person.set_password(password)
+        db.session.commit()
+        throttle.forget(accounts.login_key(email))
+    _done(
+        f"The password of {email} {'is set' if changed else 'already was this one'}.",
+        changed=changed,
+        email=email,
+    )
+
+
 def _password(file: BinaryIO) -> str:
     try:
         password = file.read().decode().rstrip("\r\n")
@@ -130,23 +162,73 @@ def _password(file: BinaryIO) -> str:
 )
 @with_appcontext
 def import_(source: Path, existing: str) -> None:
-    """Import a Markdown file, or every *.md below a directory.
+    """Import a Markdown file, every *.md below a directory, or what `flask export` wrote.
 
     A file begins with YAML front matter (--- lines) or Pelican's header lines; title and date are
-    needed, and slug, summary, author, tags, category, updated and status: draft are understood.
+    needed, and slug, aliases, summary, author, tags, category, updated and status: draft are understood.
     All files are imported or, with a list of all problems, none.
     """
+    options = {"existing": existing, "default_author": current_app.config["SITE_AUTHOR"]}
     try:
-        counts = importer.import_posts(
-            db.session, source, existing=existing, default_author=current_app.config["SITE_AUTHOR"]
-        )
+        if (source / exporter.MARKER).is_file():
+            media_dir = current_app.config["MEDIA_DIR"]
+            counts = importer.import_site(db.session, source, media_dir=media_dir, **options)
+        else:
+            counts = importer.import_posts(db.session, source, **options)
+    except OSError as error:
+        raise click.ClickException(f"nothing was imported: {error}") from error
     except importer.ImportProblemsError as error:
         for problem in error.problems:
             click.echo(problem, err=True)
         raise click.ClickException(f"nothing was imported; problems: {len(error.problems)}") from error
     db.session.commit()
-    message = "Posts " + ", ".join(f"{outcome}: {count}" for outcome, count in counts.items()) + "."
-    _done(message, changed=bool(counts["created"] or counts["updated"]), **counts)
+    message = "Posts and pages " + ", ".join(f"{name}: {count}" for name, count in counts.items()) + "."
+    changed = any(counts.get(name) for name in ("created", "updated", "comments", "media"))
+    _done(message, changed=changed, **counts)
+
+
+@click.command(cls=_Command)
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@with_appcontext
+def export(directory: Path) -> None:
+    """Write the whole site into DIR: posts, pages, comments and pictures, for `flask import`.
+
+    DIR is new, empty, or holds an earlier export, which is brought up to date. Users and messages are
+    left out.
+    """
+    try:
+        written, removed = exporter.export_site(db.session, directory, current_app.config["MEDIA_DIR"])
+    except exporter.ExportError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"the export is not complete: {error}") from error
+    message = f"Files written to {directory}: {written}, removed: {removed}."
+    _done(message, changed=bool(written or removed), written=written, removed=removed)
+
+
+@click.command("rerender", cls=_Command)
+@with_appcontext
+def rerender_() -> None:
+    """Render every post and page again, as this release renders them."""
+    changed, total = rerender.rerender(db.session)
+    db.session.commit()
+    message = f"Posts and pages rendered: {total}, of which came out differently: {changed}."
+    _done(message, changed=bool(changed), rerendered=changed, total=total)
+
+
+@click.command("check-config")
+@with_appcontext
+def check_config() -> None:
+    """Check every setting, and that pictures can be stored, without asking the database.
+
+    A setting that is missing or wrong ends every command with its name; this one does nothing else.
+    """
+    folder: Path = current_app.config["MEDIA_DIR"]
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.ClickException(
+            f"MEDIA_DIR: {folder} is no directory that uid {os.getuid()} can write to. Make it, or mount it."
+        )
+    _done("The settings are good.", changed=False, base_url=current_app.config["BASE_URL"])
 
 
 @click.command("static-export", cls=_Command)
@@ -164,4 +246,4 @@ def static_export(directory: Path) -> None:
     _done(f"Files written to {directory}: {len(written)}.", changed=bool(written), written=written)
 
 
-commands = (migrate, user, import_, static_export)
+commands = (migrate, user, import_, export, rerender_, check_config, static_export)

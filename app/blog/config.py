@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 CONNECT_TIMEOUT_S = 3
+BODY_LIMIT_BYTES = 4 * 1024 * 1024  # of any request but an upload; a post may have 1 MiB
 STATEMENT_TIMEOUT_MS = 15_000  # below gunicorn's own timeout, so that the request ends with an error page
 
 
@@ -27,13 +29,18 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
     base_url, host = _base_url(env)
     https = base_url.startswith("https:")
     database_url = _database_url(env)
-    return {
+    return load_server(env) | {
         "BASE_URL": base_url,
         "SITE_TITLE": env.get("SITE_TITLE") or "Slipway",
         "SITE_DESCRIPTION": env.get("SITE_DESCRIPTION", ""),
         "SITE_AUTHOR": env.get("SITE_AUTHOR", ""),
         "POSTS_PER_PAGE": _integer(env, "POSTS_PER_PAGE", default=10, lowest=1, highest=100),
         "PROXY_HOPS": _integer(env, "PROXY_HOPS", default=0, lowest=0, highest=10),
+        "REGISTRATION": _choice(env, "REGISTRATION", "closed", "open") == "open",
+        "MEDIA_DIR": _absolute_path(env, "MEDIA_DIR", default="/srv/media"),
+        "MAX_UPLOAD_BYTES": _integer(env, "MAX_UPLOAD_MB", default=10, lowest=1, highest=50) * 1024 * 1024,
+        "MAX_CONTENT_LENGTH": BODY_LIMIT_BYTES,
+        "MAX_FORM_MEMORY_SIZE": BODY_LIMIT_BYTES,
         "CONTENT_SECURITY_POLICY": _content_security_policy(env),
         "TRUSTED_HOSTS": [
             host,
@@ -60,6 +67,21 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_PATH": "/",
+        "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
+        "WTF_CSRF_TIME_LIMIT": None,  # a token lives as long as its session
+    }
+
+
+def load_server(settings: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Read and check the settings of the server around the app: WEB_CONCURRENCY, WEB_THREADS, METRICS_PORT.
+
+    A METRICS_PORT of 0 means that there are no metrics. Raises ConfigError, as `load` does.
+    """
+    env = os.environ if settings is None else settings
+    return {
+        "WEB_CONCURRENCY": _integer(env, "WEB_CONCURRENCY", default=2, lowest=1, highest=64),
+        "WEB_THREADS": _integer(env, "WEB_THREADS", default=4, lowest=1, highest=256),
+        "METRICS_PORT": _integer(env, "METRICS_PORT", default=9100, lowest=0, highest=65535),
     }
 
 
@@ -141,6 +163,20 @@ def _integer(env: Mapping[str, str], name: str, *, default: int, lowest: int, hi
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
         raise ConfigError(f"{name} is {text!r}. Set a whole number from {lowest} to {highest}.")
     return int(text)
+
+
+def _choice(env: Mapping[str, str], name: str, default: str, *others: str) -> str:
+    value = env.get(name, "").strip() or default
+    if value not in (default, *others):
+        raise ConfigError(f"{name} is {value!r}. Set it to {' or '.join((default, *others))}.")
+    return value
+
+
+def _absolute_path(env: Mapping[str, str], name: str, *, default: str) -> Path:
+    path = Path(env.get(name, "").strip() or default)
+    if not path.is_absolute():
+        raise ConfigError(f"{name} is {str(path)!r}. Set the whole path of a directory, like {default}.")
+    return path
 
 
 def _content_security_policy(env: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from html import unescape
 from itertools import count, pairwise
 from textwrap import shorten
 from urllib.parse import urljoin
@@ -28,6 +29,9 @@ SUMMARY_MIN_WORDS = 10
 # Pandoc's attributes: {#id .class key="value" -}
 _ATTRIBUTE = r"""(?:\#[^\s}]+|\.[^\s}]+|[\w:-]+=(?:"[^"]*"|'[^']*'|[^\s}"']+)|-)"""
 _ATTRIBUTES = re.compile(rf"\{{\s*{_ATTRIBUTE}(?:\s+{_ATTRIBUTE})*\s*\}}")
+
+# The pictures of this site say their size in their name, so that a page keeps its shape while they load.
+_SIZED_NAME = re.compile(r"/media/[^/?#]+-([1-9]\d{0,4})x([1-9]\d{0,4})\.\w+")
 
 _HEADINGS = ("h2", "h3", "h4", "h5", "h6")
 _ALLOWED_ATTRIBUTES = {
@@ -87,6 +91,12 @@ def render(text: str) -> Rendered:
 def absolute_urls(html: str, base: str) -> str:
     """Return sanitised HTML with every link and image made absolute against the URL `base`."""
     return _cleaner(url_relative=partial(urljoin, base)).clean(html)
+
+
+def first_image(html: str) -> str | None:
+    """Return the address of the first image of sanitised HTML, as it is written there."""
+    found = re.search(r'<img [^>]*?src="([^"]+)"', html)
+    return unescape(found[1]) if found else None
 
 
 def slugify(text: str) -> str:
@@ -215,6 +225,9 @@ def _attributes(state: StateCore) -> None:
             token.attrSet("align", str(style).removeprefix("text-align:"))
         for child in token.children or ():
             if child.type == "image":
+                size = _SIZED_NAME.fullmatch(str(child.attrGet("src")))
+                if size and not {"width", "height"} & child.attrs.keys():
+                    child.attrs |= {"width": size[1], "height": size[2]}
                 child.attrSet("loading", "lazy")
             elif child.type == "link_open" and re.match(r"(?i)https?:|//", str(child.attrGet("href"))):
                 child.attrSet("rel", "noopener")

@@ -3,19 +3,21 @@
 from calendar import month_name
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from urllib.parse import urljoin
 
 from flask import Blueprint, Response, abort, current_app, redirect, render_template, request, url_for
 from markupsafe import Markup
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
-from sqlalchemy.orm import selectinload, undefer
+from sqlalchemy import ColumnElement, Row, Select, extract, func, select, tuple_
+from sqlalchemy.orm import load_only, selectinload, undefer
 from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as AnyResponse
 
 from . import markdown
 from .articles import SLUG
-from .models import Post, Tag, db
+from .models import Comment, Page, Post, PostAlias, Tag, db
 
-FEED_POSTS = 20
+MAX_PAGE = 1_000_000  # Postgres can count that far, and further back the archive leads
 
 bp = Blueprint("pages", __name__)
 
@@ -27,46 +29,82 @@ class SlugConverter(BaseConverter):
 
 
 @dataclass(frozen=True)
-class Page:
-    """One page of a list of posts; `number` counts from 1 to `last`."""
+class Listing:
+    """One page of a list of posts. `number` counts from 1; `has_more` tells whether older posts follow.
+
+    How many follow is not counted: with many posts that would take longer than the page.
+    """
 
     posts: list[Post]
     number: int
-    last: int
+    has_more: bool
 
 
 @bp.get("/")
-@bp.get("/page/<int(min=1):number>")
+@bp.get(f"/page/<int(min=1, max={MAX_PAGE}):number>")
 def home(number: int | None = None) -> str | AnyResponse:
     """Show the newest posts."""
     if number == 1:
         return redirect(url_for(".home"), 301)
-    return render_template("home.html", page=_page(select(Post), number or 1))
+    return render_template("home.html", listing=_listing(select(Post), number or 1))
 
 
 @bp.get("/posts/<slug:slug>")
-def post(slug: str) -> str:
-    """Show a post, with links to the one before and the one after it."""
-    query = _visible(select(Post)).where(Post.slug == slug)
+def post(slug: str) -> str | AnyResponse:
+    """Show a post with its comments, and links to the post before and the one after it."""
+    query = select(Post).where(Post.slug == slug, is_visible())
     found = db.session.scalar(query.options(undefer(Post.body_html), selectinload(Post.tags)))
     if found is None:
-        abort(404)
+        return _moved(PostAlias.slug == slug)
     place, here = tuple_(Post.published_at, Post.id), tuple_(found.published_at, found.id)
-    older = db.session.scalar(_newest_first(_visible(select(Post)).where(place < here)).limit(1))
-    newer_query = _visible(select(Post)).where(place > here)
-    newer = db.session.scalar(newer_query.order_by(Post.published_at, Post.id).limit(1))
-    return render_template("post.html", post=found, body=Markup(found.body_html), older=older, newer=newer)  # noqa: S704
+    neighbours = select(Post).where(is_visible()).options(load_only(Post.slug, Post.title)).limit(1)
+    older = db.session.scalar(newest_first(neighbours.where(place < here)))
+    newer = db.session.scalar(neighbours.where(place > here).order_by(Post.published_at, Post.id))
+    comments = select(Comment).where(Comment.post_id == found.id, Comment.state == "approved")
+    return render_template(
+        "post.html",
+        post=found,
+        body=Markup(found.body_html),  # noqa: S704 (sanitised when it was written)
+        image=_first_image(found),
+        older=older,
+        newer=newer,
+        comments=db.session.scalars(comments.order_by(Comment.id)).all(),
+    )
+
+
+@bp.get("/post/<int(max=2147483647):number>")
+def numbered_post(number: int) -> AnyResponse:
+    """Lead an address of the old form to its post: an alias with that number, or else the post's own."""
+    if db.session.get(PostAlias, str(number)):
+        return _moved(PostAlias.slug == str(number))
+    return _moved(Post.id == number)
+
+
+@bp.get("/archive/", defaults={"year": None})
+@bp.get("/archive/<int(fixed_digits=4, min=1):year>")
+def archive(year: int | None) -> str:
+    """Show the titles of all posts of a year, by month; without a year, of the newest that has any."""
+    year_of = extract("year", func.timezone("UTC", Post.published_at))
+    years = db.session.execute(
+        select(year_of, func.count()).where(is_visible()).group_by(year_of).order_by(year_of.desc())
+    ).all()
+    counts = {int(name): count for name, count in years}
+    if year is not None and year not in counts:
+        abort(404)
+    year = year or next(iter(counts), None)
+    months = _months(year) if year else []
+    return render_template("archive.html", years=counts, year=year, months=months)
 
 
 @bp.get("/tags/")
 def tags() -> str:
     """Show every tag that has posts."""
-    query = select(Tag, func.count()).join(Tag.posts).where(_is_visible()).group_by(Tag.id).order_by(Tag.name)
+    query = select(Tag, func.count()).join(Tag.posts).where(is_visible()).group_by(Tag.id).order_by(Tag.name)
     return render_template("tags.html", tags=db.session.execute(query).all())
 
 
 @bp.get("/tags/<slug:slug>")
-@bp.get("/tags/<slug:slug>/page/<int(min=1):number>")
+@bp.get(f"/tags/<slug:slug>/page/<int(min=1, max={MAX_PAGE}):number>")
 def tag(slug: str, number: int | None = None) -> str | AnyResponse:
     """Show the newest posts that have a tag."""
     if number == 1:
@@ -74,22 +112,25 @@ def tag(slug: str, number: int | None = None) -> str | AnyResponse:
     found = db.session.scalar(select(Tag).where(Tag.slug == slug))
     if found is None:
         abort(404)
-    page = _page(select(Post).join(Post.tags).where(Tag.id == found.id), number or 1)
-    if not page.posts:
+    listing = _listing(select(Post).join(Post.tags).where(Tag.id == found.id), number or 1)
+    if not listing.posts:
         abort(404)  # its posts are drafts, or to come
-    return render_template("tag.html", tag=found, page=page)
+    return render_template("tag.html", tag=found, listing=listing)
 
 
-@bp.get("/feed.xml")
-def feed() -> Response:
-    """Serve the newest posts, whole, as an Atom feed."""
-    query = _newest_first(_visible(select(Post))).limit(FEED_POSTS)
-    posts = db.session.scalars(query.options(undefer(Post.body_html), selectinload(Post.tags))).all()
-    return Response(render_template("feed.xml", posts=posts), mimetype="application/atom+xml")
+@bp.get("/<slug:slug>")
+def page(slug: str) -> str:
+    """Show a page, such as "About"."""
+    found = db.session.scalar(select(Page).where(Page.slug == slug).options(undefer(Page.body_html)))
+    if found is None:
+        abort(404)
+    body = Markup(found.body_html)  # noqa: S704 (sanitised when it was written)
+    return render_template("page.html", page=found, body=body)
 
 
 @bp.after_request
-def _cacheable(response: Response) -> Response:
+def cacheable(response: Response) -> Response:
+    """Let caches keep a page; accounts.py takes that back from somebody who has a session."""
     if response.status_code == 200:
         response.cache_control.public = True
         response.cache_control.max_age = 0  # browsers ask each time, which the ETag makes cheap
@@ -105,10 +146,11 @@ def absolute(path: str) -> str:
     return current_app.config["BASE_URL"] + path
 
 
-@bp.app_template_filter()
-def for_feed(post: Post) -> str:
-    """Return a post's HTML with absolute URLs: a reader of the feed is on another site."""
-    return markdown.absolute_urls(post.body_html, absolute(url_for("pages.post", slug=post.slug)))
+@bp.app_template_global()
+def site_pages() -> list[Page]:
+    """Return the pages, for the menu. They have a slug and a title."""
+    query = select(Page).options(load_only(Page.slug, Page.title))
+    return list(db.session.scalars(query.order_by(Page.position, Page.slug)))
 
 
 @bp.app_template_filter()
@@ -124,24 +166,52 @@ def rfc3339(moment: datetime) -> str:
     return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
-def _is_visible() -> ColumnElement[bool]:
+def is_free_page_slug(slug: str) -> bool:
+    """Tell whether a page may have this slug: its address must not be one of something else."""
+    taken = {rule.rule.split("/")[1] for rule in current_app.url_map.iter_rules()}
+    return slug == "contact" or slug not in taken  # the text of the page `contact` heads the contact form
+
+
+def is_visible() -> ColumnElement[bool]:
+    """Return the condition that a post is published."""
     return Post.published_at <= func.now()
 
 
-def _visible(query: Select[tuple[Post]]) -> Select[tuple[Post]]:
-    return query.where(_is_visible())
-
-
-def _newest_first(query: Select[tuple[Post]]) -> Select[tuple[Post]]:
+def newest_first(query: Select) -> Select:
+    """Return a query for posts in the order of every list."""
     return query.order_by(Post.published_at.desc(), Post.id.desc())
 
 
-def _page(query: Select[tuple[Post]], number: int) -> Page:
+def _listing(query: Select[tuple[Post]], number: int) -> Listing:
     """Return a page of the visible posts of `query`; end the request with 404 when it is out of range."""
-    query, size = _visible(query), current_app.config["POSTS_PER_PAGE"]
-    total = db.session.scalar(query.with_only_columns(func.count())) or 0
-    last = max(1, -(-total // size))
-    if not 1 <= number <= last:
+    size = current_app.config["POSTS_PER_PAGE"]
+    query = newest_first(query.where(is_visible())).limit(size + 1).offset((number - 1) * size)
+    posts = list(db.session.scalars(query.options(selectinload(Post.tags))))
+    if number > 1 and not posts:
         abort(404)
-    query = _newest_first(query).limit(size).offset((number - 1) * size)
-    return Page(list(db.session.scalars(query.options(selectinload(Post.tags)))), number, last)
+    return Listing(posts[:size], number, len(posts) > size)
+
+
+def _months(year: int) -> list[tuple[str, list[Row]]]:
+    """Return the name of each month of a year that has posts, with their slug, title and published_at."""
+    begin, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+    query = select(Post.slug, Post.title, Post.published_at)
+    query = query.where(is_visible(), Post.published_at >= begin, Post.published_at < end)
+    posts = db.session.execute(newest_first(query))
+    months = groupby(posts, lambda post: post.published_at.astimezone(UTC).month)
+    return [(month_name[month], list(group)) for month, group in months]
+
+
+def _moved(condition: ColumnElement[bool]) -> AnyResponse:
+    """Redirect to the published post that the condition on it or its aliases picks; else 404."""
+    query = select(Post.slug).outerjoin(Post.aliases).where(condition, is_visible())
+    slug = db.session.scalar(query.limit(1))
+    if slug is None:
+        abort(404)
+    return redirect(url_for("pages.post", slug=slug), 301)
+
+
+def _first_image(found: Post) -> str | None:
+    """Return the absolute address of a post's first image, for the cards that other sites show."""
+    image = markdown.first_image(found.body_html)
+    return image and urljoin(absolute(url_for("pages.post", slug=found.slug)), image)

@@ -14,19 +14,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import hypothesis
 import psycopg2
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
-from sqlalchemy import create_engine, text
+from itsdangerous import URLSafeTimedSerializer
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.pool import NullPool
+from werkzeug.security import generate_password_hash
 
 from blog import create_app, schema
-from blog.models import Base, Post, Tag, db
+from blog.models import Base, Post, Tag, User, db
 
 APP = Path(__file__).parent.parent
 BASE_URL = "http://blog.test:8080"
+PASSWORD = "correct horse battery"
+PASSWORD_HASH = generate_password_hash(PASSWORD)
+
+# Fixtures are shared by the examples of a test, and a file of failures would outlive them.
+hypothesis.settings.register_profile(
+    "blog",
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("blog")
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ class Server:
             "SITE_DESCRIPTION": "Notes & <harbours>",
             "SITE_AUTHOR": "The crew",
             "POSTS_PER_PAGE": "3",
+            "MEDIA_DIR": str(self.folder / "media"),
         }
         if url.password is not None:
             file = self.folder / f"{url.username}.password"
@@ -169,11 +185,39 @@ class _Client(FlaskClient):
     def open(self, *arguments, **options):
         return super().open(*arguments, **({"base_url": BASE_URL, "buffered": True} | options))
 
+    def send(self, path: str, headers: dict[str, str] | None = None, **fields: object):
+        """Post a form with the CSRF token of this session."""
+        with self.session_transaction(base_url=BASE_URL) as session:
+            session["csrf_token"] = "the-token-of-this-session"
+        serializer = URLSafeTimedSerializer(self.application.secret_key, salt="wtf-csrf-token")
+        token = serializer.dumps("the-token-of-this-session")
+        return self.post(path, data=fields | {"csrf_token": token}, headers=headers)
+
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     app.test_client_class = _Client
     return app.test_client()
+
+
+@pytest.fixture
+def signed_in(app: Flask):
+    """Make a user with the password PASSWORD, and return a client that is signed in."""
+
+    def sign_in(name: str = "Ada", *, is_admin: bool = False) -> FlaskClient:
+        with app.app_context():
+            person = User(email=f"{name}@blog.test", name=name, is_admin=is_admin, session_epoch=0)
+            person.password_hash = PASSWORD_HASH
+            db.session.add(person)
+            db.session.commit()
+            number = person.id
+        app.test_client_class = _Client
+        client = app.test_client()
+        with client.session_transaction(base_url=BASE_URL) as session:
+            session |= {"user": number, "epoch": 0}
+        return client
+
+    return sign_in
 
 
 @pytest.fixture
@@ -205,3 +249,18 @@ def add_posts(app: Flask):
             db.session.commit()
 
     return add
+
+
+@pytest.fixture
+def queries(app):
+    """The statements that the app executes."""
+    statements = []
+    with app.app_context():
+        engine = db.engine
+
+    def note(_connection, _cursor, statement, *_):
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(engine, "before_cursor_execute", note)

@@ -40,6 +40,12 @@ GOOD = {
         ({"POSTS_PER_PAGE": "0"}, ["POSTS_PER_PAGE", "'0'", "from 1 to 100"]),
         ({"POSTS_PER_PAGE": "many"}, ["POSTS_PER_PAGE", "'many'"]),
         ({"PROXY_HOPS": "-1"}, ["PROXY_HOPS"]),
+        ({"METRICS_PORT": "65536"}, ["METRICS_PORT", "from 0 to 65535"]),
+        ({"WEB_CONCURRENCY": "0"}, ["WEB_CONCURRENCY", "from 1 to 64"]),
+        ({"WEB_THREADS": "four"}, ["WEB_THREADS", "'four'"]),
+        ({"REGISTRATION": "yes"}, ["REGISTRATION", "'yes'", "closed or open"]),
+        ({"MEDIA_DIR": "media"}, ["MEDIA_DIR", "'media'", "/srv/media"]),
+        ({"MAX_UPLOAD_MB": "51"}, ["MAX_UPLOAD_MB", "from 1 to 50"]),
         ({"CSP_IMG_SRC": "'self'; script-src *"}, ["CSP_IMG_SRC", "';'"]),
     ],
 )

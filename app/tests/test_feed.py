@@ -2,6 +2,12 @@ import re
 from datetime import datetime
 from xml.etree import ElementTree
 
+import feedparser
+from sqlalchemy import update
+
+from blog import feeds
+from blog.models import Page, Post, db
+
 from .conftest import BASE_URL
 
 ATOM = {"a": "http://www.w3.org/2005/Atom"}
@@ -46,3 +52,65 @@ def test_an_empty_feed_has_what_atom_needs(client):
     feed = ElementTree.fromstring(client.get("/feed.xml").data)
     for name in ("id", "title", "updated"):
         assert feed.findtext(f"a:{name}", namespaces=ATOM)
+
+
+def test_a_tag_has_a_feed_of_its_own(client, add_posts):
+    add_posts(3)
+    feed = feedparser.parse(client.get("/tags/tag-2/feed.xml").data)
+    assert not feed.bozo
+    assert feed.feed.title == "Slipway: Tag 2"
+    assert feed.feed.id == feed.feed.link == f"{BASE_URL}/tags/tag-2"
+    assert [entry.title for entry in feed.entries] == ["Post 2"]
+    assert {tag.label for tag in feed.entries[0].tags} == {"Harbour", "Tag 2"}
+    assert 'href="/tags/tag-2/feed.xml"' in client.get("/tags/tag-2").text
+    assert client.get("/tags/none/feed.xml").status_code == 404
+
+
+def test_a_tag_of_drafts_has_no_feed(client, add_posts):
+    add_posts(1, published_at=None)
+    assert client.get("/tags/harbour/feed.xml").status_code == 404
+
+
+def locations(response) -> list[str]:
+    assert response.mimetype == "application/xml"
+    namespace = {"s": "http://www.sitemaps.org/schemas/sitemap/0.9"}
+    found = ElementTree.fromstring(response.data).iterfind(".//s:loc", namespace)
+    assert all(entry.text.startswith(BASE_URL) for entry in found)
+    found = ElementTree.fromstring(response.data).iterfind(".//s:loc", namespace)
+    return [entry.text.removeprefix(BASE_URL) for entry in found]
+
+
+def test_the_maps_of_the_site_lead_to_every_page(app, client, add_posts, monkeypatch):
+    monkeypatch.setattr(feeds, "SITEMAP_POSTS", 1)
+    add_posts(3)
+    with app.app_context():
+        db.session.add_all([Page(slug=slug, title=slug, body="Text.") for slug in ("about", "contact")])
+        db.session.execute(update(Post).where(Post.slug == "post-3").values(published_at=None))
+        db.session.commit()
+    maps = locations(client.get("/sitemap.xml"))
+    assert maps[0] == "/sitemap-pages.xml"
+    assert len(maps) == 3
+    pages = locations(client.get(maps[0]))
+    assert pages == [
+        "/",
+        "/archive/",
+        "/tags/",
+        "/contact",
+        "/about",
+        "/tags/harbour",
+        "/tags/tag-1",
+        "/tags/tag-2",
+    ]
+    posts = [path for name in maps[1:] for path in locations(client.get(name))]
+    assert posts == ["/posts/post-1", "/posts/post-2"]
+    for path in pages + posts:
+        assert client.get(path).status_code == 200, path
+    for path in ("/sitemap-posts-0.xml", "/sitemap-posts-x.xml", f"/sitemap-posts-{10**30}.xml"):
+        assert client.get(path).status_code == 404
+
+
+def test_robots_are_told_where_the_map_is(client):
+    response = client.get("/robots.txt")
+    assert response.mimetype == "text/plain"
+    assert f"Sitemap: {BASE_URL}/sitemap.xml" in response.text.splitlines()
+    assert "Disallow: /search" in response.text

@@ -149,7 +149,7 @@ def pelican(text: str) -> bytes:
         (b"", 1, "has no front matter"),
         (b"---\ntitle: A\n", 1, "never ends; close it"),
         (b"---\ndate: 2025-01-01\n---\nText.", 1, "has no title; add a line"),
-        (b"---\ntitle:\ndate: 2025-01-01\n---\nText.", 1, "has no title"),
+        (b"---\ntitle:\ndate: 2025-01-01\n---\nText.", 2, "has no title"),
         (b"---\ntitle: A\n---\nText.", 1, "has no date; add a line"),
         (b"---\ntitle: A\ndate: 2025-13-45\n---\nText.", 3, "'2025-13-45'; write it like"),
         (b"---\ntitle: A\ndate: yesterday\n---\nText.", 3, "'yesterday'"),
@@ -200,15 +200,17 @@ def test_a_huge_file_is_refused_unread(run, tmp_path, monkeypatch):
         file.truncate(50 * 1024 * 1024)
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"read {path}"))
     [problem] = run(tmp_path)
-    assert "52428800 bytes, over the limit of 1048576; split it" in problem
+    assert "52428800 bytes, over the limit of 1114112; split it" in problem
 
 
 def test_a_file_at_the_limit_is_taken(run, tmp_path):
     path = article(tmp_path, body="x")
-    missing = articles.MAX_BYTES - path.stat().st_size
-    article(tmp_path, body="x" * (missing + 1))
-    assert path.stat().st_size == articles.MAX_BYTES
+    article(tmp_path, body="x" * articles.MAX_BYTES)
+    assert path.stat().st_size > articles.MAX_BYTES
     assert run(tmp_path) == counts(created=1)
+    article(tmp_path, body="x" * (articles.MAX_BYTES + 1))
+    [problem] = run(tmp_path)
+    assert "a.md:5: has a text over the limit of 1048576 bytes; split it" in problem
 
 
 def test_nothing_to_import(run, tmp_path):

@@ -2,27 +2,12 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import select
 
 from blog import create_app, pages
-from blog.models import db
+from blog.models import Comment, Page, Post, db
 
 from .conftest import BASE_URL
-
-
-@pytest.fixture
-def queries(app):
-    """The statements that the app executes."""
-    statements = []
-    with app.app_context():
-        engine = db.engine
-
-    def note(_connection, _cursor, statement, *_):
-        statements.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(engine, "before_cursor_execute", note)
 
 
 def titles(page) -> list[str]:
@@ -34,7 +19,7 @@ def test_home_lists_the_newest_first_in_pages(client, add_posts):
     first = client.get("/")
     assert titles(first) == ["Post 7", "Post 6", "Post 5"]
     assert '<time datetime="2025-01-01T00:07:00Z">1 January 2025</time>' in first.text
-    for part in ("1 min read", "Summary 7", 'href="/tags/tag-7"', "Page 1 of 3", 'href="/page/2"'):
+    for part in ("1 min read", "Summary 7", 'href="/tags/tag-7"', "Page 1<", 'href="/page/2"'):
         assert part in first.text
     assert "<h1" in first.text
     second = client.get("/page/2")
@@ -133,9 +118,29 @@ def test_text_is_escaped(client, add_posts):
         assert "&lt;b&gt;&amp;&#34;&#39;" in client.get(path).text
 
 
-def test_reading_needs_few_queries(client, add_posts, queries):
+def test_reading_needs_few_queries(app, client, add_posts, queries):
     add_posts(3)
-    for path, number in (("/", 3), ("/posts/post-2", 4), ("/tags/harbour", 4), ("/feed.xml", 2)):
+    with app.app_context():
+        comments = [Comment(author="G", body="B", state="approved") for _ in range(3)]
+        db.session.scalars(select(Post).where(Post.slug == "post-2")).one().comments = comments
+        db.session.add_all(Page(slug=slug, title=slug, body="Text.") for slug in ("about", "crew"))
+        db.session.commit()
+    for path, number in (
+        ("/", 3),
+        ("/posts/post-2", 6),
+        ("/tags/harbour", 4),
+        ("/tags/", 2),
+        ("/archive/", 3),
+        ("/search?q=text", 2),
+        ("/about", 2),
+        ("/posts/post-2/comment", 2),
+        ("/contact", 2),
+        ("/feed.xml", 2),
+        ("/tags/harbour/feed.xml", 3),
+        ("/sitemap.xml", 1),
+        ("/sitemap-pages.xml", 2),
+        ("/sitemap-posts-0.xml", 1),
+    ):
         queries.clear()
         assert client.get(path).status_code == 200
         assert len(queries) == number, queries

@@ -13,11 +13,13 @@ from blog.models import Base, SchemaHistory, db
 
 from .conftest import APP, BASE_URL
 
+REVISIONS = ["0001", "0002"]
+HEAD = REVISIONS[-1]
 EXPAND = """
 import sqlalchemy as sa
 from alembic import op
 revision = "9001"
-down_revision = "0001"
+down_revision = "0002"
 def upgrade():
     op.add_column("post", sa.Column("subtitle", sa.Text))
 """
@@ -65,18 +67,18 @@ def readiness(app) -> int:
 
 def test_migrating_from_nothing_and_again(empty_settings):
     app = create_app(empty_settings)
-    pending = {"changed": False, "pending": ["0001"], "current": None, "head": "0001"}
+    pending = {"changed": False, "pending": REVISIONS, "current": None, "head": HEAD}
     assert flask(app, "migrate", "--check")[1] == pending
     assert readiness(app) == 503
     assert flask(app, "migrate", "--check")[1] == pending
-    assert flask(app, "migrate")[1] == {"changed": True, "applied": ["0001"], "head": "0001"}
+    assert flask(app, "migrate")[1] == {"changed": True, "applied": REVISIONS, "head": HEAD}
     assert readiness(app) == 200
-    assert flask(app, "migrate")[1] == {"changed": False, "applied": [], "head": "0001"}
+    assert flask(app, "migrate")[1] == {"changed": False, "applied": [], "head": HEAD}
     assert flask(app, "migrate", "--check")[1] == {
         "changed": False,
         "pending": [],
-        "current": "0001",
-        "head": "0001",
+        "current": HEAD,
+        "head": HEAD,
     }
 
 
@@ -98,7 +100,7 @@ def test_an_old_release_stays_ready_until_a_destructive_migration(
 
     monkeypatch.setattr(schema, "MIGRATIONS", old)
     assert readiness(app) == 200
-    assert flask(app, "migrate")[1] == {"changed": False, "applied": [], "head": "0001"}
+    assert flask(app, "migrate")[1] == {"changed": False, "applied": [], "head": HEAD}
 
     with app.app_context(), db.engine.begin() as connection:
         connection.execute(insert(SchemaHistory).values(revision="9002", destructive=True))
@@ -114,11 +116,15 @@ def test_an_old_release_stays_ready_until_a_destructive_migration(
 def test_a_release_is_ready_after_its_own_destructive_migration(empty_settings, newer_release):
     app = create_app(empty_settings)
     newer_release(EXPAND, CONTRACT)
-    assert flask(app, "migrate")[1]["applied"] == ["0001", "9001", "9002"]
+    assert flask(app, "migrate")[1]["applied"] == [*REVISIONS, "9001", "9002"]
     assert readiness(app) == 200
     with app.app_context(), db.engine.connect() as connection:
         rows = connection.execute(text("SELECT revision, destructive FROM schema_history ORDER BY id"))
-        assert [tuple(row) for row in rows] == [("0001", False), ("9001", False), ("9002", True)]
+        assert [tuple(row) for row in rows] == [
+            *((revision, False) for revision in REVISIONS),
+            ("9001", False),
+            ("9002", True),
+        ]
 
 
 def test_a_migration_that_fails_changes_nothing(empty_settings, newer_release):

@@ -1,5 +1,6 @@
 """The blog as its image runs it: gunicorn with our settings, seen by a browser."""
 
+import contextlib
 import json
 import logging
 import os
@@ -12,10 +13,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
+from sqlalchemy import text
 
 from blog.logs import JsonFormatter
 
@@ -42,15 +45,26 @@ def get(url: str, **headers: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+@dataclass(frozen=True)
+class Live:
+    """A running blog: its URL, that of its metrics, its process, and the file of its log."""
+
+    url: str
+    metrics: str
+    process: subprocess.Popen
+    log: Path
+
+
 @pytest.fixture
 def live(runner, settings, tmp_path):
-    """A running blog with posts: its URL, its process, and the file of its log."""
+    """A running blog with posts."""
     assert runner.invoke(args=["import", str(Path(__file__).parent / "posts")]).exit_code == 0
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port, metrics_port = _free_ports(2)
     url = f"http://127.0.0.1:{port}"
-    env = os.environ | settings | {"BASE_URL": url}
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}"]
+    env = os.environ | settings | {"BASE_URL": url, "METRICS_PORT": str(metrics_port)}
+    env |= {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "MEDIA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "gunicorn"]
+    command += ["--bind", f"127.0.0.1:{port}", "--bind", f"127.0.0.1:{metrics_port}"]
     log = tmp_path / "log"
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=APP, env=env, stdout=output, stderr=subprocess.STDOUT)
@@ -64,14 +78,57 @@ def live(runner, settings, tmp_path):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
-        yield url, process, log
+        yield Live(url, f"http://127.0.0.1:{metrics_port}", process, log)
     finally:
         process.kill()
         process.wait()
 
 
+def _free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@pytest.fixture(params=[("light", 1280), ("light", 375), ("dark", 1280), ("dark", 375)], ids=str)
+def page(request, live):
+    """A page of a browser, in each scheme and width. The console must stay empty.
+
+    While it is open, an event loop runs, and the app cannot be used from here.
+    """
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
+    scheme, width = request.param
+    complaints = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        # The images of other sites are not ours to test: they load, as one empty picture.
+        page.route(re.compile(r"^https:"), lambda route: route.fulfill(body=PICTURE, content_type=SVG))
+        yield page
+        browser.close()
+    assert complaints == [], "no error, and nothing that the policy blocks"
+
+
+READER_PATHS = (
+    "/",
+    "/posts/moving-a-boat",
+    "/posts/ropes-a-table",
+    "/archive/",
+    "/tags/",
+    "/tags/harbour",
+    "/search",
+    "/search?q=rope",
+    "/posts/moving-a-boat/comment",
+    "/contact",
+    "/login",
+)
+
+
 def test_gunicorn_logs_json_and_stops_gracefully(live):
-    url, process, log = live
+    url, process, log = live.url, live.process, live.log
     assert get(f"{url}/?token=secret", **{"X-Request-ID": "abc-123"})[0] == 200
     assert get(f"{url}/none", **{"X-Request-ID": 'x" injected'})[0] == 404
     assert get(url, Host="evil.test")[0] == 400
@@ -92,35 +149,83 @@ def test_gunicorn_logs_json_and_stops_gracefully(live):
     assert all(isinstance(line["duration_ms"], int) for line in access)
 
 
-def test_a_browser_reads_it_in_light_and_dark_on_every_screen(live, tmp_path):
-    url, _, _ = live
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    assert chromium, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
+def test_the_metrics_of_all_workers_are_on_a_port_of_their_own(live):
+    url = live.url
+    metrics = live.metrics
+    for _ in range(20):
+        assert get(f"{url}/posts/ropes-a-table")[0] == 200
+    assert get(f"{url}/{'x' * 50}")[0] == 404
+    assert get(f"{url}/metrics")[0] == 404
+    status, text = get(f"{metrics}/metrics")
+    assert status == 200
+    assert 'blog_http_requests_total{endpoint="pages.post",method="GET",status="200"} 20.0' in text
+    assert 'blog_http_request_seconds_count{endpoint="pages.post"} 20.0' in text
+    assert "xxx" not in text, "labels do not grow with what visitors ask for"
+    assert get(f"{metrics}/")[0] == 404
+    assert get(f"{metrics}/posts/ropes-a-table", Host="evil.test")[0] == 404
+
+
+def test_a_browser_reads_it_in_light_and_dark_on_every_screen(request, live, page, tmp_path):
+    url = live.url
+    scheme, width = request.node.callspec.params["page"]
     screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
     screenshots.mkdir(parents=True, exist_ok=True)
-    complaints = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        for scheme in ("light", "dark"):
-            for width in (1280, 375):
-                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-                page.on("console", lambda message: complaints.append(message.text))
-                page.on("pageerror", lambda error: complaints.append(str(error)))
-                # The images of other sites are not ours to test: they load, as one empty picture.
-                page.route(
-                    re.compile(r"^https:"), lambda route: route.fulfill(body=PICTURE, content_type=SVG)
-                )
-                for path in ("/", "/posts/moving-a-boat", "/posts/ropes-a-table"):
-                    assert page.goto(url + path).status == 200
-                    assert page.evaluate("document.styleSheets.length") == 1
-                    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
-                    if path == "/":
-                        page.screenshot(path=screenshots / f"home-{scheme}-{width}.png", full_page=True)
-                    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-                    assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (scheme == "light")
-                page.close()
-        browser.close()
-    assert complaints == [], "the console is empty: no error, and nothing that the policy blocks"
+    for path in READER_PATHS:
+        assert page.goto(url + path).status == 200
+        assert page.evaluate("document.styleSheets.length") == 1
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        name = f"{re.sub('[^a-z]+', '-', path).strip('-') or 'home'}-{scheme}-{width}.png"
+        page.screenshot(path=screenshots / name, full_page=True)
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (scheme == "light")
+
+
+def test_a_reader_searches_reads_and_comments(live, page, server, migrated):
+    url = live.url
+    page.goto(url)
+    page.get_by_role("link", name="Search").click()
+    page.get_by_label("Words to find").fill("hold rope")
+    page.get_by_role("button", name="Search").click()
+    assert page.locator("mark").count() > 0
+    page.get_by_role("link", name="Ropes: a table").click()
+    page.get_by_role("link", name="Write a comment").click()
+    page.get_by_label("Name").fill("Grace Mole")
+    page.get_by_label("Comment").fill("Two ends <b>indeed</b>.\n\nAlways.")
+    assert page.get_by_label("Leave this empty").bounding_box()["x"] < -300, "people do not see the trap"
+    page.get_by_role("button", name="Send the comment").click()
+    page.get_by_role("heading", name="Thank you").wait_for()
+    with server.connect(migrated) as connection:
+        connection.execute(text("UPDATE comment SET state = 'approved'"))
+    page.get_by_role("link", name="Back to the post").click()
+    page.get_by_text("Two ends <b>indeed</b>.").wait_for()
+
+
+@pytest.mark.skipif(
+    "AXE_JS" not in os.environ, reason="AXE_JS is not set: the file axe.min.js of npm's axe-core"
+)
+def test_people_with_disabilities_can_use_every_page(live, page):
+    url = live.url
+    axe = Path(os.environ["AXE_JS"]).read_text()
+    for path in READER_PATHS:
+        page.goto(url + path)
+        page.evaluate(axe)
+        result = page.evaluate("axe.run()")
+        assert result["passes"]
+        assert [(found["id"], found["nodes"][0]["html"]) for found in result["violations"]] == [], path
+
+
+@pytest.mark.skipif(
+    "VNU_JAR" not in os.environ, reason="VNU_JAR is not set: the file vnu.jar of npm's vnu-jar"
+)
+def test_every_page_is_valid_html(live, tmp_path):
+    url = live.url
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for number, path in enumerate((*READER_PATHS, "/none")):
+        (folder / f"{number}.html").write_text(get(url + path)[1])
+    command = ["java", "-jar", os.environ["VNU_JAR"], "--errors-only", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_the_log_of_a_failure_names_its_request(app):

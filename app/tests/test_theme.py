@@ -5,8 +5,8 @@ import pytest
 from blog import assets
 
 CSS = assets.FOLDER.joinpath("style.css").read_text()
-GROUNDS = ("ground", "raised")
-TEXTS = ("text", "muted", "accent", "code-comment", "code-keyword", "code-string")
+GROUNDS = ("ground", "raised", "field")
+TEXTS = ("text", "muted", "accent", "danger", "code-comment", "code-keyword", "code-string")
 TEXTS += ("code-name", "code-number", "code-error")
 
 
@@ -20,14 +20,20 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_the_contrast_of_wcag_aa(scheme):
     light, dark = CSS.split("@media screen and (prefers-color-scheme: dark)")[:2]
     colours = palette(light) if scheme == "light" else palette(dark.partition("\n}\n")[0])
     for text in TEXTS:
         for ground in GROUNDS:
-            one, other = sorted(luminance(colours[name]) for name in (text, ground))
-            assert (other + 0.05) / (one + 0.05) >= 4.5, f"{text} on {ground}"
+            assert contrast(colours[text], colours[ground]) >= 4.5, f"{text} on {ground}"
+    for ground in ("ground", "field"):
+        assert contrast(colours["edge"], colours[ground]) >= 3, f"the edge of a field on {ground}"
 
 
 def test_the_style_sheet_needs_no_other_file():

@@ -1,0 +1,302 @@
+"""Who is signed in: signing in and out, registering, and the account with its password.
+
+A session cookie is made only where somebody needs one: on a page with a form. A request without it is
+anonymous, and its page may be cached; what answers a request with it is nobody else's business.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache, wraps
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    flash,
+    g,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from werkzeug.exceptions import Forbidden
+from werkzeug.wrappers import Response as AnyResponse
+from wtforms import PasswordField
+from wtforms.validators import EqualTo, InputRequired, Length, ValidationError
+
+from . import throttle
+from .forms import FlaskForm, LineField, email_address
+from .models import User, db
+
+MIN_PASSWORD_CHARACTERS = 12
+MAX_PASSWORD_CHARACTERS = 1000
+CLIENT_TRIES, CLIENT_WINDOW_S = 20, 600
+ADDRESS_TRIES, ADDRESS_WINDOW_S = 50, 3600
+REGISTRATIONS, REGISTRATION_WINDOW_S = 5, 3600
+
+bp = Blueprint("accounts", __name__)
+
+
+def current_user() -> User | None:
+    """Return who is signed in. Without a session cookie it is nobody, and the session stays untouched."""
+    if "user" not in g:
+        g.user = _user_of_session() if _has_session_cookie() else None
+    return g.user
+
+
+class SignedOutError(Forbidden):
+    """Somebody sent something, but is not signed in any more."""
+
+
+def login_required(view: Callable) -> Callable:
+    """Let nobody in who is not signed in: reading leads to the login page, anything else ends with 403."""
+
+    @wraps(view)
+    def guarded(*args: object, **kwargs: object) -> object:
+        if current_user() is None:
+            if request.method in ("GET", "HEAD"):
+                return redirect(url_for("accounts.login", next=request.full_path.rstrip("?")))
+            raise SignedOutError
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def admin_required(view: Callable) -> Callable:
+    """Let in only administrators: others who are signed in get 403."""
+
+    @wraps(view)
+    def guarded(*args: object, **kwargs: object) -> object:
+        if not current_user().is_admin:
+            abort(403)
+        return view(*args, **kwargs)
+
+    return login_required(guarded)
+
+
+def _new_password() -> list[object]:
+    return [
+        InputRequired("Choose a password."),
+        Length(
+            MIN_PASSWORD_CHARACTERS,
+            MAX_PASSWORD_CHARACTERS,
+            f"Use at least {MIN_PASSWORD_CHARACTERS} characters. A few words are easy to remember.",
+        ),
+    ]
+
+
+class LoginForm(FlaskForm):
+    """Email address and password of somebody who has an account."""
+
+    email = LineField("Email address", [InputRequired("Write your email address."), Length(max=254)])
+    password = PasswordField(
+        "Password", [InputRequired("Write your password."), Length(max=MAX_PASSWORD_CHARACTERS)]
+    )
+
+
+class RegistrationForm(FlaskForm):
+    """What a new account needs."""
+
+    name = LineField("Name", [InputRequired("Write the name that readers shall see."), Length(max=100)])
+    email = LineField(
+        "Email address", [InputRequired("Write your email address."), Length(max=254), email_address]
+    )
+    password = PasswordField("Password", _new_password())
+
+
+class NameForm(FlaskForm):
+    """The name that stands below new posts."""
+
+    name = LineField("Name", [Length(max=100)])
+
+
+class PasswordForm(FlaskForm):
+    """A new password, by somebody who knows the old one."""
+
+    old = PasswordField(
+        "Present password",
+        [InputRequired("Write your present password."), Length(max=MAX_PASSWORD_CHARACTERS)],
+    )
+    new = PasswordField("New password", _new_password())
+    again = PasswordField("New password, again", [EqualTo("new", "This is not the same password.")])
+
+    def validate_old(self, field: PasswordField) -> None:
+        """Refuse a password that is not the present one."""
+        if not current_user().check_password(field.data or ""):
+            raise ValidationError("This is not your present password.")
+
+
+@bp.route("/login", methods=["GET", "POST"])
+def login() -> str | tuple[str, int] | AnyResponse:
+    """Sign somebody in. An unknown address and a wrong password get the same answer, after the same work."""
+    if current_user() is not None:
+        return redirect(_next_page())
+    form = LoginForm()
+    if not form.validate_on_submit():
+        return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
+    client, address = f"login {throttle.client()}", login_key(form.email.data)
+    for key, limit, seconds in (
+        (client, CLIENT_TRIES, CLIENT_WINDOW_S),
+        (address, ADDRESS_TRIES, ADDRESS_WINDOW_S),
+    ):
+        if not throttle.allow(key, limit, seconds):
+            return _too_often(key, "accounts/login.html", form)
+    nobody, person = _nobody(), db.session.scalar(select(User).where(User.email == form.email.data.lower()))
+    if not (person or nobody).check_password(form.password.data) or person is None:
+        current_app.logger.warning("login refused for a client at %s", throttle.client())
+        problem = "Address and password do not match."
+        return render_template("accounts/login.html", form=form, problem=problem), 422
+    throttle.forget(address)
+    sign_in(person)
+    return redirect(_next_page(), 303)
+
+
+@bp.post("/logout")
+def logout() -> AnyResponse:
+    """End this session."""
+    session.clear()
+    return redirect(url_for("pages.home"), 303)
+
+
+@bp.route("/register", methods=["GET", "POST"])
+def register() -> str | tuple[str, int] | AnyResponse:
+    """Make an account for an author, where the operator allows it."""
+    if not current_app.config["REGISTRATION"]:
+        abort(404)
+    if current_user() is not None:
+        return redirect(url_for("author.posts"))
+    form = RegistrationForm()
+    if not form.validate_on_submit():
+        return render_template("accounts/register.html", form=form), 422 if form.is_submitted() else 200
+    key = f"register {throttle.client()}"
+    if not throttle.allow(key, REGISTRATIONS, REGISTRATION_WINDOW_S):
+        return _too_often(key, "accounts/register.html", form)
+    person = User(name=form.name.data, email=form.email.data, is_admin=False)
+    person.set_password(form.password.data)
+    db.session.add(person)
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        form.email.errors = ["This address has an account: sign in with it."]
+        return render_template("accounts/register.html", form=form), 409
+    sign_in(person)
+    return redirect(url_for("author.posts"), 303)
+
+
+@bp.get("/account")
+@login_required
+def account() -> str:
+    """Show the forms for name and password."""
+    return _account()
+
+
+@bp.post("/account/name")
+@login_required
+def change_name() -> tuple[str, int] | AnyResponse:
+    """Change the name that new posts will carry."""
+    form = NameForm()
+    if not form.validate_on_submit():
+        return _account(name_form=form), 422
+    current_user().name = form.name.data
+    db.session.commit()
+    flash("Your name is changed. Posts that exist keep theirs.")
+    return redirect(url_for(".account"), 303)
+
+
+@bp.post("/account/password")
+@login_required
+def change_password() -> tuple[str, int] | AnyResponse:
+    """Change the password, which ends every other session of this user."""
+    key = f"password {current_user().id}"
+    if not throttle.allow(key, CLIENT_TRIES, CLIENT_WINDOW_S):
+        return _too_often(key, "accounts/account.html", PasswordForm(formdata=None))
+    form = PasswordForm()
+    if not form.validate_on_submit():
+        return _account(password_form=form), 422
+    person = current_user()
+    person.set_password(form.new.data)
+    db.session.commit()
+    throttle.forget(key)
+    sign_in(person)
+    flash("Your password is changed, and your other sessions have ended.")
+    return redirect(url_for(".account"), 303)
+
+
+def login_key(email: str) -> str:
+    """Return the key that the throttle counts sign-ins with an address under, whoever tries."""
+    return f"login {email.lower()}"
+
+
+def sign_in(person: User) -> None:
+    """Begin a new session for `person`, who has proven who they are."""
+    session.clear()
+    session.permanent = True
+    session["user"] = person.id
+    session["epoch"] = person.session_epoch
+    g.user = person
+
+
+@bp.app_context_processor
+def _template_globals() -> dict[str, object]:
+    return {"current_user": current_user}
+
+
+@bp.after_app_request
+def _private(response: Response) -> Response:
+    """Keep caches away from what is meant for one person."""
+    public = request.blueprint == "health" or request.endpoint in ("static", "media.serve")
+    if not public and (request.blueprint in ("accounts", "author", "media") or _has_session_cookie()):
+        response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+def _has_session_cookie() -> bool:
+    return current_app.config["SESSION_COOKIE_NAME"] in request.cookies
+
+
+def _user_of_session() -> User | None:
+    if not isinstance(number := session.get("user"), int):
+        return None
+    person = db.session.get(User, number)
+    if person is None or person.session_epoch != session.get("epoch"):
+        return None
+    return person
+
+
+@cache
+def _nobody() -> User:
+    """Return a user whom no password fits, so that an unknown address costs the same work as a known one."""
+    person = User(email="nobody", name="")
+    person.set_password("")
+    return person
+
+
+def _next_page() -> str:
+    """Return the path to go on to: one of this site, whatever the request says."""
+    target = request.args.get("next", "")
+    return target if re.fullmatch(r"/(?![/\\])[!-~]*", target) else url_for("author.posts")
+
+
+def _too_often(key: str, template: str, form: FlaskForm) -> tuple[str, int, dict[str, str]]:
+    wait_s = throttle.retry_after(key)
+    minutes = -(-wait_s // 60)
+    problem = f"Too many tries. Wait {minutes} minute{'s' if minutes != 1 else ''} and try again."
+    if template == "accounts/account.html":
+        return _account(password_form=form, problem=problem), 429, {"Retry-After": str(wait_s)}
+    return render_template(template, form=form, problem=problem), 429, {"Retry-After": str(wait_s)}
+
+
+def _account(
+    name_form: NameForm | None = None, password_form: PasswordForm | None = None, problem: str | None = None
+) -> str:
+    return render_template(
+        "accounts/account.html",
+        name_form=name_form or NameForm(formdata=None, data={"name": current_user().name}),
+        password_form=password_form or PasswordForm(formdata=None),
+        problem=problem,
+    )

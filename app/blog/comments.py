@@ -1,0 +1,66 @@
+"""Comments of readers. Their form has an address of its own, so that a post stays the same for everybody.
+
+A comment waits until somebody approves it, but for those of administrators. Whatever is wrong with the form,
+it comes back with its text.
+"""
+
+from flask import Blueprint, Response, abort, redirect, render_template, url_for
+from sqlalchemy import select
+from werkzeug.wrappers import Response as AnyResponse
+from wtforms.validators import DataRequired, Length
+
+from . import pages, throttle
+from .accounts import current_user
+from .forms import ReaderForm, TextField, csrf
+from .models import Comment, Post, db
+
+LIMIT, WINDOW_S = 5, 600  # comments of one address
+
+bp = Blueprint("comments", __name__, url_prefix="/posts/<slug:slug>/comment")
+csrf.exempt(bp)  # the form checks the token itself: a stale one must not cost the text
+
+
+class CommentForm(ReaderForm):
+    body = TextField("Comment", [DataRequired("Write something."), Length(max=5000)])
+
+
+@bp.route("", methods=["GET", "POST"])
+def comment(slug: str) -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]:
+    """Show the form for a comment on a post, or keep the comment that was sent."""
+    post = _post(slug)
+    person = current_user()
+    form = CommentForm(data={"name": person.name, "email": person.email} if person else None)
+    if not form.validate_on_submit():
+        status = 422 if form.is_submitted() else 200
+        return render_template("comment.html", form=form, post=post), status
+    key = f"comment {throttle.client()}"
+    if not throttle.allow(key, LIMIT, WINDOW_S):
+        problem = "That were many comments in a short time. Please send this one again in a few minutes."
+        page = render_template("comment.html", form=form, post=post, problem=problem)
+        return page, 429, {"Retry-After": str(throttle.retry_after(key))}
+    state = "approved" if person and person.is_admin else "spam" if form.is_trapped else "pending"
+    author, email, body = form.name.data, form.email.data or None, form.body.data
+    db.session.add(Comment(post_id=post.id, author=author, email=email, body=body, state=state))
+    db.session.commit()
+    if state == "approved":
+        return redirect(url_for("pages.post", slug=slug, _anchor="comments"), 303)
+    return redirect(url_for(".thanks", slug=slug), 303)
+
+
+@bp.get("/thanks")
+def thanks(slug: str) -> str:
+    """Say what happens to a comment that was sent."""
+    _post(slug)
+    message = "Your comment will appear below the post when somebody has read it."
+    target = url_for("pages.post", slug=slug)
+    return render_template("thanks.html", message=message, target=target, target_name="Back to the post")
+
+
+@bp.after_request
+def _private(response: Response) -> Response:
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+def _post(slug: str) -> Post:
+    return db.session.scalar(select(Post).where(Post.slug == slug, pages.is_visible())) or abort(404)

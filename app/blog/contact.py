@@ -1,0 +1,63 @@
+"""The contact form. A message is stored; the authors read it in their inbox."""
+
+from flask import Blueprint, Response, redirect, render_template, url_for
+from markupsafe import Markup
+from sqlalchemy import select
+from sqlalchemy.orm import undefer
+from werkzeug.wrappers import Response as AnyResponse
+from wtforms.validators import DataRequired, Length
+
+from . import throttle
+from .forms import LineField, ReaderForm, TextField, csrf, email_address
+from .models import ContactMessage, Page, db
+
+LIMIT, WINDOW_S = 5, 3600  # messages of one address
+
+bp = Blueprint("contact", __name__, url_prefix="/contact")
+csrf.exempt(bp)  # the form checks the token itself: a stale one must not cost the text
+
+
+class ContactForm(ReaderForm):
+    email = LineField(
+        "Email", [DataRequired("Write the address to answer to."), Length(max=254), email_address]
+    )
+    body = TextField("Message", [DataRequired("Write something."), Length(max=10_000)])
+
+
+@bp.route("", methods=["GET", "POST"])
+def contact() -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]:
+    """Show the form, below the text of the page `contact` if there is one, or keep a message."""
+    form = ContactForm()
+    if not form.validate_on_submit():
+        return _form(form), 422 if form.is_submitted() else 200
+    key = f"contact {throttle.client()}"
+    if not throttle.allow(key, LIMIT, WINDOW_S):
+        problem = "That were many messages in a short time. Please send this one again later."
+        return _form(form, problem), 429, {"Retry-After": str(throttle.retry_after(key))}
+    if not form.is_trapped:
+        message = ContactMessage(name=form.name.data, email=form.email.data, body=form.body.data)
+        db.session.add(message)
+        db.session.commit()
+    return redirect(url_for(".thanks"), 303)
+
+
+@bp.get("/thanks")
+def thanks() -> str:
+    """Say what happens to a message that was sent."""
+    message = "Your message has arrived. The answer will come by email."
+    return render_template(
+        "thanks.html", message=message, target=url_for("pages.home"), target_name="Read the newest posts"
+    )
+
+
+@bp.after_request
+def _private(response: Response) -> Response:
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+def _form(form: ContactForm, problem: str | None = None) -> str:
+    page = db.session.scalar(select(Page).where(Page.slug == "contact").options(undefer(Page.body_html)))
+    body = Markup(page.body_html) if page else ""  # noqa: S704 (sanitised when it was written)
+    title = page.title if page else "Contact"
+    return render_template("contact.html", form=form, title=title, body=body, problem=problem)

@@ -1,0 +1,130 @@
+"""The whole site as files that people can read, and `flask import` can read back.
+
+posts/SLUG.md, pages/SLUG.md, comments/SLUG.json (of the post SLUG), media/NAME, and export.json, which
+describes the pictures. Users, their passwords and the messages to the authors stay in the database.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload, undefer
+
+from . import articles, markdown
+from .models import Comment, Media, Page, Post
+
+FORMAT = 1
+MARKER = "export.json"
+FOLDERS = ("posts", "pages", "comments", "media")
+COMMENT_FIELDS = ("author", "email", "body", "state")
+MEDIA_FIELDS = ("name", "mime", "width", "height", "size_bytes", "original_name", "alt")
+_BATCH = 200
+
+
+class ExportError(Exception):
+    """The directory is not for us to write to. The message says what to do."""
+
+
+def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int, int]:
+    """Write the site into `directory`: new, empty, or with an export, which is brought up to date.
+
+    media_dir: where the pictures are.
+    Returns how many files were written or changed, and how many were removed.
+    Raises ExportError, or OSError when a file cannot be read or written.
+    """
+    if directory.exists() and not (directory / MARKER).is_file() and any(directory.iterdir()):
+        raise ExportError(f"{directory} holds other files: name a new directory, or one with an export")
+    # One moment of the whole site, whatever is written meanwhile.
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept, written = set(), 0
+    for name, content in _texts(session):
+        kept.add(directory / name)
+        written += _write(directory / name, content.encode())
+    for name in session.scalars(select(Media.name)):
+        target = directory / "media" / name
+        kept.add(target)
+        if not target.exists():  # its name tells its content
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(media_dir / name, target)
+            written += 1
+    removed = [path for folder in FOLDERS for path in (directory / folder).glob("*") if path not in kept]
+    for path in removed:
+        path.unlink()
+    return written, len(removed)
+
+
+def _texts(session: Session) -> Iterator[tuple[str, str]]:
+    """Yield the name and the content of every file but the pictures. The marker is the first."""
+    yield MARKER, _json({"format": FORMAT, "media": list(_media(session))})
+    for post in _posts(session):
+        yield f"posts/{post.slug}.md", _post(post)
+    for page in session.scalars(select(Page).options(undefer(Page.body)).order_by(Page.id)):
+        fields = {
+            "title": _line(page.title),
+            "slug": page.slug,
+            "position": page.position,
+            "updated": page.updated_at,
+        }
+        yield f"pages/{page.slug}.md", articles.write(fields, page.body)
+    query = select(Post.slug, Comment).join(Comment.post).order_by(Post.id, Comment.created_at, Comment.id)
+    rows = session.execute(query, execution_options={"yield_per": _BATCH})
+    for slug, group in groupby(rows, key=lambda row: row.slug):
+        yield f"comments/{slug}.json", _json([_comment(row.Comment) for row in group])
+
+
+def _posts(session: Session) -> Iterator[Post]:
+    aliases, tags = selectinload(Post.aliases), selectinload(Post.tags)
+    query = select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)
+    for post in session.scalars(query, execution_options={"yield_per": _BATCH}):
+        yield post
+        session.expunge(post)
+
+
+def _post(post: Post) -> str:
+    fields = {
+        "title": _line(post.title),
+        "slug": post.slug,
+        **({"date": post.published_at} if post.published_at else {"status": "draft"}),
+        "updated": post.updated_at,
+        "author": _line(post.author),
+        "summary": _line(post.summary) or markdown.render(post.body).summary,
+        "tags": sorted(_line(tag.name) for tag in post.tags),
+        "aliases": sorted(alias.slug for alias in post.aliases),
+    }
+    return articles.write({name: value for name, value in fields.items() if value != []}, post.body)
+
+
+def _comment(comment: Comment) -> dict[str, object]:
+    fields = {name: getattr(comment, name) for name in COMMENT_FIELDS}
+    return fields | {"created_at": articles.utc(comment.created_at)}
+
+
+def _media(session: Session) -> Iterator[dict[str, object]]:
+    for picture in session.scalars(select(Media).order_by(Media.name)):
+        fields = {name: getattr(picture, name) for name in MEDIA_FIELDS}
+        yield fields | {"created_at": articles.utc(picture.created_at)}
+
+
+def _line(text: str) -> str:
+    """Return `text` as front matter keeps it: on one line, with single spaces."""
+    return " ".join(text.split())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def _write(path: Path, content: bytes) -> bool:
+    """Write a file that appears complete or not at all; tell whether that changed anything."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        file.write(content)
+    Path(file.name).rename(path)
+    return True

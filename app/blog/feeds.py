@@ -1,0 +1,96 @@
+"""What programs read: Atom feeds, the map of the site for search engines, and the rules for them."""
+
+from datetime import datetime
+
+from flask import Blueprint, Response, abort, render_template, url_for
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import load_only, selectinload, undefer
+
+from . import markdown, pages
+from .models import Page, Post, Tag, db
+
+FEED_POSTS = 20
+SITEMAP_POSTS = 10_000  # a map may list 50,000 addresses in 50 MB
+
+bp = Blueprint("feeds", __name__)
+bp.after_request(pages.cacheable)
+
+
+@bp.get("/feed.xml")
+def feed() -> Response:
+    """Serve the newest posts, whole, as an Atom feed."""
+    return _atom(select(Post))
+
+
+@bp.get("/tags/<slug:slug>/feed.xml")
+def tag_feed(slug: str) -> Response:
+    """Serve the newest posts that have a tag."""
+    tag = db.session.scalar(select(Tag).where(Tag.slug == slug))
+    if tag is None:
+        abort(404)
+    return _atom(select(Post).join(Post.tags).where(Tag.id == tag.id), tag)
+
+
+@bp.get("/sitemap.xml")
+def sitemap() -> Response:
+    """List the maps: one of everything but posts, and one for each 10,000 posts."""
+    number = _map_number()
+    changes = select(number, func.max(Post.updated_at)).where(pages.is_visible()).group_by(number)
+    return _xml("sitemap-index.xml", maps=db.session.execute(changes.order_by(number)).all())
+
+
+@bp.get("/sitemap-pages.xml")
+def sitemap_pages() -> Response:
+    """Map what is not a post."""
+    tags = select(Tag.slug).where(Tag.posts.any(pages.is_visible())).order_by(Tag.slug)
+    urls: list[tuple[str, datetime | None]] = [
+        (url_for(endpoint), None)
+        for endpoint in ("pages.home", "pages.archive", "pages.tags", "contact.contact")
+    ]
+    found = db.session.scalars(
+        select(Page).where(Page.slug != "contact").options(load_only(Page.slug, Page.updated_at))
+    )
+    urls += [(url_for("pages.page", slug=page.slug), page.updated_at) for page in found]
+    urls += [(url_for("pages.tag", slug=slug), None) for slug in db.session.scalars(tags)]
+    return _xml("sitemap.xml", urls=urls)
+
+
+@bp.get("/sitemap-posts-<int(max=100000):number>.xml")
+def sitemap_posts(number: int) -> Response:
+    """Map the posts whose id divided by 10,000 is `number`."""
+    low = number * SITEMAP_POSTS
+    query = select(Post.slug, Post.updated_at).where(Post.id >= low, Post.id < low + SITEMAP_POSTS)
+    posts = db.session.execute(query.where(pages.is_visible()).order_by(Post.id)).all()
+    if not posts:
+        abort(404)
+    return _xml("sitemap.xml", urls=[(url_for("pages.post", slug=slug), changed) for slug, changed in posts])
+
+
+@bp.get("/robots.txt")
+def robots() -> Response:
+    """Tell search engines where the map is, and what is not for them."""
+    lines = ["User-agent: *", "Disallow: /search", "Disallow: /posts/*/comment"]
+    lines += ["", f"Sitemap: {pages.absolute(url_for('.sitemap'))}"]
+    return Response("\n".join(lines) + "\n", mimetype="text/plain")
+
+
+@bp.app_template_filter()
+def for_feed(post: Post) -> str:
+    """Return a post's HTML with absolute URLs: a reader of the feed is on another site."""
+    return markdown.absolute_urls(post.body_html, pages.absolute(url_for("pages.post", slug=post.slug)))
+
+
+def _atom(query: Select[tuple[Post]], tag: Tag | None = None) -> Response:
+    query = pages.newest_first(query.where(pages.is_visible())).limit(FEED_POSTS)
+    posts = db.session.scalars(query.options(undefer(Post.body_html), selectinload(Post.tags))).all()
+    if tag and not posts:
+        abort(404)  # as the tag's page
+    return _xml("feed.xml", "application/atom+xml", posts=posts, tag=tag)
+
+
+def _xml(template: str, mimetype: str = "application/xml", **values: object) -> Response:
+    return Response(render_template(template, **values), mimetype=mimetype)
+
+
+def _map_number() -> ColumnElement[int]:
+    return Post.id // SITEMAP_POSTS

@@ -1,0 +1,60 @@
+"""What the forms share: CSRF protection, and fields that keep no character that breaks a page or a feed."""
+
+import re
+
+from flask_wtf import FlaskForm
+from flask_wtf.csrf import CSRFProtect
+from wtforms import Field, StringField, TextAreaField
+from wtforms.validators import DataRequired, Length, ValidationError
+
+from .articles import CONTROL_CHARACTER
+
+csrf = CSRFProtect()
+
+__all__ = ["FlaskForm", "LineField", "ReaderForm", "TextField", "csrf", "email_address"]
+
+
+
+class LineField(StringField):
+    """One line of text: white space at its ends goes, and inside it becomes one space each."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        self.data = " ".join(valuelist[0].split()) if valuelist else ""
+
+    def pre_validate(self, _form: FlaskForm) -> None:
+        _refuse_control_characters(self)
+
+
+class TextField(TextAreaField):
+    """Text of many lines, which end with a plain newline."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        text = valuelist[0] if valuelist else ""
+        self.data = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+
+    def pre_validate(self, _form: FlaskForm) -> None:
+        _refuse_control_characters(self)
+
+
+def email_address(_form: FlaskForm, field: Field) -> None:
+    """Refuse what cannot be an email address (a WTForms validator)."""
+    if field.data and not re.fullmatch(r"[^@\s]{1,64}@[^@\s]{1,189}", field.data):
+        raise ValidationError("Write an email address like name@example.com.")
+
+
+def _refuse_control_characters(field: Field) -> None:
+    if found := CONTROL_CHARACTER.search(field.data or ""):
+        raise ValidationError(f"Remove the control character U+{ord(found[0]):04X}.")
+
+
+class ReaderForm(FlaskForm):
+    """What somebody without an account sends. Programs that fill in every field give themselves away."""
+
+    name = LineField("Name", [DataRequired("Write your name."), Length(max=80)])
+    email = LineField("Email", [Length(max=254), email_address])
+    website = StringField("Leave this empty")
+
+    @property
+    def is_trapped(self) -> bool:
+        """Tell whether the field was filled in that people do not see."""
+        return bool(self.website.data)

@@ -1,0 +1,69 @@
+"""Limits on how often something may be tried, counted in Postgres, so that they hold across workers."""
+
+import hashlib
+import ipaddress
+from datetime import timedelta
+
+from flask import request
+from sqlalchemy import case, delete, extract, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from .models import Throttle, db
+
+
+def allow(key: str, limit: int, seconds: int) -> bool:
+    """Count one try of `key`, and tell whether it is among the first `limit` of its window.
+
+    seconds: the length of the window, which begins with the first try.
+    The count is committed at once, in a transaction of its own: it stays when the request fails.
+    """
+    expired = Throttle.expires_at <= func.now()
+    window_end = func.now() + timedelta(seconds=seconds)
+    count = (
+        insert(Throttle)
+        .values(key=_digest(key), count=1, expires_at=window_end)
+        .on_conflict_do_update(
+            index_elements=[Throttle.key],
+            set_={
+                "count": case((expired, 1), else_=func.least(Throttle.count, limit) + 1),
+                "expires_at": case((expired, window_end), else_=Throttle.expires_at),
+            },
+        )
+        .returning(Throttle.count)
+    )
+    with db.engine.begin() as connection:
+        tries = connection.execute(count).scalar_one()
+    if tries == 1:  # a new window: time to forget old ones, but none that another request is counting
+        old = select(Throttle.key).where(expired).with_for_update(skip_locked=True)
+        with db.engine.begin() as connection:
+            connection.execute(delete(Throttle).where(Throttle.key.in_(old)))
+    return tries <= limit
+
+
+def retry_after(key: str) -> int:
+    """Return in how many whole seconds the window of `key` ends; 0 when it has none."""
+    left = select(extract("epoch", Throttle.expires_at - func.now())).where(Throttle.key == _digest(key))
+    with db.engine.connect() as connection:
+        return max(0, int(connection.scalar(left) or 0))
+
+
+def forget(key: str) -> None:
+    """Begin anew with `key`: its next try is the first."""
+    with db.engine.begin() as connection:
+        connection.execute(delete(Throttle).where(Throttle.key == _digest(key)))
+
+
+def client() -> str:
+    """Return whom to count as one client: the IPv4 address, or the /64 network that one IPv6 user has."""
+    try:
+        address = ipaddress.ip_address(request.remote_addr or "")
+    except ValueError:
+        return "unknown"
+    if address.version == 4:
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.ip_network((int(address), 64), strict=False))
+
+
+def _digest(key: str) -> str:
+    """Return what is stored for `key`: short and of plain letters, whatever people typed into it."""
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

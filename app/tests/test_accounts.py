@@ -1,0 +1,301 @@
+import io
+import json
+import re
+import time
+from threading import Thread
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy import select
+from werkzeug.security import check_password_hash
+
+from blog import accounts, create_app
+from blog.models import User, db
+
+from .conftest import BASE_URL, PASSWORD
+
+ADA = {"email": "ada@blog.test", "password": PASSWORD}
+
+
+@pytest.fixture
+def ada(signed_in):
+    """A client that is signed in as Ada, who is no administrator."""
+    return signed_in("Ada")
+
+
+@pytest.fixture
+def open_client(settings, client):
+    """A client of a blog where everybody may register."""
+    app = create_app(settings | {"REGISTRATION": "open"})
+    app.test_client_class = client.__class__
+    yield app.test_client()
+    with app.app_context():
+        db.engine.dispose()
+
+
+def is_in(client) -> bool:
+    return client.get("/account").status_code == 200
+
+
+def test_signing_in_and_out(ada, client):
+    page = client.get("/login?next=/author/comments")
+    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
+    response = client.post("/login?next=/author/comments", data=ADA | {"csrf_token": token})
+    assert (response.status_code, response.location) == (303, "/author/comments")
+    cookie = response.headers["Set-Cookie"]
+    for attribute in ("HttpOnly", "SameSite=Lax", "Path=/", "Expires="):
+        assert attribute in cookie
+    assert is_in(client)
+    assert client.get("/login").location == "/author/"
+    assert client.send("/logout").location == "/"
+    assert not is_in(client)
+
+
+def test_the_address_may_be_typed_in_any_case(ada, client):
+    assert client.send("/login", **ADA | {"email": "  ADA@Blog.Test "}).status_code == 303
+
+
+def test_cookies_are_for_this_host_and_https_alone(settings):
+    app = create_app(settings | {"BASE_URL": "https://blog.test"})
+    cookie = app.test_client().get("/login", base_url="https://blog.test").headers["Set-Cookie"]
+    assert cookie.startswith("__Host-session=")
+    assert "Secure" in cookie
+    assert "Domain" not in cookie
+
+
+def test_under_https_a_form_must_come_from_this_site(settings):
+    site = "https://blog.test"
+    app = create_app(settings | {"BASE_URL": site})
+    client = app.test_client()
+    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', client.get("/login", base_url=site).text)[1]
+    for referer, status in ((None, 400), ("https://evil.test/", 400), (f"{site}/login", 422)):
+        headers = {"Referer": referer} if referer else {}
+        response = client.post("/login", base_url=site, data={"csrf_token": token}, headers=headers)
+        assert response.status_code == status
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//evil.test",
+        "https://evil.test",
+        "/\\evil.test",
+        "javascript:alert(1)",
+        "evil",
+        "/a\nb",
+        "/%0d%0ax y",
+        "",
+    ],
+)
+def test_signing_in_leads_to_no_other_site(ada, client, target):
+    response = client.send("/login?next=" + target.replace("\n", "%0a"), **ADA)
+    assert response.location == "/author/"
+
+
+def test_an_unknown_address_and_a_wrong_password_are_told_alike(ada, client):
+    wrong = client.send("/login", **ADA | {"password": "wrong"})
+    unknown = client.send("/login", email="eve@blog.test", password="wrong")
+    assert wrong.status_code == unknown.status_code == 422
+    strip = re.compile(r'value="[^"]*"')
+    assert strip.sub("", wrong.text) == strip.sub("", unknown.text)
+    assert "Address and password do not match." in unknown.text
+    assert "wrong" not in unknown.text
+
+
+def test_an_unknown_address_costs_the_same_work(ada, client):
+    for email in ("ada@blog.test", "eve@blog.test"):
+        with patch("blog.models.check_password_hash", side_effect=check_password_hash) as check:
+            client.send("/login", email=email, password="wrong")
+        (used, _), _ = check.call_args
+        assert check.call_count == 1
+        assert used.startswith("scrypt:32768:8:1$")
+
+
+def test_nobody_signs_in_with_the_empty_password_of_nobody(client):
+    assert client.send("/login", email="nobody", password=" ").status_code == 422
+    with patch("blog.models.check_password_hash", return_value=True):
+        assert client.send("/login", email="nobody", password="x").status_code == 422
+
+
+@pytest.mark.parametrize("email", ["", "\0", "a" * 300, "\x1b[31m"])
+def test_nonsense_is_refused(client, email):
+    assert client.send("/login", email=email, password="x").status_code == 422
+    assert client.send("/login", email="a@b.test", password="x" * 2000).status_code == 422
+    assert client.send("/login").status_code == 422
+
+
+def test_guessing_is_slowed_down(ada, client, monkeypatch):
+    monkeypatch.setattr(accounts, "CLIENT_TRIES", 3)
+    for _ in range(3):
+        assert client.send("/login", **ADA | {"password": "wrong"}).status_code == 422
+    refused = client.send("/login", **ADA)
+    assert refused.status_code == 429
+    assert 590 <= int(refused.headers["Retry-After"]) <= 600
+    assert "Wait 10 minutes" in refused.text
+
+
+def test_one_address_is_guarded_against_many_clients(app, ada, client, monkeypatch):
+    monkeypatch.setattr(accounts, "ADDRESS_TRIES", 2)
+    for number in range(3):
+        client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
+        status = client.send("/login", **ADA | {"password": "wrong"}).status_code
+    assert status == 429
+    with app.app_context():
+        accounts.throttle.forget(accounts.login_key("ADA@blog.test"))
+    assert client.send("/login", **ADA).status_code == 303
+
+
+def test_without_a_token_nothing_is_done(ada, client):
+    assert client.post("/login", data=ADA).status_code == 400
+    assert ada.post("/logout").status_code == 400
+    assert is_in(ada)
+
+
+def test_what_needs_somebody_leads_to_the_login_page(client):
+    response = client.get("/account?a=b")
+    assert (response.status_code, response.location) == (302, "/login?next=/account?a%3Db")
+    assert client.send("/account/name", name="X").status_code == 403
+    assert client.get("/logout").status_code == 404
+
+
+@pytest.mark.parametrize("cookie", ["nonsense", "eyJ1c2VyIjoxfQ.x.y"])
+def test_a_forged_session_is_nobody(client, cookie):
+    client.set_cookie("session", cookie, domain="blog.test")
+    assert not is_in(client)
+
+
+def test_a_session_of_a_user_who_is_gone_is_nobody(app, ada):
+    with app.app_context():
+        db.session.delete(db.session.scalars(select(User)).one())
+        db.session.commit()
+    assert not is_in(ada)
+
+
+def test_pages_for_one_person_are_not_kept_by_caches(ada, client, add_posts):
+    add_posts(1)
+    for path in ("/", "/posts/post-1", "/account", "/none"):
+        assert ada.get(path).headers["Cache-Control"] == "private, no-store"
+    assert "Write</a>" in ada.get("/").text
+    assert client.get("/login").headers["Cache-Control"] == "private, no-store"
+    stranger = client.application.test_client()
+    assert "public" in stranger.get("/", base_url=BASE_URL).headers["Cache-Control"]
+
+
+def test_changing_the_name(ada):
+    assert ada.send("/account/name", name=" Ada  Quay ").status_code == 303
+    page = ada.get("/account")
+    assert 'value="Ada Quay"' in page.text
+    assert "Your name is changed." in page.text
+    assert ada.send("/account/name", name="x" * 101).status_code == 422
+
+
+def test_changing_the_password_ends_the_other_sessions(app, ada, client):
+    assert client.send("/login", **ADA).status_code == 303
+    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
+    assert ada.send("/account/password", **fields).status_code == 303
+    assert is_in(ada)
+    assert not is_in(client)
+    assert client.send("/login", **ADA).status_code == 422
+    assert client.send("/login", **ADA | {"password": "another long password"}).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"old": "wrong"}, "not your present password"),
+        ({"old": ""}, "Write your present password"),
+        ({"new": "short", "again": "short"}, "at least 12 characters"),
+        ({"new": "x" * 1001, "again": "x" * 1001}, "at least 12 characters"),
+        ({"again": "something else"}, "not the same password"),
+    ],
+)
+def test_a_password_that_cannot_be_is_refused(ada, change, words):
+    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
+    response = ada.send("/account/password", **fields | change)
+    assert response.status_code == 422
+    assert words in response.text
+
+
+def test_guessing_the_old_password_is_slowed_down(ada, monkeypatch):
+    monkeypatch.setattr(accounts, "CLIENT_TRIES", 1)
+    assert ada.send("/account/password", old="wrong").status_code == 422
+    refused = ada.send("/account/password", old="wrong")
+    assert refused.status_code == 429
+    assert "Too many tries" in refused.text
+
+
+def test_registration_is_closed_by_default(client):
+    assert client.get("/register").status_code == 404
+    assert client.send("/register", name="E", email="e@blog.test", password=PASSWORD).status_code == 404
+    assert "Register" not in client.get("/login").text
+
+
+def test_registering(open_client):
+    assert "Register" in open_client.get("/login").text
+    assert open_client.get("/register").status_code == 200
+    fields = {"name": "Eve", "email": "Eve@blog.test", "password": PASSWORD, "is_admin": "1"}
+    assert open_client.send("/register", **fields).location == "/author/"
+    assert is_in(open_client)
+    assert open_client.get("/register").location == "/author/"
+    with open_client.application.app_context():
+        eve = db.session.scalars(select(User)).one()
+        assert (eve.email, eve.name, eve.is_admin) == ("eve@blog.test", "Eve", False)
+    open_client.send("/logout")
+    again = open_client.send("/register", **fields)
+    assert again.status_code == 409
+    assert "This address has an account" in again.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": ""}, {"email": "eve"}, {"email": "a b@c"}, {"password": "short"}, {"name": "\0"}]
+)
+def test_what_cannot_register(open_client, change):
+    fields = {"name": "Eve", "email": "eve@blog.test", "password": PASSWORD}
+    assert open_client.send("/register", **fields | change).status_code == 422
+
+
+def test_registering_is_slowed_down(open_client, monkeypatch):
+    monkeypatch.setattr(accounts, "REGISTRATIONS", 0)
+    fields = {"name": "Eve", "email": "eve@blog.test", "password": PASSWORD}
+    assert open_client.send("/register", **fields).status_code == 429
+
+
+def test_set_password(app, runner, ada, client):
+    def run(password: bytes, email: str = "ADA@blog.test"):
+        arguments = ["user", "set-password", "--email", email, "--password-file", "-"]
+        return runner.invoke(args=arguments, input=io.BytesIO(password))
+
+    assert json.loads(run(PASSWORD.encode()).stdout) == {"changed": False, "email": "ada@blog.test"}
+    assert is_in(ada)
+    assert json.loads(run(b"another long password\n").stdout) == {"changed": True, "email": "ada@blog.test"}
+    assert not is_in(ada)
+    assert client.send("/login", **ADA | {"password": "another long password"}).status_code == 303
+    assert run(b"short").exit_code == 1
+    nobody = run(PASSWORD.encode(), "eve@blog.test")
+    assert nobody.exit_code == 1
+    assert "nobody has the address" in nobody.stderr
+    assert run(PASSWORD.encode(), "a\0b").exit_code == 1
+
+
+def test_only_one_password_is_hashed_at_a_time(app):
+    """Each takes 32 MB."""
+    running = most = 0
+
+    def slow(*_):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        running -= 1
+        return False
+
+    user = User(email="a", name="", password_hash="x")
+    with patch("blog.models.check_password_hash", side_effect=slow):
+        threads = [Thread(target=user.check_password, args=("x",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == 1

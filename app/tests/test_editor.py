@@ -1,0 +1,162 @@
+"""The desk as an author sees it, in a browser."""
+
+import io
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import text
+
+from .conftest import PASSWORD, PASSWORD_HASH
+from .test_server import live, page  # noqa: F401 (fixtures)
+
+DESK = (
+    "/author/",
+    "/author/posts/new",
+    "/author/media",
+    "/author/comments",
+    "/author/comments?state=approved",
+    "/author/pages",
+    "/author/pages/new",
+    "/author/messages",
+    "/account",
+)
+
+
+def jpeg() -> bytes:
+    output = io.BytesIO()
+    Image.new("RGB", (300, 200), "teal").save(output, "JPEG")
+    return output.getvalue()
+
+
+PASTE = """
+([selector, bytes]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], "boat.jpg", {type: "image/jpeg"}));
+  const options = {clipboardData: transfer, bubbles: true, cancelable: true};
+  document.querySelector(selector).dispatchEvent(new ClipboardEvent("paste", options));
+}
+"""
+
+
+@pytest.fixture
+def filled(server, migrated, live):  # noqa: F811
+    """A running blog with an administrator, Grace, and something to do on every list of hers."""
+    with server.connect(migrated) as connection:
+        for statement in (
+            "INSERT INTO user_account (email, name, password_hash, is_admin) "
+            "VALUES ('grace@blog.test', 'Grace', :hash, true)",
+            "INSERT INTO comment (post_id, author, body) SELECT id, 'Ben', 'Well said.' FROM post",
+            "INSERT INTO contact_message (name, email, body) VALUES ('Cleo', 'c@d.test', 'Hello')",
+            "INSERT INTO page (slug, title, body, body_html) VALUES ('about', 'About', 'We.', '<p>We.</p>')",
+            "INSERT INTO media (name, mime, width, height, size_bytes, original_name) "
+            "VALUES ('0123456789abcdef01234567-300x200.jpg', 'image/jpeg', 300, 200, 9, 'boat.jpg')",
+        ):
+            connection.execute(text(statement), {"hash": PASSWORD_HASH} if ":hash" in statement else {})
+    return live.url
+
+
+def sign_in(page, url: str) -> None:  # noqa: F811
+    page.goto(f"{url}/author/")
+    page.get_by_label("Email address").fill("grace@blog.test")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Posts").wait_for()
+
+
+def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
+    sign_in(page, filled)
+    page.get_by_role("link", name="New post").click()
+    page.get_by_label("Title").fill("A boat in teal")
+    body = page.get_by_label("Text", exact=True)
+    body.fill("## At sea\n\n")
+    page.get_by_role("heading", name="At sea").wait_for()
+    body.focus()
+    page.evaluate(PASTE, ["#body", list(jpeg())])
+    page.get_by_text("Describe the picture").wait_for()
+    page.keyboard.type("A teal boat")
+    assert re.fullmatch(
+        r"## At sea\n\n!\[A teal boat\]\(/media/[0-9a-f]{24}-300x200\.jpg\)\n", body.input_value()
+    )
+    picture = page.locator("[data-preview-body] img[alt='A teal boat']")
+    picture.wait_for()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    page.get_by_label("Published").check()
+    page.keyboard.press("Control+s")
+    page.get_by_text("Readers can see it.").wait_for()
+    page.get_by_role("link", name="View").click()
+    page.get_by_role("heading", name="A boat in teal").wait_for()
+    assert page.locator(".prose img").get_attribute("width") == "300"
+
+    page.get_by_role("link", name="Edit", exact=True).click()
+    page.get_by_role("link", name="Delete…").click()
+    page.get_by_role("button", name="Delete the post").click()
+    page.get_by_text("is deleted").wait_for()
+
+
+def test_a_file_that_is_no_picture_is_told(filled, page):  # noqa: F811
+    page = page.context.browser.new_page()  # whose console says, rightly, that something was refused
+    sign_in(page, filled)
+    page.goto(f"{filled}/author/posts/new")
+    file = {"name": "a.png", "mimeType": "image/png", "buffer": b"not a picture"}
+    page.set_input_files("[data-file]", file)
+    page.get_by_text("a.png: This is no picture").wait_for()
+    assert page.get_by_label("Text", exact=True).input_value() == ""
+
+
+def test_the_editor_works_without_its_script(filled, page):  # noqa: F811
+    context = page.context.browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    sign_in(plain, filled)
+    plain.get_by_role("link", name="New post").click()
+    plain.get_by_label("Title").fill("Plain")
+    plain.get_by_label("Text", exact=True).fill("Some *text*.")
+    assert not plain.get_by_text("Add a picture").is_visible()
+    with context.expect_page() as preview:
+        plain.get_by_role("button", name="Preview").click()
+    preview.value.get_by_text("Nothing is saved yet.").wait_for()
+    plain.get_by_role("button", name="Save").click()
+    plain.get_by_text("The draft is saved.").wait_for()
+    context.close()
+
+
+def test_the_desk_in_light_and_dark_on_every_screen(request, filled, page, tmp_path):  # noqa: F811
+    scheme, width = request.node.callspec.params["page"]
+    screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
+    screenshots.mkdir(parents=True, exist_ok=True)
+    page.route("**/media/*", lambda route: route.fulfill(body=jpeg(), content_type="image/jpeg"))
+    sign_in(page, filled)
+    page.locator(".rows a").first.click()
+    page.get_by_role("heading", name="Edit post").wait_for()
+    for path in (page.url.removeprefix(filled), *DESK):
+        assert page.goto(filled + path).status == 200
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        name = f"{re.sub('[^a-z]+', '-', path).strip('-')}-{scheme}-{width}.png"
+        page.screenshot(path=screenshots / name, full_page=True)
+        if axe := os.environ.get("AXE_JS"):
+            page.evaluate(Path(axe).read_text())
+            found = page.evaluate("axe.run()")["violations"]
+            assert [(problem["id"], problem["nodes"][0]["html"]) for problem in found] == [], path
+
+
+@pytest.mark.skipif(
+    "VNU_JAR" not in os.environ, reason="VNU_JAR is not set: the file vnu.jar of npm's vnu-jar"
+)
+def test_the_desk_is_valid_html(signed_in, add_posts, tmp_path):
+    add_posts(2)
+    grace = signed_in("Grace", is_admin=True)
+    grace.send("/author/media", file=(io.BytesIO(jpeg()), "boat.jpg"))
+    post = re.search(r'href="(/author/posts/\d+)"', grace.get("/author/").text)[1]
+    grace.send("/author/pages/new", title="About", body="We.", position="0")
+    conflict = grace.send(post, title="", body="Other", version="0")
+    (tmp_path / "conflict.html").write_text(conflict.text)
+    for number, path in enumerate((*DESK, post, f"{post}/delete")):
+        (tmp_path / f"{number}.html").write_text(grace.get(path).text)
+    command = ["java", "-jar", os.environ["VNU_JAR"], "--errors-only", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,274 @@
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import delete, func, select, text
+
+from blog import create_app, exporter
+from blog.articles import CONTROL_CHARACTER, SLUG
+from blog.models import Comment, Media, Page, Post, PostAlias, Tag, db
+
+POSTS = Path(__file__).parent / "posts"
+PICTURE = b"not really a picture"
+NAME = f"{hashlib.sha256(PICTURE).hexdigest()[:24]}-3x2.png"
+MOMENT = datetime(2025, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+
+
+def run(app, *arguments):
+    """Run a command, and return its JSON or the lines of its problems."""
+    result = app.test_cli_runner().invoke(args=list(map(str, arguments)))
+    if result.exit_code == 0:
+        return json.loads(result.stdout)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    return result.stderr.splitlines()
+
+
+def clear(app) -> None:
+    with app.app_context():
+        for table in (Post, Tag, Page, Media):  # quicker than TRUNCATE, which is for large tables
+            db.session.execute(delete(table))
+        db.session.commit()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def media_dir(tmp_path):
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (folder / NAME).write_bytes(PICTURE)
+    return folder
+
+
+@pytest.fixture
+def app(settings, media_dir):
+    app = create_app(settings | {"MEDIA_DIR": str(media_dir)})
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def site(app):
+    """A blog with one of everything."""
+    with app.app_context():
+        tags = [Tag(slug=name.lower(), name=name) for name in ("Harbour", "Ropes")]
+        first = Post(
+            slug="first",
+            title="First: 'of' \"all\" #1",
+            summary="What it is about",
+            body="Text of it, [with](/a) \\ and `code`.\n\n---\n\n- ☃",
+            author="",
+            published_at=MOMENT,
+            updated_at=MOMENT,
+            tags=tags,
+        )
+        first.aliases = [PostAlias(slug=slug) for slug in ("7", "2025-01-01", "before")]
+        first.comments = [
+            Comment(author="Grace", email=None, body="One.\n\nTwo ☃", state="approved", created_at=MOMENT),
+            Comment(author="Linus", email="l@b.test", body="Spam", state="spam", created_at=MOMENT),
+        ]
+        draft = Post(slug="no", title="yes", summary="null", body="~", author="1", updated_at=MOMENT)
+        later = Post(slug="later", title="Later", summary="S", body="B", author="A", updated_at=MOMENT)
+        later.published_at = datetime(2999, 1, 1, tzinfo=UTC)
+        page = Page(slug="about", title="About", body="We.", position=-3, updated_at=MOMENT)
+        picture = {"name": NAME, "mime": "image/png", "width": 3, "height": 2, "size_bytes": len(PICTURE)}
+        db.session.add_all([first, draft, later, page])
+        db.session.add(Media(**picture, original_name="ü.png", alt="A ☃", created_at=MOMENT))
+        db.session.commit()
+
+
+def test_export_import_export_is_the_same_to_the_byte(app, site, tmp_path, media_dir):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(app, "export", one) == {"changed": True, "written": 7, "removed": 0}
+    assert run(app, "export", one) == {"changed": False, "written": 0, "removed": 0}
+    assert sorted(files(one)) == [
+        "comments/first.json",
+        "export.json",
+        f"media/{NAME}",
+        "pages/about.md",
+        "posts/first.md",
+        "posts/later.md",
+        "posts/no.md",
+    ]
+    assert one.stat().st_mode & 0o777 == 0o700, "the addresses of commenters are in it"
+    clear(app)
+    (media_dir / NAME).unlink()
+    counts = {"created": 4, "updated": 0, "skipped": 0, "unchanged": 0, "comments": 2, "media": 1}
+    assert run(app, "import", one) == {"changed": True, **counts}
+    run(app, "export", two)
+    assert files(two) == files(one)
+    assert (media_dir / NAME).read_bytes() == PICTURE
+    again = dict.fromkeys(counts, 0) | {"unchanged": 4}
+    assert run(app, "import", one) == {"changed": False, **again}
+
+
+def test_an_export_follows_the_blog(app, site, tmp_path):
+    folder = tmp_path / "site"
+    run(app, "export", folder)
+    with app.app_context():
+        db.session.delete(db.session.scalars(select(Post).where(Post.slug == "first")).one())
+        db.session.scalars(select(Page)).one().title = "About us"
+        db.session.commit()
+    assert run(app, "export", folder) == {"changed": True, "written": 1, "removed": 2}
+    assert "posts/first.md" not in files(folder)
+
+
+def test_a_directory_with_other_files_is_left_alone(app, tmp_path):
+    (tmp_path / "precious").write_text("x")
+    [problem] = run(app, "export", tmp_path)
+    assert "holds other files: name a new directory" in problem
+    [problem] = run(app, "export", "/dev/null/x")
+    assert "not complete" in problem
+
+
+def test_a_picture_that_is_gone_ends_the_export(app, site, tmp_path, media_dir):
+    (media_dir / NAME).unlink()
+    [problem] = run(app, "export", tmp_path / "site")
+    assert "not complete" in problem
+    assert NAME in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("export.json", lambda _: "{}", "is not of the format 1"),
+        ("export.json", lambda text: text.replace(NAME, "../x.png"), "entry 1 is not as an export has it"),
+        ("export.json", lambda text: text.replace('"width": 3', '"width": "3"'), "entry 1"),
+        ("export.json", lambda text: text.replace("A ☃", "A \\u0000"), "entry 1"),
+        (f"media/{NAME}", lambda _: "other", "is damaged"),
+        ("comments/first.json", lambda _: "[", "is not JSON"),
+        ("comments/first.json", lambda _: "7", "entry 1"),
+        ("comments/first.json", lambda text: text.replace("spam", "ham"), "entry 2"),
+        ("comments/first.json", lambda text: text.replace("Grace", "\\u0007"), "entry 1"),
+        ("comments/first.json", lambda text: text.replace('"Grace"', "[]"), "entry 1"),
+        ("comments/none.json", lambda _: "[]", "belongs to no post"),
+        ("pages/about.md", lambda text: text.replace("-3", "first"), ":4: has the position 'first'"),
+        ("pages/about.md", lambda text: text.replace("slug: about", "slug: search"), "/search is an address"),
+        ("pages/two.md", lambda _: "---\ntitle: B\nslug: about\n---\nText.", "has the slug of"),
+        ("posts/no.md", lambda text: text + "\x00", "control character"),
+        ("posts/no.md", lambda text: text.replace("slug: 'no'", "slug: before"), "is an address of"),
+        ("posts/no.md", lambda text: text.replace("status:", "aliases: [later]\nstatus:"), "'later'"),
+        ("posts/no.md", lambda text: text.replace("status:", "aliases: ['!']\nstatus:"), "the alias '!'"),
+        ("posts/no.md", lambda text: text.replace("status:", "aliases: [/a/no/]\nstatus:"), "'no'"),
+    ],
+)
+def test_an_export_that_was_changed_is_refused_whole(app, site, tmp_path, name, change, words):
+    folder = tmp_path / "site"
+    run(app, "export", folder)
+    clear(app)
+    path = folder / name
+    path.write_text(change(path.read_text() if path.exists() else ""))
+    problems = run(app, "import", folder)
+    assert any(words in problem for problem in problems), problems
+    with app.app_context():
+        assert db.session.scalar(select(func.count(Post.id))) == 0
+        assert db.session.scalar(select(func.count(Comment.id))) == 0
+
+
+def test_files_that_vanished_are_named(app, site, tmp_path):
+    folder = tmp_path / "site"
+    run(app, "export", folder)
+    (folder / "media" / NAME).unlink()
+    (folder / "comments/first.json").unlink()
+    (folder / "comments/first.json").mkdir()
+    problems = run(app, "import", folder)
+    assert sum("cannot be read" in problem for problem in problems) == 2
+
+
+def test_pages_follow_existing(app, site, tmp_path):
+    folder = tmp_path / "site"
+    run(app, "export", folder)
+    with app.app_context():
+        db.session.scalars(select(Page)).one().body = "Other."
+        db.session.commit()
+    problems = run(app, "import", folder)
+    assert "the blog has a page 'about' with other content" in problems[0]
+    assert run(app, "import", folder, "--existing", "skip")["skipped"] == 1
+    assert run(app, "import", folder, "--existing", "update")["updated"] == 1
+    with app.app_context():
+        assert db.session.scalars(select(Page.body)).one() == "We."
+
+
+def test_an_address_leads_to_one_post(app, site, tmp_path):
+    (tmp_path / "a.md").write_text("---\ntitle: A\nslug: before\ndate: 2025-01-01\n---\nText.\n")
+    problems = run(app, "import", tmp_path / "a.md")
+    assert "a.md:3: the slug 'before' is an old address of 'first'; change it" in problems[0]
+    (tmp_path / "a.md").write_text("---\ntitle: A\naliases: [before]\ndate: 2025-01-01\n---\nText.\n")
+    problems = run(app, "import", tmp_path / "a.md")
+    assert "the alias 'before' is an address of 'first'; remove it" in problems[0]
+
+
+def test_rerender_changes_only_what_comes_out_differently(app, site):
+    assert run(app, "rerender") == {"changed": False, "rerendered": 0, "total": 4}
+    with app.app_context():
+        db.session.execute(text("UPDATE post SET body_html = 'old' WHERE slug = 'first'"))
+        db.session.execute(text("UPDATE page SET body_html = 'old'"))
+        before = [post.version for post in db.session.scalars(select(Post).order_by(Post.id))]
+        db.session.commit()
+    assert run(app, "rerender") == {"changed": True, "rerendered": 2, "total": 4}
+    assert run(app, "rerender")["changed"] is False
+    with app.app_context():
+        posts = db.session.scalars(select(Post).order_by(Post.id)).all()
+        assert [post.version for post in posts] == before
+        assert {post.updated_at for post in posts} == {MOMENT}
+
+
+def test_check_config(app, settings, media_dir):
+    assert run(app, "check-config") == {"changed": False, "base_url": settings["BASE_URL"]}
+    other = create_app(settings | {"MEDIA_DIR": str(media_dir / "none")})
+    [problem] = run(other, "check-config")
+    assert "MEDIA_DIR" in problem
+
+
+TEXT = (
+    st.text(max_size=200).filter(lambda text: not CONTROL_CHARACTER.search(text)).map(lambda t: t.strip("\n"))
+)
+LINE = TEXT.filter(str.strip)
+FIRST, LAST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
+MOMENTS = st.datetimes(FIRST.replace(tzinfo=None), LAST.replace(tzinfo=None), timezones=st.just(UTC))
+
+
+@given(
+    posts=st.dictionaries(
+        st.from_regex(SLUG, fullmatch=True),
+        st.fixed_dictionaries(
+            {"title": LINE, "summary": TEXT, "body": LINE, "author": TEXT, "updated_at": MOMENTS}
+            | {"published_at": st.none() | MOMENTS}
+        ),
+        max_size=3,
+    ),
+    comments=st.lists(
+        st.fixed_dictionaries({"author": LINE, "body": LINE, "created_at": MOMENTS}), max_size=3
+    ),
+)
+def test_whatever_people_write_comes_back(app, tmp_path_factory, posts, comments):
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    clear(app)
+    with app.app_context():
+        for slug, fields in posts.items():
+            fields = {name: _unix(value) for name, value in fields.items()}
+            post = Post(slug=slug, **fields)
+            post.comments = [
+                Comment(**{name: _unix(value) for name, value in row.items()}) for row in comments
+            ]
+            db.session.add(post)
+        db.session.commit()
+    run(app, "export", one)
+    clear(app)
+    assert run(app, "import", one)["created"] == len(posts)
+    run(app, "export", two)
+    assert files(two) == files(one)
+    assert exporter.MARKER in files(one)
+
+
+def _unix(value):
+    """Return text as the forms of the blog hand it on."""
+    return value.replace("\r\n", "\n").replace("\r", "\n").strip("\n") if isinstance(value, str) else value

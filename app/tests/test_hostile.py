@@ -1,0 +1,118 @@
+"""Text as it should not be: no error of ours, and nothing in a page that runs."""
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete
+
+from blog import markdown
+from blog.articles import CONTROL_CHARACTER
+from blog.models import Comment, ContactMessage, Post, Tag, Throttle, db
+
+EVIL = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1))",
+    "![x](data:text/html,1)",
+    "```{=html}\n<script>1</script>\n```",
+    "`x`{onclick=alert(1)}",
+    '# x {#"><script> onclick=1}',
+    "<a href=' javascript:1'>",
+    "]]>--><!--",
+    "{{ 7 * 7 }}",
+    "\u2028\u202e\ufeff",
+    "|a|\n|-|\n|<b|",
+    "[^1]\n\n[^1]: <p style=x>",
+)
+HOSTILE = st.lists(st.sampled_from(EVIL) | st.text(max_size=40), max_size=6).map("".join)
+CLEAN = HOSTILE.filter(lambda written: not CONTROL_CHARACTER.search(written))
+
+
+class Checker(HTMLParser):
+    """Collects what runs, or leads to what runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if tag in ("script", "style", "iframe", "object", "embed", "base") and "src" not in values:
+            self.found.append(tag)
+        for name, value in values.items():
+            scheme = re.sub(r"[\x00-\x20]", "", value or "").lower()
+            if (
+                name.startswith("on")
+                or name == "style"
+                or scheme.startswith(("javascript:", "data:", "vbscript:"))
+            ):
+                self.found.append(f"{tag} {name}={value}")
+
+
+def what_runs(html: str) -> list[str]:
+    checker = Checker()
+    checker.feed(html)
+    return checker.found
+
+
+@given(HOSTILE)
+@settings(max_examples=300)
+@example("".join(EVIL))
+def test_no_markdown_makes_html_that_runs(written):
+    rendered = markdown.render(written)
+    assert what_runs(rendered.html) == []
+    assert what_runs(markdown.absolute_urls(rendered.html, "https://a.test/b")) == []
+    assert len(rendered.summary) <= markdown.SUMMARY_CHARACTERS
+
+
+@pytest.fixture
+def empty(app):
+    def empty() -> None:
+        with app.app_context():
+            for table in (Post, Tag, ContactMessage, Throttle):  # quicker than TRUNCATE, for so few rows
+                db.session.execute(delete(table))
+            db.session.commit()
+
+    return empty
+
+
+@given(title=CLEAN, summary=CLEAN, body=CLEAN, author=CLEAN, said=CLEAN)
+def test_no_post_and_no_comment_breaks_a_page_or_a_feed(client, empty, title, summary, body, author, said):
+    empty()
+    with client.application.app_context():
+        post = Post(slug="x", title=title, summary=summary, body=body, author=author)
+        post.published_at = "2025-01-01T00:00Z"
+        post.comments = [Comment(author=author, body=said, state="approved")]
+        db.session.add(post)
+        db.session.commit()
+    for path in ("/", "/posts/x", "/archive/2025", "/posts/x/comment"):
+        page = client.get(path)
+        assert page.status_code == 200
+        assert what_runs(page.text) == []
+    ElementTree.fromstring(client.get("/feed.xml").data)
+
+
+@given(
+    path=st.sampled_from(["/posts/post-1/comment", "/contact"]),
+    fields=st.fixed_dictionaries(dict.fromkeys(("name", "email", "website", "body"), HOSTILE)),
+)
+def test_no_form_breaks_a_page(client, empty, add_posts, path, fields):
+    empty()
+    add_posts(1)
+    response = client.send(path, **{name: value.encode("utf-8", "replace") for name, value in fields.items()})
+    assert response.status_code in (303, 422)
+    assert what_runs(response.text) == []
+
+
+@given(path=st.text(max_size=60), query=st.text(max_size=30))
+@example("post/" + "9" * 400, "")
+@example("archive/0001", "page=9")
+def test_no_address_breaks_the_blog(client, path, query):
+    words = query.encode("utf-8", "replace")
+    response = client.get("/" + quote(path, errors="replace"), query_string={"q": words, "page": words})
+    assert response.status_code in (200, 301, 302, 308, 400, 404, 405)
