@@ -54,7 +54,9 @@ def measure(container, seconds, rounds):
         for turn in range(rounds):
             for name, path in pages.items():
                 print(f"  {name}, run {turn + 1} of {rounds}, {seconds} s …", file=sys.stderr, flush=True)
-                wrk = f"wrk -t2 -c{CONNECTIONS} -d{seconds}s --latency -H 'Host: {host}' http://127.0.0.1{path}"
+                wrk = (
+                    f"wrk -t2 -c{CONNECTIONS} -d{seconds}s --latency -H 'Host: {host}' http://127.0.0.1{path}"
+                )
                 runs[name].append(parse(on_host(container, wrk)))
     finally:
         on_host(container, f"rm -f {STATIC}")
