@@ -1,4 +1,4 @@
-"""Adds no variables: names the vault file that cannot be read, where Ansible itself says only that one cannot."""
+"""Adds no variables: names the vault file that cannot be read, where Ansible says only that one cannot."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 name: vault_readable
 short_description: Names the vault file that cannot be decrypted
 description:
-  - Tries each encrypted file in the C(group_vars) and C(host_vars) of an inventory once, before their variables are loaded.
+  - Tries each encrypted file in the C(group_vars) and C(host_vars) of an inventory once, before it is loaded.
 """
 
 
@@ -36,7 +36,8 @@ class VarsModule(BaseVarsPlugin):
         try:
             loader.load_from_file(str(file))
         except AnsibleError as error:
+            reason = str(error).strip().rstrip(".")
             raise AnsibleParserError(
-                f"{file} cannot be decrypted: {str(error).strip().rstrip('.')}. Give the password that it was encrypted with: "
+                f"{file} cannot be decrypted: {reason}. Give the password that it was encrypted with: "
                 "--ask-vault-pass, --vault-password-file FILE, or ANSIBLE_VAULT_PASSWORD_FILE."
             ) from None
