@@ -60,7 +60,7 @@ test: lint unit app-test molecule ## Everything: lint, tests without a host, the
 .PHONY: lint
 lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, shellcheck, hadolint, zizmor
 	@yamllint --strict .
-	ansible-lint --quiet
+	ansible-lint -q
 	ruff check --quiet .
 	ruff format --quiet --check .
 	shellcheck .ci/run roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures the home page of a sandbox host's blog beside a static file of the same size from the same nginx.
 
-wrk runs in the host's own network namespace: through the port that the outer engine publishes, docker-proxy would be
-what is measured. Figures depend on the machine; their ratio does so much less.
+wrk runs in the host's own network namespace: through the port that the outer engine publishes, docker-proxy
+would be what is measured. Figures depend on the machine; their ratio does so much less.
 """
 
 import argparse
@@ -23,14 +23,16 @@ def on_host(container, script):
     """Run a shell script on the sandbox host and return its output; exit with its error when it fails."""
     done = subprocess.run(["docker", "exec", container, "sh", "-euc", script], capture_output=True, text=True)
     if done.returncode != 0:
-        sys.exit(f"bench: on {container}: {done.stderr.strip() or done.stdout.strip()}\nIs it up? Try `make up`.")
+        reason = done.stderr.strip() or done.stdout.strip()
+        sys.exit(f"bench: on {container}: {reason}\nIs it up? Try `make up`.")
     return done.stdout
 
 
 def parse(output):
     """Return (requests per second, p99 in ms, failed requests) of what `wrk --latency` printed."""
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b", output).groups()
-    failed = sum(int(n) for line in re.findall(r"Non-2xx.*|Socket errors.*", output) for n in re.findall(r"\d+$|\d+(?=,)", line))
+    complaints = " ".join(re.findall(r"Non-2xx.*|Socket errors.*", output)).replace("Non-2xx or 3xx", "")
+    failed = sum(map(int, re.findall(r"\d+", complaints)))
     return float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]), float(number) * UNIT_MS[unit], failed
 
 
@@ -42,7 +44,8 @@ def measure(container, seconds, rounds):
         seconds: length of each run.
         rounds: runs of each page.
     """
-    on_host(container, "command -v wrk >/dev/null || { apt-get update -qq; apt-get install -qq -y wrk curl; } >/dev/null")
+    install = "{ apt-get update -qq && apt-get install -qq -y wrk curl; } >/dev/null"
+    on_host(container, f"command -v wrk >/dev/null || {install}")
     host = json.loads(on_host(container, "cat /opt/slipway/slipway.json"))["host"]
     size = len(on_host(container, f"curl -fsS -H 'Host: {host}' http://127.0.0.1/ | tee {STATIC}").encode())
     pages = {"home": "/", "static": "/static/bench.html"}
@@ -51,8 +54,10 @@ def measure(container, seconds, rounds):
         for turn in range(rounds):
             for name, path in pages.items():
                 print(f"  {name}, run {turn + 1} of {rounds}, {seconds} s …", file=sys.stderr, flush=True)
-                runs[name].append(parse(on_host(
-                    container, f"wrk -t2 -c{CONNECTIONS} -d{seconds}s --latency -H 'Host: {host}' http://127.0.0.1{path}")))
+                wrk = (
+                    f"wrk -t2 -c{CONNECTIONS} -d{seconds}s --latency -H 'Host: {host}' http://127.0.0.1{path}"
+                )
+                runs[name].append(parse(on_host(container, wrk)))
     finally:
         on_host(container, f"rm -f {STATIC}")
     results = {"page_bytes": size, "connections": CONNECTIONS}
@@ -68,22 +73,26 @@ def table(results):
     """Return the results as lines of text."""
     lines = [f"{'':8}{'requests/s':>12}{'p99 ms':>10}{'failed':>8}"]
     for name in ("home", "static"):
-        lines.append(f"{name:8}{results[f'{name}_requests_per_s']:>12.1f}{results[f'{name}_p99_ms']:>10.2f}"
-                     f"{results[f'{name}_failed']:>8}")
-    lines.append(f"home_over_static {results['home_over_static']} ({results['page_bytes']} bytes, "
-                 f"{results['connections']} connections)")
-    return "\n".join(lines)
+        rate, p99, failed = (results[f"{name}_{figure}"] for figure in ("requests_per_s", "p99_ms", "failed"))
+        lines.append(f"{name:8}{rate:>12.1f}{p99:>10.2f}{failed:>8}")
+    page = f"{results['page_bytes']} bytes, {results['connections']} connections"
+    return "\n".join([*lines, f"home_over_static {results['home_over_static']} ({page})"])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("container", nargs="?", default="slipway-sandbox", help="the sandbox host's container (default %(default)s)")
+    parser.add_argument(
+        "container", nargs="?", default="slipway-sandbox", help="the host's container (default %(default)s)"
+    )
     parser.add_argument("--seconds", type=int, default=5, help="length of each run (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each page; medians count (default %(default)s)")
-    parser.add_argument("--show", action="store_true", help="print the last figures again, without measuring")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="runs of each page; medians count (default %(default)s)"
+    )
+    parser.add_argument("--show", action="store_true", help="print the last figures, without measuring")
     options = parser.parse_args()
     if not options.show:
-        RESULTS.write_text(json.dumps(measure(options.container, options.seconds, options.rounds), indent=2) + "\n")
+        results = measure(options.container, options.seconds, options.rounds)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     elif not RESULTS.exists():
         sys.exit("bench: nothing was measured yet: run `make bench`.")
     print(table(json.loads(RESULTS.read_text())))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Takes the pictures of README from the sandbox's blog, in light and dark. Needs `make up` and Debian's chromium."""
+"""Takes the pictures of README from the blog of `make up`, in light and dark, with Debian's chromium."""
 
 import shutil
 from pathlib import Path

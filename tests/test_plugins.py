@@ -228,3 +228,9 @@ def test_no_value_is_ever_printed(secret_files):
     assert "app_secret_key" in output
     for file in secret_files.directory.iterdir():
         assert file.read_text() not in output
+
+
+def test_what_a_crash_left_is_in_nobodys_way(secret_files):
+    (secret_files.directory / ".admin_password.new").write_text("half")
+    secret_files()
+    assert [file.name for file in secret_files.directory.iterdir()] == ["admin_password"]

@@ -87,6 +87,23 @@ def test_verifier_without_a_fit_one_gets_a_salt_of_its_own(slipway, existing):
     assert first != second
 
 
+# --- The host -----------------------------------------------------------------------------------------------
+
+
+def test_command_sees_nothing_of_the_environment_but_what_it_is_given(slipway, monkeypatch):
+    monkeypatch.setenv("BLUE_IMAGE", "of the caller")
+    output = slipway.run("env", env={"GREEN_IMAGE": NEW})
+    assert {line.split("=")[0] for line in output.splitlines()} == {"PATH", "HOME", "GREEN_IMAGE"}
+
+
+def test_command_that_fails_ends_with_its_last_lines(slipway):
+    with pytest.raises(slipway.CommandFailure, match=r"`sh -c .* failed \(3\)") as failure:
+        slipway.run("sh", "-c", "seq 100 >&2; exit 3")
+    lines = str(failure.value).splitlines()
+    assert lines[1:] == [f"    {number}" for number in range(86, 101)]
+    assert failure.value.output.startswith("1\n2\n")
+
+
 # --- State --------------------------------------------------------------------------------------------------
 
 
@@ -261,8 +278,10 @@ class Engine:
 
     def __init__(self, stack):
         self.stack = stack
-        self.images, self.events, self.wrong, self.stdin = {}, [], {}, ""
-        self.migrate_output = '{"changed": true, "applied": ["0001"], "head": "0001"}'
+        self.images, self.events, self.wrong = {}, [], {}
+        # Roles before and after roles.sql, verifiers before it, what it was, how its transaction ended.
+        self.roles, self.verifiers, self.stdin, self.ending = "same\nsame\n", "postgres|\n", "", ""
+        self.migrate_output = 'a log line\n{"changed": true, "applied": ["0001"], "head": "0001"}\n'
 
     def run(self, *command, stdin=None, env=None):
         """Answer a command as docker would."""
@@ -279,13 +298,16 @@ class Engine:
             self.images.pop(slot, None)
         elif "image inspect" in words:
             self.happen("image")
+        elif "--file=-" in command:
+            self.stdin, self.ending = stdin, command[-1].removeprefix("--command=")
+            return self.roles
         elif " psql " in words:
-            self.stdin = stdin or ""
+            return self.verifiers
         elif words.endswith(" up --detach --wait --wait-timeout 120 db"):
             self.happen("database")
         elif words.endswith(" flask_migrate flask migrate"):
             self.happen("migrate")
-            return f"a log line\n{self.migrate_output}\n"
+            return self.migrate_output
         elif " flask user ensure-admin " in words:
             return '{"changed": false}\n'
         elif " up --detach flask_blog_" in words:
@@ -357,8 +379,10 @@ def test_release_goes_through_its_stages_in_order(slipway, stack, engine, capsys
 
     stages = ["image", "database", "migrate", "start", "ready", "smoke", "switch", "drain"]
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == stages
-    assert stack.ledger.entries() == [entry]
+    [recorded] = stack.ledger.entries()
+    assert list(recorded.pop("stages")) == stages[:-1], "the ledger is written when readers have the release"
     assert list(entry.pop("stages")) == stages
+    assert recorded == entry
     assert re.fullmatch(r"\d{8}T\d{6}Z", entry.pop("id"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry.pop("at"))
     assert entry == {
@@ -371,6 +395,24 @@ def test_release_goes_through_its_stages_in_order(slipway, stack, engine, capsys
         "config": f"hash-of-{NEW}",
         "outcome": "in service",
     }
+
+
+def test_old_slot_that_would_not_go_is_removed_by_the_next_run(slipway, stack, engine, monkeypatch):
+    remove = stack.remove
+
+    def stuck(slot):
+        if slot == "blue":
+            raise slipway.Failure("the container does not stop")
+        remove(slot)
+
+    monkeypatch.setattr(stack, "remove", stuck)
+    with pytest.raises(slipway.Failure, match="does not stop"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert stack.active() == "green" and stack.ledger.current()["image"] == NEW
+
+    monkeypatch.setattr(stack, "remove", remove)
+    assert slipway.release(stack, NEW, "", "", "anna") is None
+    assert engine.images == stack.slot_images() == {"green": NEW}
 
 
 def test_next_release_takes_the_slot_that_became_idle(slipway, stack, engine):
@@ -439,7 +481,7 @@ def test_first_release_that_fails_leaves_nothing(slipway, stack, engine):
     assert stack.ledger.current() is None
 
 
-@pytest.mark.parametrize("output", ["", "Done."])
+@pytest.mark.parametrize("output", ["", "Done.\n"])
 def test_release_whose_migration_prints_no_object_fails_like_any_other(slipway, stack, engine, output):
     engine.migrate_output = output
     with pytest.raises(slipway.Failure, match="`flask migrate` ended with no JSON object"):
@@ -471,12 +513,16 @@ def test_release_replaces_what_serves_in_another_way(slipway, stack, engine, mon
 
 
 def test_release_gives_the_database_verifiers_and_no_passwords(slipway, stack, engine):
+    kept = slipway.scram_verifier("value of db_app_password")
+    engine.verifiers = f"postgres|\nblog_app_a|{kept}\nblog_app|\n"
     slipway.release(stack, NEW, "", "", "anna")
     assert engine.stdin.endswith(":'blog_app_a_verifier';\n")
     verifiers = dict(re.findall(r"^\\set (\w+)_verifier '(.*)'$", engine.stdin, re.MULTILINE))
     for role, name in {"blog_migrator": "db_migrator_password", "blog_app_a": "db_app_password"}.items():
         assert verifiers[role] == slipway.scram_verifier(f"value of {name}", verifiers[role])
+    assert verifiers["blog_app_a"] == kept
     assert "value of" not in engine.stdin
+    assert engine.ending == "COMMIT"
 
 
 # --- The command line ---------------------------------------------------------------------------------------
@@ -543,6 +589,15 @@ def test_release_check_tells_and_changes_nothing(main, engine, stack, capsys, im
     assert stack.ledger.entries() == []
 
 
+@pytest.mark.parametrize(("how", "ending"), [("--in-unit", "COMMIT"), ("--check", "ROLLBACK")])
+def test_release_of_what_serves_sees_to_the_roles(main, engine, stack, capsys, how, ending):
+    engine.roles = "before\nafter\n"
+    assert main("release", how, "--json", OLD) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": True}
+    assert (engine.events, engine.ending) == ([], ending)
+    assert stack.ledger.entries() == []
+
+
 def test_release_ends_with_one_object(main, engine, capsys):
     assert main("release", "--in-unit", "--json", "--by=anna", NEW) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -555,3 +610,21 @@ def test_release_fails_with_its_reason(main, engine, capsys):
     engine.wrong["smoke"] = 500
     assert main("release", "--in-unit", NEW) == 1
     assert capsys.readouterr().err.startswith("slipway: The green slot behind nginx answered 500 to / (Host ")
+
+
+def test_import_needs_a_release(main, stack, capsys):
+    stack.set_slots({})
+    assert main("import", "posts") == 1
+    assert "run the playbook deploy.yml first" in capsys.readouterr().err
+
+
+def test_import_that_fails_names_each_file(slipway, main, engine, monkeypatch, capsys):
+    def refuse(*arguments, **named):
+        raise slipway.CommandFailure(
+            ["docker"], 1, "/import/a.md: line 2 has no date\n/import/b/c.md: no title\n"
+        )
+
+    monkeypatch.setattr(slipway.Stack, "flask", refuse)
+    assert main("import", "posts") == 1
+    told = capsys.readouterr().err
+    assert told == "slipway: the import failed:\na.md: line 2 has no date\nb/c.md: no title\n"

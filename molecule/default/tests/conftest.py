@@ -1,22 +1,211 @@
-"""What the tests of this scenario share: the host's containers, and the blog as a reader on another machine sees it."""
+"""What the tests share: the host from within, the host from outside, and what it was told to be."""
 
-import http.client
 import json
+import subprocess
+from functools import partial
+from ipaddress import ip_interface
+from types import SimpleNamespace
 
 import pytest
+import testinfra
+import yaml
+from outside import ENVIRONMENT, ROOT, Reader, play, wait_until
 
 
 @pytest.fixture(scope="session")
-def facts(host):
-    """The host's variables, as Ansible sees them."""
-    return host.ansible.get_variables()
+def inventory(pytestconfig):
+    """The path of the scenario's inventory."""
+    return pytestconfig.getoption("ansible_inventory")
+
+
+@pytest.fixture(scope="session")
+def hostname(pytestconfig):
+    """The host's name in the inventory."""
+    return pytestconfig.getoption("hosts").removeprefix("ansible://")
+
+
+@pytest.fixture(scope="session")
+def variables(inventory, hostname):
+    """The host's variables: the inventory's as Ansible resolves them, over the roles' literal defaults."""
+    command = ["ansible", hostname, "--inventory", inventory, "--module-name", "debug", "--one-line"]
+    done = subprocess.run(
+        [*command, "--args", "var=hostvars[inventory_hostname]"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    resolved = json.loads(done.stdout.partition("=> ")[2])["hostvars[inventory_hostname]"]
+    defaults = [yaml.safe_load(file.read_text()) for file in ROOT.glob("roles/*/defaults/main.yml")]
+    return {key: value for role in defaults for key, value in role.items()} | resolved
+
+
+@pytest.fixture(scope="session")
+def host(variables, tmp_path_factory):
+    """The host from within, as root, over one connection."""
+    control = tmp_path_factory.mktemp("ssh") / "%C"
+    return testinfra.get_host(
+        f"ssh://{variables['ansible_user']}@{variables['ansible_host']}:{variables['ansible_port']}",
+        sudo=True,
+        ssh_identity_file=variables["ansible_ssh_private_key_file"],
+        ssh_extra_args=f"{variables['ansible_ssh_common_args']} -o ControlMaster=auto -o ControlPersist=60 "
+        f"-o ControlPath={control}",
+    )
+
+
+@pytest.fixture(scope="session")
+def machine(hostname):
+    """The host as the machine outside holds it: a container, with addresses of its own."""
+    container = f"slipway-{hostname}"
+
+    def docker(*arguments):
+        return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+    [inspected] = json.loads(docker("inspect", container))
+    network = inspected["NetworkSettings"]["Networks"]["slipway-sandbox"]
+    return SimpleNamespace(
+        ipv4=network["IPAddress"],
+        ipv6=network["GlobalIPv6Address"],
+        subnet=str(ip_interface(f"{network['IPAddress']}/{network['IPPrefixLen']}").network),
+        subnet_ipv6=str(
+            ip_interface(f"{network['GlobalIPv6Address']}/{network['GlobalIPv6PrefixLen']}").network
+        ),
+        restart=partial(docker, "restart", container),
+    )
+
+
+@pytest.fixture(scope="session")
+def deploy(inventory, hostname):
+    """Run a playbook against this host."""
+    return lambda playbook, *arguments, **environment: play(
+        playbook, "--inventory", inventory, "--limit", hostname, *arguments, **environment
+    )
+
+
+# --- The blog, for those who read it ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site(variables):
+    """The blog's address: with the port, as readers type it."""
+    return variables["stack_base_url"].removeprefix("http://")
+
+
+@pytest.fixture(scope="session")
+def reader(site):
+    """Make a reader of the blog."""
+    address, _, port = site.partition(":")
+    return lambda: Reader(address, int(port), site)
 
 
 @pytest.fixture
-def containers(host):
-    """What `docker inspect` says of each container of the host, by compose service."""
-    with host.sudo():
-        ids = host.check_output("docker ps --all --quiet").split()
-        inspected = json.loads(host.check_output("docker inspect %s", ids[0]) if len(ids) == 1 else
-                               host.check_output("docker inspect " + " ".join(ids)))
-    return {c["Config"]["Labels"].get("com.docker.compose.service", c["Name"]): c for c in inspected}
+def get(reader):
+    """Ask the blog for a page, over a fresh connection."""
+    one = reader()
+    yield one.request
+    one.close()
+
+
+# --- What runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def docker(host):
+    """Run docker on the host, and return what it prints."""
+    return lambda command, *arguments: host.check_output(f"docker {command}", *arguments)
+
+
+@pytest.fixture(scope="session")
+def inspect(docker):
+    """Return what `docker inspect` says of each container on the host, by its service."""
+
+    def inspect():
+        found = json.loads(docker("ps --all --quiet | xargs --no-run-if-empty docker inspect") or "[]")
+        return {c["Config"]["Labels"].get("com.docker.compose.service", c["Name"]): c for c in found}
+
+    return inspect
+
+
+@pytest.fixture(scope="session")
+def healthy(inspect):
+    """Wait until exactly three containers run and are healthy; return what `inspect` does."""
+
+    def healthy(seconds=60):
+        def found():
+            containers = inspect()
+            states = [c["State"].get("Health", {}).get("Status") for c in containers.values()]
+            return containers if states == ["healthy"] * 3 else None
+
+        return wait_until(found, seconds, "three healthy containers")
+
+    return healthy
+
+
+@pytest.fixture
+def containers(inspect):
+    """What runs: `docker inspect` by service, with the slot in service as flask_blog."""
+    return {service.replace("_blue", "").replace("_green", ""): c for service, c in inspect().items()}
+
+
+class Secrets(dict):
+    """The secrets' values, by the name of the file; a test that fails shows none."""
+
+    def __repr__(self):
+        return f"Secrets({', '.join(self)})"
+
+    def named_in(self, text):
+        """Return the names of the secrets whose value is part of text."""
+        return [name for name, value in self.items() if value in text]
+
+
+@pytest.fixture(scope="session")
+def secrets(host):
+    """The secrets, as the files on the host have them."""
+    lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
+    return Secrets(line.split(" ", 1) for line in lines.splitlines())
+
+
+@pytest.fixture(scope="session")
+def sql(docker):
+    """Ask the database, as the superuser inside its container, and return its rows."""
+
+    def sql(query):
+        rows = docker("exec $(docker ps --quiet --filter name=-db-) psql -U postgres -d blog -XAtc %s", query)
+        return [tuple(row.split("|")) for row in rows.splitlines()]
+
+    return sql
+
+
+@pytest.fixture
+def login(host, containers, secrets):
+    """Log in to the database over TCP, as a service on the network would, and run one statement."""
+    passwords = {
+        "postgres": secrets["db_superuser_password"],
+        "blog_migrator": secrets["db_migrator_password"],
+        "blog_app_a": secrets["db_app_password"],
+    }
+    address = containers["db"]["NetworkSettings"]["Networks"]["slipway_data"]["IPAddress"]
+
+    def run(role, statement, password=None):
+        return host.run(
+            "docker exec --env PGPASSWORD=%s %s psql --no-password -XAtqc %s %s",
+            passwords[role] if password is None else password,
+            containers["db"]["Id"],
+            statement,
+            f"host={address} user={role} dbname=blog",
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ledger(host):
+    """Return the ledger's entries, oldest first."""
+    return lambda: json.loads(host.check_output("cat /var/lib/slipway/releases.json"))
+
+
+@pytest.fixture
+def in_service(ledger):
+    """The ledger's entry of the release in service."""
+    return [entry for entry in ledger() if entry["outcome"] == "in service"][-1]

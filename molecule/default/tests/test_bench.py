@@ -9,7 +9,11 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_bench_measures_both_pages_and_no_request_fails():
     done = subprocess.run(
-        [ROOT / "bench/home.py", "slipway-molecule-default"], capture_output=True, text=True, check=True, timeout=120
+        [ROOT / "bench/home.py", "slipway-molecule-default"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     print(done.stdout)
     results = json.loads((ROOT / "bench/results.json").read_text())

@@ -3,6 +3,7 @@
 
 import os
 import secrets
+import stat
 import string
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def generate(length):
 
 def write(path, value, uid):
     """Put value into path in one step: no reader sees a half, and no moment has a wrong owner or mode."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
     with os.fdopen(descriptor, "w") as file:
         file.write(value)
@@ -81,21 +83,18 @@ def main():
     )
     written, mended = [], []
     for name, reader in module.params["names"].items():
-        path = Path(module.params["directory"], name)
+        path, uid = Path(module.params["directory"]) / name, reader["uid"]
         given = module.params["given"].get(name)
-        exists = path.exists()
-        if exists:
-            status = path.stat()
-            current = path.read_text()
-        if not exists or (given is not None and current != str(given)):
+        if not path.exists() or (given is not None and path.read_text() != str(given)):
             written.append(name)
             if not module.check_mode:
-                value = str(given) if given is not None else generate(module.params["length"])
-                write(path, value, reader["uid"])
-        elif (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (reader["uid"], reader["uid"], MODE):
+                write(path, generate(module.params["length"]) if given is None else str(given), uid)
+            continue
+        status = path.stat()
+        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) != (uid, uid, MODE):
             mended.append(name)
             if not module.check_mode:
-                os.chown(path, reader["uid"], reader["uid"])
+                os.chown(path, uid, uid)
                 path.chmod(MODE)
     module.exit_json(changed=bool(written or mended), written=written, mended=mended)
 

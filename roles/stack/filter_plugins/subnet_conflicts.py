@@ -21,11 +21,14 @@ def subnet_conflicts(subnets, facts, own=()):
         except ValueError as error:
             problems.append(f"{variable} is {value!r}, which is no network: {error}")
 
-    taken = [(f"network {network} of interface {name} on the host", network)
-             for name, network in _host_networks(facts) if name not in own]
+    taken = [
+        (f"network {network} of interface {name} on the host", network)
+        for name, network in _host_networks(facts)
+        if name not in own
+    ]
     for variable, network in networks.items():
         for owner, other in taken:
-            if network.version == other.version and network.overlaps(other):
+            if network.overlaps(other):
                 problems.append(f"{variable} {network} overlaps {owner}")
         taken.append((f"{variable} {network}", network))
     return problems

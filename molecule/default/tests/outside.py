@@ -1,0 +1,161 @@
+"""The machine outside: it runs plays against the host, and meets the blog as a reader does."""
+
+import http.client
+import itertools
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# Whoever runs the tests may have settings of their own for Ansible; the repository's are what counts.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")} | {
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")
+}
+
+
+def wait_until(condition, seconds, what):
+    """Return the first true value of condition(), asked again and again until the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+    return value
+
+
+# --- Plays --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of ansible-playbook ended."""
+
+    status: int
+    output: str
+
+    @property
+    def changed(self):
+        """The number of changed tasks, by host; empty where no play got as far as a recap."""
+        recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", self.output, re.MULTILINE)
+        return {host: int(number) for host, number in recap}
+
+    @property
+    def errors(self):
+        """The errors as Ansible shows them, each on one line."""
+        errors = []
+        for shown in re.split(r"^\[ERROR\]: ", self.output, flags=re.MULTILINE)[1:]:
+            message, origin, _ = shown.partition("\nOrigin: ")
+            errors.append(message if origin else shown.partition("\n\n")[0])
+        return [" ".join(error.split()) for error in errors]
+
+
+def play(playbook, *arguments, **environment):
+    """Run a playbook of this repository to its end."""
+    done = subprocess.run(
+        ["ansible-playbook", playbook, *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=ENVIRONMENT | environment,
+    )
+    return Outcome(done.returncode, done.stdout)
+
+
+# --- HTTP ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: a header's name is in lower case."""
+
+    status: int
+    headers: dict
+    body: bytes
+
+    @property
+    def text(self):
+        """The body as text."""
+        return self.body.decode()
+
+
+class Reader:
+    """One who reads the blog, over a connection that stays open from request to request."""
+
+    def __init__(self, address, port, host, timeout=10):
+        self.connection = http.client.HTTPConnection(address, port, timeout=timeout)
+        self.host = host
+
+    def request(self, path, method="GET", body=None, **headers):
+        """Send one request and return the whole answer; a header is named like Accept_Encoding."""
+        named = {"Host": self.host} | {name.replace("_", "-"): value for name, value in headers.items()}
+        self.connection.request(method, path, body=body, headers=named)
+        response = self.connection.getresponse()
+        pairs = [(name.lower(), value) for name, value in response.getheaders()]
+        return Answer(response.status, dict(pairs), response.read())
+
+    def close(self):
+        """Hang up; the next request dials again."""
+        self.connection.close()
+
+
+class Prober:
+    """Readers who ask for a page without a pause, each over one connection that they keep open.
+
+    No cache has the page, since no two requests are for the same address. A request fails when it is answered
+    with anything but 200, or not answered. A reader dials again after an answer that announced the
+    connection's end, as any client does, and after a failure.
+    """
+
+    def __init__(self, reader, path="/", readers=2):
+        self.reader, self.path = reader, path
+        self.answered, self.failures = 0, []
+        self.lock, self.over = threading.Lock(), threading.Event()
+        self.threads = [threading.Thread(target=self.probe) for _ in range(readers)]
+
+    def probe(self):
+        """Ask until it is over."""
+        reader, name = self.reader(), threading.get_ident()
+        for number in itertools.count():
+            if self.over.is_set():
+                break
+            try:
+                status = reader.request(f"{self.path}?{name}-{number}").status
+                failure = None if status == 200 else f"status {status}"
+            except (OSError, http.client.HTTPException) as error:
+                failure = repr(error)
+                reader.close()
+            with self.lock:
+                self.answered += failure is None
+                self.failures += [failure] if failure else []
+            self.over.wait(0.01)
+        reader.close()
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        wait_until(lambda: self.answered + len(self.failures) > 10, 10, "the first probes")
+        return self
+
+    def __exit__(self, *exception):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+# --- TCP ----------------------------------------------------------------------------------------------------
+
+
+def answers(address, port):
+    """Tell whether a TCP connection to address and port is taken; a port that drops packets is none."""
+    try:
+        socket.create_connection((address, port), timeout=3).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,187 @@
+"""The blog as readers on another machine meet it."""
+
+import gzip
+import http.client
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from outside import ROOT, Reader, wait_until
+
+ATOM = {"atom": "http://www.w3.org/2005/Atom"}
+POSTS = {"moving-a-boat": "Moving a boat with Pandoc", "ropes-a-table": "Ropes: a table"}
+
+
+def test_posts_of_the_test_are_the_imported_ones():
+    files = "".join(file.read_text() for file in (ROOT / "app/tests/posts").glob("*.md"))
+    assert all(title in files for title in POSTS.values())
+
+
+def test_home_shows_the_posts(get):
+    answer = get("/")
+    assert answer.status == 200
+    for slug, title in POSTS.items():
+        assert re.search(rf'<a href="/posts/{slug}"[^>]*>\s*{title}\s*</a>', answer.text)
+
+
+def test_post_is_rendered(get):
+    page = get("/posts/ropes-a-table").text
+    assert re.search(r"<h2[^>]*>(<a[^>]*>)?Which rope", page)
+    assert re.search(r"<table>.*<td[^>]*>5</td>", page, re.DOTALL)
+    assert '<span class="k">def</span>' in page
+
+
+def test_feed_has_absolute_addresses(get, variables):
+    base = variables["stack_base_url"]
+    answer = get("/feed.xml")
+    assert answer.headers["content-type"].startswith("application/atom+xml")
+    feed = ET.fromstring(answer.body)
+    links = [link.get("href") for link in feed.iterfind(".//atom:link", ATOM)]
+    assert {f"{base}/posts/{slug}" for slug in POSTS} <= set(links)
+    assert [link for link in links if not link.startswith(f"{base}/")] == []
+
+
+def test_style_is_compressed_and_kept_for_ever(get):
+    [path] = re.findall(r'<link[^>]*href="(/static/style\.[^"]+\.css)"', get("/").text)
+    assert re.fullmatch(r"/static/style\.[0-9a-f]{8,}\.css", path)
+    answer = get(path, Accept_Encoding="gzip")
+    assert answer.headers["content-type"].startswith("text/css")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert gzip.decompress(answer.body) == get(path).body
+    assert len(answer.body) < len(gzip.decompress(answer.body)) / 2
+
+
+@pytest.fixture
+def logged(host, docker, containers):
+    """Wait for what a service logs about a path from now on, and return those lines."""
+    since = host.check_output("date +%s.%N")
+
+    def lines(service, path):
+        logs = docker("logs --since %s %s", since, containers[service]["Id"]).splitlines()
+        parsed = [json.loads(line) for line in logs if line.startswith("{")]
+        return [line for line in parsed if line.get("path") == path]
+
+    return lambda service, path: wait_until(lambda: lines(service, path), 10, f"a line of {service}")
+
+
+def test_style_comes_from_nginx_and_not_from_the_slot(get, logged):
+    [path] = re.findall(r'"(/static/style\.[^"]+\.css)"', get("/").text)
+    assert get(f"{path}?style").status == 200
+    assert logged("nginx", path)[-1]["upstream_addr"] == ""
+
+
+@pytest.mark.parametrize("path", ["/", "/posts/moving-a-boat", "/feed.xml", "/nosuch"])
+def test_headers_guard_the_reader(get, path):
+    headers = get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "strict-origin-when-cross-origin"
+    policy = headers["content-security-policy"]
+    assert {"default-src 'self'", "frame-ancestors 'none'", "object-src 'none'"} <= set(policy.split("; "))
+    assert "unsafe" not in policy
+    assert headers["server"] == "nginx"
+    assert "set-cookie" not in headers
+
+
+def test_unchanged_page_is_not_sent_again(get):
+    answer = get("/", If_None_Match=get("/").headers["etag"])
+    assert (answer.status, answer.body) == (304, b"")
+
+
+def test_head_is_the_page_without_its_body(get):
+    answer, head = get("/"), get("/", method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-type"] == answer.headers["content-type"]
+
+
+@pytest.mark.parametrize("stranger", ["evil.example", "127.0.0.1.evil.example", "[::1]"])
+def test_stranger_gets_no_answer(reader, stranger):
+    one = reader()
+    one.host = stranger
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        one.request("/")
+    one.close()
+
+
+def test_alias_gets_the_blog(reader, variables):
+    one = reader()
+    [one.host] = variables["stack_domain_aliases"]
+    assert one.request("/").status == 200
+    one.close()
+
+
+def test_page_that_does_not_exist(get):
+    answer = get("/nosuch")
+    assert answer.status == 404
+    assert '<link rel="stylesheet" href="/static/style.' in answer.text
+    assert 'href="/"' in answer.text
+
+
+def test_health_is_public_and_readiness_is_not(get):
+    assert (get("/healthz").status, get("/healthz").text) == (200, "ok\n")
+    answer = get("/readyz")
+    assert answer.status == 404
+    assert "ready" not in answer.text
+
+
+def test_body_too_large_is_refused_with_a_page(get):
+    answer = get("/", method="POST", body=bytes(11 * 2**20))
+    assert answer.status == 413
+    assert "That request did not go through" in answer.text
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_one_request_is_one_line_in_each_log_with_the_same_id(machine, site, logged, family):
+    path = f"/nosuch-over-{family}"
+    one = Reader(getattr(machine, family), 80, site)
+    one.request(f"{path}?token=hush", X_Request_ID="forged", X_Forwarded_For="203.0.113.9")
+    own_address = one.connection.sock.getsockname()[0]
+    one.close()
+    [outer] = logged("nginx", path)
+    [inner] = logged("flask_blog", path)
+    assert re.fullmatch("[0-9a-f]{32}", outer["request_id"])
+    assert inner["request_id"] == outer["request_id"]
+    assert (outer["status"], inner["status"]) == (404, 404)
+    assert outer["remote_addr"] == own_address
+    assert "hush" not in json.dumps([outer, inner])
+
+
+# --- While the blog is away ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def away(inspect, docker, healthy):
+    """The blog's container is stopped; it comes back when these tests are over."""
+    [container] = [c["Id"] for service, c in inspect().items() if service.startswith("flask_blog_")]
+    docker("stop %s", container)
+    yield
+    docker("start %s", container)
+    healthy()
+
+
+@pytest.mark.parametrize("path", ["/", "/posts/moving-a-boat", "/feed.xml", "/nosuch"])
+def test_reader_is_told_to_come_back(away, get, path):
+    answer = get(f"{path}?not=cached")
+    assert answer.status in (502, 503, 504)
+    assert "We will be right back" in answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_page_of_the_error_has_its_style(away, get):
+    [path] = re.findall('<link rel="stylesheet" href="([^"]+)">', get("/?not=cached").text)
+    assert get(path).headers["content-type"].startswith("text/css")
+
+
+def test_nginx_is_healthy_all_the_same(away, containers):
+    assert containers["nginx"]["State"]["Health"]["Status"] == "healthy"
+    assert containers["nginx"]["State"]["Health"]["Log"][-1]["ExitCode"] == 0
+    assert containers["flask_blog"]["State"]["Status"] == "exited"
+
+
+def test_style_that_readers_have_seen_is_still_served(away, get, host):
+    name = host.check_output("ls /var/lib/slipway/www/static | grep '^style'").split()[0]
+    assert get(f"/static/{name}").status == 200

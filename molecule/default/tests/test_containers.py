@@ -1,0 +1,131 @@
+"""What really runs: asked of the engine, and of the kernel where it knows better."""
+
+import re
+
+import pytest
+
+UIDS = {"nginx": 101, "flask_blog": 10001, "db": 999}
+each = pytest.mark.parametrize("service", UIDS)
+
+
+@pytest.fixture
+def process(host, containers):
+    """Return /proc/PID/status of the first process of a service's container, as a dictionary."""
+
+    def status(service):
+        text = host.check_output("cat /proc/%s/status", str(containers[service]["State"]["Pid"]))
+        return dict(line.split(":\t", 1) for line in text.splitlines())
+
+    return status
+
+
+def test_three_containers_run_and_are_healthy(inspect):
+    assert sorted(re.sub("_(blue|green)$", "_SLOT", service) for service in inspect()) == [
+        "db",
+        "flask_blog_SLOT",
+        "nginx",
+    ]
+    assert {c["State"]["Health"]["Status"] for c in inspect().values()} == {"healthy"}
+
+
+@each
+def test_image_is_given_by_its_id(containers, service):
+    assert re.fullmatch("sha256:[0-9a-f]{64}", containers[service]["Config"]["Image"])
+    assert containers[service]["Config"]["Image"] == containers[service]["Image"]
+
+
+@each
+def test_limits(host, containers, variables, service):
+    config = containers[service]["HostConfig"]
+    assert config["Memory"] == variables[f"stack_{service}_memory_mb"] * 2**20
+    assert config["NanoCpus"] == min(int(host.check_output("nproc")), 2) * 10**9
+    assert config["PidsLimit"] == {"nginx": 50, "flask_blog": 100, "db": 100}[service]
+
+
+@each
+def test_kernel_knows_the_limit_of_memory(docker, containers, variables, service):
+    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"  # of either hierarchy
+    limit = docker("exec %s sh -c %s", containers[service]["Id"], f"cat {files} 2>/dev/null; true")
+    assert int(limit) == variables[f"stack_{service}_memory_mb"] * 2**20
+
+
+@each
+def test_every_process_has_the_uid_of_the_service(host, containers, service):
+    pids = host.check_output("docker top %s -o pid", containers[service]["Id"]).split()[1:]
+    assert len(pids) > 1
+    assert set(host.check_output(f"ps -o uid= -p {','.join(pids)}").split()) == {str(UIDS[service])}
+
+
+@each
+def test_process_has_no_rights_and_can_get_none(process, service):
+    status = process(service)
+    assert {name: int(mask, 16) for name, mask in status.items() if name.startswith("Cap")} == {
+        "CapInh": 0,
+        "CapPrm": 0,
+        "CapEff": 0,
+        "CapBnd": 0,
+        "CapAmb": 0,
+    }
+    assert status["NoNewPrivs"] == "1"
+
+
+@each
+def test_root_filesystem_is_read_only_even_to_root(host, containers, service):
+    done = host.run("docker exec --user 0 %s touch /mark", containers[service]["Id"])
+    assert done.rc == 1
+    assert "Read-only file system" in done.stderr
+
+
+@each
+def test_tmp_takes_files_and_runs_none(host, containers, service):
+    script = "cp /bin/true /tmp/mark && ! /tmp/mark; ended=$?; rm /tmp/mark; exit $ended"
+    done = host.run("docker exec %s sh -c %s", containers[service]["Id"], script)
+    assert done.rc == 0, done.stderr
+    assert "Permission denied" in done.stderr
+
+
+@each
+def test_starts_again_by_itself_and_rotates_its_log(containers, variables, service):
+    config = containers[service]["HostConfig"]
+    assert config["RestartPolicy"]["Name"] == "unless-stopped"
+    assert config["LogConfig"] == {
+        "Type": "json-file",
+        "Config": {
+            "max-size": variables["stack_log_max_size"],
+            "max-file": str(variables["stack_log_max_file"]),
+        },
+    }
+
+
+@each
+def test_health_check_ran_and_passed(containers, service):
+    assert containers[service]["Config"]["Healthcheck"]["Test"][0] == "CMD"
+    assert containers[service]["State"]["Health"]["Log"][-1]["ExitCode"] == 0
+
+
+@each
+def test_no_secret_is_where_docker_shows_it(docker, containers, secrets, service):
+    container = containers[service]
+    shown = docker("inspect %s %s", container["Id"], container["Image"])
+    shown += docker("history --no-trunc %s", container["Image"])
+    assert container["Image"] in shown
+    assert secrets.named_in(shown) == []
+
+
+@each
+def test_no_secret_is_in_an_environment_or_command_line(host, containers, secrets, service):
+    pids = host.check_output("docker top %s -o pid", containers[service]["Id"]).split()[1:]
+    shown = "".join(host.check_output("cat /proc/%s/environ /proc/%s/cmdline", pid, pid) for pid in pids)
+    assert {"nginx": "nginx:", "flask_blog": "gunicorn", "db": "postgres:"}[service] in shown
+    assert secrets.named_in(shown) == []
+
+
+@each
+def test_service_reads_its_own_secrets_and_no_others(docker, containers, service):
+    readable = {
+        "nginx": [],
+        "flask_blog": ["app_secret_key", "db_app_password"],
+        "db": ["db_superuser_password"],
+    }
+    script = "for f in /run/secrets/*; do [ ! -r $f ] || basename $f; done"
+    assert docker("exec %s sh -c %s", containers[service]["Id"], script).split() == readable[service]

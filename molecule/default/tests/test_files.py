@@ -1,0 +1,140 @@
+"""What the roles left on the host: files, the engine's settings, the program."""
+
+import json
+import re
+
+import pytest
+
+READERS = {
+    "db_superuser_password": 999,
+    "db_migrator_password": 10001,
+    "db_app_password": 10001,
+    "app_secret_key": 10001,
+    "admin_password": 10001,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [
+        ("/opt/slipway/compose.yml", 0o644),
+        ("/opt/slipway/nginx/blog.conf", 0o644),
+        ("/opt/slipway/slipway.json", 0o644),
+        ("/opt/slipway/roles.sql", 0o644),
+        ("/etc/docker/daemon.json", 0o644),
+        ("/usr/local/bin/slipway", 0o755),
+    ],
+)
+def test_file_is_root_s(host, path, mode):
+    file = host.file(path)
+    assert (file.user, file.group, file.mode) == ("root", "root", mode)
+
+
+@pytest.mark.parametrize("directory", ["/opt/slipway", "/var/lib/slipway", "/etc/slipway"])
+def test_nothing_is_open_to_the_world(host, directory):
+    assert host.check_output("find %s -perm /o=w ! -type l", directory) == ""
+    assert host.check_output("find %s ! -user root ! -path '/etc/slipway/secrets/*'", directory) == ""
+
+
+def test_compose_reads_its_file(docker):
+    read = json.loads(docker("compose --project-directory /opt/slipway config --format json"))
+    assert read["name"] == "slipway"
+    assert {"nginx", "db"} < read["services"].keys()
+    assert docker("compose --project-directory /opt/slipway config --services").split() != []
+
+
+def test_compose_alone_would_change_nothing(host, inspect):
+    before = {service: c["Id"] for service, c in inspect().items()}
+    done = host.run("cd /opt/slipway && docker compose up --detach --dry-run")
+    assert done.rc == 0
+    assert "Recreate" not in done.stderr
+    assert {service: c["Id"] for service, c in inspect().items()} == before
+
+
+def test_nginx_accepts_its_configuration(host, containers):
+    done = host.run("docker exec %s nginx -t", containers["nginx"]["Id"])
+    assert (done.rc, done.stderr.count("warn")) == (0, 0), done.stderr
+
+
+def test_configuration_of_slipway_names_the_stack(host, variables):
+    config = json.loads(host.file("/opt/slipway/slipway.json").content_string)
+    assert config["host"] == variables["stack_base_url"].removeprefix("http://")
+    assert config["admin_email"] == variables["release_admin_email"]
+    assert config["slots"].keys() == {"blue", "green"}
+
+
+# --- Secrets ------------------------------------------------------------------------------------------------
+
+
+def test_directory_of_the_secrets_lets_no_one_list_it(host):
+    directory = host.file("/etc/slipway/secrets")
+    assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o711)
+    assert sorted(directory.listdir()) == sorted(READERS)
+
+
+@pytest.mark.parametrize(("name", "uid"), READERS.items())
+def test_secret_is_for_its_reader_alone(host, name, uid):
+    file = host.file(f"/etc/slipway/secrets/{name}")
+    assert (file.uid, file.gid, file.mode) == (uid, uid, 0o400)
+
+
+def test_secrets_are_long_and_all_different(secrets, variables):
+    lengths = {name: len(value) for name, value in secrets.items()}
+    assert lengths == dict.fromkeys(READERS, variables["secrets_length"])
+    assert variables["secrets_length"] >= 40
+    assert len(set(secrets.values())) == len(secrets)
+
+
+# --- The engine ---------------------------------------------------------------------------------------------
+
+
+def test_engine_s_settings_are_in_force(host, docker, variables):
+    assert host.run("dockerd --validate --config-file /etc/docker/daemon.json").rc == 0
+    info = json.loads(docker("info --format json"))
+    assert info["LiveRestoreEnabled"] is True
+    assert info["LoggingDriver"] == "json-file"
+    assert info["DockerRootDir"] == variables["docker_data_root"]
+    settings = json.loads(host.file("/etc/docker/daemon.json").content_string)
+    assert settings["log-opts"] == {
+        "max-size": variables["docker_log_max_size"],
+        "max-file": str(variables["docker_log_max_file"]),
+    }
+
+
+def test_engine_forwards_ports_in_the_kernel(host):
+    assert host.run("pgrep --exact docker-proxy").rc == 1
+    assert "dpt:80" in host.check_output("iptables -t nat -nL DOCKER")
+    assert "dpt:80" in host.check_output("ip6tables -t nat -nL DOCKER")
+
+
+def test_engine_is_started_at_boot(host):
+    service = host.service("docker")
+    assert service.is_enabled
+    assert service.is_running
+
+
+# --- The program --------------------------------------------------------------------------------------------
+
+
+def test_slipway_tells_what_it_can(host):
+    told = host.check_output("slipway --help")
+    assert set(re.findall(r"^    (\w+)  ", told, re.MULTILINE)) >= {"status", "logs", "release", "import"}
+
+
+def test_slipway_is_for_root(host):
+    done = host.run("runuser -u debian -- slipway status")
+    assert done.rc == 1
+    assert "sudo slipway" in done.stderr
+
+
+def test_status_names_what_is_in_service(host, in_service, inspect):
+    told = host.check_output("slipway status")
+    assert re.search(rf"^release +{in_service['id']}\b", told, re.MULTILINE)
+    assert re.search(rf"^slot +{in_service['slot']}$", told, re.MULTILINE)
+    assert re.search(rf"^image +{in_service['image']}$", told, re.MULTILINE)
+    assert sorted(re.findall(r"^(\S+) +running +healthy", told, re.MULTILINE)) == sorted(inspect())
+
+
+def test_logs_come_from_the_slot_in_service(host, get):
+    get("/healthz")
+    assert '"path": "/healthz"' in host.check_output("slipway logs flask_blog --lines 20")

@@ -1,0 +1,74 @@
+"""Who reaches whom: the members of each network, and what the world finds open."""
+
+import ipaddress
+import json
+
+import pytest
+from outside import Reader, answers
+
+MEMBERS = {"edge": {"nginx"}, "app": {"nginx", "flask_blog"}, "data": {"flask_blog", "db"}}
+each = pytest.mark.parametrize("network", MEMBERS)
+
+
+@each
+def test_members(containers, network):
+    joined = {s for s, c in containers.items() if f"slipway_{network}" in c["NetworkSettings"]["Networks"]}
+    assert joined == MEMBERS[network]
+
+
+def test_there_are_no_more_networks(docker):
+    assert sorted(docker("network ls --filter type=custom --format '{{.Name}}'").split()) == sorted(
+        f"slipway_{network}" for network in MEMBERS
+    )
+
+
+@each
+def test_subnets_are_the_ones_of_the_inventory(docker, variables, network):
+    [found] = json.loads(docker("network inspect %s", f"slipway_{network}"))
+    assert found["EnableIPv6"]
+    assert found["Internal"] == (network != "edge")
+    assert [config["Subnet"] for config in found["IPAM"]["Config"]] == [
+        variables[f"stack_{network}_subnet"],
+        variables[f"stack_{network}_subnet_ipv6"],
+    ]
+
+
+@pytest.mark.parametrize(("service", "way_out"), [("nginx", True), ("flask_blog", False), ("db", False)])
+def test_only_nginx_has_a_way_out(host, containers, service, way_out):
+    enter = f"nsenter --net --target {containers[service]['State']['Pid']}"
+    for family in ("-4", "-6"):
+        assert bool(host.check_output(f"{enter} ip {family} route show default")) is way_out
+        assert host.check_output(f"{enter} ip {family} route show"), "it has networks of its own"
+
+
+def test_only_nginx_publishes_and_only_its_port(containers, variables):
+    published = {
+        s: c["HostConfig"]["PortBindings"] for s, c in containers.items() if c["HostConfig"]["PortBindings"]
+    }
+    assert published == {"nginx": {"80/tcp": [{"HostIp": "", "HostPort": str(variables["stack_http_port"])}]}}
+
+
+def test_host_listens_on_two_ports(host):
+    sockets = [line.split()[3] for line in host.check_output("ss --no-header -ltn").splitlines()]
+    listening = {
+        (ipaddress.ip_address(a.strip("[]").split("%")[0].replace("*", "::")), int(port))
+        for a, port in (socket.rsplit(":", 1) for socket in sockets)
+    }
+    assert {port for address, port in listening if not address.is_loopback} == {22, 80}
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@pytest.mark.parametrize(
+    ("port", "is_open"), [(22, True), (80, True), (5432, False), (8000, False), (8081, False)]
+)
+def test_the_world_finds_two_ports(machine, family, port, is_open):
+    assert answers(getattr(machine, family), port) is is_open
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_blog_answers(machine, site, family):
+    reader = Reader(getattr(machine, family), 80, site)
+    answer = reader.request("/")
+    reader.close()
+    assert answer.status == 200
+    assert "Ropes: a table" in answer.text

@@ -1,0 +1,419 @@
+"""What is wrong with the input is refused before anything changes, in one message that says what to do.
+
+Each case is a run of ansible-playbook of its own. They do not depend on each other, so a few run at a time.
+"""
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from outside import ROOT, play
+
+CONNECTION = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args")
+NOWHERE = {name: f"127.0.0.1:1/{name}@sha256:{'0' * 64}" for name in ("nginx", "postgres", "python")}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One refusal: what is run, and what its message says."""
+
+    name: str
+    says: list
+    variables: list = field(default_factory=list)
+    run: object = None
+    hides: str = "\0"
+
+    def __call__(self, place):
+        """Run it."""
+        if self.run:
+            return self.run(place)
+        return place.deploy(
+            "site.yml", *extra(*(variable.format(**vars(place)) for variable in self.variables))
+        )
+
+
+def extra(*variables):
+    """Return variables as arguments of ansible-playbook, as they are typed."""
+    return [argument for variable in variables for argument in ("--extra-vars", variable)]
+
+
+def in_bare_production(place):
+    """The inventory for production as it comes, and of the host no more than how to reach it."""
+    copytree(ROOT / "inventory/production", place.tmp / "production")
+    return play(
+        "site.yml", "--inventory", str(place.tmp / "production"), *extra(json.dumps(place.connection))
+    )
+
+
+def with_vault(name, *arguments):
+    """An inventory with secrets that were encrypted with another password, or with none at hand."""
+
+    def run(place):
+        inventory = place.tmp / f"vault-{name}"
+        (inventory / "group_vars/all").mkdir(parents=True)
+        hosts = {"slipway": {"hosts": {"blog": place.connection | {"stack_domain": "localhost"}}}}
+        (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+        vault, right, wrong = (inventory / file for file in ("group_vars/all/vault.yml", ".right", ".wrong"))
+        vault.write_text("secrets_vault: {}\n")
+        right.write_text("right\n")
+        wrong.write_text("wrong\n")
+        encrypt = ["ansible-vault", "encrypt", "--vault-password-file", str(right), str(vault)]
+        subprocess.run(encrypt, cwd=ROOT, check=True, capture_output=True)
+        return play("site.yml", "--inventory", str(inventory), *(a.format(wrong=wrong) for a in arguments))
+
+    return run
+
+
+def with_other_host_key(place):
+    """A known_hosts with another key than the host's; a connection that is open already would not look."""
+    key = place.tmp / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    public = key.with_suffix(".pub").read_text().split()[:2]
+    known = place.tmp / "known_hosts"
+    known.write_text(
+        f"[{place.connection['ansible_host']}]:{place.connection['ansible_port']} {' '.join(public)}\n"
+    )
+    options = f"-o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+    return place.deploy(
+        "site.yml",
+        *extra(json.dumps({"ansible_ssh_common_args": options})),
+        ANSIBLE_SSH_ARGS="-o ControlMaster=no -o ControlPath=none",
+    )
+
+
+POST = "---\ntitle: A\n{}---\n\nText.\n"
+POSTS = {
+    "plain.md": b"# Hello\n",
+    "deep/date.md": POST.format("date: soon\n").encode(),
+    "one.md": POST.format("date: 2025-01-01\nslug: ropes-a-table\n").encode(),
+    "two.md": POST.format("date: 2025-01-01\nslug: ropes-a-table\n").encode(),
+    "latin.md": POST.format("date: 2025-01-01\n").replace("Text", "Été").encode("latin-1"),
+    **{f"same/{number}.md": b"# Hello\n" for number in range(20)},
+}
+PROBLEMS = [
+    "plain.md:1: has no front matter; begin it with",
+    "deep/date.md:3: has the date 'soon'; write it like 2026-01-31",
+    "two.md:4: has the slug of one.md, 'ropes-a-table'; change one",
+    "latin.md:6: is not UTF-8 (byte 35 of the file); save it as UTF-8",
+    f"huge.md:1: has {50 * 10**6} bytes, over the limit of 1048576; split it",
+    *(f"same/{number}.md:1: has no front matter" for number in range(20)),
+    "nothing was imported; problems: 25",
+]
+
+
+def import_of_bad_posts(place):
+    """A directory in which hardly a file can become a post."""
+    for name, content in POSTS.items():
+        file = place.tmp / "posts" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    with (place.tmp / "posts/huge.md").open("wb") as file:
+        file.truncate(50 * 10**6)
+    return place.deploy("playbooks/import.yml", *extra(f"import_directory={place.tmp / 'posts'}"))
+
+
+def images_that_cannot_be_had(place):
+    """One that cannot be built; then some that cannot be pulled, since both use one directory of the host."""
+    app = place.tmp / "app"
+    app.mkdir()
+    (app / "Dockerfile").write_text(
+        "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN echo the reason is in the stars | tee /reason && exit 3\n"
+    )
+    return [
+        place.deploy("site.yml", *extra(f"images_blog_source={app}")),
+        place.deploy("site.yml", *extra("images_base=registry", json.dumps({"__images_lock": NOWHERE}))),
+    ]
+
+
+IMAGES_SAY = [
+    [
+        "slipway/flask_blog:",
+        "could not be had",
+        "the reason is in the stars",
+        "Nothing that runs was touched",
+    ],
+    [
+        NOWHERE["nginx"],
+        "could not be had",
+        "connection refused",
+        "docker_registry_mirrors",
+        "images_base: debian",
+    ],
+]
+
+CASES = [
+    # The host.
+    Case(
+        "unreachable",
+        [
+            "molecule-default cannot be reached as debian at 127.0.0.1, port 1",
+            "Connection refused",
+            "Check ansible_host, ansible_port and ansible_user",
+        ],
+        ["ansible_port=1"],
+    ),
+    Case(
+        "other host key",
+        ["molecule-default cannot be reached", "HOST IDENTIFICATION HAS CHANGED", "remove with: ssh-keygen"],
+        run=with_other_host_key,
+    ),
+    Case(
+        "not root",
+        ["guest cannot become root on molecule-default", "passwordless sudo", "--ask-become-pass"],
+        ["ansible_user=guest"],
+    ),
+    Case(
+        "limit to an unknown host",
+        ["leaves us with no hosts to target"],
+        run=lambda place: play("site.yml", "--inventory", place.inventory, "--limit", "nosuch"),
+    ),
+    Case(
+        "unknown inventory",
+        ["parse inventory source", "/inventory/nosuch"],
+        run=lambda place: play("site.yml", "--inventory", "inventory/nosuch"),
+    ),
+    Case(
+        "disk",
+        [
+            "/var/lib/docker on molecule-default has",
+            "needs 99999999 MB (docker_min_disk_mb)",
+            "Free some space",
+        ],
+        ["docker_min_disk_mb=99999999"],
+    ),
+    Case(
+        "memory for two slots",
+        [
+            "MB of memory and the stack needs {two_slots} MB",
+            "stack_flask_blog_memory_mb twice",
+            "Lower these limits",
+        ],
+        ["stack_flask_blog_memory_mb={memory}"],
+    ),
+    Case(
+        "port of a program",
+        ["Port 22 (stack_http_port) of molecule-default is taken by sshd", "choose another stack_http_port"],
+        ["stack_http_port=22"],
+    ),
+    Case(
+        "port of a container",
+        [
+            "Port 8099 (stack_http_port)",
+            "taken by container slipway-test-rival",
+            "choose another stack_http_port",
+        ],
+        ["stack_http_port=8099"],
+    ),
+    # Networks.
+    Case(
+        "subnet of the host",
+        [
+            "stack_app_subnet {subnet} overlaps network",
+            "of interface eth0 on the host",
+            "Choose another subnet",
+        ],
+        ["stack_app_subnet={subnet}"],
+    ),
+    Case(
+        "subnet of the host, IPv6",
+        [
+            "stack_data_subnet_ipv6 {subnet_ipv6} overlaps network",
+            "of interface eth0 on the host",
+            "Choose another subnet",
+        ],
+        ["stack_data_subnet_ipv6={subnet_ipv6}"],
+    ),
+    Case(
+        "two subnets that overlap",
+        ["stack_data_subnet 10.83.0.0/16 overlaps stack_edge_subnet 10.83.1.0/24", "Choose another subnet"],
+        ["stack_data_subnet=10.83.0.0/16"],
+    ),
+    Case(
+        "subnet that is none",
+        ["stack_edge_subnet is '10.83.1.0/33', which is no network", "Choose another subnet"],
+        ["stack_edge_subnet=10.83.1.0/33"],
+    ),
+    Case(
+        "address for a subnet",
+        ["stack_edge_subnet is '10.83.1.9/24', which is no network", "host bits set"],
+        ["stack_edge_subnet=10.83.1.9/24"],
+    ),
+    # Variables.
+    Case(
+        "nothing said",
+        ["blog has no stack_domain and no release_admin_email", "group_vars/all/main.yml"],
+        run=in_bare_production,
+    ),
+    Case(
+        "port in words",
+        ["stack_http_port", "'eighty'", "unable to convert to int"],
+        ["stack_http_port=eighty"],
+    ),
+    Case(
+        "number for aliases",
+        ["stack_domain_aliases is 5, which is no list", "Write it like [www.example.org]"],
+        ['{{"stack_domain_aliases": 5}}'],
+    ),
+    Case("unknown base", ["images_base must be one of: registry, debian, got: foo"], ["images_base=foo"]),
+    *(
+        Case(
+            f"domain {domain!r}",
+            [
+                f"stack_domain_aliases have {json.dumps(domain)}, which is no host name",
+                "write it like blog.example.org",
+            ],
+            [json.dumps({"stack_domain": domain}).replace("{", "{{").replace("}", "}}")],
+        )
+        for domain in ("http://x", "a b", "blog.example.org/", "")
+    ),
+    Case(
+        "base URL with a path",
+        ['stack_base_url is "https://x/blog"', "Write it like https://blog.example.org"],
+        ["stack_base_url=https://x/blog"],
+    ),
+    Case(
+        "address of nobody",
+        ['release_admin_email is "anna"', "like anna@example.org"],
+        ["release_admin_email=anna"],
+    ),
+    # Files and secrets.
+    Case(
+        "CA for pip",
+        ['images_ca_file is "/nowhere/ca.pem", but there is no such file', "Name a PEM file"],
+        ["images_ca_file=/nowhere/ca.pem"],
+    ),
+    Case(
+        "CA of the host",
+        ['docker_ca_file is "/nowhere/ca.pem", but there is no such file', "Name a PEM file"],
+        ["docker_ca_file=/nowhere/ca.pem"],
+    ),
+    Case(
+        "source without a Dockerfile",
+        ['images_blog_source is "/nowhere"', "no Dockerfile", "or remove the variable"],
+        ["images_blog_source=/nowhere"],
+    ),
+    Case(
+        "secret that no one reads",
+        ["secrets_vault has typo, which no one reads", "It may have db_superuser_password"],
+        ['{{"secrets_vault": {{"typo": "never-to-be-shown"}}}}'],
+        hides="never-to-be-shown",
+    ),
+    Case(
+        "short secret",
+        ["secrets_vault holds a value of fewer than 12 characters, under app_secret_key", "Use a longer one"],
+        ['{{"secrets_vault": {{"app_secret_key": "never-shown"}}}}'],
+        hides="never-shown",
+    ),
+    Case(
+        "vault without its password",
+        ["group_vars/all/vault.yml cannot be decrypted", "no vault secrets found", "--ask-vault-pass"],
+        run=with_vault("without"),
+    ),
+    Case(
+        "vault with another password",
+        ["group_vars/all/vault.yml cannot be decrypted", "could decrypt", "--ask-vault-pass"],
+        run=with_vault("wrong", "--vault-password-file", "{wrong}"),
+    ),
+    # Posts.
+    Case("posts", PROBLEMS, run=import_of_bad_posts),
+    Case(
+        "no directory of posts",
+        ['import_directory is "/nowhere", which is no directory', "Name one with Markdown files"],
+        run=lambda place: place.deploy("playbooks/import.yml", *extra("import_directory=/nowhere")),
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def guest(host, variables):
+    """A user of the host who may not become root."""
+    home, user = "/home/guest/.ssh", variables["ansible_user"]
+    host.check_output(
+        "useradd --create-home guest && mkdir %s && cp /home/%s/.ssh/authorized_keys %s", home, user, home
+    )
+    yield host.check_output("chown -R guest: %s", home)
+    host.check_output("pkill -KILL -u guest; userdel --remove guest")
+
+
+@pytest.fixture(scope="module")
+def rival(docker, inspect):
+    """A container of somebody else that publishes a port."""
+    image = inspect()["nginx"]["Image"]
+    name = "slipway-test-rival"
+    yield docker("run --detach --name %s --label slipway.test --publish 8099:80 %s sleep inf", name, image)
+    docker("rm --force %s", name)
+
+
+@pytest.fixture(scope="module")
+def place(guest, rival, deploy, inventory, machine, variables, host, inspect, ledger, tmp_path_factory):
+    """What the cases work with."""
+    memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo")) // 2
+    others = sum(variables[f"stack_{name}_memory_mb"] for name in ("nginx", "db", "host"))
+    return SimpleNamespace(
+        deploy=deploy,
+        inventory=inventory,
+        tmp=tmp_path_factory.mktemp("refusals"),
+        connection={f"ansible_{name}": variables[f"ansible_{name}"] for name in CONNECTION},
+        subnet=machine.subnet,
+        subnet_ipv6=machine.subnet_ipv6,
+        memory=memory,
+        two_slots=2 * memory + others,
+        before=({service: c["Id"] for service, c in inspect().items()}, ledger()),
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, place):
+    """How each case that was asked for ends, by its name; three run at a time."""
+    chosen = [
+        item.callspec.params["case"]
+        for item in request.session.items
+        if item.path == Path(__file__) and hasattr(item, "callspec")
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        images = pool.submit(images_that_cannot_be_had, place)
+        yield {"images": images} | {case.name: pool.submit(case, place) for case in chosen}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_is_refused(case, outcomes, place, sql):
+    outcome = outcomes[case.name].result()
+    assert outcome.status != 0
+    assert set(outcome.changed.values()) <= {0}
+    [message] = outcome.errors
+    assert [words for words in case.says if words.format(**vars(place)) not in message] == [], message
+    assert case.hides not in outcome.output
+    assert sql("SELECT count(*) FROM post") == [("2",)]
+
+
+def test_image_that_cannot_be_had_is_told_and_what_runs_goes_on(outcomes, place, inspect, ledger):
+    for outcome, says in zip(outcomes["images"].result(), IMAGES_SAY, strict=True):
+        assert outcome.status != 0
+        assert [words for words in says if words not in outcome.errors[-1]] == [], outcome.output
+    assert ({service: c["Id"] for service, c in inspect().items()}, ledger()) == place.before
+
+
+@pytest.fixture
+def debian_11(host):
+    """The host says that it is a Debian 11."""
+    files = {"/usr/lib/os-release": "s/\\b13\\b/11/; s/trixie/bullseye/", "/etc/debian_version": "s/.*/11.9/"}
+    for number, (path, change) in enumerate(files.items()):
+        host.check_output("sed %s %s > /run/slipway-test-%s", change, path, str(number))
+        host.check_output("mount --bind /run/slipway-test-%s %s", str(number), path)
+    yield
+    for number, path in enumerate(files):
+        host.check_output("umount %s && rm /run/slipway-test-%s", path, str(number))
+
+
+def test_unknown_system_is_refused(debian_11, deploy, hostname):
+    outcome = deploy("site.yml")
+    assert (outcome.status, outcome.changed) == (2, {hostname: 0})
+    [message] = outcome.errors
+    assert "molecule-default runs Debian 11.9; Slipway supports Debian 12, Debian 13, Ubuntu 24.04" in message
+    assert "Reinstall the host" in message

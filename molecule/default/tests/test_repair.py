@@ -1,0 +1,51 @@
+"""Everything that Slipway manages is put right by one run, whatever became of it."""
+
+import pytest
+
+FILES = [
+    "/opt/slipway/compose.yml",
+    "/opt/slipway/nginx/blog.conf",
+    "/opt/slipway/slipway.json",
+    "/opt/slipway/roles.sql",
+    "/etc/docker/daemon.json",
+    "/usr/local/bin/slipway",
+]
+SECRET = "/etc/slipway/secrets/app_secret_key"
+
+
+@pytest.fixture
+def state(host, inspect, sql):
+    """All that is to come back: content and modes of files, what runs, roles and passwords."""
+
+    def state():
+        paths = " ".join([*FILES, "/etc/slipway/secrets/*"])
+        users, public = "rolname !~ '^pg_'", "roleid >= 16384"
+        return {
+            "content": host.check_output(f"sha256sum {paths}"),
+            "modes": host.check_output(f"stat --format '%n %u:%g %a' {paths} /etc/slipway/secrets"),
+            "link": host.check_output("readlink /opt/slipway/.env || echo none"),
+            "containers": sorted((service, c["Image"]) for service, c in inspect().items()),
+            "roles": sql(f"SELECT rolname, rolcanlogin FROM pg_roles WHERE {users} ORDER BY 1"),
+            "members": sql(f"SELECT roleid::regrole, member::regrole FROM pg_auth_members WHERE {public}"),
+        }
+
+    return state
+
+
+def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, get):
+    before = state()
+    for path in FILES:
+        host.check_output("chmod 0666 %s && echo corrupt >> %s", path, path)
+    host.check_output("rm /opt/slipway/.env && chmod 0444 %s && chmod 0755 /etc/slipway/secrets", SECRET)
+    sql("ALTER ROLE blog_app_a NOLOGIN PASSWORD 'forgotten'")
+    sql("REVOKE blog_app FROM blog_app_a")
+    broken = state()
+    assert [key for key in before if broken[key] == before[key]] == ["containers"]
+
+    done = deploy("site.yml")
+    assert done.status == 0, done.output
+    after = state()
+    assert {key: after[key] for key in after if after[key] != before[key]} == {}
+    healthy()
+    assert login("blog_app_a", "SELECT 1").rc == 0
+    assert "Ropes: a table" in get("/?after=repair").text

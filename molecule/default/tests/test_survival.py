@@ -1,0 +1,71 @@
+"""What outlives the loss of processes, of all containers, and of the host itself."""
+
+import pytest
+from outside import wait_until
+
+
+@pytest.fixture
+def lasting(host, sql, ledger):
+    """What must not be lost: posts, secrets, and which release is in service where."""
+
+    def lasting():
+        return {
+            "posts": sorted(sql("SELECT slug, body FROM post")),
+            "secrets": host.check_output("cd /etc/slipway/secrets && sha256sum *"),
+            "ledger": ledger(),
+            "slot": host.file("/var/lib/slipway/slot/green").exists,
+        }
+
+    return lasting
+
+
+@pytest.fixture
+def serves(get):
+    """Wait until readers get the blog, from the slot and the database themselves."""
+
+    def serves(seconds=60):
+        def served():
+            try:
+                return "Ropes: a table" in get("/?not=cached").text
+            except OSError:
+                return False
+
+        wait_until(served, seconds, "the blog serves")
+
+    return serves
+
+
+def test_blog_that_is_killed_starts_again(host, containers, healthy, serves, inspect):
+    before = containers["flask_blog"]
+    service = before["Config"]["Labels"]["com.docker.compose.service"]
+    host.check_output("kill -9 %s", str(before["State"]["Pid"]))
+    wait_until(lambda: inspect()[service]["RestartCount"] > before["RestartCount"], 30, "a new process")
+    assert healthy()[service]["Id"] == before["Id"]
+    serves()
+
+
+def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect):
+    before, ids = lasting(), {c["Id"] for c in inspect().values()}
+    host.check_output("cd /opt/slipway && docker compose down")
+    assert inspect() == {}
+    host.check_output("cd /opt/slipway && docker compose up --detach --wait")
+    assert not ids & {c["Id"] for c in healthy().values()}
+    serves()
+    assert lasting() == before
+
+
+def test_host_that_boots_serves(machine, host, lasting, healthy, serves):
+    before, booted = lasting(), host.check_output("cat /proc/1/stat | cut -d ' ' -f 22")
+    machine.restart()
+
+    def back():
+        try:
+            return host.check_output("cat /proc/1/stat | cut -d ' ' -f 22") != booted
+        except (RuntimeError, AssertionError):
+            return False
+
+    wait_until(back, 60, "the host has booted")
+    healthy(120)
+    serves()
+    assert lasting() == before
+    assert host.check_output("systemctl --failed --no-legend") == ""
