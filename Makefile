@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV := .venv
+NODE_MODULES := app/tests/node_modules/.package-lock.json
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_INVENTORY ?= $(CURDIR)/inventory/sandbox
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -26,7 +27,7 @@ up: $(VENV)/control ## A sandbox host with the blog at http://127.0.0.1:8080, ma
 	echo "== site.yml, the same that a real host gets"
 	ansible-playbook site.yml
 	echo "== A few posts, so that the first page is not empty"
-	ansible-playbook playbooks/import.yml -e import_directory=$(CURDIR)/docs/posts
+	ansible-playbook playbooks/import.yml -e import_directory=$(CURDIR)/docs/site
 	cat <<-'END'
 
 	  The blog      http://127.0.0.1:8080
@@ -72,14 +73,16 @@ unit: $(VENV)/dev sandbox-base ## Tests that need no host
 	@pytest tests
 
 .PHONY: app-test
-app-test: $(VENV)/dev ## The blog's tests, against a real Postgres and with a real browser
+app-test: $(VENV)/dev $(NODE_MODULES) ## The blog's tests, against a real Postgres and with a real browser
 	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
+	$(call program,java,default-jre-headless)
 	[ -n "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || { $(call program,initdb,postgresql) }
 	SCREENSHOT_DIR=$(CURDIR)/.screenshots pytest app
 
 .PHONY: molecule
-molecule: $(VENV)/dev ## Each scenario on a bare sandbox host
-	@molecule test --all
+molecule: $(VENV)/dev $(NODE_MODULES) ## Each scenario on a bare sandbox host, the blog there with a real browser
+	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
+	molecule test --all
 
 .PHONY: bench
 bench: $(VENV)/control ## Requests/s and p99 of the home page, beside a static file of the same size
@@ -97,6 +100,9 @@ lock: ## Lock the requirements anew, each with its hashes
 	$$compile 'make lock' requirements.in -o requirements.txt
 	$$compile 'make lock' app/pyproject.toml -o app/requirements.txt
 	$$compile 'make lock' requirements-dev.in -o requirements-dev.txt
+	$(call program,npm,npm)
+	npm install --prefix app/tests --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved \
+	  --no-audit --no-fund --save-dev --save-exact axe-core@latest vnu-jar@latest
 
 .PHONY: sandbox-base
 sandbox-base: $(VENV)/control
@@ -114,4 +120,10 @@ $(VENV)/control: requirements.txt
 $(VENV)/dev: requirements-dev.txt $(VENV)/control
 	@echo "== Tools for the tests"
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+$(NODE_MODULES): app/tests/package-lock.json
+	@$(call program,npm,npm)
+	echo "== What the pages are checked with, in app/tests/node_modules"
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix app/tests >/dev/null
 	touch $@

@@ -535,7 +535,8 @@ def command_line(*arguments):
 def test_help_names_the_commands():
     done = command_line("--help")
     assert done.returncode == 0
-    assert re.findall(r"^    (\w+)  ", done.stdout, re.MULTILINE) == ["status", "logs", "release", "import"]
+    commands = ["status", "logs", "release", "import", "export", "metrics"]
+    assert re.findall(r"^    (\w+)  ", done.stdout, re.MULTILINE) == commands
 
 
 @pytest.mark.parametrize(

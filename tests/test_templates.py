@@ -302,10 +302,10 @@ def test_no_environment_holds_a_secret(services):
 
 
 def test_data_outlives_the_containers(compose, services):
-    assert compose["volumes"] == {"db_volume": {"name": "db_volume"}}
+    assert compose["volumes"] == {name: {"name": name} for name in ("db_volume", "media_volume")}
     for name, service in services.items():
         writable = {mount["source"] for mount in service.get("volumes", []) if not mount.get("read_only")}
-        assert writable == ({"db_volume"} if name == "db" else set())
+        assert writable == {"db": {"db_volume"}, "nginx": set()}.get(name, {"media_volume"})
 
 
 def test_words_reach_the_blog_as_they_were_written(variables, services):

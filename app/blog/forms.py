@@ -14,7 +14,6 @@ csrf = CSRFProtect()
 __all__ = ["FlaskForm", "LineField", "ReaderForm", "TextField", "csrf", "email_address"]
 
 
-
 class LineField(StringField):
     """One line of text: white space at its ends goes, and inside it becomes one space each."""
 

@@ -29,6 +29,7 @@ from blog import create_app, schema
 from blog.models import Base, Post, Tag, User, db
 
 APP = Path(__file__).parent.parent
+NODE_MODULES = Path(__file__).parent / "node_modules"
 BASE_URL = "http://blog.test:8080"
 PASSWORD = "correct horse battery"
 PASSWORD_HASH = generate_password_hash(PASSWORD)
@@ -42,6 +43,32 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("blog")
+
+
+def from_npm(path: str) -> Path:
+    """Return a file of the npm packages that the tests check pages with; without it they fail."""
+    file = NODE_MODULES / path
+    if not file.is_file():
+        pytest.fail(f"{path} of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
+    return file
+
+
+def assert_accessible(page, what: str) -> None:
+    """Assert that axe finds nothing that keeps people with disabilities from a page of the browser."""
+    page.evaluate(from_npm("axe-core/axe.min.js").read_text())
+    result = page.evaluate("axe.run()")
+    assert result["passes"], f"axe has checked nothing: {what}"
+    assert [(found["id"], found["nodes"][0]["html"]) for found in result["violations"]] == [], what
+
+
+def assert_valid_html(folder: Path) -> None:
+    """Assert that every .html file below the folder is valid HTML."""
+    jar = from_npm("vnu-jar/build/dist/vnu.jar")
+    if not shutil.which("java"):
+        pytest.fail("`java` is missing: install the package `default-jre-headless`.", pytrace=False)
+    command = ["java", "-jar", str(jar), "--errors-only", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @dataclass(frozen=True)

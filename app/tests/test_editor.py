@@ -3,14 +3,13 @@
 import io
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from .conftest import PASSWORD, PASSWORD_HASH
+from .conftest import PASSWORD, PASSWORD_HASH, assert_accessible, assert_valid_html
 from .test_server import live, page  # noqa: F401 (fixtures)
 
 DESK = (
@@ -138,15 +137,9 @@ def test_the_desk_in_light_and_dark_on_every_screen(request, filled, page, tmp_p
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         name = f"{re.sub('[^a-z]+', '-', path).strip('-')}-{scheme}-{width}.png"
         page.screenshot(path=screenshots / name, full_page=True)
-        if axe := os.environ.get("AXE_JS"):
-            page.evaluate(Path(axe).read_text())
-            found = page.evaluate("axe.run()")["violations"]
-            assert [(problem["id"], problem["nodes"][0]["html"]) for problem in found] == [], path
+        assert_accessible(page, path)
 
 
-@pytest.mark.skipif(
-    "VNU_JAR" not in os.environ, reason="VNU_JAR is not set: the file vnu.jar of npm's vnu-jar"
-)
 def test_the_desk_is_valid_html(signed_in, add_posts, tmp_path):
     add_posts(2)
     grace = signed_in("Grace", is_admin=True)
@@ -157,6 +150,4 @@ def test_the_desk_is_valid_html(signed_in, add_posts, tmp_path):
     (tmp_path / "conflict.html").write_text(conflict.text)
     for number, path in enumerate((*DESK, post, f"{post}/delete")):
         (tmp_path / f"{number}.html").write_text(grace.get(path).text)
-    command = ["java", "-jar", os.environ["VNU_JAR"], "--errors-only", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert_valid_html(tmp_path)

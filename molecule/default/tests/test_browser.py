@@ -1,0 +1,314 @@
+"""The deployed blog in a browser: what readers and authors do, in light and dark, on a phone and a desk."""
+
+import io
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from outside import ROOT, wait_until
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+SCREENSHOTS = Path(os.environ.get("SCREENSHOT_DIR") or ROOT / ".screenshots/deployed")
+AXE = ROOT / "app/tests/node_modules/axe-core/axe.min.js"
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+# What these tests write on the blog is by this one, about this one.
+NAME = "Grace of the browser test"
+PAGE = "about-the-browser-test"
+
+TELL_WHAT_THE_POLICY_BLOCKS = """
+document.addEventListener("securitypolicyviolation", (event) => {
+  console.error(`the policy blocks: ${event.violatedDirective} ${event.blockedURI}`);
+});
+"""
+EMPTY_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1600" height="400"/>'
+
+
+class Visitor:
+    """One who looks at the blog in a browser of their own: a scheme, a width of the screen, and cookies."""
+
+    def __init__(self, browser, site, who, scheme, width, axe):
+        self.site, self.scheme, self.axe = site, scheme, axe
+        self.pictures = f"{scheme}-{width}-{who}"
+        self.looked, self.complaints = 0, []
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.context.set_default_timeout(15_000)
+        self.context.add_init_script(TELL_WHAT_THE_POLICY_BLOCKS)
+        # The pictures of other sites are not ours to test: they load, as one empty picture.
+        self.context.route(
+            re.compile("^https:"),
+            lambda route: route.fulfill(body=EMPTY_PICTURE, content_type="image/svg+xml"),
+        )
+        self.context.on("console", lambda message: self.complain(message.type, message.text))
+        self.context.on("weberror", lambda error: self.complain("exception", error.error))
+        self.page = self.context.new_page()
+
+    def complain(self, kind, what):
+        """Keep what the browser says; nobody has a reason to write to the console."""
+        self.complaints.append(f"{self.page.url}: {kind}: {what}")
+
+    def go(self, path):
+        """Open an address of the blog."""
+        assert self.page.goto(f"http://{self.site}{path}").status == 200
+
+    def look(self, heading):
+        """Wait for the page with this heading, keep a picture of it, and find no fault with it."""
+        shown = self.page.get_by_role("heading", name=heading, level=1, exact=True)
+        shown.wait_for()
+        self.page.wait_for_load_state()
+        self.looked += 1
+        name = re.sub("[^a-z0-9]+", "-", shown.inner_text().lower()).strip("-")
+        picture = SCREENSHOTS / f"{self.pictures}-{self.looked:02}-{name}.png"
+        self.page.screenshot(path=picture, full_page=True)
+
+        where = picture.stem
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"too wide: {where}"
+        ground = self.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (self.scheme == "light"), where
+        self.page.evaluate(self.axe)
+        result = self.page.evaluate("axe.run()")
+        assert result["passes"], f"axe has checked nothing: {where}"
+        faults = [(found["id"], found["nodes"][0]["html"]) for found in result["violations"]]
+        assert faults == [], where
+        assert self.complaints == [], where
+
+    def send(self, button, **fields):
+        """Type into the fields, as a person would, and press the button."""
+        for label, words in fields.items():
+            self.page.get_by_label(label, exact=True).press_sequentially(words)
+        self.page.get_by_role("button", name=button, exact=True).click()
+
+    def follow(self, link, within="main"):
+        """Follow a link of the page."""
+        self.page.locator(within).get_by_role("link", name=link, exact=True).first.click()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.fail(
+            "Neither `chromium` nor `google-chrome` in PATH: install the package `chromium`.", pytrace=False
+        )
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def visitor(browser, site):
+    """Let a visitor come. Whatever the browser complains about fails the test, to the last page."""
+    if not AXE.is_file():
+        pytest.fail("axe-core of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
+    axe = AXE.read_text()
+
+    @contextmanager
+    def come(*who):
+        visitor = Visitor(browser, site, *who, axe)
+        try:
+            yield visitor
+        finally:
+            visitor.context.close()
+        assert visitor.complaints == []
+
+    return come
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_before(sql, host):
+    """The blog gets a page, and loses all that these tests wrote, even if they fail half-way."""
+
+    def clear():
+        sql(f"DELETE FROM comment WHERE author = '{NAME}'")
+        sql(f"DELETE FROM contact_message WHERE name = '{NAME}'")
+        sql("DELETE FROM post WHERE slug LIKE 'a-boat-of-the-browser-test-%'")
+        sql(f"DELETE FROM page WHERE slug = '{PAGE}'")
+        names = [
+            name
+            for [name] in sql("DELETE FROM media WHERE original_name LIKE 'browser-test-%' RETURNING name")
+        ]
+        volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
+        for name in names:
+            host.check_output("rm --force %s", f"{volume}/{name}")
+
+    clear()
+    sql(
+        "INSERT INTO page (slug, title, body, body_html) "
+        f"VALUES ('{PAGE}', 'About the test', 'We float.', '<p>We <em>float</em>.</p>')"
+    )
+    yield
+    clear()
+
+
+@pytest.fixture(autouse=True)
+def uncounted(sql):
+    """All visitors come from one address: what the blog has counted against it is forgotten."""
+    sql("DELETE FROM throttle")
+    yield
+    sql("DELETE FROM throttle")
+
+
+SCREENS = [("light", 1280), ("light", 375), ("dark", 1280), ("dark", 375)]
+
+
+@pytest.mark.parametrize(("scheme", "width"), SCREENS)
+def test_reader_finds_reads_and_answers(visitor, variables, scheme, width):
+    with visitor("reader", scheme, width) as reader:
+        reader.go("/")
+        reader.look(variables["stack_site_title"])
+        reader.follow("Ropes: a table")
+        reader.look("Ropes: a table")
+        reader.follow("Harbour")
+        reader.look("Posts about Harbour")
+        reader.follow("Moving a boat with Pandoc")
+        reader.look("Moving a boat with Pandoc")
+        reader.follow("Archive", within="header")
+        reader.look(re.compile(r"Posts of \d{4}"))
+        reader.follow("Tags", within="header")
+        reader.look("Tags")
+        reader.go(f"/{PAGE}")
+        reader.look("About the test")
+
+        reader.follow("Search", within="header")
+        reader.look("Search")
+        reader.send("Search", **{"Words to find": "hold rope"})
+        reader.page.locator("mark").first.wait_for()
+        reader.look("Search")
+        reader.follow("Ropes: a table")
+
+        assert reader.context.cookies() == [], "who only reads is nobody in particular"
+        reader.follow("Write a comment")
+        reader.look("Write a comment")
+        reader.send("Send the comment", Name=NAME, Comment="The short one, <b>always</b>.")
+        reader.look("Thank you")
+        reader.follow("Back to the post")
+        reader.page.get_by_role("heading", name="Ropes: a table", level=1).wait_for()
+        assert reader.page.get_by_text("The short one").count() == 0, "somebody has to read it first"
+
+        reader.follow("Contact", within="footer")
+        reader.look("Contact")
+        fields = {"Name": NAME, "Email": "grace@example.org", "Message": "Is it for sale?"}
+        reader.send("Send the message", **fields)
+        reader.look("Thank you")
+
+
+def png(colour):
+    """Make a picture."""
+    output = io.BytesIO()
+    Image.new("RGB", (300, 200), colour).save(output, "PNG")
+    return output.getvalue()
+
+
+@pytest.mark.parametrize(("scheme", "width", "colour"), [("light", 1280, "teal"), ("dark", 375, "orchid")])
+def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, scheme, width, colour):
+    title = f"A boat of the browser test, {colour}"
+    post = f"/posts/a-boat-of-the-browser-test-{colour}"
+    with visitor("author", scheme, width) as author, visitor("answer", scheme, width) as reader:
+        author.go("/author/")
+        author.look("Sign in")
+        author.page.get_by_label("Email address").fill(variables["release_admin_email"])
+        author.page.get_by_label("Password").fill(secrets["admin_password"])
+        author.page.get_by_role("button", name="Sign in").click()
+        author.look("Posts")
+
+        # A draft, with a preview and a picture
+        author.follow("New post")
+        author.look("New post")
+        author.page.get_by_label("Title").press_sequentially(title)
+        body = author.page.get_by_label("Text", exact=True)
+        body.press_sequentially("## At sea\n\n")
+        preview = author.page.locator("[data-preview-body]")
+        preview.get_by_role("heading", name="At sea").wait_for()
+        with author.page.expect_response("**/media/*") as answer:
+            file = {"name": f"browser-test-{colour}.png", "mimeType": "image/png", "buffer": png(colour)}
+            author.page.set_input_files("[data-file]", file)
+        headers = answer.value.headers
+        assert headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert headers["content-security-policy"] == "default-src 'none'", "it is nginx that serves it"
+        assert headers["content-type"] == "image/png"
+        author.page.get_by_text("Describe the picture").wait_for()
+        author.page.keyboard.type(f"A boat in {colour}")
+        shown = preview.get_by_role("img", name=f"A boat in {colour}")
+        assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
+        [picture] = re.findall(r"\((/media/[0-9a-f]{24}-300x200\.png)\)", body.input_value())
+        author.look("New post")
+        author.send("Save")
+        author.page.get_by_text("The draft is saved.").wait_for()
+        author.look("Edit post")
+        assert get(f"{post}?draft").status == 404
+
+        # Published
+        author.page.get_by_label("Published").check()
+        author.page.get_by_label("Tags").press_sequentially("Harbour")
+        author.send("Save")
+        author.page.get_by_text("Readers can see it.").wait_for()
+        author.look("Edit post")
+        author.follow("View")
+        author.look(title)
+
+        # A reader sees it and answers
+        reader.go(f"{post}?new")
+        reader.look(title)
+        shown = reader.page.get_by_role("img", name=f"A boat in {colour}")
+        assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
+        reader.follow("Write a comment")
+        reader.send("Send the comment", Name=NAME, Comment=f"What a boat, in {colour}!")
+        reader.look("Thank you")
+
+        # The author lets the answer appear
+        author.follow("Write", within="header")
+        author.page.get_by_role("navigation", name="Your desk").get_by_role("link", name="Comments").click()
+        author.look("Comments")
+        said = author.page.locator(".queue li", has_text=f"What a boat, in {colour}!")
+        said.get_by_role("button", name="Approve").click()
+        author.page.get_by_text("1 comment approved.").wait_for()
+        author.look("Comments")
+        reader.go(f"{post}?approved")
+        reader.page.get_by_text(f"What a boat, in {colour}!").wait_for()
+        reader.look(title)
+
+        # The rest of the desk
+        for path, heading in (
+            ("/author/comments?state=approved", "Comments"),
+            ("/author/media", "Pictures"),
+            ("/author/pages", "Pages"),
+            ("/author/pages/new", "New page"),
+            ("/author/messages", "Messages"),
+            ("/account", "Your account"),
+        ):
+            author.go(path)
+            author.look(heading)
+
+        # All goes again, each after a question
+        author.go("/author/")
+        author.follow(title)
+        author.follow("Delete…")
+        author.look("Delete this post?")
+        author.send("Delete the post")
+        author.page.get_by_text(f"“{title}” is deleted.").wait_for()
+        author.look("Posts")
+        assert get(f"{post}?deleted").status == 404
+
+        author.go("/author/media")
+        shown = author.page.locator(".pictures li").filter(has=author.page.locator(f"img[src='{picture}']"))
+        shown.get_by_role("link", name="Delete").click()
+        author.look("Delete this picture?")
+        author.send("Delete the picture")
+        author.page.get_by_text("The picture is deleted.").wait_for()
+        assert get(picture).status == 404
+
+        author.send("Sign out")
+        wait_until(lambda: author.page.url.rstrip("/") == f"http://{author.site}", 10, "the front page")
+        assert author.page.get_by_role("link", name="Write", exact=True).count() == 0

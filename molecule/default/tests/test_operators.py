@@ -1,0 +1,131 @@
+"""What those who run the blog rely on: metrics, exports, and that readers meet neither."""
+
+import json
+import re
+import time
+
+import pytest
+from outside import answers, wait_until
+
+
+@pytest.fixture
+def export(host):
+    """A directory on the host for an export."""
+    directory = host.check_output("mktemp --directory /var/lib/slipway/test-XXXXXX")
+    yield directory
+    host.check_output("rm --recursive %s", directory)
+
+
+# --- Metrics ------------------------------------------------------------------------------------------------
+
+
+def counted(host, endpoint, status):
+    """Return how many requests `slipway metrics` says there were."""
+    text = host.check_output("slipway metrics")
+    line = rf'^blog_http_requests_total{{endpoint="{endpoint}",method="GET",status="{status}"}} (\d+)\.0$'
+    return sum(int(number) for number in re.findall(line, text, re.MULTILINE))
+
+
+def test_metrics_are_text_of_prometheus(host):
+    lines = host.check_output("slipway metrics").splitlines()
+    assert "# TYPE blog_http_requests_total counter" in lines
+    assert "# TYPE blog_http_request_seconds histogram" in lines
+    sample = re.compile(r'[a-z_]+(\{([a-z]+="[^"]*",?)+\})? [0-9.e+-]+')
+    assert [line for line in lines if not line.startswith("# ") and not sample.fullmatch(line)] == []
+
+
+def test_each_request_is_counted(host, get):
+    before = counted(host, "pages.post", 200)
+    for number in range(3):
+        assert get(f"/posts/ropes-a-table?count={number}").status == 200
+    assert counted(host, "pages.post", 200) == before + 3
+
+
+@pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics"])
+def test_no_reader_gets_the_metrics(get, path):
+    answer = get(path)
+    assert answer.status == 404
+    assert "blog_http" not in answer.text
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_port_of_the_metrics_is_closed_to_the_world(machine, family):
+    assert not answers(getattr(machine, family), 9100)
+
+
+# --- Exports ------------------------------------------------------------------------------------------------
+
+
+def test_import_of_an_export_changes_nothing(host, sql, export):
+    def content():
+        tables = ("post", "tag", "post_tag", "post_alias", "page", "comment", "media")
+        return {table: sql(f"SELECT md5(row::text) FROM {table} AS row ORDER BY 1") for table in tables}
+
+    before = content()
+    written = json.loads(host.check_output("slipway export %s", export))
+    assert written["written"] >= len(before["post"]) >= 2
+    told = json.loads(host.check_output("slipway import --existing skip %s", export))
+    assert told["changed"] is False
+    assert (told["created"], told["updated"], told["comments"], told["media"]) == (0, 0, 0, 0)
+    assert told["unchanged"] == len(before["post"]) + len(before["page"]), "an import is what was exported"
+    assert content() == before
+
+
+def test_second_export_writes_nothing(host, export):
+    assert json.loads(host.check_output("slipway export %s", export))["changed"] is True
+    again = json.loads(host.check_output("slipway export %s", export))
+    assert again == {"changed": False, "written": 0, "removed": 0}
+
+
+# --- Pictures -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_media(host):
+    """Files among the pictures that are none: the blog's own lock, and one whose name is nearly right."""
+    volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
+    names = [".lock", "notes.txt", f"{'0' * 24}-1x1.svg", f"{'0' * 24}-1x1.png"]
+    made = [name for name in names if not host.file(f"{volume}/{name}").exists]
+    for name in made:
+        host.check_output("echo hush > %s && chmod 0644 %s", f"{volume}/{name}", f"{volume}/{name}")
+    yield names
+    for name in made:
+        host.check_output("rm %s", f"{volume}/{name}")
+
+
+def test_only_pictures_leave_the_directory_of_pictures(get, in_media):
+    *others, picture = in_media
+    for path in [f"/media/{name}" for name in others] + ["/media/", "/media/..%2fwww", "/media/%2elock"]:
+        answer = get(path)
+        assert (path, answer.status) == (path, 404)
+        assert "hush" not in answer.text
+    assert (get(f"/media/{picture}").status, get(f"/media/{picture}").text) == (200, "hush\n")
+
+
+# --- The cache ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(host, docker, containers):
+    """Return how often the blog itself, behind nginx, was asked for a path."""
+    since = host.check_output("date +%s.%N")
+
+    def asked(path):
+        lines = docker("logs --since %s %s", since, containers["flask_blog"]["Id"]).splitlines()
+        return [json.loads(line).get("path") for line in lines if line.startswith("{")].count(path)
+
+    return asked
+
+
+@pytest.mark.parametrize(("headers", "number"), [({}, 1), ({"Cookie": "session=of-somebody"}, 2)])
+def test_cache_answers_who_has_no_cookie(get, asked, headers, number):
+    path = "/posts/moving-a-boat"
+    query = f"?cache={time.monotonic_ns()}"
+    began = time.monotonic()
+    first, second = get(path + query, **headers), get(path + query, **headers)
+    assert time.monotonic() - began < 1, "a cached page is good for a second"
+    assert (first.status, second.status, first.body) == (200, 200, second.body)
+    end = "/nosuch-after-the-pages"
+    assert get(end).status == 404
+    wait_until(lambda: asked(end), 10, "a line of the blog")
+    assert asked(path) == number
