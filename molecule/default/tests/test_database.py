@@ -19,7 +19,7 @@ def test_cluster_is_a_generation_in_its_volume(sql, docker, containers, host):
     [volume] = json.loads(docker("volume inspect db_volume"))
     assert host.file(f"{volume['Mountpoint']}/17/a/PG_VERSION").content_string == "17\n"
     assert host.file(f"{volume['Mountpoint']}/17/a").mode == 0o700
-    assert docker("volume ls --quiet").split() == ["db_volume"]
+    assert docker("volume ls --quiet").split() == ["db_volume", "media_volume"]
 
 
 def test_roles(sql):

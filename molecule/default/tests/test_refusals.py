@@ -101,7 +101,7 @@ PROBLEMS = [
     "deep/date.md:3: has the date 'soon'; write it like 2026-01-31",
     "two.md:4: has the slug of one.md, 'ropes-a-table'; change one",
     "latin.md:6: is not UTF-8 (byte 35 of the file); save it as UTF-8",
-    f"huge.md:1: has {50 * 10**6} bytes, over the limit of 1048576; split it",
+    f"huge.md:1: has {50 * 10**6} bytes, over the limit of 1114112; split it",
     *(f"same/{number}.md:1: has no front matter" for number in range(20)),
     "nothing was imported; problems: 25",
 ]
