@@ -110,15 +110,18 @@ def _fill(total: int, words: list[str], chance: random.Random) -> None:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def _home_ms(app: Flask, rounds: int = 200) -> float:
-    """Return the median time of the home page, cold starts left out."""
+def _home_ms(app: Flask, windows: int = 5, rounds: int = 200) -> float:
+    """Return the median time of the home page, in the quietest of some windows: other work only ever adds."""
     client = app.test_client()
-    times = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        assert client.get("/", base_url=app.config["BASE_URL"]).status_code == 200  # noqa: S101
-        times.append((time.perf_counter() - begin) * 1000)
-    return sorted(times)[rounds // 2]
+    medians = []
+    for _ in range(windows):
+        times = []
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            assert client.get("/", base_url=app.config["BASE_URL"]).status_code == 200  # noqa: S101
+            times.append((time.perf_counter() - begin) * 1000)
+        medians.append(sorted(times)[rounds // 2])
+    return min(medians)
 
 
 def _search_ms(app: Flask, words: list[str], chance: random.Random, rounds: int) -> list[float]:
