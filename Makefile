@@ -80,7 +80,7 @@ app-test: $(VENV)/dev $(NODE_MODULES) ## The blog's tests, against a real Postgr
 	SCREENSHOT_DIR=$(CURDIR)/.screenshots pytest app
 
 .PHONY: molecule
-molecule: $(VENV)/dev $(NODE_MODULES) ## Each scenario on a bare sandbox host, the blog there with a real browser
+molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Each scenario on a bare sandbox host, the blog there with a real browser
 	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
 	molecule test --all
 
@@ -100,6 +100,7 @@ lock: ## Lock the requirements anew, each with its hashes
 	$$compile 'make lock' requirements.in -o requirements.txt
 	$$compile 'make lock' app/pyproject.toml -o app/requirements.txt
 	$$compile 'make lock' requirements-dev.in -o requirements-dev.txt
+	$$compile 'make lock' requirements-audit.in -o requirements-audit.txt
 	$(call program,npm,npm)
 	npm install --prefix app/tests --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved \
 	  --no-audit --no-fund --save-dev --save-exact axe-core@latest vnu-jar@latest
@@ -120,6 +121,12 @@ $(VENV)/control: requirements.txt
 $(VENV)/dev: requirements-dev.txt $(VENV)/control
 	@echo "== Tools for the tests"
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+$(VENV)/audit/ready: requirements-audit.txt $(VENV)/control
+	@echo "== Tools that look at a host as a stranger does"
+	python3 -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
 	touch $@
 
 $(NODE_MODULES): app/tests/package-lock.json
