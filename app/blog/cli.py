@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,8 +62,7 @@ def migrate(check: bool, wait_s: float) -> None:
         if check:
             with schema.migrator_engine().connect() as connection:
                 state = schema.inspect_state(connection)
-            message = f"Migrations pending: {len(state.pending)}."
-            _done(message, changed=False, pending=state.pending, current=state.current, head=state.head)
+            _done(f"Migrations pending: {len(state.pending)}.", changed=False, **asdict(state))
         else:
             state = schema.migrate(wait_s)
             message = f"Migrations applied: {len(state.pending)}."

@@ -12,7 +12,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, MigrationInfo
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from flask import current_app
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, create_engine, select, text
@@ -32,13 +32,27 @@ class SchemaError(Exception):
     """The schema cannot be migrated, or this code cannot run on it. The message says what to do."""
 
 
+class BlockedError(SchemaError):
+    """A newer release removed from the schema what this code needs; `revision` did it."""
+
+    def __init__(self, revision: str):
+        super().__init__(f"revision {revision} removed what this release needs: deploy a newer release")
+        self.revision = revision
+
+
 @dataclass(frozen=True)
 class SchemaState:
-    """current: the database's newest revision, or None; head: this code's; pending: what is to be applied."""
+    """The database beside this code.
+
+    current: the database's newest revision, or None; head: this code's; pending: what is to be applied;
+    destructive: those of pending that say so; blocked_by: the revision that bars this code, or None.
+    """
 
     current: str | None
     head: str
     pending: list[str]
+    destructive: list[str]
+    blocked_by: str | None = None
 
 
 def head() -> str:
@@ -54,34 +68,41 @@ def check_compatible(connection: Connection) -> None:
     if row is None:
         raise SchemaError(f"revision {head()} has not been applied: run `flask migrate`")
     if row[1] is not None:
-        raise SchemaError(f"revision {row[1]} removed what this release needs: deploy a newer release")
+        raise BlockedError(row[1])
 
 
 def inspect_state(connection: Connection) -> SchemaState:
     """Compare the database with this code, changing nothing.
 
-    Raises SchemaError when the database is newer than this code and not compatible with it.
+    Raises SchemaError when the database's revisions are not those of this code, or of a newer one.
     """
     scripts = _scripts(MIGRATIONS)
     current = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in scripts.walk_revisions()}
     if current is None or current in known:
-        steps = scripts.iterate_revisions("head", current or "base")
-        return SchemaState(current, head(), [step.revision for step in steps][::-1])
-    check_compatible(connection)
-    return SchemaState(current, head(), [])
+        steps = [*scripts.iterate_revisions("head", current or "base")][::-1]
+        destructive = [step.revision for step in steps if _destructive(step)]
+        return SchemaState(current, head(), [step.revision for step in steps], destructive)
+    try:
+        check_compatible(connection)
+    except BlockedError as error:
+        return SchemaState(current, head(), [], [], error.revision)
+    return SchemaState(current, head(), [], [])
 
 
 def migrate(wait_s: float) -> SchemaState:
     """Bring the database to this code's revision in one transaction; return the state found before.
 
     wait_s: seconds to wait for another migration to end.
-    Raises SchemaError when that one does not end, or when a lock on a table cannot be had.
+    Raises SchemaError when that one does not end, when a lock on a table cannot be had, or when the database
+    is newer than this code and not compatible with it.
     """
     with migrator_engine().connect() as connection:
         _lock(connection, wait_s)
         with connection.begin():
             state = inspect_state(connection)
+            if state.blocked_by:
+                raise BlockedError(state.blocked_by)
             if state.pending:
                 _upgrade(connection)
         return state
@@ -98,11 +119,14 @@ def migrator_engine() -> Engine:
 
 def record_revision(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
     """Write a migration that was just applied into `schema_history` (Alembic calls this)."""
-    module = step.up_revision.module
-    destructive = getattr(module, "destructive", False)
+    destructive = _destructive(step.up_revision)
     ctx.connection.execute(
         SchemaHistory.__table__.insert().values(revision=step.up_revision_id, destructive=destructive)
     )
+
+
+def _destructive(script: Script) -> bool:
+    return getattr(script.module, "destructive", False)
 
 
 def _upgrade(connection: Connection) -> None:

@@ -67,19 +67,21 @@ def readiness(app) -> int:
 
 def test_migrating_from_nothing_and_again(empty_settings):
     app = create_app(empty_settings)
-    pending = {"changed": False, "pending": REVISIONS, "current": None, "head": HEAD}
+    pending = {
+        "changed": False,
+        "pending": REVISIONS,
+        "current": None,
+        "head": HEAD,
+        "destructive": [],
+        "blocked_by": None,
+    }
     assert flask(app, "migrate", "--check")[1] == pending
     assert readiness(app) == 503
     assert flask(app, "migrate", "--check")[1] == pending
     assert flask(app, "migrate")[1] == {"changed": True, "applied": REVISIONS, "head": HEAD}
     assert readiness(app) == 200
     assert flask(app, "migrate")[1] == {"changed": False, "applied": [], "head": HEAD}
-    assert flask(app, "migrate", "--check")[1] == {
-        "changed": False,
-        "pending": [],
-        "current": HEAD,
-        "head": HEAD,
-    }
+    assert flask(app, "migrate", "--check")[1] == pending | {"pending": [], "current": HEAD}
 
 
 def test_the_models_are_what_the_migrations_make(app):
@@ -108,6 +110,8 @@ def test_an_old_release_stays_ready_until_a_destructive_migration(
     response = app.test_client().get("/readyz", base_url=BASE_URL)
     assert (response.status_code, response.text) == (503, "not ready\n")
     assert "revision 9002 removed what this release needs" in caplog.text
+    told = flask(app, "migrate", "--check")[1]
+    assert (told["pending"], told["current"], told["blocked_by"]) == ([], "9002", "9002")
     refused, _ = flask(app, "migrate")
     assert refused.exit_code == 1
     assert "deploy a newer release" in refused.stderr
@@ -116,6 +120,8 @@ def test_an_old_release_stays_ready_until_a_destructive_migration(
 def test_a_release_is_ready_after_its_own_destructive_migration(empty_settings, newer_release):
     app = create_app(empty_settings)
     newer_release(EXPAND, CONTRACT)
+    told = flask(app, "migrate", "--check")[1]
+    assert (told["pending"], told["destructive"]) == ([*REVISIONS, "9001", "9002"], ["9002"])
     assert flask(app, "migrate")[1]["applied"] == [*REVISIONS, "9001", "9002"]
     assert readiness(app) == 200
     with app.app_context(), db.engine.connect() as connection:
