@@ -22,7 +22,9 @@ options:
     type: path
     required: true
   names:
-    description: The secrets by name, each a dictionary with the C(uid) of its reader.
+    description:
+      - The secrets by name, each a dictionary with the C(uid) of its reader.
+      - One that is C(optional) is not made here; its file goes when it is not given.
     type: dict
     required: true
   given:
@@ -47,6 +49,10 @@ written:
   returned: always
 mended:
   description: Names of the secrets whose owner or mode was put right.
+  type: list
+  returned: always
+removed:
+  description: Names of the optional secrets whose file was removed.
   type: list
   returned: always
 """
@@ -81,10 +87,16 @@ def main():
         },
         supports_check_mode=True,
     )
-    written, mended = [], []
+    written, mended, removed = [], [], []
     for name, reader in module.params["names"].items():
         path, uid = Path(module.params["directory"]) / name, reader["uid"]
         given = module.params["given"].get(name)
+        if given is None and reader.get("optional"):
+            if path.exists():
+                removed.append(name)
+                if not module.check_mode:
+                    path.unlink()
+            continue
         if not path.exists() or (given is not None and path.read_text() != str(given)):
             written.append(name)
             if not module.check_mode:
@@ -96,7 +108,8 @@ def main():
             if not module.check_mode:
                 os.chown(path, uid, uid)
                 path.chmod(MODE)
-    module.exit_json(changed=bool(written or mended), written=written, mended=mended)
+    changed = bool(written or mended or removed)
+    module.exit_json(changed=changed, written=written, mended=mended, removed=removed)
 
 
 if __name__ == "__main__":
