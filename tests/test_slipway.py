@@ -1,6 +1,7 @@
 """The host program slipway: its parts against real processes and servers, a release against a fake engine."""
 
 import base64
+import datetime
 import hashlib
 import hmac
 import http.server
@@ -12,12 +13,13 @@ import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 
 import pytest
 from project import ROOT, load_program
 
 PROGRAM = ROOT / "roles/release/files/slipway"
-OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"
+OLD, NEW, THIRD = (f"sha256:{digit * 64}" for digit in "012")
 
 
 @pytest.fixture
@@ -50,6 +52,10 @@ def stack(slipway, tmp_path):
             "smoke_paths": ["/", "/feed.xml"],
             "ready_timeout": 0.5,
             "drain_seconds": 0,
+            "keep": 5,
+            "hooks": {},
+            "hook_timeout": 5,
+            "webhook_url": "",
         }
     )
 
@@ -133,7 +139,7 @@ def test_ledger_knows_the_release_in_service(stack):
     outcomes = ["in service", "in service", "failed"]
     entries = [{"id": number, "outcome": outcome} for number, outcome in enumerate(outcomes)]
     for entry in entries:
-        stack.ledger.append(entry)
+        stack.ledger.put(entry)
     assert stack.ledger.entries() == entries
     assert stack.ledger.current() == entries[1]
 
@@ -221,7 +227,8 @@ def blue(slipway, monkeypatch):
     there = {"10.0.0.11:8000": f"127.0.0.1:{server.server_port}"}
     monkeypatch.setattr(slipway, "get", lambda address, *rest, **named: real(there[address], *rest, **named))
     monkeypatch.setattr(slipway.Stack, "container", lambda stack, slot: state.container)
-    state.container = {"State": {"Status": "running"}, "RestartCount": 0}
+    created = {"Id": "id-blue", "Created": "2026-01-01T00:00:00Z"}
+    state.container = created | {"State": {"Status": "running"}, "RestartCount": 0}
     state.stop = lambda: (server.shutdown(), server.server_close())
     yield state
     state.stop()
@@ -251,20 +258,22 @@ def test_never_there_says_so(slipway, stack, blue):
         slipway.wait_until_ready(stack, "blue")
 
 
-@pytest.mark.parametrize(
-    "container",
-    [
-        None,
-        {"State": {"Status": "exited"}, "RestartCount": 0},
-        {"State": {"Status": "running"}, "RestartCount": 1},
-    ],
-)
-def test_a_container_that_stopped_is_not_waited_for(slipway, stack, blue, container):
+@pytest.mark.parametrize("change", [None, {"State": {"Status": "exited"}}, {"RestartCount": 1}])
+@pytest.mark.parametrize("memory", ["", "2026-01-01 container oom id-blue\n"])
+def test_a_container_that_stopped_is_not_waited_for(slipway, stack, blue, monkeypatch, change, memory):
     stack.config["ready_timeout"] = 60
-    blue.statuses, blue.container = [503], container
-    with pytest.raises(slipway.Failure, match="stopped instead of becoming ready"):
+    blue.statuses, blue.container = [503], change and blue.container | change
+    monkeypatch.setattr(slipway, "run", lambda *command: memory)
+    with pytest.raises(slipway.Failure, match="stopped instead of becoming ready") as failure:
         slipway.wait_until_ready(stack, "blue")
+    assert ("stack_flask_blog_memory_mb" in str(failure.value)) == bool(memory and change)
     assert len(blue.requests) == 1
+
+
+def test_one_that_says_no_is_asked_why_once(slipway, stack, blue):
+    blue.statuses, asked = [503, 503, 200], []
+    slipway.wait_until_ready(stack, "blue", lambda: asked.append(len(blue.requests)))
+    assert asked == [1]
 
 
 # --- A release ----------------------------------------------------------------------------------------------
@@ -281,9 +290,11 @@ class Engine:
         self.images, self.events, self.wrong = {}, [], {}
         # Roles before and after roles.sql, verifiers before it, what it was, how its transaction ended.
         self.roles, self.verifiers, self.stdin, self.ending = "same\nsame\n", "postgres|\n", "", ""
-        self.migrate_output = 'a log line\n{"changed": true, "applied": ["0001"], "head": "0001"}\n'
+        self.plan = {"pending": [], "current": "0001", "head": "0001", "destructive": [], "blocked_by": None}
+        self.migrate_output = 'a log line\n{"changed": true, "applied": ["0002"], "head": "0002"}\n'
+        self.static, self.stored, self.labels = ["style.1.css"], {OLD, NEW}, {}
 
-    def run(self, *command, stdin=None, env=None):
+    def run(self, *command, stdin=None, env=None, source=None, into=None):
         """Answer a command as docker would."""
         words = " ".join(command)
         slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
@@ -298,23 +309,43 @@ class Engine:
             self.images.pop(slot, None)
         elif "image inspect" in words:
             self.happen("image")
+            label = self.labels.get(command[-1], "slipway/flask_blog:of-a-test")
+            return json.dumps([{"Config": {"Labels": {"slipway.image": label}}}])
+        elif " image ls " in words:
+            return "\n".join(self.stored)
+        elif " image rm " in words:
+            self.stored.remove(command[-1])
+        elif words.endswith(" nginx -t -q"):
+            self.happen("nginx")
         elif "--file=-" in command:
             self.stdin, self.ending = stdin, command[-1].removeprefix("--command=")
             return self.roles
+        elif "pg_database_size" in words:
+            return "1000000\n"
         elif " psql " in words:
             return self.verifiers
+        elif " pg_dump " in words:
+            self.happen("dump")
+            into.write(b"a dump")
         elif words.endswith(" up --detach --wait --wait-timeout 120 db"):
             self.happen("database")
+        elif words.endswith(" flask_migrate flask migrate --check"):
+            self.happen("schema")
+            return json.dumps(self.plan)
         elif words.endswith(" flask_migrate flask migrate"):
             self.happen("migrate")
             return self.migrate_output
         elif " flask user ensure-admin " in words:
+            self.happen("admin")
             return '{"changed": false}\n'
         elif " up --detach flask_blog_" in words:
             self.happen("start")
             self.images[slot] = self.stack.slot_images()[slot]
+        elif command[:2] == ("docker", "cp"):
+            for name in self.static:
+                (Path(command[-1]) / name).write_text(name)
         else:
-            assert command[:2] == ("docker", "cp"), f"the engine does not know: {words}"
+            assert command[:2] == ("docker", "events"), f"the engine does not know: {words}"
         return ""
 
     def get(self, address, path, host, timeout=5):
@@ -336,6 +367,7 @@ class Engine:
         image = self.images[slot]
         return {
             "Id": f"id-{slot}",
+            "Created": "2026-01-01T00:00:00Z",
             "Image": image,
             "RestartCount": 0,
             "State": {"Status": "running", "Health": {"Status": "healthy"}},
@@ -365,10 +397,12 @@ def test_release_goes_through_its_stages_in_order(slipway, stack, engine, capsys
     entry = slipway.release(stack, NEW, "1.2", "abc123", "anna")
     assert engine.events == [
         "image",
+        "nginx",
         "remove green while blue serves",
         "database",
-        "migrate",
+        "schema",
         "start",
+        "admin",
         "/ at 10.0.0.10:8081 while blue serves",
         "/feed.xml at 10.0.0.10:8081 while blue serves",
         "/ at 127.0.0.1:80 while green serves",
@@ -377,14 +411,17 @@ def test_release_goes_through_its_stages_in_order(slipway, stack, engine, capsys
     assert engine.images == stack.slot_images() == {"green": NEW}
     assert stack.active() == "green"
 
-    stages = ["image", "database", "migrate", "start", "ready", "smoke", "switch", "drain"]
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == stages
+    stages = ["check", "database", "schema", "start", "admin", "ready", "smoke", "switch", "drain", "tidy"]
+    *lines, total = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [stage for stage in stages for _ in ("begins", "ends")]
+    assert re.fullmatch(r"switched after \d\.\d\d s, \d\.\d\d s in all", total)
     [recorded] = stack.ledger.entries()
-    assert list(recorded.pop("stages")) == stages[:-1], "the ledger is written when readers have the release"
+    assert list(recorded.pop("stages")) == stages[:-2], "the ledger is written when readers have the release"
     assert list(entry.pop("stages")) == stages
     assert recorded == entry
     assert re.fullmatch(r"\d{8}T\d{6}Z", entry.pop("id"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry.pop("at"))
+    assert 0 <= entry.pop("switched") < 5
     assert entry == {
         "image": NEW,
         "version": "1.2",
@@ -395,6 +432,39 @@ def test_release_goes_through_its_stages_in_order(slipway, stack, engine, capsys
         "config": f"hash-of-{NEW}",
         "outcome": "in service",
     }
+
+
+def test_migration_runs_after_a_dump(slipway, stack, engine):
+    engine.plan |= {"pending": ["0002"], "head": "0002"}
+    entry = slipway.release(stack, NEW, "", "", "anna")
+    assert engine.events[3:7] == ["database", "schema", "dump", "migrate"]
+    assert (entry["schema"], entry["applied"]) == ("0002", ["0002"])
+    dump = stack.dumps / f"{entry['id']}.dump"
+    assert (dump.read_text(), dump.stat().st_mode & 0o777) == ("a dump", 0o600)
+
+
+def test_first_migration_has_nothing_to_dump(slipway, stack, engine):
+    engine.plan |= {"pending": ["0001"], "current": None}
+    slipway.release(stack, NEW, "", "", "anna")
+    assert "dump" not in engine.events and "migrate" in engine.events
+
+
+def test_dump_that_the_disk_has_no_room_for_is_not_begun(slipway, stack, engine, monkeypatch):
+    engine.plan |= {"pending": ["0002"]}
+    usage = types.SimpleNamespace(free=slipway.SPARE_DISK + 10**6 - 1)
+    monkeypatch.setattr(slipway.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(slipway.Failure, match=r"dump before the migration may take 1 MB.*has 68 MB free"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert not {"dump", "migrate"} & set(engine.events)
+
+
+def test_destructive_migration_is_refused_until_it_is_named(slipway, stack, engine):
+    engine.plan |= {"pending": ["0002", "0003"], "destructive": ["0003"]}
+    for allow in ([], ["0002"]):
+        with pytest.raises(slipway.Failure, match=r"0003 is destructive.*--allow-destructive 0003"):
+            slipway.release(stack, NEW, "", "", "anna", allow=allow)
+    assert not {"dump", "migrate", "start"} & set(engine.events)
+    assert slipway.release(stack, NEW, "", "", "anna", allow=["0003"])["applied"] == ["0002", "0003"]
 
 
 def test_old_slot_that_would_not_go_is_removed_by_the_next_run(slipway, stack, engine, monkeypatch):
@@ -426,22 +496,28 @@ def test_next_release_takes_the_slot_that_became_idle(slipway, stack, engine):
     ("stage", "reason"),
     [
         ("image", "No such image"),
+        ("nginx", "unexpected end of file"),
         ("database", "db is unhealthy"),
+        ("schema", "could not connect"),
+        ("dump", "pg_dump: error"),
         ("migrate", "relation exists"),
         ("start", "No space left on device"),
+        ("admin", "the database refused"),
         ("ready", 503),
         ("smoke", 500),
         ("switch", 502),
     ],
 )
 def test_release_that_fails_leaves_the_old_one_serving(slipway, stack, engine, stage, reason):
-    engine.wrong[stage] = reason if isinstance(reason, int) else slipway.Failure(reason)
+    engine.wrong[stage] = reason if isinstance(reason, int) else slipway.CommandFailure(["docker"], 1, reason)
+    engine.plan |= {"pending": ["0002"]} if stage in ("dump", "migrate") else {}
     with pytest.raises(slipway.Failure) as failure:
         slipway.release(stack, NEW, "1.2", "abc123", "anna")
     message = str(failure.value)
     assert str(reason) in message
     assert "Its last lines:\n    of green\n" in message
-    assert message.endswith("The new slot was removed. The blue slot serves as before.")
+    assert "The new slot was removed. The blue slot serves as before." in message
+    assert ("The dump from before is" in message) == (stage == "migrate")
 
     assert engine.events[-2:] == ["log of green while blue serves", "remove green while blue serves"]
     assert engine.images == stack.slot_images() == {"blue": OLD}
@@ -483,7 +559,7 @@ def test_first_release_that_fails_leaves_nothing(slipway, stack, engine):
 
 @pytest.mark.parametrize("output", ["", "Done.\n"])
 def test_release_whose_migration_prints_no_object_fails_like_any_other(slipway, stack, engine, output):
-    engine.migrate_output = output
+    engine.migrate_output, engine.plan["pending"] = output, ["0002"]
     with pytest.raises(slipway.Failure, match="`flask migrate` ended with no JSON object"):
         slipway.release(stack, NEW, "", "", "anna")
     assert stack.active() == "blue"
@@ -525,6 +601,320 @@ def test_release_gives_the_database_verifiers_and_no_passwords(slipway, stack, e
     assert engine.ending == "COMMIT"
 
 
+# --- A run that was killed ----------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Ends the program as a kill does: nothing is put right."""
+
+
+STAGES = ["image", "nginx", "database", "schema", "dump", "migrate", "start", "admin"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_next_run_undoes_what_was_killed_before_the_switch(slipway, main, stack, engine, capsys, stage):
+    engine.plan |= {"pending": ["0002"]}
+    engine.wrong[stage] = Killed()
+    with pytest.raises(Killed):
+        slipway.release(stack, NEW, "1.2", "", "anna")
+    [left] = stack.ledger.entries()
+    assert left["outcome"] == "under way"
+
+    del engine.wrong[stage]
+    assert main("release", "--in-unit", NEW) == 0
+    told = capsys.readouterr().out
+    assert f"Release {left['id']} was cut short during the stage" in told and "it was undone" in told
+    assert engine.images == stack.slot_images() == {"green": NEW}
+    # Both have the id of one second, so what was undone is what was begun anew.
+    assert stack.ledger.current()["image"] == NEW
+
+
+def test_next_run_finishes_what_was_killed_after_the_switch(slipway, main, stack, engine, capsys):
+    real = slipway.check_public
+
+    def killed(*arguments):
+        raise Killed
+
+    slipway.check_public = killed
+    with pytest.raises(Killed):
+        slipway.release(stack, NEW, "1.2", "", "anna")
+    slipway.check_public = real
+    assert (stack.active(), engine.images) == ("green", {"blue": OLD, "green": NEW})
+    assert main("release", "--in-unit", "--json", NEW) == 0
+    out = capsys.readouterr().out
+    assert "after the switch; it was finished" in out
+    assert json.loads(out.splitlines()[-1]) == {"changed": True}
+    assert engine.images == stack.slot_images() == {"green": NEW}
+    [entry] = stack.ledger.entries()
+    assert (entry["outcome"], entry["version"], "stage" in entry) == ("in service", "1.2", False)
+
+
+def test_what_was_killed_after_the_switch_and_does_not_serve_is_undone(slipway, stack, engine):
+    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
+    stack.set_slots({"blue": OLD, "green": NEW})
+    stack.switch("green")
+    engine.images["green"], engine.wrong["switch"] = NEW, 500
+    assert "undone" in slipway.recover(stack)
+    assert (stack.active(), stack.slot_images(), engine.images) == ("blue", {"blue": OLD}, {"blue": OLD})
+    assert stack.ledger.entries()[0]["outcome"] == "failed"
+
+
+# --- Rollback and holds -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(slipway, monkeypatch):
+    """Releases a minute apart, since one a second has the same id."""
+    moments = iter(datetime.datetime(2026, 1, 1, 0, minute, tzinfo=datetime.UTC) for minute in range(60))
+    fake = types.SimpleNamespace(now=lambda zone: next(moments))
+    monkeypatch.setattr(slipway, "datetime", types.SimpleNamespace(datetime=fake, UTC=datetime.UTC))
+    monkeypatch.setattr(slipway, "now", lambda: "2026-01-01T00:00:00Z")
+
+
+@pytest.fixture
+def released(slipway, stack, engine, clock):
+    """Three releases: the entries of OLD, NEW and a third image, which serves."""
+    for image, version in ((OLD, "1.0"), (NEW, "1.1"), (THIRD, "1.2")):
+        engine.images.clear()
+        engine.stored.add(image)
+        slipway.release(stack, image, version, "", "anna")
+    return stack.ledger.entries()
+
+
+def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine, released, capsys):
+    engine.events.clear()
+    assert main("rollback", "--in-unit", "--by=bert") == 0
+    assert not {"database", "schema", "migrate", "admin"} & set(engine.events), (
+        "it is ready, so nothing is asked"
+    )
+    assert f"{released[1]['id']} serves again" in capsys.readouterr().out
+    current = stack.ledger.current()
+    told = {key: current[key] for key in ("image", "version", "by", "instead_of", "schema")}
+    assert told == {
+        "image": NEW,
+        "version": "1.1",
+        "by": "bert",
+        "instead_of": released[2]["id"],
+        "schema": "0001",
+    }
+    assert stack.ledger.held(THIRD)["held"] == {"since": "2026-01-01T00:00:00Z", "by": "bert"}
+    # Once more goes further back, not forth.
+    assert main("rollback", "--in-unit") == 0
+    assert stack.ledger.current()["image"] == OLD
+    assert main("rollback", "--in-unit") == 1
+    assert "no earlier release to go back to" in capsys.readouterr().err
+
+
+def test_rollback_to_a_release_by_name(main, stack, engine, released, capsys):
+    for name, image in ((released[0]["id"], OLD), ("1.2", THIRD)):
+        assert main("rollback", "--in-unit", name) == 0
+        assert stack.ledger.current()["image"] == image
+    assert main("rollback", "--in-unit", "9.9") == 1
+    assert "No release 9.9 was ever in service" in capsys.readouterr().err
+
+
+def test_rollback_check_changes_nothing(main, stack, engine, released, capsys):
+    engine.events.clear()
+    assert main("rollback", "--check") == 0
+    told = {"changed": True, "instead_of": released[2]["id"], "to": released[1]["id"]}
+    assert json.loads(capsys.readouterr().out) == told
+    assert (engine.events, stack.ledger.entries()) == ([], released)
+
+
+def test_rollback_to_what_cannot_run_on_the_schema_is_refused_with_the_way_out(
+    main, stack, engine, released, capsys
+):
+    culprit = released[2] | {"applied": ["0007"]}
+    stack.ledger.put(culprit)
+    engine.wrong["ready"] = 503
+    engine.plan |= {"blocked_by": "0007"}
+    assert main("rollback", "--in-unit") == 1
+    assert "no dump from before is kept" in capsys.readouterr().err
+    stack.dumps.mkdir()
+    (stack.dumps / f"{culprit['id']}.dump").touch()
+    assert main("rollback", "--in-unit") == 1
+    told = capsys.readouterr().err
+    assert f"slipway restore-dump {culprit['id']}\n    slipway rollback {released[1]['id']}\n" in told
+    assert stack.ledger.current()["image"] == engine.images[stack.active()] == THIRD
+    assert stack.ledger.held(THIRD) is None
+
+
+def test_rollback_before_the_first_release_says_so(main, engine, capsys):
+    assert main("rollback", "--in-unit") == 1
+    assert "No release is in service yet" in capsys.readouterr().err
+
+
+def test_held_release_does_not_come_back_until_it_is_named(main, stack, engine, released, capsys):
+    main("rollback", "--in-unit", "--by=bert")
+    engine.events.clear()
+    capsys.readouterr()
+    for how in ("--in-unit", "--check"):
+        assert main("release", how, "--json", THIRD) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["changed"] is False
+        assert "was rolled back by bert at 2026-01-01T00:00:00Z and is held; " in told["held"]["message"]
+        assert f"-e release_held={released[2]['id']}" in told["held"]["message"]
+    assert engine.events == []
+    assert main("release", "--in-unit", "--held", released[2]["id"], THIRD) == 0
+    assert stack.ledger.current()["image"] == THIRD
+    assert stack.ledger.held(THIRD) is None
+
+
+def test_what_serves_instead_of_a_held_release_gets_the_present_configuration(main, stack, engine, released):
+    main("rollback", "--in-unit")
+    slot, real = stack.active(), engine.inspect
+    labels = {"Config": {"Labels": {"com.docker.compose.config-hash": "of yesterday"}}}
+    engine.inspect = lambda asked: real(asked) | (labels if asked == slot else {})
+    assert main("release", "--in-unit", THIRD) == 0
+    assert (stack.active() != slot, stack.ledger.current()["image"]) == (True, NEW)
+    assert stack.ledger.held(THIRD)
+
+
+# --- What is kept -------------------------------------------------------------------------------------------
+
+
+def test_what_old_releases_left_goes_when_they_are_not_kept(slipway, stack, engine, released):
+    stack.config["keep"] = 2
+    for image in ("4", "5"):
+        engine.static = [f"style.{image}.css"]
+        (stack.dumps.mkdir(exist_ok=True), (stack.dumps / f"{released[0]['id']}.dump").touch())
+        engine.stored.add(f"sha256:{image}")
+        slipway.release(stack, f"sha256:{image}", "", "", "anna")
+    assert engine.stored == {"sha256:4", "sha256:5"}
+    assert list(stack.dumps.iterdir()) == []
+    assert {path.name for path in stack.static.iterdir()} == {"style.4.css", "style.5.css"}
+
+
+def test_images_of_others_are_not_removed(slipway, stack, engine, released):
+    stack.config["keep"] = 2
+    engine.labels[OLD] = "slipway/nginx:of-a-test"
+    engine.stored |= {"sha256:4", "sha256:5", "of somebody else"}
+    for image in ("sha256:4", "sha256:5"):
+        slipway.release(stack, image, "", "", "anna")
+    assert engine.stored == {OLD, "sha256:4", "sha256:5", "of somebody else"}
+
+
+def test_held_image_stays_until_something_new_is_released(slipway, main, stack, engine, released):
+    slipway.CONFIG.write_text(json.dumps(stack.config | {"keep": 2}))
+    for _ in range(2):
+        main("rollback", "--in-unit")
+    assert THIRD in engine.stored, "built anew it would be another image, which nothing holds"
+
+
+def test_ledger_is_bounded(slipway, stack):
+    for number in range(slipway.LEDGER_ENTRIES + 5):
+        stack.ledger.put({"id": str(number)})
+    assert len(stack.ledger.entries()) == slipway.LEDGER_ENTRIES
+    assert stack.ledger.entries()[0]["id"] == "5"
+
+
+# --- Hooks and the webhook ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hook(tmp_path):
+    """A function that makes a hook of shell commands."""
+
+    def make(commands):
+        path = tmp_path / "hook"
+        path.write_text(f"#!/bin/sh\n{commands}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+def test_hooks_are_told_of_the_release(slipway, stack, engine, hook, tmp_path):
+    told = hook(f"env | grep ^SLIPWAY_ | sort > {tmp_path}/$1")
+    stack.config["hooks"] = {moment: f"{told} {moment}" for moment in ("before", "after", "failed")}
+    entry = slipway.release(stack, NEW, "1.2", "abc", "anna smith")
+    lines = dict(line.split("=", 1) for line in (tmp_path / "after").read_text().splitlines())
+    assert lines == {
+        "SLIPWAY_RELEASE": entry["id"],
+        "SLIPWAY_OUTCOME": "in service",
+        "SLIPWAY_IMAGE": NEW,
+        "SLIPWAY_VERSION": "1.2",
+        "SLIPWAY_REVISION": "abc",
+        "SLIPWAY_BY": "anna smith",
+        "SLIPWAY_REASON": "",
+        "SLIPWAY_INSTEAD_OF": "",
+    }
+    assert "SLIPWAY_OUTCOME=under way\n" in (tmp_path / "before").read_text()
+    assert not (tmp_path / "failed").exists()
+    engine.wrong["smoke"] = 500
+    with pytest.raises(slipway.Failure):
+        slipway.release(stack, OLD, "", "", "anna")
+    assert "SLIPWAY_REASON=The blue slot behind nginx answered 500" in (tmp_path / "failed").read_text()
+
+
+@pytest.mark.parametrize(
+    ("commands", "says"),
+    [
+        ("echo no release on a friday; exit 3", r"`before` .* failed \(3\):\n    no release on a friday"),
+        ("sleep 60", r"had not ended after 0\.2 s"),
+        (None, "cannot be run: .*No such file"),
+    ],
+)
+def test_hook_before_can_refuse_a_release(slipway, stack, engine, hook, commands, says):
+    stack.config |= {"hooks": {"before": hook(commands) if commands else "/nosuch"}, "hook_timeout": 0.2}
+    with pytest.raises(slipway.Failure, match=says):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert not {"database", "start"} & set(engine.events)
+
+
+def test_hook_after_that_fails_is_said_and_no_more(slipway, stack, engine, hook, capsys):
+    stack.config["hooks"] = {"after": hook("echo oh; exit 1")}
+    assert slipway.release(stack, NEW, "", "", "anna")["outcome"] == "in service"
+    assert re.search(r"hook `after` .* failed \(1\):\n    oh", capsys.readouterr().out)
+
+
+@pytest.fixture
+def receiver():
+    """Somebody who takes webhooks: `got` has what came; `status` is what they are answered with."""
+    state = types.SimpleNamespace(got=[], status=200)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            state.got.append((self.path, self.headers["Authorization"], json.loads(body)))
+            self.send_response(state.status)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}/hook"
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("status", [200, 500, 302])
+def test_webhook_gets_the_entry_and_fails_no_release(slipway, stack, engine, receiver, capsys, status):
+    receiver.status, stack.config["webhook_url"] = status, receiver.url
+    (Path(stack.config["secrets"]) / "webhook_token").write_text("never-to-be-shown\n")
+    entry = slipway.release(stack, NEW, "1.2", "", "anna")
+    [(path, token, body)] = receiver.got
+    assert (path, token) == ("/hook", "Bearer never-to-be-shown")
+    assert body == {"host": "blog.example.org", "release": entry}
+    told = capsys.readouterr().out
+    assert ("The webhook did not take it" in told) == (status != 200)
+    assert "never-to-be-shown" not in told + stack.ledger.path.read_text()
+
+
+def test_webhook_that_nobody_answers_fails_no_release(slipway, stack, engine, capsys):
+    stack.config["webhook_url"] = "http://127.0.0.1:1/"
+    assert slipway.release(stack, NEW, "", "", "anna")
+    assert re.search("webhook did not take it: .*refused", capsys.readouterr().out)
+
+
 # --- The command line ---------------------------------------------------------------------------------------
 
 
@@ -535,8 +925,9 @@ def command_line(*arguments):
 def test_help_names_the_commands():
     done = command_line("--help")
     assert done.returncode == 0
-    commands = ["status", "logs", "release", "import", "export", "metrics"]
-    assert re.findall(r"^    (\w+)  ", done.stdout, re.MULTILINE) == commands
+    commands = ["status", "logs", "history", "release", "rollback", "restore-dump", "maintenance"]
+    commands += ["import", "export", "metrics"]
+    assert re.findall(r"^    ([a-z-]+)(?:  |$)", done.stdout, re.MULTILINE) == commands
 
 
 @pytest.mark.parametrize(
@@ -629,3 +1020,27 @@ def test_import_that_fails_names_each_file(slipway, main, engine, monkeypatch, c
     assert main("import", "posts") == 1
     told = capsys.readouterr().err
     assert told == "slipway: the import failed:\na.md: line 2 has no date\nb/c.md: no title\n"
+
+
+# --- Maintenance --------------------------------------------------------------------------------------------
+
+
+def test_maintenance_is_a_flag(main, stack, capsys):
+    for state, changed in (("on", True), ("on", False), ("off", True), ("off", False)):
+        assert main("maintenance", state, "--json") == 0
+        assert json.loads(capsys.readouterr().out) == {"changed": changed}
+        assert stack.maintenance_flag.exists() == (state == "on")
+
+
+def test_release_goes_on_in_maintenance(slipway, stack, engine):
+    stack.maintenance_flag.touch()
+    engine.wrong["switch"] = 503
+    assert slipway.release(stack, NEW, "", "", "anna")["outcome"] == "in service"
+
+
+def test_dump_is_restored_in_maintenance_only(main, stack, capsys):
+    assert main("restore-dump", "20260101T000000Z") == 1
+    assert "`slipway maintenance on` first" in capsys.readouterr().err
+    stack.maintenance_flag.touch()
+    assert main("restore-dump", "20260101T000000Z") == 1
+    assert "There is no dump of a release 20260101T000000Z. There are: none." in capsys.readouterr().err
