@@ -304,7 +304,9 @@ class Engine:
             return json.dumps([self.inspect(command[-1].removeprefix("id-"))])
         if " config --hash " in words:
             return f"flask_blog_{slot} hash-of-{env[f'{slot.upper()}_IMAGE']}\n"
-        if " rm --stop " in words:
+        if " stop --timeout 0 " in words:
+            self.events.append(f"kill {slot}")
+        elif " rm --stop " in words:
             self.events.append(f"remove {slot} while {self.stack.routed()} serves")
             self.images.pop(slot, None)
         elif "image inspect" in words:
@@ -519,7 +521,10 @@ def test_release_that_fails_leaves_the_old_one_serving(slipway, stack, engine, s
     assert "The new slot was removed. The blue slot serves as before." in message
     assert ("The dump from before is" in message) == (stage == "migrate")
 
-    assert engine.events[-2:] == ["log of green while blue serves", "remove green while blue serves"]
+    kill = [] if stage == "switch" else ["kill green"]
+    last = ["log of green while blue serves", *kill, "remove green while blue serves"]
+    assert engine.events[-len(last) :] == last
+    assert ("kill green" in engine.events) == bool(kill), "what had readers finishes their requests"
     assert engine.images == stack.slot_images() == {"blue": OLD}
     assert stack.active() == "blue"
     [entry] = stack.ledger.entries()
@@ -684,9 +689,7 @@ def released(slipway, stack, engine, clock):
 def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine, released, capsys):
     engine.events.clear()
     assert main("rollback", "--in-unit", "--by=bert") == 0
-    assert not {"schema", "migrate", "admin"} & set(engine.events), (
-        "it is ready, so nothing is asked"
-    )
+    assert not {"schema", "migrate", "admin"} & set(engine.events), "it is ready, so nothing is asked"
     assert f"{released[1]['id']} serves again" in capsys.readouterr().out
     current = stack.ledger.current()
     told = {key: current[key] for key in ("image", "version", "by", "instead_of", "schema")}

@@ -1,0 +1,303 @@
+"""Releases that go wrong in every way that could be thought of, and readers who notice none of it.
+
+Each test first shows that its fault struck. The blog that serves is the same container before and after.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+
+import pytest
+from outside import ENVIRONMENT, ROOT, Prober, wait_until
+
+# What goes around the blog in images that are to fail: it sees each request first.
+WRAPPED = """
+COPY --chmod=0644 <<END /app/wsgi.py
+import sys, time
+from blog import create_app
+
+if "gunicorn" in sys.argv[0]:
+    time.sleep({sleep})
+app = create_app()
+inner, answers = app.wsgi_app, {answers}
+
+
+def outer(environ, start_response):
+    if environ["PATH_INFO"] in answers:
+        start_response(answers[environ["PATH_INFO"]], [("Content-Type", "text/plain")])
+        return [b"so it was told"]
+    return inner(environ, start_response)
+
+
+app.wsgi_app = outer
+END
+"""
+MIGRATION = """
+COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
+from alembic import op
+
+revision, down_revision, destructive = "9001", "0002", {destructive}
+
+
+def upgrade():
+    op.execute("{statement}")
+END
+"""
+
+
+def program(code):
+    """Return the line of a Dockerfile whose image runs a Python program instead of the blog."""
+    return f"CMD {json.dumps(['python3', '-c', code])}\n"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an image, and what the refusal says."""
+
+    name: str
+    dockerfile: str
+    says: list
+
+
+FAULTS = [
+    Fault("crash", program("raise SystemExit('the reason is in the stars')"), ["the reason is in the stars"]),
+    Fault("memory", program("b'x' * 2**31"), ["ran out of memory", "stack_flask_blog_memory_mb"]),
+    Fault(
+        "never ready",
+        WRAPPED.format(sleep=0, answers={"/readyz": "503 Not ready"}),
+        ["/readyz answered 503", "release_ready_timeout"],
+    ),
+    Fault(
+        "too slow", WRAPPED.format(sleep=60, answers={}), ["/readyz did not answer", "release_ready_timeout"]
+    ),
+    Fault(
+        "lies",
+        WRAPPED.format(sleep=0, answers={"/": "500 Broken"}),
+        ["slot behind nginx answered 500 to / "],
+    ),
+    Fault(
+        "migration",
+        MIGRATION.format(statement="DROP TABLE no_such_table", destructive=False),
+        ["no_such_table", "The dump from before is /var/lib/slipway/dumps/"],
+    ),
+]
+OTHERS = {
+    "other": "",
+    "slow": WRAPPED.format(sleep=3, answers={}),
+    "contract": MIGRATION.format(statement="CREATE TABLE slipway_test (n int)", destructive=True),
+}
+
+
+@pytest.fixture(scope="module")
+def images(host, docker, inspect):
+    """The ids of images that are the blog's in all but one thing, by its name."""
+    [serving] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
+    docker("tag %s slipway.test/blog:source", serving)
+    ids = {}
+    for name, lines in ({fault.name: fault.dockerfile for fault in FAULTS} | OTHERS).items():
+        dockerfile = f"FROM slipway.test/blog:source\nLABEL slipway.test={json.dumps(name)}\n{lines}"
+        ids[name] = host.check_output("echo %s | docker build --quiet -", dockerfile)
+    yield ids
+    docker(f"rmi --force slipway.test/blog:source {' '.join(ids.values())}")
+
+
+@pytest.fixture
+def hurried(host):
+    """A new release has 4 seconds to become ready, so that the tests need not wait a minute."""
+    path = "/opt/slipway/slipway.json"
+    host.check_output("cp --preserve %s /run/slipway-test.json", path)
+    host.check_output(r"sed -i 's/\"ready_timeout\": [0-9]*/\"ready_timeout\": 4/' %s", path)
+    yield
+    host.check_output("mv /run/slipway-test.json %s", path)
+
+
+@pytest.fixture
+def serving(inspect):
+    """Return what serves: the containers' ids, by service."""
+    return lambda: {service: c["Id"] for service, c in inspect().items()}
+
+
+@pytest.fixture
+def status(host):
+    """Return what `slipway status` knows."""
+    return lambda: json.loads(host.check_output("slipway status --json"))
+
+
+@pytest.fixture
+def unnoticed(reader, serving, status):
+    """Readers throughout a test: none of them fails, and the same containers serve as before."""
+    before = serving()
+    with Prober(reader) as prober:
+        yield prober
+    assert (prober.failures, prober.answered > 20) == ([], True)
+    assert serving() == before
+    now = status()
+    assert (now["drift"], now["under_way"], now["image"]) == ([], None, now["release"]["image"])
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_image_with_a_fault_is_refused(fault, images, hurried, unnoticed, host, ledger, sql):
+    schema = sql("SELECT version_num FROM alembic_version")
+    done = host.run("slipway release %s", images[fault.name])
+    told = done.stdout + done.stderr
+    assert (done.rc, [words for words in fault.says if words not in told]) == (1, []), told
+    entry = ledger()[-1]
+    assert (entry["image"], entry["outcome"]) == (images[fault.name], "failed")
+    assert sql("SELECT version_num FROM alembic_version") == schema
+
+
+def test_nginx_that_would_not_start_again_refuses_a_release(images, unnoticed, host, docker):
+    path = "/opt/slipway/nginx/blog.conf"
+    host.check_output("cp --preserve %s /run/slipway-test.conf && echo 'server {' >> %s", path, path)
+    try:
+        nginx = docker("ps --quiet --filter name=-nginx-")
+        assert host.run("docker exec %s nginx -t", nginx).rc == 1
+        done = host.run("slipway release %s", images["other"])
+    finally:
+        host.check_output("cat /run/slipway-test.conf > %s && rm /run/slipway-test.conf", path)
+    assert done.rc == 1
+    assert "nginx runs, but would not start again" in done.stdout + done.stderr
+    assert "unexpected end of file" in done.stdout + done.stderr
+
+
+def test_full_disk_refuses_a_release(images, unnoticed, host):
+    state = "/var/lib/slipway"
+    host.check_output(
+        "mkdir /run/slipway-test && mount -t tmpfs -o size=256k none /run/slipway-test"
+        " && cp --archive %s/releases.json %s/slots.env %s/slot /run/slipway-test"
+        " && (cat /dev/zero > /run/slipway-test/zeros || true) 2>/dev/null"
+        " && mount --bind /run/slipway-test %s",
+        *[state] * 4,
+    )
+    try:
+        assert host.run("echo more > %s/more", state).rc != 0
+        done = host.run("slipway release %s", images["other"])
+    finally:
+        host.check_output("umount %s /run/slipway-test && rmdir /run/slipway-test", state)
+    assert done.rc == 1
+    assert "No space left on device" in done.stdout + done.stderr
+
+
+def test_second_release_is_refused_within_two_seconds(host, images, unnoticed, ledger):
+    entries = ledger()
+    host.check_output(
+        "systemd-run --quiet --unit=slipway-test-holder flock /run/slipway/lock sh -c %s",
+        "echo anna, since noon > /run/slipway/lock; exec sleep infinity",
+    )
+    try:
+        wait_until(lambda: host.run("grep anna /run/slipway/lock").rc == 0, 10, "the lock is held")
+        done = host.run("timeout 2 slipway release %s", images["other"])
+    finally:
+        host.check_output("systemctl stop slipway-test-holder")
+    assert done.rc == 1
+    assert "Another release is under way: anna, since noon" in done.stdout + done.stderr
+    assert ledger() == entries
+
+
+RUN_UNTIL = """
+slipway release "$1" &
+until grep -q "\\"stage\\": \\"$2\\"" /var/lib/slipway/releases.json; do sleep 0.05; done
+systemctl kill --signal=KILL "slipway-release-*"; wait $!
+"""
+
+
+def test_program_that_is_killed_half_way_is_followed_by_one_that_cleans_up(
+    host, images, reader, ledger, healthy
+):
+    """Each run meets what the one before left; the last has nothing left to do but say so."""
+    original = ledger()[-1] and [e for e in ledger() if e["outcome"] == "in service"][-1]["image"]
+    with Prober(reader) as prober:
+        for number, stage in enumerate(["schema", "ready"]):
+            done = host.run("bash -c %s - %s %s", RUN_UNTIL, images["slow"], stage)
+            assert ledger()[-1]["outcome"] == "under way", "it was killed"
+            assert ("cut short during the stage `schema`; it was undone" in done.stdout) == bool(number)
+        told = host.check_output("slipway release %s", original)
+        assert "cut short during the stage `ready`; it was undone" in told
+    assert (prober.failures, prober.answered > 50) == ([], True)
+    assert [entry["outcome"] for entry in ledger()[-2:]] == ["failed", "failed"]
+    healthy()
+
+
+def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
+    host, images, inspect, reader, ledger, healthy, deploy, inventory, hostname
+):
+    """A slow start within the deadline; a rollback by playbook; and the next deploy, which leaves it so."""
+    before = inspect()
+    [old] = [c["Image"] for service, c in before.items() if "flask_blog" in service]
+    ids = {"nginx": before["nginx"]["Image"], "db": before["db"]["Image"], "flask_blog": images["slow"]}
+    extra = ["--extra-vars", json.dumps({"images_ids": ids, "blog_version": "2.0"})]
+    limit = ["--inventory", inventory, "--limit", hostname]
+    with Prober(reader) as prober:
+        control = subprocess.Popen(
+            ["ansible-playbook", "playbooks/deploy.yml", *limit, *extra],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(lambda: ledger()[-1].get("stage") == "ready", 60, "the release is under way")
+        os.killpg(control.pid, signal.SIGKILL)
+        assert control.wait() == -signal.SIGKILL
+        entry = wait_until(
+            lambda: ledger()[-1]["outcome"] == "in service" and ledger()[-1], 60, "the unit has gone on"
+        )
+        assert (entry["image"], entry["version"]) == (images["slow"], "2.0")
+        assert entry["stages"]["ready"] > 1, "it started slowly"
+        wait_until(lambda: host.run("systemctl is-active 'slipway-release-*'").rc != 0, 60, "the unit's end")
+
+        rolled = deploy("playbooks/rollback.yml")
+        assert (rolled.status, rolled.changed) == (0, {hostname: 1}), rolled.output
+        back = ledger()[-1]
+        assert (back["image"], back["instead_of"]) == (old, entry["id"])
+        assert back["switched"] <= 10, back["stages"]
+        assert old in [c["Image"] for c in healthy().values()]
+
+        again = deploy("playbooks/deploy.yml", *extra)
+        assert (again.status, again.changed) == (0, {hostname: 0}), again.output
+        assert f"Release {entry['id']} (2.0) was rolled back by " in again.output
+        assert f"-e release_held={entry['id']}" in again.output
+    assert (prober.failures, prober.answered > 100) == ([], True)
+
+
+def test_destructive_migration_and_the_way_back(host, images, inspect, sql, ledger, healthy, reader, get):
+    """Refused until it is named; then no rollback past it, but by the dump from before."""
+    [old] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
+    posts = sql("SELECT slug, body FROM post ORDER BY 1")
+    with Prober(reader) as prober:
+        done = host.run("slipway release %s", images["contract"])
+        assert done.rc == 1
+        assert "9001 is destructive" in done.stderr + done.stdout
+        assert "--allow-destructive 9001" in done.stderr + done.stdout
+        assert sql("SELECT to_regclass('slipway_test')") == [("",)]
+
+        host.check_output("slipway release --allow-destructive 9001 %s", images["contract"])
+        entry = ledger()[-1]
+        assert (entry["schema"], entry["applied"]) == ("9001", ["9001"])
+        dump = f"/var/lib/slipway/dumps/{entry['id']}.dump"
+        assert host.check_output("stat --format '%%U %%a' %s", dump) == "root 600"
+
+        refused = host.run("slipway rollback")
+        told = refused.stdout + refused.stderr
+        assert (refused.rc, "revision 9001" in told) == (1, True), told
+        steps = [line.strip() for line in told.splitlines() if line.startswith("    slipway ")]
+        assert [step.split()[1] for step in steps] == [
+            "maintenance",
+            "restore-dump",
+            "rollback",
+            "maintenance",
+        ]
+        assert entry["image"] in [c["Image"] for c in healthy().values()]
+    assert (prober.failures, prober.answered > 50) == ([], True)
+
+    for step in steps[:-1]:
+        host.check_output(step)
+    away = get("/")
+    assert (away.status, away.headers["retry-after"], "be right back" in away.text) == (503, "10", True)
+    assert (get("/healthz").status, get("/errors/errors.css").status) == (200, 200)
+    host.check_output(steps[-1])
+    assert get("/").status == 200
+    assert old in [c["Image"] for c in healthy().values()]
+    assert sql("SELECT version_num, to_regclass('slipway_test') FROM alembic_version") == [("0002", "")]
+    assert sql("SELECT slug, body FROM post ORDER BY 1") == posts
