@@ -155,9 +155,9 @@ def secret_files(tmp_path):
     directory = tmp_path / "secrets"
     directory.mkdir()
 
-    def run(names=("admin_password",), check=False, **parameters):
+    def run(names=("admin_password",), check=False, optional=(), **parameters):
         arguments = tmp_path / "arguments.json"
-        readers = {name: {"uid": READER} for name in names}
+        readers = {name: {"uid": READER, "optional": name in optional} for name in names}
         parameters |= {"directory": str(directory), "names": readers, "_ansible_check_mode": check}
         arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": parameters}))
         done = subprocess.run([sys.executable, SECRET_FILES, arguments], capture_output=True, text=True)
@@ -185,6 +185,20 @@ def test_secret_belongs_to_its_reader_alone(secret_files):
     secret_files()
     status = (secret_files.directory / "admin_password").stat()
     assert (status.st_uid, status.st_gid, oct(status.st_mode & 0o7777)) == (READER, READER, "0o400")
+
+
+def test_optional_secret_is_there_only_while_it_is_given(secret_files):
+    def run(**parameters):
+        return secret_files(["webhook_token"], optional=["webhook_token"], **parameters)[0]
+
+    path = secret_files.directory / "webhook_token"
+    nothing = {"changed": False, "written": [], "mended": []}
+    assert run() == nothing
+    assert run(given={"webhook_token": "given by the vault"})["written"] == ["webhook_token"]
+    assert run(check=True) == nothing | {"changed": True}
+    assert path.read_text() == "given by the vault"
+    assert run() == nothing | {"changed": True}
+    assert not path.exists()
 
 
 def test_given_value_wins_and_stays(secret_files):
