@@ -728,7 +728,7 @@ def test_rollback_to_what_cannot_run_on_the_schema_is_refused_with_the_way_out(
     main, stack, engine, released, capsys
 ):
     culprit = released[2] | {"applied": ["0007"]}
-    stack.ledger.put(culprit)
+    stack.ledger.put(released[1] | {"applied": ["0007"]}, culprit)
     engine.wrong["ready"] = 503
     engine.plan |= {"blocked_by": "0007"}
     assert main("rollback", "--in-unit") == 1
