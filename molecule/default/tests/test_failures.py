@@ -244,11 +244,11 @@ def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
         os.killpg(control.pid, signal.SIGKILL)
         assert control.wait() == -signal.SIGKILL
         entry = wait_until(
-            lambda: ledger()[-1]["outcome"] == "in service" and ledger()[-1], 60, "the unit has gone on"
+            lambda: ledger()[-1]["outcome"] == "in service" and ledger()[-1], 180, "the unit has gone on"
         )
         assert (entry["image"], entry["version"]) == (images["slow"], "2.0")
         assert entry["stages"]["admin"] + entry["stages"]["ready"] > 3, "it started slowly"
-        wait_until(lambda: host.run("systemctl is-active 'slipway-release-*'").rc != 0, 60, "the unit's end")
+        wait_until(lambda: host.run("systemctl is-active 'slipway-release-*'").rc != 0, 180, "the unit's end")
 
         rolled = deploy("playbooks/rollback.yml")
         assert (rolled.status, rolled.changed) == (0, {hostname: 1}), rolled.output
