@@ -1,4 +1,4 @@
-"""Releases, seen from the blog's readers, who notice none of them. Those that fail are in test_failures.py."""
+"""Releases, seen from readers, who notice none of them. Those that fail are in test_failures.py."""
 
 import json
 import re
