@@ -12,7 +12,8 @@ def other_image(host, docker, containers):
     """The id of an image that is the blog's in all but a label."""
     source = containers["flask_blog"]["Image"]
     docker("tag %s slipway.test/blog:source", source)
-    build = "docker build --quiet --label slipway.test=other -"
+    # Another image each time: one that was rolled back is held.
+    build = "docker build --quiet --label slipway.test=$(date +%s%N) -"
     image = host.check_output(f"echo FROM slipway.test/blog:source | {build}")
     yield image
     docker("rmi slipway.test/blog:source %s", image)
