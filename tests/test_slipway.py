@@ -811,6 +811,14 @@ def test_ledger_is_bounded(slipway, stack):
     assert stack.ledger.entries()[0]["id"] == "5"
 
 
+def test_engine_that_cannot_start_a_process_for_a_moment_refuses_no_release(
+    slipway, stack, engine, monkeypatch
+):
+    monkeypatch.setattr(slipway.time, "sleep", lambda seconds: engine.wrong.pop("nginx", None))
+    engine.wrong["nginx"] = slipway.CommandFailure(["docker"], 126, "OCI runtime exec failed")
+    assert slipway.release(stack, NEW, "", "", "anna")
+
+
 # --- Hooks and the webhook ----------------------------------------------------------------------------------
 
 
