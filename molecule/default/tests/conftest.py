@@ -1,7 +1,9 @@
 """What the tests share: the host from within, the host from outside, and what it was told to be."""
 
 import json
+import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_interface
 from types import SimpleNamespace
@@ -68,11 +70,63 @@ def machine(hostname):
         ipv4=network["IPAddress"],
         ipv6=network["GlobalIPv6Address"],
         subnet=str(ip_interface(f"{network['IPAddress']}/{network['IPPrefixLen']}").network),
+        gateway=network["Gateway"],
+        gateway_ipv6=network["IPv6Gateway"],
         subnet_ipv6=str(
             ip_interface(f"{network['GlobalIPv6Address']}/{network['GlobalIPv6PrefixLen']}").network
         ),
         restart=partial(docker, "restart", container),
     )
+
+
+SCANNER = """
+ARG BASE_IMAGE
+FROM ${BASE_IMAGE}
+RUN apt-get update && apt-get install -y --no-install-recommends iproute2 nmap && rm -rf /var/lib/apt/lists/*
+"""
+
+
+@pytest.fixture(scope="session")
+def stranger(hostname):
+    """Run a shell command on a neighbour of the host: a container on the same link, with nmap."""
+    base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
+    image, name = "slipway/stranger", f"slipway-test-stranger-{hostname}"
+
+    def docker(*arguments, **options):
+        return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options)
+
+    docker("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", image, "-", input=SCANNER)
+    how = ["--label=slipway.test", "--network=slipway-sandbox", "--cap-add=NET_ADMIN", "--init", "--rm"]
+    docker("run", "--detach", f"--name={name}", *how, image, "sleep", "infinity")
+    yield lambda command: docker("exec", name, "bash", "-c", command).stdout
+    docker("rm", "--force", name)
+
+
+@pytest.fixture(scope="session")
+def scan(stranger, machine):
+    """Scan TCP ports, all or some, of the host or other addresses; return the open ones by family."""
+
+    def scan(ports=range(1, 65536), addresses=None):
+        addresses = addresses or {"ipv4": machine.ipv4, "ipv6": machine.ipv6}
+        named = ",".join(map(str, ports)) if len(ports) < 100 else f"{ports[0]}-{ports[-1]}"
+        # A port that drops packets is not asked a third time.
+        nmap = f"nmap -n -Pn -sS -T5 --min-rate 30000 --max-retries 1 --open -oG - -p {named}"
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(
+                stranger, [f"{nmap} -{family[-1]} {address}" for family, address in addresses.items()]
+            )
+        return {
+            family: {int(port) for port in re.findall(r"(\d+)/open/", text)}
+            for family, text in zip(addresses, found, strict=True)
+        }
+
+    return scan
+
+
+@pytest.fixture(scope="session")
+def open_ports(variables):
+    """The TCP ports that the world is to find."""
+    return {variables["baseline_ssh_port"], variables["stack_http_port"]}
 
 
 @pytest.fixture(scope="session")

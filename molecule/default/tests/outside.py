@@ -152,10 +152,10 @@ class Prober:
 # --- TCP ----------------------------------------------------------------------------------------------------
 
 
-def answers(address, port):
-    """Tell whether a TCP connection to address and port is taken; a port that drops packets is none."""
+def answers(address, port, timeout=3):
+    """Tell whether a TCP connection is taken within timeout seconds; a port that drops packets takes none."""
     try:
-        socket.create_connection((address, port), timeout=3).close()
+        socket.create_connection((address, port), timeout=timeout).close()
     except OSError:
         return False
     return True

@@ -282,6 +282,32 @@ CASES = [
         ['release_admin_email is "anna"', "like anna@example.org"],
         ["release_admin_email=anna"],
     ),
+    # The host's own settings.
+    Case(
+        "port beyond the last",
+        ["have 70000, 0, which is no port", "baseline_host_udp_ports", "numbers from 1 to 65535"],
+        ['{{"baseline_public_tcp_ports": [80, 70000], "baseline_host_udp_ports": [0]}}'],
+    ),
+    Case(
+        "no connection at all",
+        ["baseline_ssh_rate is 0", "nobody could connect", "numbers above 0"],
+        ["baseline_ssh_rate=0"],
+    ),
+    Case(
+        "time of day",
+        ['baseline_reboot_time is "25:00", which is no time of day', 'like "04:00", with quotes'],
+        ["baseline_reboot_time=25:00"],
+    ),
+    Case(
+        "size of the journal",
+        ['baseline_journal_max_size is "much", which is no size', "like 500M"],
+        ["baseline_journal_max_size=much"],
+    ),
+    Case(
+        "swap larger than the disk",
+        ["baseline_swap_mb is 99999999", "MiB free", "0 for no swap"],
+        ["baseline_swap_mb=99999999"],
+    ),
     # Files and secrets.
     Case(
         "CA for pip",

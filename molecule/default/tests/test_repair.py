@@ -8,6 +8,12 @@ FILES = [
     "/opt/slipway/slipway.json",
     "/opt/slipway/roles.sql",
     "/etc/docker/daemon.json",
+    "/etc/apt/apt.conf.d/52slipway",
+    "/etc/modprobe.d/slipway.conf",
+    "/etc/nftables.conf",
+    "/etc/sysctl.d/60-slipway.conf",
+    "/etc/systemd/journald.conf.d/slipway.conf",
+    "/etc/systemd/system/nftables.service",
     "/usr/local/bin/slipway",
 ]
 SECRET = "/etc/slipway/secrets/app_secret_key"
@@ -23,6 +29,7 @@ def state(host, inspect, sql):
         return {
             "content": host.check_output(f"sha256sum {paths}"),
             "modes": host.check_output(f"stat --format '%n %u:%g %a' {paths} /etc/slipway/secrets"),
+            "firewall": host.run("nft --stateless list chain inet slipway forward").stdout,
             "link": host.check_output("readlink /opt/slipway/.env || echo none"),
             "containers": sorted((service, c["Image"]) for service, c in inspect().items()),
             "roles": sql(f"SELECT rolname, rolcanlogin FROM pg_roles WHERE {users} ORDER BY 1"),
@@ -37,6 +44,7 @@ def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, ge
     for path in FILES:
         host.check_output("chmod 0666 %s && echo corrupt >> %s", path, path)
     host.check_output("rm /opt/slipway/.env && chmod 0444 %s && chmod 0755 /etc/slipway/secrets", SECRET)
+    host.check_output("nft delete table inet slipway")
     sql("ALTER ROLE blog_app_a NOLOGIN PASSWORD 'forgotten'")
     sql("REVOKE blog_app FROM blog_app_a")
     broken = state()
