@@ -78,9 +78,10 @@ def test_nothing_else_is_written_down(host, variables):
 
 
 @each
-def test_image_says_what_it_is_built_on(docker, tag):
+def test_image_says_what_it_is_and_what_it_stands_on(docker, tag):
     labels = json.loads(docker("image inspect --format '{{json .Config.Labels}}' %s", tag))
     assert labels["slipway.image"] == tag
+    assert labels["org.opencontainers.image.version"] == tag.partition(":")[2]
     assert labels["org.opencontainers.image.base.name"].startswith("slipway/base-")
 
 
