@@ -160,6 +160,12 @@ def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
     guards(answer)
 
 
+def test_blog_hears_the_name_that_nginx_has_checked(exchange, variables):
+    first = f"GET http://{variables['stack_domain']}/archive HTTP/1.1"
+    answer = exchange(f"{first}\r\nHost: evil.example:81\r\n\r\n".encode())
+    assert answer.headers["location"] == f"http://{variables['stack_domain']}:81/archive/"
+
+
 # --- What is refused ----------------------------------------------------------------------------------------
 
 
