@@ -2,6 +2,12 @@
 
 import pytest
 
+TLS = [
+    "/etc/slipway/tls.json",
+    "/usr/local/sbin/slipway-tls",
+    "/etc/systemd/system/slipway-tls.service",
+    "/etc/systemd/system/slipway-tls.timer",
+]
 FILES = [
     "/opt/slipway/compose.yml",
     "/opt/slipway/nginx/blog.conf",
@@ -9,6 +15,8 @@ FILES = [
     "/opt/slipway/roles.sql",
     "/etc/docker/daemon.json",
     "/usr/local/bin/slipway",
+    "/usr/local/sbin/slipway-reload",
+    *TLS,
 ]
 SECRET = "/etc/slipway/secrets/app_secret_key"
 
