@@ -102,7 +102,7 @@ class Connection(http.client.HTTPConnection):
 class Reader:
     """One who reads the blog, over a connection that stays open from request to request.
 
-    With a context the connection is over TLS; the certificate must be for the name in host, whatever address leads there.
+    With a context it is over TLS, and the certificate is for the name in host, whatever address leads there.
     """
 
     def __init__(self, address, port, host, context=None, timeout=10):

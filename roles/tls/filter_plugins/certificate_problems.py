@@ -23,10 +23,14 @@ def certificate_problems(certificate, key, names):
         problems.append(f"the certificate in tls_certificate_file ended at {certificate['not_after']}")
     covered = [entry.removeprefix("DNS:").lower() for entry in certificate["subject_alt_name"] or []]
     # A wildcard stands for one label (RFC 6125, 6.4.3).
-    missing = [name for name in names if not {name.lower(), f"*.{name.lower().partition('.')[2]}"} & {*covered}]
+    missing = [
+        name for name in names if not {name.lower(), f"*.{name.lower().partition('.')[2]}"} & {*covered}
+    ]
     if missing:
         known = ", ".join(covered) or "no names"
-        problems.append(f"the certificate in tls_certificate_file is for {known}, and not for {', '.join(missing)}")
+        problems.append(
+            f"the certificate in tls_certificate_file is for {known}, and not for {', '.join(missing)}"
+        )
     return problems
 
 
