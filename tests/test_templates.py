@@ -160,7 +160,7 @@ def configuration(files):
 JUDGE = """
 mkdir -p /etc/slipway/tls
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=blog -days 1 \\
-  -keyout /tmp/key -out /tmp/certificate 2>/tmp/said || cat /tmp/said
+  -keyout /tmp/key -out /tmp/certificate 2>/dev/null
 cat /tmp/key /tmp/certificate >/etc/slipway/tls/blog.pem
 nginx -t -q
 """
