@@ -13,12 +13,13 @@ def dns_problems(names, own):
 
     Args:
         names: DNS names.
-        own: addresses of the host, and names of it; those that do not resolve count for nothing.
+        own: addresses of the host, and names of it; a loopback address is nobody's in particular.
 
     Returns:
         One sentence for each name or record that leads elsewhere; none is an empty list.
     """
-    own = {address for one in own for record in RECORDS for address in _addresses(one, record)}
+    found = {address for one in own for record in RECORDS for address in _addresses(one, record)}
+    own = {address for address in found if not address.is_loopback}
     problems = []
     for name in names:
         found = {record: _addresses(name, record) for record in RECORDS}
