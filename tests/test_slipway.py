@@ -43,6 +43,7 @@ def stack(slipway, tmp_path):
             "secrets": str(tmp_path / "secrets"),
             "host": "blog.example.org",
             "public": "127.0.0.1:80",
+            "tls": False,
             "preview": "10.0.0.10:8081",
             "slots": {"blue": "10.0.0.11", "green": "10.0.0.12"},
             "static": "/app/static-export",
@@ -317,7 +318,7 @@ class Engine:
             assert command[:2] == ("docker", "cp"), f"the engine does not know: {words}"
         return ""
 
-    def get(self, address, path, host, timeout=5):
+    def get(self, address, path, host, timeout=5, tls=False):
         """Answer a request as the slot, the gate or the public port would."""
         if path == "/readyz":
             stage = "ready"

@@ -24,9 +24,14 @@ CASES = {
     "defaults": REQUIRED,
     "everything_else": {
         **REQUIRED,
-        "stack_domain_aliases": ["127.0.0.1", "localhost", "a-very-long-name.of-a-blog.example.net"],
+        "stack_domain_aliases": ["localhost", "a-very-long-name.of-a-blog.example.net"],
+        "stack_domain_redirects": ["www.example.org", "old.example.org"],
         "stack_base_url": "https://blog.example.org:8443",
         "stack_http_port": 8080,
+        "stack_https_port": 8443,
+        "stack_http3": True,
+        "tls_mode": "provided",
+        "tls_hsts_seconds": 0,
         "stack_trusted_proxies": ["10.1.0.0/16", "192.0.2.1", "2001:db8:5::/48"],
         "stack_methods": ["GET", "HEAD", "POST", "DELETE"],
         "stack_max_body_kb": 512,
@@ -49,6 +54,8 @@ CASES = {
             "COUNT": 3,
         },
     },
+    # As YAML reads a bare off.
+    "plain_http": {**REQUIRED, "tls_mode": False, "stack_domain_redirects": ["www.example.org"]},
     "awkward_words": {
         **REQUIRED,
         "stack_site_title": 'Anna\'s "blog": $HOME ${BLUE_IMAGE} $$ # {1: &a *b} \\n ünïcødé 🚢',
@@ -110,7 +117,15 @@ def case(request):
 @pytest.fixture(scope="session")
 def variables(case):
     """The case's variables, and the defaults of the others."""
-    return yaml.safe_load((ROOT / "roles/stack/defaults/main.yml").read_text()) | CASES[case]
+    defaults = [ROOT / f"roles/{role}/defaults/main.yml" for role in ("stack", "tls")]
+    merged = {name: value for file in defaults for name, value in yaml.safe_load(file.read_text()).items()}
+    return merged | CASES[case]
+
+
+@pytest.fixture(scope="session")
+def tls(variables):
+    """Whether the case has HTTPS."""
+    return variables["tls_mode"] is not False
 
 
 @pytest.fixture(scope="session")
@@ -148,11 +163,21 @@ def configuration(files):
     return json.loads((files / "slipway.json").read_text())
 
 
+# With a certificate for it to read, as the host has one before nginx starts.
+JUDGE = """
+mkdir -p /etc/slipway/tls
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=blog -days 1 \\
+  -keyout /tmp/key -out /tmp/certificate 2>/dev/null
+cat /tmp/key /tmp/certificate >/etc/slipway/tls/blog.pem
+nginx -t -q
+"""
+
+
 def test_nginx_accepts_its_configuration(files, check):
     done = check(
         f"--volume={ROOT}/roles/images/files/nginx/nginx.conf:/etc/nginx/nginx.conf:ro",
         f"--volume={files}/blog.conf:/etc/nginx/conf.d/blog.conf:ro",
-        command=["nginx", "-t", "-q"],
+        command=["sh", "-euc", JUDGE],
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -215,15 +240,32 @@ def test_slots_and_tools_wait_to_be_asked_for(services):
     }
 
 
-def test_only_nginx_publishes_a_port(variables, services):
-    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    port = {
-        "mode": "ingress",
-        "protocol": "tcp",
-        "target": 80,
-        "published": str(variables["stack_http_port"]),
+def test_only_nginx_publishes_ports(variables, services, tls):
+    published = {
+        (name, port["protocol"], port["target"], port["published"])
+        for name, service in services.items()
+        for port in service.get("ports", [])
     }
-    assert published == {"nginx": [port]}
+    https = str(variables["stack_https_port"])
+    assert published == {
+        ("nginx", "tcp", 80, str(variables["stack_http_port"])),
+        *([("nginx", "tcp", 443, https)] if tls else []),
+        *([("nginx", "udp", 443, https)] if tls and variables["stack_http3"] else []),
+    }
+
+
+def test_nginx_speaks_tls_or_not(variables, blog_conf, tls):
+    listening = re.findall(
+        r"listen (\d+|\[::\]:\d+)( ssl| quic| quic reuseport)?(?: default_server)?;", blog_conf
+    )
+    assert (("443", " ssl") in listening) is tls
+    assert (("443", " quic") in listening) is (tls and variables["stack_http3"])
+    assert ("ssl_reject_handshake on;" in blog_conf) is tls
+    assert ("Strict-Transport-Security" in blog_conf) is tls
+    if tls:
+        assert f'on "max-age={variables["tls_hsts_seconds"]}";' in blog_conf
+    for redirect in variables["stack_domain_redirects"]:
+        assert re.search(rf"server_name .*\b{re.escape(redirect)}\b", blog_conf)
 
 
 def test_networks_keep_the_database_from_the_world(compose, services):
@@ -260,11 +302,13 @@ def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
     assert all(ip_address(value) in subnet for value in address.values())
 
 
-def test_slipway_asks_for_pages_as_readers_do(variables, services, blog_conf, configuration):
-    published = services["nginx"]["ports"][0]["published"]
-    assert configuration["public"] == f"127.0.0.1:{published}"
+def test_slipway_asks_for_pages_as_readers_do(variables, services, blog_conf, configuration, tls):
+    port = variables["stack_https_port" if tls else "stack_http_port"]
+    assert (configuration["public"], configuration["tls"]) == (f"127.0.0.1:{port}", tls)
     url = urlsplit(services["flask_blog_blue"]["environment"]["BASE_URL"])
     assert configuration["host"] == url.netloc
+    assert url.scheme == ("https" if tls else "http")
+    assert f"proxy_set_header X-Forwarded-Proto {url.scheme};" in blog_conf
     names = [variables["stack_domain"], *variables["stack_domain_aliases"]]
     assert f"server_name {' '.join(names)};" in blog_conf
     assert services["flask_blog_blue"]["environment"]["TRUSTED_HOSTS"] == ",".join(names)

@@ -2,11 +2,13 @@
 
 import json
 import re
+import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_interface
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 import testinfra
@@ -141,16 +143,32 @@ def deploy(inventory, hostname):
 
 
 @pytest.fixture(scope="session")
-def site(variables):
-    """The blog's address: with the port, as readers type it."""
-    return variables["stack_base_url"].removeprefix("http://")
+def base_url(variables):
+    """The blog's address in parts, as readers type it."""
+    return urlsplit(variables["stack_base_url"])
 
 
 @pytest.fixture(scope="session")
-def reader(site):
-    """Make a reader of the blog."""
-    address, _, port = site.partition(":")
-    return lambda: Reader(address, int(port), site)
+def site(base_url):
+    """The blog's name: with the port, as readers type it."""
+    return base_url.netloc
+
+
+@pytest.fixture(scope="session")
+def trust(host, base_url):
+    """What a reader trusts: the host's own authority, and no other; None where there is no TLS."""
+    if base_url.scheme == "http":
+        return None
+    return ssl.create_default_context(cadata=host.file("/etc/slipway/ca/ca.pem").content_string)
+
+
+@pytest.fixture(scope="session")
+def reader(base_url, site, trust):
+    """Make a reader of the blog, who dials 127.0.0.1, or an address of the host."""
+    port = {"http": 80, "https": 443}[base_url.scheme]
+    return lambda address=None: Reader(
+        address or "127.0.0.1", port if address else base_url.port, site, trust
+    )
 
 
 @pytest.fixture

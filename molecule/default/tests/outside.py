@@ -91,11 +91,28 @@ class Answer:
         return self.body.decode()
 
 
-class Reader:
-    """One who reads the blog, over a connection that stays open from request to request."""
+class Connection(http.client.HTTPConnection):
+    """A connection to an address, over TLS where there is a context, for a name that no DNS has to know."""
 
-    def __init__(self, address, port, host, timeout=10):
-        self.connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    def __init__(self, address, port, name, context, timeout):
+        super().__init__(address, port, timeout=timeout)
+        self.name, self.context = name, context
+
+    def connect(self):
+        """Dial."""
+        super().connect()
+        if self.context:
+            self.sock = self.context.wrap_socket(self.sock, server_hostname=self.name)
+
+
+class Reader:
+    """One who reads the blog, over a connection that stays open from request to request.
+
+    With a context it is over TLS, and the certificate is for the name in host, whatever address leads there.
+    """
+
+    def __init__(self, address, port, host, context=None, timeout=10):
+        self.connection = Connection(address, port, host.partition(":")[0], context, timeout)
         self.host = host
 
     def request(self, path, method="GET", body=None, **headers):

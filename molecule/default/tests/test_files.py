@@ -23,6 +23,7 @@ READERS = {
         ("/opt/slipway/roles.sql", 0o644),
         ("/etc/docker/daemon.json", 0o644),
         ("/usr/local/bin/slipway", 0o755),
+        ("/usr/local/sbin/slipway-reload", 0o755),
     ],
 )
 def test_file_is_root_s(host, path, mode):
@@ -33,7 +34,8 @@ def test_file_is_root_s(host, path, mode):
 @pytest.mark.parametrize("directory", ["/opt/slipway", "/var/lib/slipway", "/etc/slipway"])
 def test_nothing_is_open_to_the_world(host, directory):
     assert host.check_output("find %s -perm /o=w ! -type l", directory) == ""
-    assert host.check_output("find %s ! -user root ! -path '/etc/slipway/secrets/*'", directory) == ""
+    others = "! -user root ! -path '/etc/slipway/secrets/*' ! -path /etc/slipway/tls/blog.pem"
+    assert host.check_output(f"find %s {others}", directory) == ""
 
 
 def test_compose_reads_its_file(docker):
@@ -56,9 +58,9 @@ def test_nginx_accepts_its_configuration(host, containers):
     assert (done.rc, done.stderr.count("warn")) == (0, 0), done.stderr
 
 
-def test_configuration_of_slipway_names_the_stack(host, variables):
+def test_configuration_of_slipway_names_the_stack(host, variables, site):
     config = json.loads(host.file("/opt/slipway/slipway.json").content_string)
-    assert config["host"] == variables["stack_base_url"].removeprefix("http://")
+    assert config["host"] == site
     assert config["admin_email"] == variables["release_admin_email"]
     assert config["slots"].keys() == {"blue", "green"}
 

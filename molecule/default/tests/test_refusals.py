@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from certificates import make_certificate
 from outside import ROOT, play
 
 CONNECTION = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args")
@@ -281,6 +282,11 @@ CASES = [
         ['stack_methods is "GET", which is no list', "Write it like [GET]"],
         ["stack_methods=GET"],
     ),
+    Case(
+        "name for redirects",
+        ['stack_domain_redirects is "www.example.org", which is no list', "Write it like [www.example.org]"],
+        ['{{"stack_domain_redirects": "www.example.org"}}'],
+    ),
     Case("unknown base", ["images_base must be one of: registry, debian, got: foo"], ["images_base=foo"]),
     *(
         Case(
@@ -328,6 +334,65 @@ CASES = [
         "swap larger than the disk",
         ["baseline_swap_mb is 99999999", "MiB free", "0 for no swap"],
         ["baseline_swap_mb=99999999"],
+    ),
+    # HTTPS.
+    Case(
+        "port of a program, for HTTPS",
+        ["Port 22 (stack_https_port) of", "is taken by sshd", "choose another stack_https_port"],
+        ["stack_https_port=22", "tls_mode=selfsigned", "stack_domain=blog.test"],
+    ),
+    Case(
+        "address over HTTPS",
+        ["tls_mode is selfsigned, but 192.0.2.1 is an address", "Give the host a name"],
+        ["tls_mode=selfsigned", "stack_domain=192.0.2.1"],
+    ),
+    Case(
+        "DNS that leads elsewhere",
+        [
+            "localhost has the A record 127.0.0.1; localhost has the AAAA record ::1; nosuch.test has no A",
+            "{address}",
+            "tls_check_dns: false",
+        ],
+        ["tls_mode=acme", '{{"tls_names": ["localhost", "nosuch.test"]}}'],
+    ),
+    Case(
+        "CA of an authority",
+        ['tls_acme_ca_file is "/nowhere/ca.pem", but there is no such file', "Name a PEM file"],
+        ["tls_mode=acme", "tls_acme_ca_file=/nowhere/ca.pem"],
+    ),
+    Case(
+        "certificate that is nowhere",
+        ['tls_key_file is "", but there is no such file', "With tls_mode: provided, name a PEM file"],
+        ["tls_mode=provided", "tls_certificate_file={tmp}/good/certificate.pem"],
+    ),
+    *(
+        Case(
+            f"certificate {name}",
+            [message, "Name other files"],
+            [
+                "tls_mode=provided",
+                '{{"tls_names": ["blog.test"]}}',
+                f"tls_certificate_file={{tmp}}/{certificate}",
+                f"tls_key_file={{tmp}}/{key}",
+            ],
+            hides="PRIVATE KEY",
+        )
+        for name, certificate, key, message in (
+            (
+                "of another key",
+                "good/certificate.pem",
+                "another/key.pem",
+                "the key in tls_key_file is not that of the certificate",
+            ),
+            (
+                "for another name",
+                "another/certificate.pem",
+                "another/key.pem",
+                "is for other.test, and not for blog.test",
+            ),
+            ("that is over", "over/certificate.pem", "over/key.pem", "tls_certificate_file ended at 20"),
+            ("that is none", "good/key.pem", "good/key.pem", "tls_certificate_file holds no certificate"),
+        )
     ),
     # Files and secrets.
     Case(
@@ -401,11 +466,16 @@ def rival(docker, inspect):
 def place(guest, rival, deploy, inventory, machine, variables, host, inspect, ledger, tmp_path_factory):
     """What the cases work with."""
     memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo")) // 2
+    tmp = tmp_path_factory.mktemp("refusals")
+    make_certificate(tmp / "good", ["blog.test"])
+    make_certificate(tmp / "another", ["other.test"])
+    make_certificate(tmp / "over", ["blog.test"], days=-1)
     others = sum(variables[f"stack_{name}_memory_mb"] for name in ("nginx", "db", "host"))
     return SimpleNamespace(
         deploy=deploy,
         inventory=inventory,
-        tmp=tmp_path_factory.mktemp("refusals"),
+        tmp=tmp,
+        address=machine.ipv4,
         connection={f"ansible_{name}": variables[f"ansible_{name}"] for name in CONNECTION},
         subnet=machine.subnet,
         subnet_ipv6=machine.subnet_ipv6,

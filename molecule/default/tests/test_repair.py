@@ -2,6 +2,12 @@
 
 import pytest
 
+TLS = [
+    "/etc/slipway/tls.json",
+    "/usr/local/sbin/slipway-tls",
+    "/etc/systemd/system/slipway-tls.service",
+    "/etc/systemd/system/slipway-tls.timer",
+]
 FILES = [
     "/opt/slipway/compose.yml",
     "/opt/slipway/nginx/blog.conf",
@@ -15,6 +21,8 @@ FILES = [
     "/etc/systemd/journald.conf.d/slipway.conf",
     "/etc/systemd/system/nftables.service",
     "/usr/local/bin/slipway",
+    "/usr/local/sbin/slipway-reload",
+    *TLS,
 ]
 SECRET = "/etc/slipway/secrets/app_secret_key"
 
