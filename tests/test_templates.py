@@ -12,6 +12,7 @@ from project import ROOT
 
 # What has no default, and what the role `images` leaves for the others.
 REQUIRED = {
+    "render_system": "Debian 13",
     "stack_domain": "blog.example.org",
     "release_admin_email": "anna@example.org",
     "images_ids": {
@@ -24,6 +25,16 @@ CASES = {
     "defaults": REQUIRED,
     "everything_else": {
         **REQUIRED,
+        "render_system": "Ubuntu 24",
+        "baseline_ssh_port": 65535,
+        "baseline_public_tcp_ports": [80, 80, 8443],
+        "baseline_public_udp_ports": [443],
+        "baseline_host_tcp_ports": [1],
+        "baseline_host_udp_ports": [51820, 51821],
+        "baseline_container_interfaces": ["ctr-*", "virbr0"],
+        "baseline_ssh_rate": 1,
+        "baseline_ssh_burst": 1,
+        "baseline_reboot_time": "",
         "stack_domain_aliases": ["127.0.0.1", "localhost", "a-very-long-name.of-a-blog.example.net"],
         "stack_base_url": "https://blog.example.org:8443",
         "stack_http_port": 8080,
@@ -44,6 +55,9 @@ CASES = {
     },
     "awkward_words": {
         **REQUIRED,
+        "render_system": "Debian 12",
+        "baseline_public_tcp_ports": [],
+        "baseline_reboot_time": "23:59",
         "stack_site_title": 'Anna\'s "blog": $HOME ${BLUE_IMAGE} $$ # {1: &a *b} \\n ünïcødé 🚢',
         "stack_site_description": "two\nlines, and a tab\t",
         "stack_site_author": "no",
@@ -103,7 +117,8 @@ def case(request):
 @pytest.fixture(scope="session")
 def variables(case):
     """The case's variables, and the defaults of the others."""
-    return yaml.safe_load((ROOT / "roles/stack/defaults/main.yml").read_text()) | CASES[case]
+    defaults = [ROOT / f"roles/{role}/defaults/main.yml" for role in ("baseline", "stack")]
+    return {k: v for file in defaults for k, v in yaml.safe_load(file.read_text()).items()} | CASES[case]
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +163,56 @@ def test_nginx_accepts_its_configuration(files, check):
         command=["nginx", "-t", "-q"],
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nft_accepts_the_rules_again_and_again(files, check):
+    load = "nft --file /etc/nftables.conf"
+    done = check(
+        "--cap-add=NET_ADMIN",
+        f"--volume={files}/nftables.conf:/etc/nftables.conf:ro",
+        command=["sh", "-c", f"{load} && {load} && nft list tables"],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "table inet slipway\n", "")
+    assert "flush ruleset" not in (files / "nftables.conf").read_text()
+
+
+def test_ports_of_the_stack_are_public_and_no_others(case, files):
+    sets = re.findall(
+        r"set (\w+) \{\s+type inet_service(?:\s+elements = \{ (.*) \})?\s+\}",
+        (files / "nftables.conf").read_text(),
+    )
+    nothing = {"public_tcp": "", "public_udp": "", "host_tcp": "", "host_udp": ""}
+    expected = {
+        "defaults": nothing | {"public_tcp": "80, 443"},
+        "awkward_words": nothing,
+        "everything_else": {
+            "public_tcp": "80, 8443",
+            "public_udp": "443",
+            "host_tcp": "1",
+            "host_udp": "51820, 51821",
+        },
+    }
+    assert dict(sets) == expected[case]
+
+
+ORIGINS = {
+    "Debian 12": "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
+    "Debian 13": "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
+    "Ubuntu 24": "origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu",
+}
+
+
+def test_apt_upgrades_what_is_a_matter_of_security_and_reboots_when_told(variables, files, check):
+    mount = f"--volume={files}/apt.conf:/etc/apt/apt.conf.d/52slipway:ro"
+    done = check(mount, command=["apt-config", "dump"])
+    assert (done.returncode, done.stderr) == (0, "")
+    dumped = [
+        line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith("Unattended-Upgrade:")
+    ]
+    found = {name.removeprefix("Unattended-Upgrade::"): value.strip('";') for name, value in dumped}
+    assert found["Origins-Pattern::"] == ORIGINS[variables["render_system"]]
+    assert found["Automatic-Reboot"] == ("true" if variables["baseline_reboot_time"] else "false")
+    assert found.get("Automatic-Reboot-Time", "") == variables["baseline_reboot_time"]
 
 
 def test_services_are_these_and_run_these_images(variables, services):
