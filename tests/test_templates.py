@@ -12,6 +12,7 @@ from project import ROOT
 
 # What has no default, and what the role `images` leaves for the others.
 REQUIRED = {
+    "render_system": "Debian 13",
     "stack_domain": "blog.example.org",
     "release_admin_email": "anna@example.org",
     "images_ids": {
@@ -24,6 +25,16 @@ CASES = {
     "defaults": REQUIRED,
     "everything_else": {
         **REQUIRED,
+        "render_system": "Ubuntu 24",
+        "baseline_ssh_port": 65535,
+        "baseline_public_tcp_ports": [80, 80, 8443],
+        "baseline_public_udp_ports": [443],
+        "baseline_host_tcp_ports": [1],
+        "baseline_host_udp_ports": [51820, 51821],
+        "baseline_container_interfaces": ["ctr-*", "virbr0"],
+        "baseline_ssh_rate": 1,
+        "baseline_ssh_burst": 1,
+        "baseline_reboot_time": "",
         "stack_domain_aliases": ["localhost", "a-very-long-name.of-a-blog.example.net"],
         "stack_domain_redirects": ["www.example.org", "old.example.org"],
         "stack_base_url": "https://blog.example.org:8443",
@@ -58,6 +69,9 @@ CASES = {
     "plain_http": {**REQUIRED, "tls_mode": False, "stack_domain_redirects": ["www.example.org"]},
     "awkward_words": {
         **REQUIRED,
+        "render_system": "Debian 12",
+        "baseline_public_tcp_ports": [],
+        "baseline_reboot_time": "23:59",
         "stack_site_title": 'Anna\'s "blog": $HOME ${BLUE_IMAGE} $$ # {1: &a *b} \\n ünïcødé 🚢',
         "stack_site_description": "two\nlines, and a tab\t",
         "stack_site_author": "no",
@@ -117,7 +131,7 @@ def case(request):
 @pytest.fixture(scope="session")
 def variables(case):
     """The case's variables, and the defaults of the others."""
-    defaults = [ROOT / f"roles/{role}/defaults/main.yml" for role in ("stack", "tls")]
+    defaults = [ROOT / f"roles/{role}/defaults/main.yml" for role in ("baseline", "stack", "tls")]
     merged = {name: value for file in defaults for name, value in yaml.safe_load(file.read_text()).items()}
     return merged | CASES[case]
 
@@ -182,11 +196,11 @@ def test_nginx_accepts_its_configuration(files, check):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_no_place_of_nginx_forgets_a_header(blog_conf):
+def test_no_place_of_nginx_forgets_a_header(variables, blog_conf):
     """A server or location with an add_header of its own inherits none of the others."""
     added = re.findall(r"^add_header (\S+) \$add_\w+ always;$", blog_conf, re.MULTILINE)
-    assert len(set(added)) == len(added) == 9
-    assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == 9
+    assert len(set(added)) == len(added) == (11 if variables["stack_http3"] else 10)
+    assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == len(added)
 
 
 def test_nginx_believes_and_exempts_only_these(variables, blog_conf):
@@ -194,11 +208,6 @@ def test_nginx_believes_and_exempts_only_these(variables, blog_conf):
     assert re.findall(r"^set_real_ip_from (\S+);$", blog_conf, re.MULTILINE) == proxies
     blocks = dict(re.findall(r"^geo ([^{]+) \{\n(.*?)^\}", blog_conf, re.MULTILINE | re.DOTALL))
     assert {key: block.split() for key, block in blocks.items()} == {
-        "$realip_remote_addr $by_proxy": [
-            "default",
-            "0;",
-            *(word for network in proxies for word in (network, "1;")),
-        ],
         "$counted": ["default", "1;", *(word for network in exempt for word in (network, "0;"))],
     }
 
@@ -217,6 +226,57 @@ def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
     assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2
     assert blog_conf.count(f"client_max_body_size {variables['stack_max_body_kb']}k;") == 2
     assert blog_conf.count(f'!~ "^({"|".join(variables["stack_methods"])})$"') == 2
+
+
+def test_nft_accepts_the_rules_again_and_again(files, check):
+    load = "nft --file /etc/nftables.conf"
+    done = check(
+        "--cap-add=NET_ADMIN",
+        f"--volume={files}/nftables.conf:/etc/nftables.conf:ro",
+        command=["sh", "-c", f"{load} && {load} && nft list tables"],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "table inet slipway\n", "")
+    assert "flush ruleset" not in (files / "nftables.conf").read_text()
+
+
+def test_ports_of_the_stack_are_public_and_no_others(case, files):
+    sets = re.findall(
+        r"set (\w+) \{\s+type inet_service(?:\s+elements = \{ (.*) \})?\s+\}",
+        (files / "nftables.conf").read_text(),
+    )
+    nothing = {"public_tcp": "", "public_udp": "", "host_tcp": "", "host_udp": ""}
+    expected = {
+        "defaults": nothing | {"public_tcp": "80, 443"},
+        "plain_http": nothing | {"public_tcp": "80, 443"},
+        "awkward_words": nothing,
+        "everything_else": {
+            "public_tcp": "80, 8443",
+            "public_udp": "443",
+            "host_tcp": "1",
+            "host_udp": "51820, 51821",
+        },
+    }
+    assert dict(sets) == expected[case]
+
+
+ORIGINS = {
+    "Debian 12": "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
+    "Debian 13": "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
+    "Ubuntu 24": "origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu",
+}
+
+
+def test_apt_upgrades_what_is_a_matter_of_security_and_reboots_when_told(variables, files, check):
+    mount = f"--volume={files}/apt.conf:/etc/apt/apt.conf.d/52slipway:ro"
+    done = check(mount, command=["apt-config", "dump"])
+    assert (done.returncode, done.stderr) == (0, "")
+    dumped = [
+        line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith("Unattended-Upgrade:")
+    ]
+    found = {name.removeprefix("Unattended-Upgrade::"): value.strip('";') for name, value in dumped}
+    assert found["Origins-Pattern::"] == ORIGINS[variables["render_system"]]
+    assert found["Automatic-Reboot"] == ("true" if variables["baseline_reboot_time"] else "false")
+    assert found.get("Automatic-Reboot-Time", "") == variables["baseline_reboot_time"]
 
 
 def test_services_are_these_and_run_these_images(variables, services):
