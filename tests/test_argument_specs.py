@@ -37,7 +37,9 @@ def test_each_internal_variable_is_named_so(role):
         names |= {task["register"]} if "register" in task else set()
         names |= {task["loop_control"]["loop_var"]} if "loop_var" in task.get("loop_control", {}) else set()
         names |= set(task.get("vars", {})) | set(task.get("ansible.builtin.set_fact", {}))
-    assert {name for name in names - PUBLIC_FACTS - set(role.options) if not name.startswith(f"__{role.name}_")} == set()
+    assert {
+        name for name in names - PUBLIC_FACTS - set(role.options) if not name.startswith(f"__{role.name}_")
+    } == set()
 
 
 def test_each_task_says_where_it_is_and_what_it_does(role):

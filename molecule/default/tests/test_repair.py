@@ -8,6 +8,7 @@ FILES = [
     "/opt/slipway/slipway.json",
     "/opt/slipway/roles.sql",
     "/etc/docker/daemon.json",
+    "/etc/ssh/sshd_config.d/00-slipway.conf",
     "/usr/local/bin/slipway",
 ]
 SECRET = "/etc/slipway/secrets/app_secret_key"
