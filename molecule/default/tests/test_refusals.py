@@ -383,7 +383,7 @@ def guest(host, variables):
     host.check_output("echo AllowUsers guest > %s && systemctl reload ssh", allowed)
     yield host.check_output("chown -R guest: %s", home)
     host.check_output("rm %s && systemctl reload ssh", allowed)
-    host.check_output("pkill -KILL -u guest; userdel --remove guest")
+    host.check_output("pkill -KILL -u guest; userdel --force --remove guest")
 
 
 @pytest.fixture(scope="module")
