@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -79,27 +78,6 @@ CASES = {
 }
 SLOT_IMAGES = {"BLUE_IMAGE": "sha256:blue", "GREEN_IMAGE": "sha256:green", "TOOL_IMAGE": "sha256:tool"}
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
-
-
-def docker(*command, **options):
-    return subprocess.run(["docker", *command], capture_output=True, text=True, **options)
-
-
-@pytest.fixture(scope="session")
-def check():
-    """A function that runs a command in a container with the parsers, with options of `docker run`."""
-    base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
-    if docker("image", "inspect", base).returncode:
-        pytest.fail(f"The engine has no image {base}: run `make sandbox-base` first.", pytrace=False)
-    image = "slipway/checkers"
-    built = docker("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", image, str(ROOT / "tests/checkers"))
-    assert built.returncode == 0, built.stderr
-
-    def run(*options, command, stdin=""):
-        always = ["--rm", "--interactive", "--network=none", "--label=slipway.test=unit"]
-        return docker("run", *always, *options, image, *command, input=stdin)
-
-    return run
 
 
 @pytest.fixture(scope="session")

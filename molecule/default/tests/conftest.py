@@ -78,6 +78,8 @@ def machine(hostname):
             ip_interface(f"{network['GlobalIPv6Address']}/{network['GlobalIPv6PrefixLen']}").network
         ),
         restart=partial(docker, "restart", container),
+        # As root, for when nobody gets in by SSH.
+        execute=lambda script: docker("exec", container, "sh", "-euc", script),
     )
 
 

@@ -17,6 +17,8 @@ from certificates import make_certificate
 from outside import ROOT, play
 
 CONNECTION = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args")
+# A connection that is open already would show nothing.
+AFRESH = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"}
 NOWHERE = {name: f"127.0.0.1:1/{name}@sha256:{'0' * 64}" for name in ("nginx", "postgres", "python")}
 
 
@@ -72,7 +74,7 @@ def with_vault(name, *arguments):
 
 
 def with_other_host_key(place):
-    """A known_hosts with another key than the host's; a connection that is open already would not look."""
+    """A known_hosts with another key than the host's."""
     key = place.tmp / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     public = key.with_suffix(".pub").read_text().split()[:2]
@@ -81,11 +83,16 @@ def with_other_host_key(place):
         f"[{place.connection['ansible_host']}]:{place.connection['ansible_port']} {' '.join(public)}\n"
     )
     options = f"-o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
-    return place.deploy(
-        "site.yml",
-        *extra(json.dumps({"ansible_ssh_common_args": options})),
-        ANSIBLE_SSH_ARGS="-o ControlMaster=no -o ControlPath=none",
-    )
+    return place.deploy("site.yml", *extra(json.dumps({"ansible_ssh_common_args": options})), **AFRESH)
+
+
+def with_no_key(place):
+    """Nobody gets in: not the user of the inventory, and none of those whom a new host may have."""
+    variables = {
+        "ansible_ssh_private_key_file": "/dev/null",
+        "baseline_first_contact_users": ["root", "debian"],
+    }
+    return place.deploy("site.yml", *extra(json.dumps(variables)), **AFRESH)
 
 
 POST = "---\ntitle: A\n{}---\n\nText.\n"
@@ -153,7 +160,7 @@ CASES = [
     Case(
         "unreachable",
         [
-            "molecule-default cannot be reached as debian at 127.0.0.1, port 1",
+            "molecule-default cannot be reached as ops at 127.0.0.1, port 1",
             "Connection refused",
             "Check ansible_host, ansible_port and ansible_user",
         ],
@@ -163,6 +170,15 @@ CASES = [
         "other host key",
         ["molecule-default cannot be reached", "HOST IDENTIFICATION HAS CHANGED", "remove with: ssh-keygen"],
         run=with_other_host_key,
+    ),
+    Case(
+        "no key that fits",
+        [
+            "molecule-default cannot be reached as ops at 127.0.0.1",
+            "Permission denied (publickey)",
+            "Nor can it as a user that a new host has (root, debian). Check ansible_host",
+        ],
+        run=with_no_key,
     ),
     Case(
         "not root",
@@ -210,6 +226,32 @@ CASES = [
             "choose another stack_http_port",
         ],
         ["stack_http_port=8099"],
+    ),
+    # Users.
+    Case(
+        "root for the admin user",
+        ['The admin user of molecule-default is "root"', "whose login is closed", "Write ansible_user: ops"],
+        ["baseline_admin_user=root"],
+    ),
+    Case(
+        "allow-list without the admin user",
+        ['baseline_ssh_allow_users is ["anna"], so ops could not log in', "Add ops to it"],
+        ['{{"baseline_ssh_allow_users": ["anna"]}}'],
+    ),
+    Case(
+        "allow-list with a setting",
+        ['"ops\\nPermitRootLogin yes": baseline_ssh_allow_users takes names, or name@address'],
+        ['{{"baseline_ssh_allow_users": ["ops", "ops\\nPermitRootLogin yes"]}}'],
+    ),
+    Case(
+        "private key for a public one",
+        ["baseline_admin_keys has no public key as item 2 of 2", "as in ~/.ssh/id_ed25519.pub"],
+        [
+            json.dumps({"baseline_admin_keys": [f"ssh-ed25519 {'A' * 68} ops", "never-to-be-shown"]})
+            .replace("{", "{{")
+            .replace("}", "}}")
+        ],
+        hides="never-to-be-shown",
     ),
     # Networks.
     Case(
@@ -446,11 +488,14 @@ CASES = [
 def guest(host, variables):
     """A user of the host who may not become root."""
     home, user = "/home/guest/.ssh", variables["ansible_user"]
+    allowed = "/etc/ssh/sshd_config.d/50-guest.conf"
     host.check_output(
         "useradd --create-home guest && mkdir %s && cp /home/%s/.ssh/authorized_keys %s", home, user, home
     )
+    host.check_output("echo AllowUsers guest > %s && systemctl reload ssh", allowed)
     yield host.check_output("chown -R guest: %s", home)
-    host.check_output("pkill -KILL -u guest; userdel --remove guest")
+    host.check_output("rm %s && systemctl reload ssh", allowed)
+    host.check_output("pkill -KILL -u guest; userdel --force --remove guest")
 
 
 @pytest.fixture(scope="module")
