@@ -159,7 +159,7 @@ class Secrets(dict):
         return [name for name, value in self.items() if value in text]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def secrets(host):
     """The secrets, as the files on the host have them."""
     lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
@@ -178,12 +178,24 @@ def sql(docker):
 
 
 @pytest.fixture
-def login(host, containers, secrets):
+def slot(host):
+    """The slot that nginx sends readers to, as the flag in its directory says."""
+    return lambda: "green" if host.file("/var/lib/slipway/slot/green").exists else "blue"
+
+
+@pytest.fixture
+def app_role(slot):
+    """The database role of the slot in service."""
+    return f"blog_app_{slot()}"
+
+
+@pytest.fixture
+def login(host, containers, secrets, app_role):
     """Log in to the database over TCP, as a service on the network would, and run one statement."""
     passwords = {
         "postgres": secrets["db_superuser_password"],
         "blog_migrator": secrets["db_migrator_password"],
-        "blog_app_a": secrets["db_app_password"],
+        app_role: secrets["db_app_password"],
     }
     address = containers["db"]["NetworkSettings"]["Networks"]["slipway_data"]["IPAddress"]
 
