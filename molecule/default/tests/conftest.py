@@ -159,11 +159,21 @@ class Secrets(dict):
         return [name for name, value in self.items() if value in text]
 
 
+@pytest.fixture(scope="session")
+def read_secrets(host):
+    """Return the secrets, as the files on the host have them now."""
+
+    def read():
+        lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
+        return Secrets(line.split(" ", 1) for line in lines.splitlines())
+
+    return read
+
+
 @pytest.fixture
-def secrets(host):
-    """The secrets, as the files on the host have them."""
-    lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
-    return Secrets(line.split(" ", 1) for line in lines.splitlines())
+def secrets(read_secrets):
+    """The secrets, as they are when a test begins."""
+    return read_secrets()
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,10 @@ def signs_in(reader, variables):
     authors = []
 
     def signs_in(email, password):
-        authors.append(Author(reader(), variables["stack_base_url"], email, password))
-        return authors[-1]
+        author = Author(reader(), variables["stack_base_url"], email, password)
+        author.reader.close()  # nginx would, before the next request
+        authors.append(author)
+        return author
 
     yield signs_in
     for author in authors:
@@ -35,19 +37,6 @@ def writer(host, sql, slot, signs_in):
     assert author.signed_in
     yield author
     sql(f"DELETE FROM user_account WHERE email = '{EMAIL}'")
-
-
-@pytest.fixture
-def values(request):
-    """The secrets' values as they are now, each time that they are asked for."""
-    read = request.getfixturevalue("secrets")
-    host = request.getfixturevalue("host")
-    kind = type(read)
-
-    def values():
-        return kind({name: host.file(f"/etc/slipway/secrets/{name}").content_string for name in read})
-
-    return values
 
 
 @pytest.fixture
@@ -79,9 +68,9 @@ def test_writer_can_report_a_failure(writer):
 
 
 def test_rotation_of_everything_is_not_noticed(
-    deploy, reader, writer, signs_in, values, variables, slot, lets_in, ledger
+    deploy, reader, writer, signs_in, read_secrets, variables, slot, lets_in, ledger
 ):
-    old, admin = values(), variables["release_admin_email"]
+    old, admin = read_secrets(), variables["release_admin_email"]
     before = signs_in(admin, old["admin_password"])
     assert before.signed_in
     slot_before = slot()
@@ -91,7 +80,7 @@ def test_rotation_of_everything_is_not_noticed(
     assert (readers.failures, readers.answered > 100) == ([], True)
     assert (writes.failures, writes.answered > 50) == ([], True)
 
-    new = values()
+    new = read_secrets()
     assert [name for name in old if old[name] == new[name]] == []
     assert old.named_in(done.output) + new.named_in(done.output) == []
     assert "/etc/slipway/secrets/admin_password" in done.output
@@ -115,7 +104,9 @@ def test_rotation_of_everything_is_not_noticed(
     assert (entry["outcome"], entry["slot"], sorted(entry["secrets"])) == ("in service", slot(), sorted(new))
 
 
-def test_value_that_changes_in_the_vault_is_put_into_service_by_site(deploy, reader, writer, values, slot):
+def test_value_that_changes_in_the_vault_is_put_into_service_by_site(
+    deploy, reader, writer, read_secrets, slot
+):
     """What the vault gives now, it gives for one run: the next one finds nothing to do."""
     slot_before, given = slot(), "k" * 20 + "-from-the-vault-of-the-tests"
     with Prober(reader) as readers, Writer(writer) as writes:
@@ -126,16 +117,16 @@ def test_value_that_changes_in_the_vault_is_put_into_service_by_site(deploy, rea
         )
     assert done.status == 0, done.output
     assert (readers.failures, writes.failures) == ([], [])
-    assert (slot() != slot_before, given in values().values()) == (True, True)
+    assert (slot() != slot_before, given in read_secrets().values()) == (True, True)
 
     done = deploy("site.yml")
     assert (done.status, set(done.changed.values())) == (0, {0}), done.output
 
 
 def test_login_that_cannot_be_used_leaves_the_old_one(
-    host, sql, reader, writer, values, slot, lets_in, ledger
+    host, sql, reader, writer, read_secrets, slot, lets_in, ledger
 ):
-    old, slot_before = values(), slot()
+    old, slot_before = read_secrets(), slot()
     idle = "green" if slot_before == "blue" else "blue"
     sql(f"ALTER ROLE blog_app_{idle} CONNECTION LIMIT 0")
     try:
@@ -149,12 +140,12 @@ def test_login_that_cannot_be_used_leaves_the_old_one(
     assert "The new secrets wait in their files" in told
     assert (readers.failures, writes.failures, slot()) == ([], [], slot_before)
     assert lets_in(f"blog_app_{slot_before}", old["db_app_password"])
-    assert not lets_in(f"blog_app_{idle}", values()["db_app_password"])
+    assert not lets_in(f"blog_app_{idle}", read_secrets()["db_app_password"])
     assert ledger()[-1]["outcome"] == "failed"
 
     host.check_output("slipway rotate database")
     assert slot() == idle
-    assert lets_in(f"blog_app_{idle}", values()["db_app_password"])
+    assert lets_in(f"blog_app_{idle}", read_secrets()["db_app_password"])
     assert not lets_in(f"blog_app_{slot_before}", old["db_app_password"])
 
 
@@ -173,9 +164,9 @@ def rotate(deploy):
 
 
 @pytest.fixture
-def unchanged(values, ledger, inspect):
+def unchanged(read_secrets, ledger, inspect):
     """What a refusal leaves as it is."""
-    return lambda: (values(), ledger(), {service: c["Id"] for service, c in inspect().items()})
+    return lambda: (read_secrets(), ledger(), {service: c["Id"] for service, c in inspect().items()})
 
 
 def test_rotation_of_what_there_is_not_is_refused(rotate, unchanged):
@@ -187,9 +178,9 @@ def test_rotation_of_what_there_is_not_is_refused(rotate, unchanged):
     assert (unchanged() == before) is True
 
 
-def test_secret_of_the_vault_is_changed_there_first(rotate, unchanged, values):
+def test_secret_of_the_vault_is_changed_there_first(rotate, unchanged, read_secrets):
     before = unchanged()
-    same = {"app_secret_key": values()["app_secret_key"], "admin_password": "another one of the vault"}
+    same = {"app_secret_key": read_secrets()["app_secret_key"], "admin_password": "another one of the vault"}
     done = rotate(rotate="key,admin", secrets_vault=same)
     assert done.status == 2
     assert "secrets_vault gives app_secret_key, and the value there is the one in service" in done.errors[0]
