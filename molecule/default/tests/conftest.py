@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import testinfra
 import yaml
-from outside import ENVIRONMENT, ROOT, Reader, play, wait_until
+from outside import ENVIRONMENT, ROOT, Author, Reader, play, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +105,22 @@ def get(reader):
     one = reader()
     yield one.request
     one.close()
+
+
+@pytest.fixture
+def signs_in(reader, variables):
+    """Sign in to the blog, and return who did, whether it worked or not."""
+    authors = []
+
+    def signs_in(email, password):
+        author = Author(reader(), variables["stack_base_url"], email, password)
+        author.reader.close()  # nginx would, before the next request
+        authors.append(author)
+        return author
+
+    yield signs_in
+    for author in authors:
+        author.reader.close()
 
 
 # --- What runs ----------------------------------------------------------------------------------------------

@@ -3,25 +3,9 @@
 import json
 
 import pytest
-from outside import Author, Prober, Writer
+from outside import Prober, Writer
 
 EMAIL, PASSWORD = "writer@example.org", "a password of the tests"
-
-
-@pytest.fixture
-def signs_in(reader, variables):
-    """Sign in to the blog, and return who did, whether it worked or not."""
-    authors = []
-
-    def signs_in(email, password):
-        author = Author(reader(), variables["stack_base_url"], email, password)
-        author.reader.close()  # nginx would, before the next request
-        authors.append(author)
-        return author
-
-    yield signs_in
-    for author in authors:
-        author.reader.close()
 
 
 @pytest.fixture
