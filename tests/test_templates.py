@@ -3,6 +3,7 @@
 import json
 import re
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -394,30 +395,50 @@ def test_the_blog_starts_after_a_healthy_database(services):
     assert "depends_on" not in services["nginx"]
 
 
-def test_secrets_are_files(variables, compose, services):
-    assert {name: secret["file"] for name, secret in compose["secrets"].items()} == {
-        name: f"{variables['stack_secrets_directory']}/{name}"
-        for name in ("db_superuser_password", "db_migrator_password", "db_app_password", "app_secret_key")
-    }
+@pytest.fixture
+def readable(variables, services):
+    """The files below /run/secrets of each service, by name: where it is on the host."""
+    in_service = f"{Path(variables['stack_secrets_directory']).parent}/in-service"
+    of_a_slot = ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
+
+    def files(service):
+        for mount in service.get("secrets", []):
+            yield mount["target"], f"{variables['stack_secrets_directory']}/{mount['source']}"
+        for mount in service.get("volumes", []):
+            if mount["target"] == "/run/secrets/blog":
+                assert mount["read_only"]
+                assert mount["source"] in (f"{in_service}/blue", f"{in_service}/green")
+                yield from ((f"/run/secrets/blog/{name}", f"{mount['source']}/{name}") for name in of_a_slot)
+
+    return {name: dict(files(service)) for name, service in services.items()}
+
+
+def test_secrets_are_files(services, readable):
     for name, service in services.items():
-        mounted = {secret["target"] for secret in service.get("secrets", [])}
         environment = service.get("environment", {})
         named = {value for name, value in environment.items() if name.endswith("_FILE")}
-        assert named == mounted, name
+        assert named <= readable[name].keys(), name
 
 
-def test_each_secret_has_as_few_readers_as_it_needs(services):
-    app = {"app_secret_key", "db_app_password"}
-    assert {
-        name: {mount["source"] for mount in service.get("secrets", [])} for name, service in services.items()
-    } == {
-        "nginx": set(),
-        "db": {"db_superuser_password"},
-        "flask_migrate": {"app_secret_key", "db_migrator_password"},
-        "flask_blog_blue": app,
-        "flask_blog_green": app,
-        "flask": app,
+def test_each_secret_has_as_few_readers_as_it_needs(readable):
+    blog = {
+        f"/run/secrets/blog/{n}" for n in ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
     }
+    assert {name: set(files) for name, files in readable.items()} == {
+        "nginx": set(),
+        "db": {"/run/secrets/db_superuser_password"},
+        "flask_migrate": {"/run/secrets/db_migrator_password", *blog},
+        "flask_blog_blue": blog,
+        "flask_blog_green": blog,
+        "flask": blog,
+    }
+
+
+@pytest.mark.parametrize("slot", ["blue", "green"])
+def test_each_slot_has_a_login_and_secrets_of_its_own(services, readable, slot):
+    service = f"flask_blog_{slot}"
+    assert urlsplit(services[service]["environment"]["DATABASE_URL"]).username == f"blog_app_{slot}"
+    assert {path.split("/")[-2] for path in readable[service].values()} == {slot}
 
 
 def test_no_environment_holds_a_secret(services):

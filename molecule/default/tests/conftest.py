@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import testinfra
 import yaml
-from outside import ENVIRONMENT, ROOT, Reader, play, wait_until
+from outside import ENVIRONMENT, ROOT, Author, Reader, play, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -181,6 +181,22 @@ def get(reader):
     one.close()
 
 
+@pytest.fixture
+def signs_in(reader, variables):
+    """Sign in to the blog, and return who did, whether it worked or not."""
+    authors = []
+
+    def signs_in(email, password):
+        author = Author(reader(), variables["stack_base_url"], email, password)
+        author.reader.close()  # nginx would, before the next request
+        authors.append(author)
+        return author
+
+    yield signs_in
+    for author in authors:
+        author.reader.close()
+
+
 # --- What runs ----------------------------------------------------------------------------------------------
 
 
@@ -234,10 +250,20 @@ class Secrets(dict):
 
 
 @pytest.fixture(scope="session")
-def secrets(host):
-    """The secrets, as the files on the host have them."""
-    lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
-    return Secrets(line.split(" ", 1) for line in lines.splitlines())
+def read_secrets(host):
+    """Return the secrets, as the files on the host have them now."""
+
+    def read():
+        lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
+        return Secrets(line.split(" ", 1) for line in lines.splitlines())
+
+    return read
+
+
+@pytest.fixture
+def secrets(read_secrets):
+    """The secrets, as they are when a test begins."""
+    return read_secrets()
 
 
 @pytest.fixture(scope="session")
@@ -252,12 +278,24 @@ def sql(docker):
 
 
 @pytest.fixture
-def login(host, containers, secrets):
+def slot(host):
+    """The slot that nginx sends readers to, as the flag in its directory says."""
+    return lambda: "green" if host.file("/var/lib/slipway/slot/green").exists else "blue"
+
+
+@pytest.fixture
+def app_role(slot):
+    """The database role of the slot in service."""
+    return f"blog_app_{slot()}"
+
+
+@pytest.fixture
+def login(host, containers, secrets, app_role):
     """Log in to the database over TCP, as a service on the network would, and run one statement."""
     passwords = {
         "postgres": secrets["db_superuser_password"],
         "blog_migrator": secrets["db_migrator_password"],
-        "blog_app_a": secrets["db_app_password"],
+        app_role: secrets["db_app_password"],
     }
     address = containers["db"]["NetworkSettings"]["Networks"]["slipway_data"]["IPAddress"]
 

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -147,8 +148,7 @@ class Prober:
             if self.over.is_set():
                 break
             try:
-                status = reader.request(f"{self.path}?{name}-{number}").status
-                failure = None if status == 200 else f"status {status}"
+                failure = self.ask(reader, f"{name}-{number}")
             except (OSError, http.client.HTTPException) as error:
                 failure = repr(error)
                 reader.close()
@@ -157,6 +157,11 @@ class Prober:
                 self.failures += [failure] if failure else []
             self.over.wait(0.01)
         reader.close()
+
+    def ask(self, reader, mark):
+        """Send one request, unlike any other by its mark; return what is wrong with the answer, or None."""
+        status = reader.request(f"{self.path}?{mark}").status
+        return None if status == 200 else f"status {status}"
 
     def __enter__(self):
         for thread in self.threads:
@@ -168,6 +173,57 @@ class Prober:
         self.over.set()
         for thread in self.threads:
             thread.join()
+
+
+class Author:
+    """One who signs in, and sends forms of the page that they have open."""
+
+    def __init__(self, reader, base_url, email, password):
+        self.reader, self.base_url, self.cookie, self.token = reader, base_url, "", ""
+        self.open("/login")
+        self.signed_in = self.send("/login", email=email, password=password).status == 303
+
+    def request(self, path, **arguments):
+        """Send one request within the session."""
+        cookie = {"Cookie": self.cookie} if self.cookie else {}
+        answer = self.reader.request(path, Referer=f"{self.base_url}/", **cookie, **arguments)
+        if "set-cookie" in answer.headers:
+            self.cookie = answer.headers["set-cookie"].partition(";")[0]
+        return answer
+
+    def open(self, path):
+        """Open a page; its forms are the ones to send from now on. Return the answer."""
+        answer = self.request(path)
+        if found := re.search(r'name="csrf_token"[^>]*value="([^"]+)"', answer.text):
+            self.token = found[1]
+        return answer
+
+    def send(self, path, **fields):
+        """Send a form of the page that is open, and return the answer."""
+        body = urlencode(fields | {"csrf_token": self.token})
+        kind = "application/x-www-form-urlencoded"
+        return self.request(path, method="POST", body=body, Content_Type=kind)
+
+    def is_in(self):
+        """Tell whether the session is valid."""
+        return self.request("/account").status == 200
+
+
+class Writer(Prober):
+    """An author who sends the form of a page opened before, again and again, and reads what was written."""
+
+    def __init__(self, author):
+        super().__init__(lambda: author.reader, readers=1)
+        self.author = author
+        author.open("/account")
+
+    def ask(self, reader, mark):
+        """Change the author's name, which writes to the database; then find it on the page."""
+        status = self.author.send("/account/name", name=mark).status
+        if status != 303:
+            return f"status {status} to the form"
+        page = self.author.request("/account")
+        return None if mark in page.text else f"status {page.status}, or another name on the page"
 
 
 # --- TCP ----------------------------------------------------------------------------------------------------

@@ -465,6 +465,18 @@ CASES = [
         hides="never-shown",
     ),
     Case(
+        "short key of the app",
+        ["secrets_vault.app_secret_key has 20 characters", "refuses fewer than 32", "Use a longer one"],
+        ['{{"secrets_vault": {{"app_secret_key": "never-shown-but-used"}}}}'],
+        hides="never-shown-but-used",
+    ),
+    Case(
+        "secret of two lines",
+        ["secrets_vault holds a value with a line break", "under admin_password", "Use one line"],
+        ['{{"secrets_vault": {{"admin_password": "never-shown-but\\nused"}}}}'],
+        hides="never-shown-but",
+    ),
+    Case(
         "vault without its password",
         ["group_vars/all/vault.yml cannot be decrypted", "no vault secrets found", "--ask-vault-pass"],
         run=with_vault("without"),
