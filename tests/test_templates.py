@@ -27,6 +27,13 @@ CASES = {
         "stack_domain_aliases": ["127.0.0.1", "localhost", "a-very-long-name.of-a-blog.example.net"],
         "stack_base_url": "https://blog.example.org:8443",
         "stack_http_port": 8080,
+        "stack_trusted_proxies": ["10.1.0.0/16", "192.0.2.1", "2001:db8:5::/48"],
+        "stack_methods": ["GET", "HEAD", "POST", "DELETE"],
+        "stack_max_body_kb": 512,
+        "stack_rate_pages": 7,
+        "stack_rate_writes": 2,
+        "stack_rate_connections": 9,
+        "stack_rate_exempt": ["198.51.100.0/24", "2001:db8:6::/48"],
         "stack_directory": "/srv/blog",
         "stack_state_directory": "/srv/state",
         "stack_secrets_directory": "/srv/secrets",
@@ -148,6 +155,43 @@ def test_nginx_accepts_its_configuration(files, check):
         command=["nginx", "-t", "-q"],
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_place_of_nginx_forgets_a_header(blog_conf):
+    """A server or location with an add_header of its own inherits none of the others."""
+    added = re.findall(r"^add_header (\S+) \$add_\w+ always;$", blog_conf, re.MULTILINE)
+    assert len(set(added)) == len(added) == 9
+    assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == 9
+
+
+def test_nginx_believes_and_exempts_only_these(variables, blog_conf):
+    proxies, exempt = variables["stack_trusted_proxies"], variables["stack_rate_exempt"]
+    assert re.findall(r"^set_real_ip_from (\S+);$", blog_conf, re.MULTILINE) == proxies
+    blocks = dict(re.findall(r"^geo ([^{]+) \{\n(.*?)^\}", blog_conf, re.MULTILINE | re.DOTALL))
+    assert {key: block.split() for key, block in blocks.items()} == {
+        "$realip_remote_addr $by_proxy": [
+            "default",
+            "0;",
+            *(word for network in proxies for word in (network, "1;")),
+        ],
+        "$counted": ["default", "1;", *(word for network in exempt for word in (network, "0;"))],
+    }
+
+
+def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
+    assert f"zone=pages:1m rate={variables['stack_rate_pages']}r/s;" in blog_conf
+    assert f"zone=writes:1m rate={variables['stack_rate_writes']}r/m;" in blog_conf
+    places = re.findall(r"(?:limit_req .*;\s*)*proxy_pass .*;", blog_conf)
+    limits = [
+        f"limit_req zone=pages burst={variables['stack_rate_pages'] * 4} nodelay;",
+        f"limit_req zone=writes burst={variables['stack_rate_writes'] - 1} nodelay;",
+        "proxy_pass http://$slot;",
+    ]
+    assert len(places) > 2
+    assert {tuple(re.split(r"\s*\n\s*", place)) for place in places} == {tuple(limits)}
+    assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2
+    assert blog_conf.count(f"client_max_body_size {variables['stack_max_body_kb']}k;") == 2
+    assert blog_conf.count(f'!~ "^({"|".join(variables["stack_methods"])})$"') == 2
 
 
 def test_services_are_these_and_run_these_images(variables, services):
