@@ -73,11 +73,17 @@ def play(playbook, *arguments, **environment):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a header's name is in lower case."""
+    """What came back: a header's name is in lower case, and its values are one if it was there repeatedly."""
 
     status: int
     headers: dict
     body: bytes
+
+    @classmethod
+    def of(cls, response):
+        """Read the whole of an HTTPResponse that has begun."""
+        headers = {name.lower(): ", ".join(response.headers.get_all(name)) for name in response.headers}
+        return cls(response.status, headers, response.read())
 
     @property
     def text(self):
@@ -96,9 +102,7 @@ class Reader:
         """Send one request and return the whole answer; a header is named like Accept_Encoding."""
         named = {"Host": self.host} | {name.replace("_", "-"): value for name, value in headers.items()}
         self.connection.request(method, path, body=body, headers=named)
-        response = self.connection.getresponse()
-        pairs = [(name.lower(), value) for name, value in response.getheaders()]
-        return Answer(response.status, dict(pairs), response.read())
+        return Answer.of(self.connection.getresponse())
 
     def close(self):
         """Hang up; the next request dials again."""

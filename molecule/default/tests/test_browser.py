@@ -236,7 +236,9 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
             author.page.set_input_files("[data-file]", file)
         headers = answer.value.headers
         assert headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert headers["content-security-policy"] == "default-src 'none'", "it is nginx that serves it"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'", (
+            "it is nginx that serves it"
+        )
         assert headers["content-type"] == "image/png"
         author.page.get_by_text("Describe the picture").wait_for()
         author.page.keyboard.type(f"A boat in {colour}")

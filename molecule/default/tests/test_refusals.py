@@ -260,6 +260,27 @@ CASES = [
         ["stack_domain_aliases is 5, which is no list", "Write it like [www.example.org]"],
         ['{{"stack_domain_aliases": 5}}'],
     ),
+    *(
+        Case(
+            f"network {network!r}",
+            [f"have {json.dumps(network)}, which is no network of some", "write it like 10.0.0.0/24"],
+            [json.dumps({variable: [network]}).replace("{", "{{").replace("}", "}}")],
+        )
+        for variable, network in {
+            "stack_trusted_proxies": "0.0.0.0/0",
+            "stack_rate_exempt": "10.0.0.1/8",
+        }.items()
+    ),
+    Case(
+        "rate of nothing",
+        ["stack_rate_writes and stack_rate_connections are 256, 30, 0 and 100", "each must be 2 or more"],
+        ["stack_rate_writes=0"],
+    ),
+    Case(
+        "methods in a word",
+        ['stack_methods is "GET", which is no list', "Write it like [GET]"],
+        ["stack_methods=GET"],
+    ),
     Case("unknown base", ["images_base must be one of: registry, debian, got: foo"], ["images_base=foo"]),
     *(
         Case(
