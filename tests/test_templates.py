@@ -175,10 +175,10 @@ def test_nginx_accepts_its_configuration(files, check):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_no_place_of_nginx_forgets_a_header(variables, blog_conf):
+def test_no_place_of_nginx_forgets_a_header(variables, blog_conf, tls):
     """A server or location with an add_header of its own inherits none of the others."""
     added = re.findall(r"^add_header (\S+) \$add_\w+ always;$", blog_conf, re.MULTILINE)
-    assert len(set(added)) == len(added) == (11 if variables["stack_http3"] else 10)
+    assert len(set(added)) == len(added) == 9 + tls + variables["stack_http3"]
     assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == len(added)
 
 
