@@ -11,21 +11,21 @@ NAMES = ["blog.example.org", "www.example.org"]
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """The program, whose files are in a directory of this test; its reloads are counted, and may fail."""
+    """The program, whose files are in a directory of this test, and whose nginx may refuse."""
     program = load_program(ROOT / "roles/tls/files/slipway-tls")
     places = {"SERVED": "tls/blog.pem", "AUTHORITY": "ca", "LINEAGES": "live"}
     for name, place in places.items():
         monkeypatch.setattr(program, name, tmp_path / place)
     (tmp_path / "tls").mkdir()
     monkeypatch.setattr(program, "NGINX_UID", os.geteuid())
-    monkeypatch.setattr(program, "reloads", [], raising=False)
+    monkeypatch.setattr(program, "RELOAD", tmp_path)
+    monkeypatch.setattr(program, "refuses", False, raising=False)
     real = program.run
 
     def run(*command, **options):
         if command[0] == "openssl":
             return real(*command, **options)
-        program.reloads.append(command[0])
-        if program.reloads[-1].endswith("slipway-reload") and getattr(program, "refuses", False):
+        if command[0] == program.RELOAD and program.refuses:
             raise program.Failure("nginx refuses")
         return "running"
 
@@ -106,10 +106,10 @@ def test_key_that_does_not_fit_leaves_what_serves(program):
     assert [file.name for file in program.SERVED.parent.iterdir()] == ["blog.pem"]
 
 
-def test_pair_that_nginx_refuses_leaves_what_serves(program):
+def test_pair_that_nginx_refuses_leaves_what_serves(program, monkeypatch):
     program.prepare(config(), check=False)
     before = program.SERVED.read_text()
-    program.refuses = True
+    monkeypatch.setattr(program, "refuses", True)
     with pytest.raises(program.Failure, match="nginx refuses"):
         program.install(program.make_own(NAMES))
     assert program.SERVED.read_text() == before
