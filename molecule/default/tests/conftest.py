@@ -130,7 +130,8 @@ def scan(stranger, machine):
 @pytest.fixture(scope="session")
 def open_ports(variables):
     """The TCP ports that the world is to find."""
-    return {variables["baseline_ssh_port"], variables["stack_http_port"]}
+    https = set() if variables["tls_mode"] == "off" else {variables["stack_https_port"]}
+    return {variables["baseline_ssh_port"], variables["stack_http_port"]} | https
 
 
 @pytest.fixture(scope="session")

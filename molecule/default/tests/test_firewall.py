@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from outside import Prober, Reader, answers, wait_until
+from outside import Prober, answers, wait_until
 
 FAMILIES = ("ipv4", "ipv6")
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -94,28 +94,28 @@ def test_container_goes_out_and_does_not_reach_the_host(host, containers, machin
 # --- What must not be felt ----------------------------------------------------------------------------------
 
 
-class Newcomer(Reader):
-    """A reader who never keeps a connection."""
+class Newcomers(Prober):
+    """Readers who never keep a connection."""
 
-    def request(self, *arguments, **headers):
+    def ask(self, reader, mark):
         """Send one request over a connection of its own."""
         try:
-            return super().request(*arguments, **headers)
+            return super().ask(reader, mark)
         finally:
-            self.close()
+            reader.close()
 
 
-def test_engine_that_restarts_is_not_noticed(host, machine, site):
-    with Prober(lambda: Newcomer(machine.ipv4, 80, site)) as prober:
+def test_engine_that_restarts_is_not_noticed(host, machine, reader):
+    with Newcomers(lambda: reader(machine.ipv4)) as prober:
         host.check_output("systemctl restart docker")
         answered = prober.answered
         wait_until(lambda: prober.answered > answered + 50, 20, "the blog answers again")
     assert prober.failures == []
 
 
-def test_upgrade_of_the_engine_stops_nothing(host, machine, site, inspect):
+def test_upgrade_of_the_engine_stops_nothing(host, machine, reader, inspect):
     before = {service: c["State"]["Pid"] for service, c in inspect().items()}
-    with Prober(lambda: Newcomer(machine.ipv4, 80, site)) as prober:
+    with Newcomers(lambda: reader(machine.ipv4)) as prober:
         host.check_output("apt-get install --reinstall --yes docker.io containerd runc")
     assert prober.failures == []
     assert {service: c["State"]["Pid"] for service, c in inspect().items()} == before
