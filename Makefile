@@ -101,6 +101,7 @@ lock: ## Lock the requirements anew, each with its hashes
 	$$compile 'make lock' app/pyproject.toml -o app/requirements.txt
 	$$compile 'make lock' requirements-dev.in -o requirements-dev.txt
 	$$compile 'make lock' requirements-audit.in -o requirements-audit.txt
+	$$compile 'make lock' roles/images/files/sbom/requirements.in -o roles/images/files/sbom/requirements.txt
 	$(call program,npm,npm)
 	npm install --prefix app/tests --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved \
 	  --no-audit --no-fund --save-dev --save-exact axe-core@latest vnu-jar@latest

@@ -16,6 +16,8 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("results.json")
 CONNECTIONS = 30
 STATIC = "/var/lib/slipway/www/static/bench.html"
+# wrk asks for a certificate by the name in the URL, so the host has to know its own.
+LEARN = "getent hosts {name} >/dev/null || echo 127.0.0.1 {name} >> /etc/hosts"
 UNIT_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
 
 
@@ -26,6 +28,12 @@ def on_host(container, script):
         reason = done.stderr.strip() or done.stdout.strip()
         sys.exit(f"bench: on {container}: {reason}\nIs it up? Try `make up`.")
     return done.stdout
+
+
+def address(config):
+    """Return where nginx listens on the host itself, as a URL without a path."""
+    name, port = config["host"].partition(":")[0], config["public"].partition(":")[2]
+    return f"{'https' if config['tls'] else 'http'}://{name}:{port}"
 
 
 def parse(output):
@@ -46,21 +54,21 @@ def measure(container, seconds, rounds):
     """
     install = "{ apt-get update -qq && apt-get install -qq -y wrk curl; } >/dev/null"
     on_host(container, f"command -v wrk >/dev/null || {install}")
-    host = json.loads(on_host(container, "cat /opt/slipway/slipway.json"))["host"]
-    size = len(on_host(container, f"curl -fsS -H 'Host: {host}' http://127.0.0.1/ | tee {STATIC}").encode())
+    config = json.loads(on_host(container, "cat /opt/slipway/slipway.json"))
+    site, ask = address(config), f"-H 'Host: {config['host']}'"
+    on_host(container, LEARN.format(name=config["host"].partition(":")[0]))
+    size = len(on_host(container, f"curl -fsSk {ask} {site}/ | tee {STATIC}").encode())
     pages = {"home": "/", "static": "/static/bench.html"}
     runs = {name: [] for name in pages}
     try:
         for turn in range(rounds):
             for name, path in pages.items():
                 print(f"  {name}, run {turn + 1} of {rounds}, {seconds} s …", file=sys.stderr, flush=True)
-                wrk = (
-                    f"wrk -t2 -c{CONNECTIONS} -d{seconds}s --latency -H 'Host: {host}' http://127.0.0.1{path}"
-                )
+                wrk = f"wrk -t2 -c{CONNECTIONS} -d{seconds}s --latency {ask} {site}{path}"
                 runs[name].append(parse(on_host(container, wrk)))
     finally:
         on_host(container, f"rm -f {STATIC}")
-    results = {"page_bytes": size, "connections": CONNECTIONS}
+    results = {"tls": int(config["tls"]), "page_bytes": size, "connections": CONNECTIONS}
     for name, measured in runs.items():
         results[f"{name}_requests_per_s"] = round(statistics.median(run[0] for run in measured), 1)
         results[f"{name}_p99_ms"] = round(statistics.median(run[1] for run in measured), 2)
@@ -75,7 +83,8 @@ def table(results):
     for name in ("home", "static"):
         rate, p99, failed = (results[f"{name}_{figure}"] for figure in ("requests_per_s", "p99_ms", "failed"))
         lines.append(f"{name:8}{rate:>12.1f}{p99:>10.2f}{failed:>8}")
-    page = f"{results['page_bytes']} bytes, {results['connections']} connections"
+    way = "HTTPS" if results["tls"] else "HTTP"
+    page = f"{results['page_bytes']} bytes, {results['connections']} connections, {way}"
     return "\n".join([*lines, f"home_over_static {results['home_over_static']} ({page})"])
 
 

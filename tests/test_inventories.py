@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from shutil import copytree
 
 import pytest
 import yaml
@@ -27,6 +29,44 @@ def test_every_playbook_parses(ansible, inventory):
     done = ansible("playbook", "--syntax-check", "--inventory", inventory, *PLAYBOOKS)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(re.findall("^playbook: (.*)$", done.stdout, re.MULTILINE)) == set(map(str, PLAYBOOKS))
+
+
+@pytest.fixture
+def vault(tmp_path):
+    """The inventory for production with its example of a vault encrypted, and the password file."""
+    inventory, password = tmp_path / "production", tmp_path / "password"
+    copytree(ROOT / "inventory/production", inventory)
+    password.write_text("the password of the vault\n")
+    file = inventory / "group_vars/all/vault.yml"
+    lines = file.read_text().splitlines()
+    example = lines.index("# secrets_vault:")
+    file.write_text("\n".join(["---", *(line.removeprefix("# ") for line in lines[example:])]))
+    encrypt = ["ansible-vault", "encrypt", "--vault-password-file", password, file]
+    subprocess.run(encrypt, cwd=ROOT, check=True, capture_output=True)
+    assert file.read_text().startswith("$ANSIBLE_VAULT;1.1;AES256\n")
+    return inventory, password
+
+
+def test_example_of_a_vault_holds_each_secret_and_passes_the_checks(ansible, vault, tmp_path):
+    inventory, password = vault
+    kept = yaml.safe_load((ROOT / "roles/secrets/vars/main.yml").read_text())["__secrets_files"]
+    play = tmp_path / "checks.yml"
+    tasks = [
+        {"ansible.builtin.import_role": {"name": "secrets", "tasks_from": "preflight"}},
+        {
+            "ansible.builtin.assert": {
+                "that": f"secrets_vault.keys() | sort == {sorted(kept)}",
+                "fail_msg": "The example leaves a secret out.",
+            }
+        },
+    ]
+    play.write_text(json.dumps([{"hosts": "slipway", "gather_facts": False, "tasks": tasks}]))
+    arguments = ["--inventory", inventory, "--connection", "local", play]
+    done = ansible("playbook", "--vault-password-file", password, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = ansible("playbook", *arguments)
+    assert done.returncode != 0
+    assert "vault.yml cannot be decrypted" in " ".join((done.stdout + done.stderr).split())
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,13 @@ import pytest
 from project import ROOT, load_program
 
 PROGRAM = ROOT / "roles/release/files/slipway"
+SECRETS = [
+    "db_superuser_password",
+    "db_migrator_password",
+    "db_app_password",
+    "app_secret_key",
+    "admin_password",
+]
 OLD, NEW, THIRD = (f"sha256:{digit * 64}" for digit in "012")
 
 
@@ -27,6 +34,9 @@ def slipway(monkeypatch, tmp_path):
     """The program as a module, with its lock in tmp_path."""
     module = load_program(PROGRAM)
     monkeypatch.setattr(module, "RUNTIME", tmp_path / "run")
+    if os.geteuid() != 0:  # who can give a file to no one else
+        monkeypatch.setattr(module.os, "chown", lambda *arguments: None)
+        monkeypatch.setattr(module.os, "fchown", lambda *arguments: None)
     return module
 
 
@@ -35,16 +45,18 @@ def stack(slipway, tmp_path):
     """A host on which nothing was released yet."""
     for directory in ("etc", "state/slot", "state/www/static", "secrets"):
         (tmp_path / directory).mkdir(parents=True)
-    (tmp_path / "etc/roles.sql").write_text("ALTER ROLE blog_app_a LOGIN PASSWORD :'blog_app_a_verifier';\n")
-    for name in ("db_migrator_password", "db_app_password"):
-        (tmp_path / "secrets" / name).write_text(f"value of {name}\n")
+    (tmp_path / "etc/roles.sql").write_text("ALTER ROLE blog_app_blue :blog_app_blue;\n")
+    for name in SECRETS:
+        (tmp_path / "secrets" / name).write_text(f"value of {name}")
     return slipway.Stack(
         {
             "directory": str(tmp_path / "etc"),
             "state": str(tmp_path / "state"),
             "secrets": str(tmp_path / "secrets"),
+            "in_service": str(tmp_path / "in-service"),
             "host": "blog.example.org",
             "public": "127.0.0.1:80",
+            "tls": False,
             "preview": "10.0.0.10:8081",
             "slots": {"blue": "10.0.0.11", "green": "10.0.0.12"},
             "static": "/app/static-export",
@@ -288,8 +300,12 @@ class Engine:
     def __init__(self, stack):
         self.stack = stack
         self.images, self.events, self.wrong = {}, [], {}
-        # Roles before and after roles.sql, verifiers before it, what it was, how its transaction ended.
-        self.roles, self.verifiers, self.stdin, self.ending = "same\nsame\n", "postgres|\n", "", ""
+        # Roles before and after roles.sql and the sessions that ended; verifiers before it.
+        self.roles, self.verifiers = "same\nsame\n0\n", "postgres|\n"
+        # The psql variables of each time that roles.sql ran, and how its transactions ended.
+        self.variables, self.endings = [], []
+        # The slots whose secrets commands of the blog read.
+        self.readers = set()
         self.plan = {"pending": [], "current": "0001", "head": "0001", "destructive": [], "blocked_by": None}
         self.migrate_output = 'a log line\n{"changed": true, "applied": ["0002"], "head": "0002"}\n'
         self.static, self.stored, self.labels = ["style.1.css"], {OLD, NEW}, {}
@@ -297,7 +313,9 @@ class Engine:
     def run(self, *command, stdin=None, env=None, source=None, into=None):
         """Answer a command as docker would."""
         words = " ".join(command)
+        assert not re.search("value of|made anew", f"{words} {stdin} {env}"), "a secret is shown"
         slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
+        self.readers |= {env["TOOL_SLOT"]} if "TOOL_SLOT" in (env or {}) else set()
         if " ps " in words:
             return f"id-{slot}\n" if slot in self.images else ""
         if " inspect id-" in words:
@@ -320,7 +338,8 @@ class Engine:
         elif words.endswith(" nginx -t -q"):
             self.happen("nginx")
         elif "--file=-" in command:
-            self.stdin, self.ending = stdin, command[-1].removeprefix("--command=")
+            self.variables.append(dict(re.findall(r"^\\set (\w+) '(.*)'$", stdin, re.MULTILINE)))
+            self.endings.append(re.search("=(COMMIT|ROLLBACK)", words)[1])
             return self.roles
         elif "pg_database_size" in words:
             return "1000000\n"
@@ -340,6 +359,9 @@ class Engine:
         elif " flask user ensure-admin " in words:
             self.happen("admin")
             return '{"changed": false}\n'
+        elif " flask user set-password " in words:
+            self.events.append(f"set-password while {self.stack.routed()} serves")
+            return '{"changed": true}\n'
         elif " up --detach flask_blog_" in words:
             self.happen("start")
             self.images[slot] = self.stack.slot_images()[slot]
@@ -350,7 +372,7 @@ class Engine:
             assert command[:2] == ("docker", "events"), f"the engine does not know: {words}"
         return ""
 
-    def get(self, address, path, host, timeout=5):
+    def get(self, address, path, host, timeout=5, tls=False):
         """Answer a request as the slot, the gate or the public port would."""
         if path == "/readyz":
             stage = "ready"
@@ -391,6 +413,8 @@ def engine(slipway, stack, monkeypatch):
     monkeypatch.setattr(slipway, "get", engine.get)
     monkeypatch.setattr(slipway, "slot_log", engine.slot_log)
     engine.images["blue"] = OLD
+    slipway.give_secrets(stack, "blue")
+    slipway.set_admin_password(stack, OLD)
     stack.set_slots({"blue": OLD})
     return engine
 
@@ -432,6 +456,7 @@ def test_release_goes_through_its_stages_in_order(slipway, stack, engine, capsys
         "by": "anna",
         "schema": "0001",
         "config": f"hash-of-{NEW}",
+        "secrets": ["db_superuser_password", "db_migrator_password"],
         "outcome": "in service",
     }
 
@@ -593,17 +618,122 @@ def test_release_replaces_what_serves_in_another_way(slipway, stack, engine, mon
     assert slipway.release(stack, OLD, "", "", "anna")["slot"] == "green"
 
 
+# --- The secrets of a release -------------------------------------------------------------------------------
+
+
+def fits(slipway, verifier, password):
+    """Tell whether a verifier, or a role's options with one, is of the password."""
+    verifier = verifier.removeprefix("LOGIN PASSWORD ''").removesuffix("''")
+    return slipway.scram_verifier(password, verifier) == verifier
+
+
+@pytest.fixture
+def change(stack):
+    """A function that changes the value of a secret's file, as Ansible does when the vault's changed."""
+    return lambda name: (stack.directory.parent / "secrets" / name).write_text(f"another value of {name}")
+
+
 def test_release_gives_the_database_verifiers_and_no_passwords(slipway, stack, engine):
     kept = slipway.scram_verifier("value of db_app_password")
-    engine.verifiers = f"postgres|\nblog_app_a|{kept}\nblog_app|\n"
+    engine.verifiers = f"postgres|\nblog_app_blue|{kept}\nblog_app|\n"
     slipway.release(stack, NEW, "", "", "anna")
-    assert engine.stdin.endswith(":'blog_app_a_verifier';\n")
-    verifiers = dict(re.findall(r"^\\set (\w+)_verifier '(.*)'$", engine.stdin, re.MULTILINE))
-    for role, name in {"blog_migrator": "db_migrator_password", "blog_app_a": "db_app_password"}.items():
-        assert verifiers[role] == slipway.scram_verifier(f"value of {name}", verifiers[role])
-    assert verifiers["blog_app_a"] == kept
-    assert "value of" not in engine.stdin
-    assert engine.ending == "COMMIT"
+    assert engine.endings == ["COMMIT", "COMMIT"]
+    during, after = engine.variables
+    assert fits(slipway, during["postgres_verifier"], "value of db_superuser_password")
+    assert fits(slipway, during["blog_migrator_verifier"], "value of db_migrator_password")
+    assert during["blog_app_blue"] == f"LOGIN PASSWORD ''{kept}''", "what serves is left as it is"
+    assert fits(slipway, during["blog_app_green"], "value of db_app_password")
+    assert after["blog_app_blue"] == "NOLOGIN PASSWORD NULL"
+    assert fits(slipway, after["blog_app_green"], "value of db_app_password")
+
+
+@pytest.mark.parametrize("name", ["db_app_password", "app_secret_key"])
+def test_secret_that_changes_is_released_with_the_image_that_serves(slipway, stack, engine, change, name):
+    change(name)
+    assert stack.slot_secret("blue", name) == f"value of {name}", "what serves keeps its own"
+    entry = slipway.release(stack, OLD, "", "", "anna")
+    assert (entry["slot"], name in entry["secrets"]) == ("green", True)
+    assert stack.slot_secret("green", name) == f"another value of {name}"
+    assert not (stack.in_service / "blue").exists()
+    assert slipway.release(stack, OLD, "", "", "anna") is None
+
+
+def test_commands_of_a_release_read_the_new_slot_s_secrets(slipway, stack, engine):
+    engine.plan |= {"pending": ["0002"]}
+    slipway.release(stack, NEW, "", "", "anna")
+    assert engine.readers == {"green"}
+
+
+def test_old_login_is_valid_until_its_slot_has_gone(slipway, stack, engine, change):
+    change("db_app_password")
+    slipway.release(stack, OLD, "", "", "anna")
+    during, after = engine.variables
+    assert fits(slipway, during["blog_app_blue"], "value of db_app_password")
+    assert fits(slipway, during["blog_app_green"], "another value of db_app_password")
+    assert engine.events[-1] == "remove blue while green serves"
+    assert after["blog_app_blue"] == "NOLOGIN PASSWORD NULL"
+
+
+def test_new_login_that_does_not_work_leaves_the_old_one(slipway, stack, engine, change):
+    change("db_app_password")
+    engine.wrong["ready"] = 503
+    with pytest.raises(slipway.Failure, match="The blue slot serves as before"):
+        slipway.release(stack, OLD, "", "", "anna")
+    after = engine.variables[-1]
+    assert fits(slipway, after["blog_app_blue"], "value of db_app_password")
+    assert after["blog_app_green"] == "NOLOGIN PASSWORD NULL"
+    assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == ["blue"]
+
+    engine.wrong.clear()
+    assert slipway.release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert stack.slot_secret("green", "db_app_password") == "another value of db_app_password"
+
+
+def former_keys(stack):
+    return stack.slot_secret(stack.active(), "app_secret_key_fallbacks")
+
+
+def test_key_is_believed_until_the_next_one_goes(slipway, stack, engine, change):
+    assert former_keys(stack) == ""
+    change("app_secret_key")
+    slipway.release(stack, OLD, "", "", "anna")
+    assert former_keys(stack) == "value of app_secret_key"
+    slipway.release(stack, NEW, "", "", "anna")
+    assert former_keys(stack) == "value of app_secret_key", "a release of another image keeps it"
+    (stack.directory.parent / "secrets/app_secret_key").write_text("third value of app_secret_key")
+    slipway.release(stack, NEW, "", "", "anna")
+    assert former_keys(stack) == "another value of app_secret_key"
+
+
+def test_key_that_leaked_is_not_believed(slipway, stack, engine, change):
+    change("app_secret_key")
+    slipway.release(stack, OLD, "", "", "anna", forget=True)
+    assert former_keys(stack) == ""
+
+
+def test_slot_s_secrets_are_for_the_blog_alone(slipway, stack, engine):
+    directory = stack.in_service / "blue"
+    assert oct(stack.in_service.stat().st_mode & 0o777) == "0o700"
+    assert oct(directory.stat().st_mode & 0o777) == "0o500"
+    files = sorted(directory.iterdir())
+    assert [file.name for file in files] == ["app_secret_key", "app_secret_key_fallbacks", "db_app_password"]
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o400"}
+    if os.geteuid() == 0:
+        assert {path.stat().st_uid for path in (directory, *files)} == {slipway.BLOG_UID}
+
+
+def test_slot_without_its_secrets_is_replaced_and_its_login_left_alone(slipway, stack, engine):
+    (stack.in_service / "blue/db_app_password").unlink()
+    assert slipway.release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert engine.variables[0]["blog_app_blue"] == ""
+
+
+def test_admin_s_password_is_set_when_its_file_changes_and_only_then(slipway, stack, engine, change):
+    assert slipway.put_into_service(stack, OLD, "", "", "anna") == (False, None)
+    change("admin_password")
+    assert slipway.put_into_service(stack, OLD, "", "", "anna") == (True, None)
+    assert slipway.put_into_service(stack, OLD, "", "", "anna") == (False, None)
+    assert engine.events == ["set-password while blue serves"]
 
 
 # --- A run that was killed ----------------------------------------------------------------------------------
@@ -652,6 +782,31 @@ def test_next_run_finishes_what_was_killed_after_the_switch(slipway, main, stack
     assert engine.images == stack.slot_images() == {"green": NEW}
     [entry] = stack.ledger.entries()
     assert (entry["outcome"], entry["version"], "stage" in entry) == ("in service", "1.2", False)
+
+
+@pytest.mark.parametrize(("after_switch", "serves"), [(False, "blue"), (True, "green")])
+def test_login_of_a_slot_that_a_killed_run_left_ends(slipway, stack, engine, after_switch, serves):
+    entry = {"id": "1", "image": NEW, "version": "", "by": "anna", "slot": "green", "outcome": "under way"}
+    stack.ledger.put(entry)
+    slipway.give_secrets(stack, "green")
+    stack.set_slots({"blue": OLD, "green": NEW})
+    stack.switch("green" if after_switch else "blue")
+    engine.images["green"] = NEW
+    slipway.recover(stack)
+    ended = slipway.SLOTS[serves == "blue"]
+    assert engine.variables[-1][f"blog_app_{ended}"] == "NOLOGIN PASSWORD NULL"
+    assert fits(slipway, engine.variables[-1][f"blog_app_{serves}"], "value of db_app_password")
+    assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == [serves]
+
+
+def test_killed_run_is_put_right_where_the_database_is_down(slipway, stack, engine, monkeypatch):
+    def down(*arguments):
+        raise slipway.Failure("the database is not running")
+
+    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "database"})
+    monkeypatch.setattr(slipway, "reconcile_roles", down)
+    assert "it was undone" in slipway.recover(stack)
+    assert stack.slot_images() == {"blue": OLD}
 
 
 def test_what_was_killed_after_the_switch_and_does_not_serve_is_undone(slipway, stack, engine):
@@ -706,6 +861,31 @@ def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine
     assert stack.ledger.current()["image"] == OLD
     assert main("rollback", "--in-unit") == 1
     assert "no earlier release to go back to" in capsys.readouterr().err
+
+
+def test_rollback_takes_the_present_secrets_along(slipway, main, stack, engine, released, change):
+    for name in ("db_app_password", "app_secret_key", "admin_password"):
+        change(name)
+    engine.events.clear()
+    assert main("rollback", "--in-unit") == 0
+    slot = stack.active()
+    assert stack.slot_secret(slot, "db_app_password") == "another value of db_app_password"
+    assert former_keys(stack) == "value of app_secret_key"
+    after = engine.variables[-1]
+    assert fits(slipway, after[f"blog_app_{slot}"], "another value of db_app_password")
+    assert after[f"blog_app_{stack.idle()}"] == "NOLOGIN PASSWORD NULL"
+    assert engine.events[-1] == f"set-password while {slot} serves"
+    assert {"db_app_password", "app_secret_key", "admin_password"} <= set(stack.ledger.current()["secrets"])
+
+
+def test_rotation_leaves_what_is_held_and_what_serves(main, stack, engine, released, capsys):
+    main("rollback", "--in-unit")
+    for what in ("key", "admin"):
+        assert main("rotate", "--in-unit", what) == 0
+    assert [entry["outcome"] for entry in stack.ledger.entries()[-2:]] == ["in service", "rotated"]
+    assert stack.ledger.current()["image"] == engine.images[stack.active()] == NEW
+    assert stack.ledger.held(THIRD)
+    assert main("history") == 0
 
 
 def test_rollback_to_a_release_by_name(main, stack, engine, released, capsys):
@@ -937,12 +1117,21 @@ def test_help_names_the_commands():
     done = command_line("--help")
     assert done.returncode == 0
     commands = ["status", "logs", "history", "release", "rollback", "restore-dump", "maintenance"]
-    commands += ["import", "export", "metrics"]
+    commands += ["rotate", "import", "export", "metrics"]
     assert re.findall(r"^    ([a-z-]+)(?:  |$)", done.stdout, re.MULTILINE) == commands
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["relaese"], ["release"], ["logs", "redis"], ["release", NEW, "--bye"]]
+    "arguments",
+    [
+        [],
+        ["relaese"],
+        ["release"],
+        ["logs", "redis"],
+        ["release", NEW, "--bye"],
+        ["rotate"],
+        ["rotate", "tls"],
+    ],
 )
 def test_bad_usage_is_told_apart(arguments):
     done = command_line(*arguments)
@@ -997,7 +1186,7 @@ def test_release_of_what_serves_sees_to_the_roles(main, engine, stack, capsys, h
     engine.roles = "before\nafter\n"
     assert main("release", how, "--json", OLD) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": True}
-    assert (engine.events, engine.ending) == ([], ending)
+    assert (engine.events, engine.endings) == ([], [ending])
     assert stack.ledger.entries() == []
 
 
@@ -1013,6 +1202,100 @@ def test_release_fails_with_its_reason(main, engine, capsys):
     engine.wrong["smoke"] = 500
     assert main("release", "--in-unit", NEW) == 1
     assert capsys.readouterr().err.startswith("slipway: The green slot behind nginx answered 500 to / (Host ")
+
+
+@pytest.fixture
+def values(stack):
+    """A function that returns the values in the secrets' files, by name."""
+    directory = stack.directory.parent / "secrets"
+    return lambda: {name: (directory / name).read_text() for name in SECRETS}
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        (["database"], SECRETS[:3]),
+        (["key"], ["app_secret_key"]),
+        (["admin"], ["admin_password"]),
+        (["admin", "key"], ["app_secret_key", "admin_password"]),
+        (["all"], SECRETS),
+    ],
+)
+def test_rotation_makes_new_values_and_puts_them_into_service(
+    main, engine, stack, values, capsys, what, names
+):
+    before = values()
+    assert main("rotate", "--in-unit", "--json", "--by=anna", *what) == 0
+    after = values()
+    assert [name for name in SECRETS if after[name] != before[name]] == names
+    assert all(re.fullmatch("[A-Za-z0-9]{40}", after[name]) for name in names)
+    assert stack.slot_secret(stack.active(), "db_app_password") == after["db_app_password"]
+    assert (stack.in_service / "admin_password").read_text() == after["admin_password"]
+    released = what != ["admin"]
+    assert engine.images == stack.slot_images() == ({"green": OLD} if released else {"blue": OLD})
+    [entry] = stack.ledger.entries()
+    assert (entry["by"], entry["outcome"]) == ("anna", "in service" if released else "rotated")
+    assert set(names) <= set(entry["secrets"])
+
+    told = capsys.readouterr().out
+    assert json.loads(told.splitlines()[-1])["changed"] is True
+    assert [name for name, value in (before | after).items() if value in told] == []
+
+
+def test_rotation_takes_what_the_vault_gives(main, engine, stack, change, values):
+    change("app_secret_key")
+    assert main("rotate", "--in-unit", "--given=app_secret_key", "key") == 0
+    assert values()["app_secret_key"] == "another value of app_secret_key"
+    assert stack.slot_secret("green", "app_secret_key") == "another value of app_secret_key"
+    assert former_keys(stack) == "value of app_secret_key"
+
+
+def test_rotation_that_is_only_asked_about_changes_nothing(
+    slipway, main, engine, stack, change, values, capsys
+):
+    engine.verifiers = "".join(
+        f"{role}|{slipway.scram_verifier(stack.secret(name))}\n" for role, name in slipway.OWNERS.items()
+    )
+    assert main("rotate", "--check", "--json", "database") == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": True, "secrets": SECRETS[:3], "waiting": []}
+    for name in SECRETS:
+        change(name)
+    before = values()
+    assert main("rotate", "--check", "--json", "all") == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": True, "secrets": SECRETS, "waiting": SECRETS}
+    assert (engine.events, engine.endings, values()) == ([], [], before)
+
+
+def test_rotation_that_fails_leaves_the_old_values_serving_and_goes_on_later(
+    main, engine, stack, values, capsys
+):
+    engine.wrong["smoke"] = 500
+    old = stack.slot_secret("blue", "db_app_password")
+    assert main("rotate", "--in-unit", "all") == 1
+    told = capsys.readouterr().err
+    assert "The blue slot serves as before." in told
+    assert "The new secrets wait in their files" in told
+    assert (stack.slot_images(), stack.slot_secret("blue", "db_app_password")) == ({"blue": OLD}, old)
+    assert "set-password while blue serves" not in engine.events
+    assert [entry["outcome"] for entry in stack.ledger.entries()] == ["failed"]
+
+    engine.wrong.clear()
+    assert main("release", "--in-unit", OLD) == 0
+    assert stack.slot_secret("green", "db_app_password") == values()["db_app_password"] != old
+    assert engine.events[-1] == "set-password while green serves"
+
+
+def test_forgetting_is_for_keys(main, engine, values, capsys):
+    before = values()
+    assert main("rotate", "--in-unit", "--forget", "database") == 1
+    assert "rotate `key` with it" in capsys.readouterr().err
+    assert values() == before
+
+
+def test_rotation_needs_a_release(main, stack, capsys):
+    stack.set_slots({})
+    assert main("rotate", "all") == 1
+    assert "run the playbook deploy.yml first" in capsys.readouterr().err
 
 
 def test_import_needs_a_release(main, stack, capsys):

@@ -2,8 +2,8 @@
 
 import json
 import re
-import subprocess
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,6 +12,7 @@ from project import ROOT
 
 # What has no default, and what the role `images` leaves for the others.
 REQUIRED = {
+    "render_system": "Debian 13",
     "stack_domain": "blog.example.org",
     "release_admin_email": "anna@example.org",
     "images_ids": {
@@ -24,9 +25,31 @@ CASES = {
     "defaults": REQUIRED,
     "everything_else": {
         **REQUIRED,
-        "stack_domain_aliases": ["127.0.0.1", "localhost", "a-very-long-name.of-a-blog.example.net"],
+        "render_system": "Ubuntu 24",
+        "baseline_ssh_port": 65535,
+        "baseline_public_tcp_ports": [80, 80, 8443],
+        "baseline_public_udp_ports": [443],
+        "baseline_host_tcp_ports": [1],
+        "baseline_host_udp_ports": [51820, 51821],
+        "baseline_container_interfaces": ["ctr-*", "virbr0"],
+        "baseline_ssh_rate": 1,
+        "baseline_ssh_burst": 1,
+        "baseline_reboot_time": "",
+        "stack_domain_aliases": ["localhost", "a-very-long-name.of-a-blog.example.net"],
+        "stack_domain_redirects": ["www.example.org", "old.example.org"],
         "stack_base_url": "https://blog.example.org:8443",
         "stack_http_port": 8080,
+        "stack_https_port": 8443,
+        "stack_http3": True,
+        "tls_mode": "provided",
+        "tls_hsts_seconds": 0,
+        "stack_trusted_proxies": ["10.1.0.0/16", "192.0.2.1", "2001:db8:5::/48"],
+        "stack_methods": ["GET", "HEAD", "POST", "DELETE"],
+        "stack_max_body_kb": 512,
+        "stack_rate_pages": 7,
+        "stack_rate_writes": 2,
+        "stack_rate_connections": 9,
+        "stack_rate_exempt": ["198.51.100.0/24", "2001:db8:6::/48"],
         "stack_directory": "/srv/blog",
         "stack_state_directory": "/srv/state",
         "stack_secrets_directory": "/srv/secrets",
@@ -42,8 +65,13 @@ CASES = {
             "COUNT": 3,
         },
     },
+    # As YAML reads a bare off.
+    "plain_http": {**REQUIRED, "tls_mode": False, "stack_domain_redirects": ["www.example.org"]},
     "awkward_words": {
         **REQUIRED,
+        "render_system": "Debian 12",
+        "baseline_public_tcp_ports": [],
+        "baseline_reboot_time": "23:59",
         "stack_site_title": 'Anna\'s "blog": $HOME ${BLUE_IMAGE} $$ # {1: &a *b} \\n ünïcødé 🚢',
         "stack_site_description": "two\nlines, and a tab\t",
         "stack_site_author": "no",
@@ -51,27 +79,6 @@ CASES = {
 }
 SLOT_IMAGES = {"BLUE_IMAGE": "sha256:blue", "GREEN_IMAGE": "sha256:green", "TOOL_IMAGE": "sha256:tool"}
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
-
-
-def docker(*command, **options):
-    return subprocess.run(["docker", *command], capture_output=True, text=True, **options)
-
-
-@pytest.fixture(scope="session")
-def check():
-    """A function that runs a command in a container with the parsers, with options of `docker run`."""
-    base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
-    if docker("image", "inspect", base).returncode:
-        pytest.fail(f"The engine has no image {base}: run `make sandbox-base` first.", pytrace=False)
-    image = "slipway/checkers"
-    built = docker("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", image, str(ROOT / "tests/checkers"))
-    assert built.returncode == 0, built.stderr
-
-    def run(*options, command, stdin=""):
-        always = ["--rm", "--interactive", "--network=none", "--label=slipway.test=unit"]
-        return docker("run", *always, *options, image, *command, input=stdin)
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +110,15 @@ def case(request):
 @pytest.fixture(scope="session")
 def variables(case):
     """The case's variables, and the defaults of the others."""
-    return yaml.safe_load((ROOT / "roles/stack/defaults/main.yml").read_text()) | CASES[case]
+    defaults = [ROOT / f"roles/{role}/defaults/main.yml" for role in ("baseline", "stack", "tls")]
+    merged = {name: value for file in defaults for name, value in yaml.safe_load(file.read_text()).items()}
+    return merged | CASES[case]
+
+
+@pytest.fixture(scope="session")
+def tls(variables):
+    """Whether the case has HTTPS."""
+    return variables["tls_mode"] is not False
 
 
 @pytest.fixture(scope="session")
@@ -141,13 +156,106 @@ def configuration(files):
     return json.loads((files / "slipway.json").read_text())
 
 
+# With a certificate for it to read, as the host has one before nginx starts.
+JUDGE = """
+mkdir -p /etc/slipway/tls
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=blog -days 1 \\
+  -keyout /tmp/key -out /tmp/certificate 2>/dev/null
+cat /tmp/key /tmp/certificate >/etc/slipway/tls/blog.pem
+nginx -t -q
+"""
+
+
 def test_nginx_accepts_its_configuration(files, check):
     done = check(
         f"--volume={ROOT}/roles/images/files/nginx/nginx.conf:/etc/nginx/nginx.conf:ro",
         f"--volume={files}/blog.conf:/etc/nginx/conf.d/blog.conf:ro",
-        command=["nginx", "-t", "-q"],
+        command=["sh", "-euc", JUDGE],
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_place_of_nginx_forgets_a_header(variables, blog_conf, tls):
+    """A server or location with an add_header of its own inherits none of the others."""
+    added = re.findall(r"^add_header (\S+) \$add_\w+ always;$", blog_conf, re.MULTILINE)
+    assert len(set(added)) == len(added) == 9 + tls + variables["stack_http3"]
+    assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == len(added)
+
+
+def test_nginx_believes_and_exempts_only_these(variables, blog_conf):
+    proxies, exempt = variables["stack_trusted_proxies"], variables["stack_rate_exempt"]
+    assert re.findall(r"^set_real_ip_from (\S+);$", blog_conf, re.MULTILINE) == proxies
+    blocks = dict(re.findall(r"^geo ([^{]+) \{\n(.*?)^\}", blog_conf, re.MULTILINE | re.DOTALL))
+    assert {key: block.split() for key, block in blocks.items()} == {
+        "$counted": ["default", "1;", *(word for network in exempt for word in (network, "0;"))],
+    }
+
+
+def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
+    assert f"zone=pages:1m rate={variables['stack_rate_pages']}r/s;" in blog_conf
+    assert f"zone=writes:1m rate={variables['stack_rate_writes']}r/m;" in blog_conf
+    places = re.findall(r"(?:limit_req .*;\s*)*proxy_pass .*;", blog_conf)
+    limits = [
+        f"limit_req zone=pages burst={variables['stack_rate_pages'] * 4} nodelay;",
+        f"limit_req zone=writes burst={variables['stack_rate_writes'] - 1} nodelay;",
+        "proxy_pass http://$slot;",
+    ]
+    assert len(places) > 2
+    assert {tuple(re.split(r"\s*\n\s*", place)) for place in places} == {tuple(limits)}
+    assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2
+    assert blog_conf.count(f"client_max_body_size {variables['stack_max_body_kb']}k;") == 2
+    assert blog_conf.count(f'!~ "^({"|".join(variables["stack_methods"])})$"') == 2
+
+
+def test_nft_accepts_the_rules_again_and_again(files, check):
+    load = "nft --file /etc/nftables.conf"
+    done = check(
+        "--cap-add=NET_ADMIN",
+        f"--volume={files}/nftables.conf:/etc/nftables.conf:ro",
+        command=["sh", "-c", f"{load} && {load} && nft list tables"],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "table inet slipway\n", "")
+    assert "flush ruleset" not in (files / "nftables.conf").read_text()
+
+
+def test_ports_of_the_stack_are_public_and_no_others(case, files):
+    sets = re.findall(
+        r"set (\w+) \{\s+type inet_service(?:\s+elements = \{ (.*) \})?\s+\}",
+        (files / "nftables.conf").read_text(),
+    )
+    nothing = {"public_tcp": "", "public_udp": "", "host_tcp": "", "host_udp": ""}
+    expected = {
+        "defaults": nothing | {"public_tcp": "80, 443"},
+        "plain_http": nothing | {"public_tcp": "80, 443"},
+        "awkward_words": nothing,
+        "everything_else": {
+            "public_tcp": "80, 8443",
+            "public_udp": "443",
+            "host_tcp": "1",
+            "host_udp": "51820, 51821",
+        },
+    }
+    assert dict(sets) == expected[case]
+
+
+ORIGINS = {
+    "Debian 12": "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
+    "Debian 13": "origin=Debian,codename=${distro_codename}-security,label=Debian-Security",
+    "Ubuntu 24": "origin=Ubuntu,archive=${distro_codename}-security,label=Ubuntu",
+}
+
+
+def test_apt_upgrades_what_is_a_matter_of_security_and_reboots_when_told(variables, files, check):
+    mount = f"--volume={files}/apt.conf:/etc/apt/apt.conf.d/52slipway:ro"
+    done = check(mount, command=["apt-config", "dump"])
+    assert (done.returncode, done.stderr) == (0, "")
+    dumped = [
+        line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith("Unattended-Upgrade:")
+    ]
+    found = {name.removeprefix("Unattended-Upgrade::"): value.strip('";') for name, value in dumped}
+    assert found["Origins-Pattern::"] == ORIGINS[variables["render_system"]]
+    assert found["Automatic-Reboot"] == ("true" if variables["baseline_reboot_time"] else "false")
+    assert found.get("Automatic-Reboot-Time", "") == variables["baseline_reboot_time"]
 
 
 def test_services_are_these_and_run_these_images(variables, services):
@@ -171,15 +279,32 @@ def test_slots_and_tools_wait_to_be_asked_for(services):
     }
 
 
-def test_only_nginx_publishes_a_port(variables, services):
-    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    port = {
-        "mode": "ingress",
-        "protocol": "tcp",
-        "target": 80,
-        "published": str(variables["stack_http_port"]),
+def test_only_nginx_publishes_ports(variables, services, tls):
+    published = {
+        (name, port["protocol"], port["target"], port["published"])
+        for name, service in services.items()
+        for port in service.get("ports", [])
     }
-    assert published == {"nginx": [port]}
+    https = str(variables["stack_https_port"])
+    assert published == {
+        ("nginx", "tcp", 80, str(variables["stack_http_port"])),
+        *([("nginx", "tcp", 443, https)] if tls else []),
+        *([("nginx", "udp", 443, https)] if tls and variables["stack_http3"] else []),
+    }
+
+
+def test_nginx_speaks_tls_or_not(variables, blog_conf, tls):
+    listening = re.findall(
+        r"listen (\d+|\[::\]:\d+)( ssl| quic| quic reuseport)?(?: default_server)?;", blog_conf
+    )
+    assert (("443", " ssl") in listening) is tls
+    assert (("443", " quic") in listening) is (tls and variables["stack_http3"])
+    assert ("ssl_reject_handshake on;" in blog_conf) is tls
+    assert ("Strict-Transport-Security" in blog_conf) is tls
+    if tls:
+        assert f'on "max-age={variables["tls_hsts_seconds"]}";' in blog_conf
+    for redirect in variables["stack_domain_redirects"]:
+        assert re.search(rf"server_name .*\b{re.escape(redirect)}\b", blog_conf)
 
 
 def test_networks_keep_the_database_from_the_world(compose, services):
@@ -216,11 +341,13 @@ def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
     assert all(ip_address(value) in subnet for value in address.values())
 
 
-def test_slipway_asks_for_pages_as_readers_do(variables, services, blog_conf, configuration):
-    published = services["nginx"]["ports"][0]["published"]
-    assert configuration["public"] == f"127.0.0.1:{published}"
+def test_slipway_asks_for_pages_as_readers_do(variables, services, blog_conf, configuration, tls):
+    port = variables["stack_https_port" if tls else "stack_http_port"]
+    assert (configuration["public"], configuration["tls"]) == (f"127.0.0.1:{port}", tls)
     url = urlsplit(services["flask_blog_blue"]["environment"]["BASE_URL"])
     assert configuration["host"] == url.netloc
+    assert url.scheme == ("https" if tls else "http")
+    assert f"proxy_set_header X-Forwarded-Proto {url.scheme};" in blog_conf
     names = [variables["stack_domain"], *variables["stack_domain_aliases"]]
     assert f"server_name {' '.join(names)};" in blog_conf
     assert services["flask_blog_blue"]["environment"]["TRUSTED_HOSTS"] == ",".join(names)
@@ -268,30 +395,50 @@ def test_the_blog_starts_after_a_healthy_database(services):
     assert "depends_on" not in services["nginx"]
 
 
-def test_secrets_are_files(variables, compose, services):
-    assert {name: secret["file"] for name, secret in compose["secrets"].items()} == {
-        name: f"{variables['stack_secrets_directory']}/{name}"
-        for name in ("db_superuser_password", "db_migrator_password", "db_app_password", "app_secret_key")
-    }
+@pytest.fixture
+def readable(variables, services):
+    """The files below /run/secrets of each service, by name: where it is on the host."""
+    in_service = f"{Path(variables['stack_secrets_directory']).parent}/in-service"
+    of_a_slot = ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
+
+    def files(service):
+        for mount in service.get("secrets", []):
+            yield mount["target"], f"{variables['stack_secrets_directory']}/{mount['source']}"
+        for mount in service.get("volumes", []):
+            if mount["target"] == "/run/secrets/blog":
+                assert mount["read_only"]
+                assert mount["source"] in (f"{in_service}/blue", f"{in_service}/green")
+                yield from ((f"/run/secrets/blog/{name}", f"{mount['source']}/{name}") for name in of_a_slot)
+
+    return {name: dict(files(service)) for name, service in services.items()}
+
+
+def test_secrets_are_files(services, readable):
     for name, service in services.items():
-        mounted = {secret["target"] for secret in service.get("secrets", [])}
         environment = service.get("environment", {})
         named = {value for name, value in environment.items() if name.endswith("_FILE")}
-        assert named == mounted, name
+        assert named <= readable[name].keys(), name
 
 
-def test_each_secret_has_as_few_readers_as_it_needs(services):
-    app = {"app_secret_key", "db_app_password"}
-    assert {
-        name: {mount["source"] for mount in service.get("secrets", [])} for name, service in services.items()
-    } == {
-        "nginx": set(),
-        "db": {"db_superuser_password"},
-        "flask_migrate": {"app_secret_key", "db_migrator_password"},
-        "flask_blog_blue": app,
-        "flask_blog_green": app,
-        "flask": app,
+def test_each_secret_has_as_few_readers_as_it_needs(readable):
+    blog = {
+        f"/run/secrets/blog/{n}" for n in ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
     }
+    assert {name: set(files) for name, files in readable.items()} == {
+        "nginx": set(),
+        "db": {"/run/secrets/db_superuser_password"},
+        "flask_migrate": {"/run/secrets/db_migrator_password", *blog},
+        "flask_blog_blue": blog,
+        "flask_blog_green": blog,
+        "flask": blog,
+    }
+
+
+@pytest.mark.parametrize("slot", ["blue", "green"])
+def test_each_slot_has_a_login_and_secrets_of_its_own(services, readable, slot):
+    service = f"flask_blog_{slot}"
+    assert urlsplit(services[service]["environment"]["DATABASE_URL"]).username == f"blog_app_{slot}"
+    assert {path.split("/")[-2] for path in readable[service].values()} == {slot}
 
 
 def test_no_environment_holds_a_secret(services):

@@ -29,6 +29,7 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
     base_url, host = _base_url(env)
     https = base_url.startswith("https:")
     database_url = _database_url(env)
+    key, former_keys = _secret_key(env), _former_keys(env)
     return load_server(env) | {
         "BASE_URL": base_url,
         "SITE_TITLE": env.get("SITE_TITLE") or "Slipway",
@@ -60,7 +61,10 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
                 },
             }
         },
-        "SECRET_KEY": _secret_key(env),
+        "SECRET_KEY": key,
+        "SECRET_KEY_FALLBACKS": former_keys,
+        # The last one signs, each is believed: a form that was open during a change of key can still be sent.
+        "WTF_CSRF_SECRET_KEY": [*former_keys, key],
         # Browsers take a __Host- cookie only from https, for exactly this host and the whole site.
         "SESSION_COOKIE_NAME": "__Host-session" if https else "session",
         "SESSION_COOKIE_SECURE": https,
@@ -92,17 +96,21 @@ def _required(env: Mapping[str, str], name: str, example: str) -> str:
     return value
 
 
-def _secret_file(env: Mapping[str, str], name: str) -> str:
+def _file(env: Mapping[str, str], name: str) -> str:
     path = Path(env[name])
     try:
-        value = path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(
             f"{name}: cannot read {path} ({reason}). Name a file that uid {os.getuid()} can read."
         ) from error
+
+
+def _secret_file(env: Mapping[str, str], name: str) -> str:
+    value = _file(env, name)
     if not value:
-        raise ConfigError(f"{name}: {path} is empty. Write the secret into it.")
+        raise ConfigError(f"{name}: {env[name]} is empty. Write the secret into it.")
     return value
 
 
@@ -137,6 +145,17 @@ def _secret_key(env: Mapping[str, str]) -> str:
             "Make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
     return key
+
+
+def _former_keys(env: Mapping[str, str]) -> list[str]:
+    """Return the keys whose sessions are still believed, though no new one is signed with them."""
+    name = "SECRET_KEY_FALLBACKS_FILE"
+    if not env.get(name):
+        return []
+    keys = _file(env, name).splitlines()
+    if any(len(key) < 32 for key in keys):
+        raise ConfigError(f"{name}: a key has fewer than 32 characters. Write former keys only, one a line.")
+    return keys
 
 
 def _base_url(env: Mapping[str, str]) -> tuple[str, str]:

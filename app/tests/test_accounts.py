@@ -51,6 +51,56 @@ def test_signing_in_and_out(ada, client):
     assert not is_in(client)
 
 
+@pytest.fixture
+def with_key(settings, tmp_path, ada):
+    """Make a client of the blog after a change of its key: Ada's session and an open form go with it."""
+    with ada.session_transaction(base_url=BASE_URL) as session:
+        session.permanent = True  # as one who signs in has it
+    page = ada.get("/account")
+    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
+    cookie = ada.get_cookie("session", domain="blog.test").value
+
+    def make(former):
+        (tmp_path / "former").write_text("".join(f"{key}\n" for key in former))
+        changed = {"SECRET_KEY": "n" * 40, "SECRET_KEY_FALLBACKS_FILE": str(tmp_path / "former")}
+        app = create_app(settings | changed)
+        app.test_client_class = ada.__class__
+        client = app.test_client()
+        client.set_cookie("session", cookie, domain="blog.test")
+        apps.append(app)
+        return client, token
+
+    apps = []
+    yield make
+    for app in apps:
+        with app.app_context():
+            db.engine.dispose()
+
+
+def test_sessions_and_open_forms_outlive_a_change_of_key(with_key, settings):
+    client, token = with_key([settings["SECRET_KEY"]])
+    assert is_in(client)
+    assert client.post("/logout", data={"csrf_token": token}).location == "/"
+    assert not is_in(client)
+
+
+def test_a_key_that_is_forgotten_ends_its_sessions_and_forms(with_key):
+    client, token = with_key(["f" * 40])
+    assert not is_in(client)
+    assert client.post("/logout", data={"csrf_token": token}).status_code == 400
+
+
+def test_a_former_key_signs_nothing_new(with_key, settings):
+    client, _ = with_key([settings["SECRET_KEY"]])
+    page = client.get("/account")
+    cookie = client.get_cookie("session", domain="blog.test").value
+    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
+    client, _ = with_key([])
+    client.set_cookie("session", cookie, domain="blog.test")
+    assert is_in(client)
+    assert client.post("/logout", data={"csrf_token": token}).location == "/"
+
+
 def test_the_address_may_be_typed_in_any_case(ada, client):
     assert client.send("/login", **ADA | {"email": "  ADA@Blog.Test "}).status_code == 303
 

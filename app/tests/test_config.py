@@ -31,6 +31,8 @@ GOOD = {
         ({"SECRET_KEY": ""}, ["SECRET_KEY_FILE", "not set"]),
         ({"SECRET_KEY": "short"}, ["SECRET_KEY", "5 characters", "token_hex"]),
         ({"SECRET_KEY_FILE": "/dev/null"}, ["SECRET_KEY_FILE", "empty"]),
+        ({"SECRET_KEY_FALLBACKS_FILE": "/nowhere"}, ["SECRET_KEY_FALLBACKS_FILE", "No such file"]),
+        ({"SECRET_KEY_FALLBACKS_FILE": "/etc/hostname"}, ["SECRET_KEY_FALLBACKS_FILE", "32 characters"]),
         ({"BASE_URL": ""}, ["BASE_URL", "not set"]),
         ({"BASE_URL": "blog.example.com"}, ["BASE_URL", "https://"]),
         ({"BASE_URL": "https://blog.example.com/path"}, ["BASE_URL", "path"]),
@@ -71,6 +73,14 @@ def test_secrets_come_from_files(tmp_path):
     assert config["SECRET_KEY"] == "s" * 40
     assert config["DATABASE_URL"].password == "p@ss:word"
     assert "p@ss" not in str(config["DATABASE_URL"])
+
+
+def test_former_keys_are_optional(tmp_path):
+    file = tmp_path / "former"
+    assert load(GOOD)["SECRET_KEY_FALLBACKS"] == []
+    for text, keys in {"": [], f"{'a' * 32}\n{'b' * 32}\n": ["a" * 32, "b" * 32]}.items():
+        file.write_text(text)
+        assert load(GOOD | {"SECRET_KEY_FALLBACKS_FILE": str(file)})["SECRET_KEY_FALLBACKS"] == keys
 
 
 def test_cookies_follow_the_scheme_of_the_base_url():

@@ -1,15 +1,19 @@
 """What the tests share: the host from within, the host from outside, and what it was told to be."""
 
 import json
+import re
+import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_interface
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 import testinfra
 import yaml
-from outside import ENVIRONMENT, ROOT, Reader, play, wait_until
+from outside import ENVIRONMENT, ROOT, Author, Reader, play, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +72,66 @@ def machine(hostname):
         ipv4=network["IPAddress"],
         ipv6=network["GlobalIPv6Address"],
         subnet=str(ip_interface(f"{network['IPAddress']}/{network['IPPrefixLen']}").network),
+        gateway=network["Gateway"],
+        gateway_ipv6=network["IPv6Gateway"],
         subnet_ipv6=str(
             ip_interface(f"{network['GlobalIPv6Address']}/{network['GlobalIPv6PrefixLen']}").network
         ),
         restart=partial(docker, "restart", container),
+        # As root, for when nobody gets in by SSH.
+        execute=lambda script: docker("exec", container, "sh", "-euc", script),
     )
+
+
+SCANNER = """
+ARG BASE_IMAGE
+FROM ${BASE_IMAGE}
+RUN apt-get update && apt-get install -y --no-install-recommends iproute2 nmap && rm -rf /var/lib/apt/lists/*
+"""
+
+
+@pytest.fixture(scope="session")
+def stranger(hostname):
+    """Run a shell command on a neighbour of the host: a container on the same link, with nmap."""
+    base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
+    image, name = "slipway/stranger", f"slipway-test-stranger-{hostname}"
+
+    def docker(*arguments, **options):
+        return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options)
+
+    docker("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", image, "-", input=SCANNER)
+    how = ["--label=slipway.test", "--network=slipway-sandbox", "--cap-add=NET_ADMIN", "--init", "--rm"]
+    docker("run", "--detach", f"--name={name}", *how, image, "sleep", "infinity")
+    yield lambda command: docker("exec", name, "bash", "-c", command).stdout
+    docker("rm", "--force", name)
+
+
+@pytest.fixture(scope="session")
+def scan(stranger, machine):
+    """Scan TCP ports, all or some, of the host or other addresses; return the open ones by family."""
+
+    def scan(ports=range(1, 65536), addresses=None):
+        addresses = addresses or {"ipv4": machine.ipv4, "ipv6": machine.ipv6}
+        named = ",".join(map(str, ports)) if len(ports) < 100 else f"{ports[0]}-{ports[-1]}"
+        # A port that drops packets is not asked a third time.
+        nmap = f"nmap -n -Pn -sS -T5 --min-rate 30000 --max-retries 1 --open -oG - -p {named}"
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(
+                stranger, [f"{nmap} -{family[-1]} {address}" for family, address in addresses.items()]
+            )
+        return {
+            family: {int(port) for port in re.findall(r"(\d+)/open/", text)}
+            for family, text in zip(addresses, found, strict=True)
+        }
+
+    return scan
+
+
+@pytest.fixture(scope="session")
+def open_ports(variables):
+    """The TCP ports that the world is to find."""
+    https = set() if variables["tls_mode"] == "off" else {variables["stack_https_port"]}
+    return {variables["baseline_ssh_port"], variables["stack_http_port"]} | https
 
 
 @pytest.fixture(scope="session")
@@ -87,16 +146,32 @@ def deploy(inventory, hostname):
 
 
 @pytest.fixture(scope="session")
-def site(variables):
-    """The blog's address: with the port, as readers type it."""
-    return variables["stack_base_url"].removeprefix("http://")
+def base_url(variables):
+    """The blog's address in parts, as readers type it."""
+    return urlsplit(variables["stack_base_url"])
 
 
 @pytest.fixture(scope="session")
-def reader(site):
-    """Make a reader of the blog."""
-    address, _, port = site.partition(":")
-    return lambda: Reader(address, int(port), site)
+def site(base_url):
+    """The blog's name: with the port, as readers type it."""
+    return base_url.netloc
+
+
+@pytest.fixture(scope="session")
+def trust(host, base_url):
+    """What a reader trusts: the host's own authority, and no other; None where there is no TLS."""
+    if base_url.scheme == "http":
+        return None
+    return ssl.create_default_context(cadata=host.file("/etc/slipway/ca/ca.pem").content_string)
+
+
+@pytest.fixture(scope="session")
+def reader(base_url, site, trust):
+    """Make a reader of the blog, who dials 127.0.0.1, or an address of the host."""
+    port = {"http": 80, "https": 443}[base_url.scheme]
+    return lambda address=None: Reader(
+        address or "127.0.0.1", port if address else base_url.port, site, trust
+    )
 
 
 @pytest.fixture
@@ -105,6 +180,22 @@ def get(reader):
     one = reader()
     yield one.request
     one.close()
+
+
+@pytest.fixture
+def signs_in(reader, variables):
+    """Sign in to the blog, and return who did, whether it worked or not."""
+    authors = []
+
+    def signs_in(email, password):
+        author = Author(reader(), variables["stack_base_url"], email, password)
+        author.reader.close()  # nginx would, before the next request
+        authors.append(author)
+        return author
+
+    yield signs_in
+    for author in authors:
+        author.reader.close()
 
 
 # --- What runs ----------------------------------------------------------------------------------------------
@@ -160,10 +251,20 @@ class Secrets(dict):
 
 
 @pytest.fixture(scope="session")
-def secrets(host):
-    """The secrets, as the files on the host have them."""
-    lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
-    return Secrets(line.split(" ", 1) for line in lines.splitlines())
+def read_secrets(host):
+    """Return the secrets, as the files on the host have them now."""
+
+    def read():
+        lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
+        return Secrets(line.split(" ", 1) for line in lines.splitlines())
+
+    return read
+
+
+@pytest.fixture
+def secrets(read_secrets):
+    """The secrets, as they are when a test begins."""
+    return read_secrets()
 
 
 @pytest.fixture(scope="session")
@@ -178,12 +279,24 @@ def sql(docker):
 
 
 @pytest.fixture
-def login(host, containers, secrets):
+def slot(host):
+    """The slot that nginx sends readers to, as the flag in its directory says."""
+    return lambda: "green" if host.file("/var/lib/slipway/slot/green").exists else "blue"
+
+
+@pytest.fixture
+def app_role(slot):
+    """The database role of the slot in service."""
+    return f"blog_app_{slot()}"
+
+
+@pytest.fixture
+def login(host, containers, secrets, app_role):
     """Log in to the database over TCP, as a service on the network would, and run one statement."""
     passwords = {
         "postgres": secrets["db_superuser_password"],
         "blog_migrator": secrets["db_migrator_password"],
-        "blog_app_a": secrets["db_app_password"],
+        app_role: secrets["db_app_password"],
     }
     address = containers["db"]["NetworkSettings"]["Networks"]["slipway_data"]["IPAddress"]
 

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -73,11 +74,17 @@ def play(playbook, *arguments, **environment):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a header's name is in lower case."""
+    """What came back: a header's name is in lower case, and its values are one if it was there repeatedly."""
 
     status: int
     headers: dict
     body: bytes
+
+    @classmethod
+    def of(cls, response):
+        """Read the whole of an HTTPResponse that has begun."""
+        headers = {name.lower(): ", ".join(response.headers.get_all(name)) for name in response.headers}
+        return cls(response.status, headers, response.read())
 
     @property
     def text(self):
@@ -85,20 +92,35 @@ class Answer:
         return self.body.decode()
 
 
-class Reader:
-    """One who reads the blog, over a connection that stays open from request to request."""
+class Connection(http.client.HTTPConnection):
+    """A connection to an address, over TLS where there is a context, for a name that no DNS has to know."""
 
-    def __init__(self, address, port, host, timeout=10):
-        self.connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    def __init__(self, address, port, name, context, timeout):
+        super().__init__(address, port, timeout=timeout)
+        self.name, self.context = name, context
+
+    def connect(self):
+        """Dial."""
+        super().connect()
+        if self.context:
+            self.sock = self.context.wrap_socket(self.sock, server_hostname=self.name)
+
+
+class Reader:
+    """One who reads the blog, over a connection that stays open from request to request.
+
+    With a context it is over TLS, and the certificate is for the name in host, whatever address leads there.
+    """
+
+    def __init__(self, address, port, host, context=None, timeout=10):
+        self.connection = Connection(address, port, host.partition(":")[0], context, timeout)
         self.host = host
 
     def request(self, path, method="GET", body=None, **headers):
         """Send one request and return the whole answer; a header is named like Accept_Encoding."""
         named = {"Host": self.host} | {name.replace("_", "-"): value for name, value in headers.items()}
         self.connection.request(method, path, body=body, headers=named)
-        response = self.connection.getresponse()
-        pairs = [(name.lower(), value) for name, value in response.getheaders()]
-        return Answer(response.status, dict(pairs), response.read())
+        return Answer.of(self.connection.getresponse())
 
     def close(self):
         """Hang up; the next request dials again."""
@@ -126,8 +148,7 @@ class Prober:
             if self.over.is_set():
                 break
             try:
-                status = reader.request(f"{self.path}?{name}-{number}").status
-                failure = None if status == 200 else f"status {status}"
+                failure = self.ask(reader, f"{name}-{number}")
             except (OSError, http.client.HTTPException) as error:
                 failure = repr(error)
                 reader.close()
@@ -136,6 +157,11 @@ class Prober:
                 self.failures += [failure] if failure else []
             self.over.wait(0.01)
         reader.close()
+
+    def ask(self, reader, mark):
+        """Send one request, unlike any other by its mark; return what is wrong with the answer, or None."""
+        status = reader.request(f"{self.path}?{mark}").status
+        return None if status == 200 else f"status {status}"
 
     def __enter__(self):
         for thread in self.threads:
@@ -149,13 +175,64 @@ class Prober:
             thread.join()
 
 
+class Author:
+    """One who signs in, and sends forms of the page that they have open."""
+
+    def __init__(self, reader, base_url, email, password):
+        self.reader, self.base_url, self.cookie, self.token = reader, base_url, "", ""
+        self.open("/login")
+        self.signed_in = self.send("/login", email=email, password=password).status == 303
+
+    def request(self, path, **arguments):
+        """Send one request within the session."""
+        cookie = {"Cookie": self.cookie} if self.cookie else {}
+        answer = self.reader.request(path, Referer=f"{self.base_url}/", **cookie, **arguments)
+        if "set-cookie" in answer.headers:
+            self.cookie = answer.headers["set-cookie"].partition(";")[0]
+        return answer
+
+    def open(self, path):
+        """Open a page; its forms are the ones to send from now on. Return the answer."""
+        answer = self.request(path)
+        if found := re.search(r'name="csrf_token"[^>]*value="([^"]+)"', answer.text):
+            self.token = found[1]
+        return answer
+
+    def send(self, path, **fields):
+        """Send a form of the page that is open, and return the answer."""
+        body = urlencode(fields | {"csrf_token": self.token})
+        kind = "application/x-www-form-urlencoded"
+        return self.request(path, method="POST", body=body, Content_Type=kind)
+
+    def is_in(self):
+        """Tell whether the session is valid."""
+        return self.request("/account").status == 200
+
+
+class Writer(Prober):
+    """An author who sends the form of a page opened before, again and again, and reads what was written."""
+
+    def __init__(self, author):
+        super().__init__(lambda: author.reader, readers=1)
+        self.author = author
+        author.open("/account")
+
+    def ask(self, reader, mark):
+        """Change the author's name, which writes to the database; then find it on the page."""
+        status = self.author.send("/account/name", name=mark).status
+        if status != 303:
+            return f"status {status} to the form"
+        page = self.author.request("/account")
+        return None if mark in page.text else f"status {page.status}, or another name on the page"
+
+
 # --- TCP ----------------------------------------------------------------------------------------------------
 
 
-def answers(address, port):
-    """Tell whether a TCP connection to address and port is taken; a port that drops packets is none."""
+def answers(address, port, timeout=3):
+    """Tell whether a TCP connection is taken within timeout seconds; a port that drops packets takes none."""
     try:
-        socket.create_connection((address, port), timeout=3).close()
+        socket.create_connection((address, port), timeout=timeout).close()
     except OSError:
         return False
     return True

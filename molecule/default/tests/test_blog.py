@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from outside import ROOT, Reader, wait_until
+from outside import ROOT, wait_until
 
 ATOM = {"atom": "http://www.w3.org/2005/Atom"}
 POSTS = {"moving-a-boat": "Moving a boat with Pandoc", "ropes-a-table": "Ropes: a table"}
@@ -132,9 +132,9 @@ def test_body_too_large_is_refused_with_a_page(get):
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_one_request_is_one_line_in_each_log_with_the_same_id(machine, site, logged, family):
+def test_one_request_is_one_line_in_each_log_with_the_same_id(machine, reader, logged, family):
     path = f"/nosuch-over-{family}"
-    one = Reader(getattr(machine, family), 80, site)
+    one = reader(getattr(machine, family))
     one.request(f"{path}?token=hush", X_Request_ID="forged", X_Forwarded_For="203.0.113.9")
     own_address = one.connection.sock.getsockname()[0]
     one.close()

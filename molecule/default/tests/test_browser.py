@@ -37,8 +37,8 @@ EMPTY_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1600" height="40
 class Visitor:
     """One who looks at the blog in a browser of their own: a scheme, a width of the screen, and cookies."""
 
-    def __init__(self, browser, site, who, scheme, width, axe):
-        self.site, self.scheme, self.axe = site, scheme, axe
+    def __init__(self, browser, base_url, who, scheme, width, axe):
+        self.base_url, self.scheme, self.axe = base_url, scheme, axe
         self.pictures = f"{scheme}-{width}-{who}"
         self.looked, self.complaints = 0, []
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -46,7 +46,7 @@ class Visitor:
         self.context.add_init_script(TELL_WHAT_THE_POLICY_BLOCKS)
         # The pictures of other sites are not ours to test: they load, as one empty picture.
         self.context.route(
-            re.compile("^https:"),
+            re.compile(f"^https:(?!{re.escape(base_url.removeprefix('https:'))}/)"),
             lambda route: route.fulfill(body=EMPTY_PICTURE, content_type="image/svg+xml"),
         )
         self.context.on("console", lambda message: self.complain(message.type, message.text))
@@ -59,7 +59,7 @@ class Visitor:
 
     def go(self, path):
         """Open an address of the blog."""
-        assert self.page.goto(f"http://{self.site}{path}").status == 200
+        assert self.page.goto(f"{self.base_url}{path}").status == 200
 
     def look(self, heading):
         """Wait for the page with this heading, keep a picture of it, and find no fault with it."""
@@ -94,7 +94,20 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def browser():
+def acquaintance(host, base_url):
+    """What the browser is told of the blog: where its name leads, and the one key that it may show."""
+    if base_url.scheme == "http":
+        return []
+    key = "openssl x509 -in /etc/slipway/tls/blog.pem -noout -pubkey | openssl pkey -pubin -outform der"
+    pin = host.check_output(f"{key} | openssl dgst -sha256 -binary | base64")
+    return [
+        f"--host-resolver-rules=MAP {base_url.hostname} 127.0.0.1",
+        f"--ignore-certificate-errors-spki-list={pin}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def browser(acquaintance):
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         pytest.fail(
@@ -102,13 +115,15 @@ def browser():
         )
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=[*CHROMIUM_ARGUMENTS, *acquaintance]
+        )
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="module")
-def visitor(browser, site):
+def visitor(browser, variables):
     """Let a visitor come. Whatever the browser complains about fails the test, to the last page."""
     if not AXE.is_file():
         pytest.fail("axe-core of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
@@ -116,7 +131,7 @@ def visitor(browser, site):
 
     @contextmanager
     def come(*who):
-        visitor = Visitor(browser, site, *who, axe)
+        visitor = Visitor(browser, variables["stack_base_url"], *who, axe)
         try:
             yield visitor
         finally:
@@ -236,7 +251,9 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
             author.page.set_input_files("[data-file]", file)
         headers = answer.value.headers
         assert headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert headers["content-security-policy"] == "default-src 'none'", "it is nginx that serves it"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'", (
+            "it is nginx that serves it"
+        )
         assert headers["content-type"] == "image/png"
         author.page.get_by_text("Describe the picture").wait_for()
         author.page.keyboard.type(f"A boat in {colour}")
@@ -310,5 +327,5 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
         assert get(picture).status == 404
 
         author.send("Sign out")
-        wait_until(lambda: author.page.url.rstrip("/") == f"http://{author.site}", 10, "the front page")
+        wait_until(lambda: author.page.url.rstrip("/") == author.base_url, 10, "the front page")
         assert author.page.get_by_role("link", name="Write", exact=True).count() == 0

@@ -124,8 +124,8 @@ def test_no_secret_is_in_an_environment_or_command_line(host, containers, secret
 def test_service_reads_its_own_secrets_and_no_others(docker, containers, service):
     readable = {
         "nginx": [],
-        "flask_blog": ["app_secret_key", "db_app_password"],
+        "flask_blog": ["app_secret_key", "app_secret_key_fallbacks", "db_app_password"],
         "db": ["db_superuser_password"],
     }
-    script = "for f in /run/secrets/*; do [ ! -r $f ] || basename $f; done"
+    script = "for f in /run/secrets/* /run/secrets/blog/*; do [ ! -f $f ] || [ ! -r $f ] || basename $f; done"
     assert docker("exec %s sh -c %s", containers[service]["Id"], script).split() == readable[service]

@@ -22,13 +22,14 @@ def test_cluster_is_a_generation_in_its_volume(sql, docker, containers, host):
     assert docker("volume ls --quiet").split() == ["db_volume", "media_volume"]
 
 
-def test_roles(sql):
+def test_roles(sql, slot):
     assert sql(
         "SELECT rolname, rolcanlogin, rolsuper, rolcreaterole, rolcreatedb FROM pg_roles"
         " WHERE rolname !~ '^pg_' ORDER BY 1"
     ) == [
         ("blog_app", "f", "f", "f", "f"),
-        ("blog_app_a", "t", "f", "f", "f"),
+        ("blog_app_blue", "t" if slot() == "blue" else "f", "f", "f", "f"),
+        ("blog_app_green", "t" if slot() == "green" else "f", "f", "f", "f"),
         ("blog_migrator", "t", "f", "f", "f"),
         ("postgres", "t", "t", "t", "t"),
     ]
@@ -39,6 +40,8 @@ def test_passwords_are_stored_as_verifiers(sql):
         verifier.startswith("SCRAM-SHA-256$")
         for (verifier,) in sql("SELECT rolpassword FROM pg_authid WHERE rolcanlogin")
     )
+    idle = "NOT rolcanlogin AND rolname !~ '^pg_'"
+    assert sql(f"SELECT count(rolpassword) FROM pg_authid WHERE {idle}") == [("0",)]
 
 
 def test_migrator_owns_every_table(sql):
@@ -47,10 +50,10 @@ def test_migrator_owns_every_table(sql):
     assert set(owners.values()) == {"blog_migrator"}
 
 
-def test_app_reads_and_writes_rows(login):
-    assert login("blog_app_a", "SELECT count(*) FROM post").stdout == "2\n"
+def test_app_reads_and_writes_rows(login, app_role):
+    assert login(app_role, "SELECT count(*) FROM post").stdout == "2\n"
     writes = "INSERT INTO tag (slug, name) VALUES ('x', 'x'); UPDATE tag SET name = 'y'; DELETE FROM post_tag"
-    done = login("blog_app_a", f"BEGIN; {writes}; ROLLBACK")
+    done = login(app_role, f"BEGIN; {writes}; ROLLBACK")
     assert done.rc == 0, done.stderr
 
 
@@ -68,8 +71,8 @@ def test_app_reads_and_writes_rows(login):
         ("COPY post TO PROGRAM 'cat'", "permission denied to COPY to or from an external program"),
     ],
 )
-def test_app_may_not(login, statement, refusal):
-    done = login("blog_app_a", statement)
+def test_app_may_not(login, app_role, statement, refusal):
+    done = login(app_role, statement)
     assert done.rc == 1
     assert refusal in done.stderr
 
@@ -79,8 +82,9 @@ def test_migrator_may_change_the_schema_and_no_more(login):
     assert "permission denied" in login("blog_migrator", "SELECT rolpassword FROM pg_authid").stderr
 
 
-@pytest.mark.parametrize("role", ["postgres", "blog_migrator", "blog_app_a"])
-def test_password_is_what_lets_in(login, role):
+@pytest.mark.parametrize("role", ["postgres", "blog_migrator", "blog_app"])
+def test_password_is_what_lets_in(login, app_role, role):
+    role = app_role if role == "blog_app" else role
     assert login(role, "SELECT current_user").stdout.strip() == role
     wrong = login(role, "SELECT 1", password="wrong")
     assert (wrong.rc, wrong.stdout) == (2, "")

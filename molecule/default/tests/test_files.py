@@ -8,8 +8,8 @@ import pytest
 READERS = {
     "db_superuser_password": 999,
     "db_migrator_password": 10001,
-    "db_app_password": 10001,
-    "app_secret_key": 10001,
+    "db_app_password": 0,
+    "app_secret_key": 0,
     "admin_password": 10001,
 }
 
@@ -23,6 +23,7 @@ READERS = {
         ("/opt/slipway/roles.sql", 0o644),
         ("/etc/docker/daemon.json", 0o644),
         ("/usr/local/bin/slipway", 0o755),
+        ("/usr/local/sbin/slipway-reload", 0o755),
     ],
 )
 def test_file_is_root_s(host, path, mode):
@@ -33,7 +34,8 @@ def test_file_is_root_s(host, path, mode):
 @pytest.mark.parametrize("directory", ["/opt/slipway", "/var/lib/slipway", "/etc/slipway"])
 def test_nothing_is_open_to_the_world(host, directory):
     assert host.check_output("find %s -perm /o=w ! -type l", directory) == ""
-    assert host.check_output("find %s ! -user root ! -path '/etc/slipway/secrets/*'", directory) == ""
+    secrets = "/etc/slipway/(secrets|in-service|tls)/.*"
+    assert host.check_output("find %s -regextype egrep ! -user root ! -regex %s", directory, secrets) == ""
 
 
 def test_compose_reads_its_file(docker):
@@ -56,9 +58,9 @@ def test_nginx_accepts_its_configuration(host, containers):
     assert (done.rc, done.stderr.count("warn")) == (0, 0), done.stderr
 
 
-def test_configuration_of_slipway_names_the_stack(host, variables):
+def test_configuration_of_slipway_names_the_stack(host, variables, site):
     config = json.loads(host.file("/opt/slipway/slipway.json").content_string)
-    assert config["host"] == variables["stack_base_url"].removeprefix("http://")
+    assert config["host"] == site
     assert config["admin_email"] == variables["release_admin_email"]
     assert config["slots"].keys() == {"blue", "green"}
 
@@ -76,6 +78,21 @@ def test_directory_of_the_secrets_lets_no_one_list_it(host):
 def test_secret_is_for_its_reader_alone(host, name, uid):
     file = host.file(f"/etc/slipway/secrets/{name}")
     assert (file.uid, file.gid, file.mode) == (uid, uid, 0o400)
+
+
+def test_what_the_blog_reads_is_a_copy_of_the_slot_in_service(host, slot, secrets):
+    in_service = host.file("/etc/slipway/in-service")
+    assert (in_service.user, in_service.group, in_service.mode) == ("root", "root", 0o700)
+    assert sorted(in_service.listdir()) == ["admin_password", slot()]
+    directory = f"/etc/slipway/in-service/{slot()}"
+    files = ["app_secret_key", "app_secret_key_fallbacks", "db_app_password"]
+    assert sorted(host.file(directory).listdir()) == files
+    assert (host.file(directory).uid, host.file(directory).mode) == (10001, 0o500)
+    for name in files:
+        file = host.file(f"{directory}/{name}")
+        assert (file.uid, file.gid, file.mode) == (10001, 10001, 0o400)
+    for name in ("app_secret_key", "db_app_password"):
+        assert (host.file(f"{directory}/{name}").content_string == secrets[name]) is True
 
 
 def test_secrets_are_long_and_all_different(secrets, variables):

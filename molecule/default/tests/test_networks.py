@@ -1,10 +1,9 @@
-"""Who reaches whom: the members of each network, and what the world finds open."""
+"""Who reaches whom: the members of each network, and what listens for the world."""
 
 import ipaddress
 import json
 
 import pytest
-from outside import Reader, answers
 
 MEMBERS = {"edge": {"nginx"}, "app": {"nginx", "flask_blog"}, "data": {"flask_blog", "db"}}
 each = pytest.mark.parametrize("network", MEMBERS)
@@ -41,34 +40,39 @@ def test_only_nginx_has_a_way_out(host, containers, service, way_out):
         assert host.check_output(f"{enter} ip {family} route show"), "it has networks of its own"
 
 
-def test_only_nginx_publishes_and_only_its_port(containers, variables):
+@pytest.fixture
+def tls(base_url):
+    """Whether the blog is there over HTTPS."""
+    return base_url.scheme == "https"
+
+
+def test_only_nginx_publishes_and_only_its_ports(containers, variables, tls):
     published = {
         s: c["HostConfig"]["PortBindings"] for s, c in containers.items() if c["HostConfig"]["PortBindings"]
     }
-    assert published == {"nginx": {"80/tcp": [{"HostIp": "", "HostPort": str(variables["stack_http_port"])}]}}
+    ports = {"80/tcp": "stack_http_port"} | ({"443/tcp": "stack_https_port"} if tls else {})
+    assert published == {
+        "nginx": {
+            port: [{"HostIp": "", "HostPort": str(variables[variable])}] for port, variable in ports.items()
+        }
+    }
 
 
-def test_host_listens_on_two_ports(host):
+def test_host_listens_on_these_ports_alone(host, tls):
     sockets = [line.split()[3] for line in host.check_output("ss --no-header -ltn").splitlines()]
     listening = {
         (ipaddress.ip_address(a.strip("[]").split("%")[0].replace("*", "::")), int(port))
         for a, port in (socket.rsplit(":", 1) for socket in sockets)
     }
-    assert {port for address, port in listening if not address.is_loopback} == {22, 80}
+    assert {port for address, port in listening if not address.is_loopback} == {22, 80} | (
+        {443} if tls else set()
+    )
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-@pytest.mark.parametrize(
-    ("port", "is_open"), [(22, True), (80, True), (5432, False), (8000, False), (8081, False)]
-)
-def test_the_world_finds_two_ports(machine, family, port, is_open):
-    assert answers(getattr(machine, family), port) is is_open
-
-
-@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_blog_answers(machine, site, family):
-    reader = Reader(getattr(machine, family), 80, site)
-    answer = reader.request("/")
-    reader.close()
+def test_blog_answers(machine, reader, family):
+    one = reader(getattr(machine, family))
+    answer = one.request("/")
+    one.close()
     assert answer.status == 200
     assert "Ropes: a table" in answer.text

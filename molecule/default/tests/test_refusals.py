@@ -13,9 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from certificates import make_certificate
 from outside import ROOT, play
 
 CONNECTION = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args")
+# A connection that is open already would show nothing.
+AFRESH = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"}
 NOWHERE = {name: f"127.0.0.1:1/{name}@sha256:{'0' * 64}" for name in ("nginx", "postgres", "python")}
 
 
@@ -71,7 +74,7 @@ def with_vault(name, *arguments):
 
 
 def with_other_host_key(place):
-    """A known_hosts with another key than the host's; a connection that is open already would not look."""
+    """A known_hosts with another key than the host's."""
     key = place.tmp / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     public = key.with_suffix(".pub").read_text().split()[:2]
@@ -80,11 +83,16 @@ def with_other_host_key(place):
         f"[{place.connection['ansible_host']}]:{place.connection['ansible_port']} {' '.join(public)}\n"
     )
     options = f"-o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
-    return place.deploy(
-        "site.yml",
-        *extra(json.dumps({"ansible_ssh_common_args": options})),
-        ANSIBLE_SSH_ARGS="-o ControlMaster=no -o ControlPath=none",
-    )
+    return place.deploy("site.yml", *extra(json.dumps({"ansible_ssh_common_args": options})), **AFRESH)
+
+
+def with_no_key(place):
+    """Nobody gets in: not the user of the inventory, and none of those whom a new host may have."""
+    variables = {
+        "ansible_ssh_private_key_file": "/dev/null",
+        "baseline_first_contact_users": ["root", "debian"],
+    }
+    return place.deploy("site.yml", *extra(json.dumps(variables)), **AFRESH)
 
 
 POST = "---\ntitle: A\n{}---\n\nText.\n"
@@ -152,7 +160,7 @@ CASES = [
     Case(
         "unreachable",
         [
-            "molecule-default cannot be reached as debian at 127.0.0.1, port 1",
+            "molecule-default cannot be reached as ops at 127.0.0.1, port 1",
             "Connection refused",
             "Check ansible_host, ansible_port and ansible_user",
         ],
@@ -162,6 +170,15 @@ CASES = [
         "other host key",
         ["molecule-default cannot be reached", "HOST IDENTIFICATION HAS CHANGED", "remove with: ssh-keygen"],
         run=with_other_host_key,
+    ),
+    Case(
+        "no key that fits",
+        [
+            "molecule-default cannot be reached as ops at 127.0.0.1",
+            "Permission denied (publickey)",
+            "Nor can it as a user that a new host has (root, debian). Check ansible_host",
+        ],
+        run=with_no_key,
     ),
     Case(
         "not root",
@@ -209,6 +226,32 @@ CASES = [
             "choose another stack_http_port",
         ],
         ["stack_http_port=8099"],
+    ),
+    # Users.
+    Case(
+        "root for the admin user",
+        ['The admin user of molecule-default is "root"', "whose login is closed", "Write ansible_user: ops"],
+        ["baseline_admin_user=root"],
+    ),
+    Case(
+        "allow-list without the admin user",
+        ['baseline_ssh_allow_users is ["anna"], so ops could not log in', "Add ops to it"],
+        ['{{"baseline_ssh_allow_users": ["anna"]}}'],
+    ),
+    Case(
+        "allow-list with a setting",
+        ['"ops\\nPermitRootLogin yes": baseline_ssh_allow_users takes names, or name@address'],
+        ['{{"baseline_ssh_allow_users": ["ops", "ops\\nPermitRootLogin yes"]}}'],
+    ),
+    Case(
+        "private key for a public one",
+        ["baseline_admin_keys has no public key as item 2 of 2", "as in ~/.ssh/id_ed25519.pub"],
+        [
+            json.dumps({"baseline_admin_keys": [f"ssh-ed25519 {'A' * 68} ops", "never-to-be-shown"]})
+            .replace("{", "{{")
+            .replace("}", "}}")
+        ],
+        hides="never-to-be-shown",
     ),
     # Networks.
     Case(
@@ -260,6 +303,32 @@ CASES = [
         ["stack_domain_aliases is 5, which is no list", "Write it like [www.example.org]"],
         ['{{"stack_domain_aliases": 5}}'],
     ),
+    *(
+        Case(
+            f"network {network!r}",
+            [f"have {json.dumps(network)}, which is no network of some", "write it like 10.0.0.0/24"],
+            [json.dumps({variable: [network]}).replace("{", "{{").replace("}", "}}")],
+        )
+        for variable, network in {
+            "stack_trusted_proxies": "0.0.0.0/0",
+            "stack_rate_exempt": "10.0.0.1/8",
+        }.items()
+    ),
+    Case(
+        "rate of nothing",
+        ["stack_rate_writes and stack_rate_connections are 256, 30, 0 and 100", "each must be 2 or more"],
+        ["stack_rate_writes=0"],
+    ),
+    Case(
+        "methods in a word",
+        ['stack_methods is "GET", which is no list', "Write it like [GET]"],
+        ["stack_methods=GET"],
+    ),
+    Case(
+        "name for redirects",
+        ['stack_domain_redirects is "www.example.org", which is no list', "Write it like [www.example.org]"],
+        ['{{"stack_domain_redirects": "www.example.org"}}'],
+    ),
     Case("unknown base", ["images_base must be one of: registry, debian, got: foo"], ["images_base=foo"]),
     *(
         Case(
@@ -281,6 +350,92 @@ CASES = [
         "address of nobody",
         ['release_admin_email is "anna"', "like anna@example.org"],
         ["release_admin_email=anna"],
+    ),
+    # The host's own settings.
+    Case(
+        "port beyond the last",
+        ["have 70000, 0, which is no port", "baseline_host_udp_ports", "numbers from 1 to 65535"],
+        ['{{"baseline_public_tcp_ports": [80, 70000], "baseline_host_udp_ports": [0]}}'],
+    ),
+    Case(
+        "no connection at all",
+        ["baseline_ssh_rate is 0", "nobody could connect", "numbers above 0"],
+        ["baseline_ssh_rate=0"],
+    ),
+    Case(
+        "time of day",
+        ['baseline_reboot_time is "25:00", which is no time of day', 'like "04:00", with quotes'],
+        ["baseline_reboot_time=25:00"],
+    ),
+    Case(
+        "size of the journal",
+        ['baseline_journal_max_size is "much", which is no size', "like 500M"],
+        ["baseline_journal_max_size=much"],
+    ),
+    Case(
+        "swap larger than the disk",
+        ["baseline_swap_mb is 99999999", "MiB free", "0 for no swap"],
+        ["baseline_swap_mb=99999999"],
+    ),
+    # HTTPS.
+    Case(
+        "port of a program, for HTTPS",
+        ["Port 22 (stack_https_port) of", "is taken by sshd", "choose another stack_https_port"],
+        ["stack_https_port=22", "tls_mode=selfsigned", "stack_domain=blog.test"],
+    ),
+    Case(
+        "address over HTTPS",
+        ["tls_mode is selfsigned, but 192.0.2.1 is an address", "Give the host a name"],
+        ["tls_mode=selfsigned", '{{"tls_names": ["192.0.2.1"]}}'],
+    ),
+    Case(
+        "DNS that leads elsewhere",
+        [
+            "localhost has the A record 127.0.0.1",
+            "nosuch.test has no A and no AAAA record",
+            "{address}",
+            "tls_check_dns: false",
+        ],
+        ["tls_mode=acme", '{{"tls_names": ["localhost", "nosuch.test"]}}'],
+    ),
+    Case(
+        "CA of an authority",
+        ['tls_acme_ca_file is "/nowhere/ca.pem", but there is no such file', "Name a PEM file"],
+        ["tls_mode=acme", "tls_acme_ca_file=/nowhere/ca.pem"],
+    ),
+    Case(
+        "certificate that is nowhere",
+        ['tls_key_file is "", but there is no such file', "With tls_mode: provided, name a PEM file"],
+        ["tls_mode=provided", "tls_certificate_file={tmp}/good/certificate.pem"],
+    ),
+    *(
+        Case(
+            f"certificate {name}",
+            [message, "Name other files"],
+            [
+                "tls_mode=provided",
+                '{{"tls_names": ["blog.test"]}}',
+                f"tls_certificate_file={{tmp}}/{certificate}",
+                f"tls_key_file={{tmp}}/{key}",
+            ],
+            hides="PRIVATE KEY",
+        )
+        for name, certificate, key, message in (
+            (
+                "of another key",
+                "good/certificate.pem",
+                "another/key.pem",
+                "the key in tls_key_file is not that of the certificate",
+            ),
+            (
+                "for another name",
+                "another/certificate.pem",
+                "another/key.pem",
+                "is for other.test, and not for blog.test",
+            ),
+            ("that is over", "over/certificate.pem", "over/key.pem", "tls_certificate_file ended at 20"),
+            ("that is none", "good/key.pem", "good/key.pem", "tls_certificate_file holds no certificate"),
+        )
     ),
     # Files and secrets.
     Case(
@@ -311,6 +466,18 @@ CASES = [
         hides="never-shown",
     ),
     Case(
+        "short key of the app",
+        ["secrets_vault.app_secret_key has 20 characters", "refuses fewer than 32", "Use a longer one"],
+        ['{{"secrets_vault": {{"app_secret_key": "never-shown-but-used"}}}}'],
+        hides="never-shown-but-used",
+    ),
+    Case(
+        "secret of two lines",
+        ["secrets_vault holds a value with a line break", "under admin_password", "Use one line"],
+        ['{{"secrets_vault": {{"admin_password": "never-shown-but\\nused"}}}}'],
+        hides="never-shown-but",
+    ),
+    Case(
         "vault without its password",
         ["group_vars/all/vault.yml cannot be decrypted", "no vault secrets found", "--ask-vault-pass"],
         run=with_vault("without"),
@@ -334,11 +501,14 @@ CASES = [
 def guest(host, variables):
     """A user of the host who may not become root."""
     home, user = "/home/guest/.ssh", variables["ansible_user"]
+    allowed = "/etc/ssh/sshd_config.d/50-guest.conf"
     host.check_output(
         "useradd --create-home guest && mkdir %s && cp /home/%s/.ssh/authorized_keys %s", home, user, home
     )
+    host.check_output("echo AllowUsers guest > %s && systemctl reload ssh", allowed)
     yield host.check_output("chown -R guest: %s", home)
-    host.check_output("pkill -KILL -u guest; userdel --remove guest")
+    host.check_output("rm %s && systemctl reload ssh", allowed)
+    host.check_output("pkill -KILL -u guest; userdel --force --remove guest")
 
 
 @pytest.fixture(scope="module")
@@ -354,11 +524,16 @@ def rival(docker, inspect):
 def place(guest, rival, deploy, inventory, machine, variables, host, inspect, ledger, tmp_path_factory):
     """What the cases work with."""
     memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo")) // 2
+    tmp = tmp_path_factory.mktemp("refusals")
+    make_certificate(tmp / "good", ["blog.test"])
+    make_certificate(tmp / "another", ["other.test"])
+    make_certificate(tmp / "over", ["blog.test"], days=-1)
     others = sum(variables[f"stack_{name}_memory_mb"] for name in ("nginx", "db", "host"))
     return SimpleNamespace(
         deploy=deploy,
         inventory=inventory,
-        tmp=tmp_path_factory.mktemp("refusals"),
+        tmp=tmp,
+        address=machine.ipv4,
         connection={f"ansible_{name}": variables[f"ansible_{name}"] for name in CONNECTION},
         subnet=machine.subnet,
         subnet_ipv6=machine.subnet_ipv6,

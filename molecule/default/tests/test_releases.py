@@ -19,12 +19,6 @@ def other_image(host, docker, containers):
     docker("rmi slipway.test/blog:source %s", image)
 
 
-@pytest.fixture
-def slot(host):
-    """The slot that nginx sends readers to, as the flag in its directory says."""
-    return lambda: "green" if host.file("/var/lib/slipway/slot/green").exists else "blue"
-
-
 def test_ledger_knows_what_serves(in_service, containers, inspect, slot):
     assert in_service["image"] == containers["flask_blog"]["Image"]
     assert in_service["slot"] == slot()

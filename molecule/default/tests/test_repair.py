@@ -2,13 +2,28 @@
 
 import pytest
 
+TLS = [
+    "/etc/slipway/tls.json",
+    "/usr/local/sbin/slipway-tls",
+    "/etc/systemd/system/slipway-tls.service",
+    "/etc/systemd/system/slipway-tls.timer",
+]
 FILES = [
     "/opt/slipway/compose.yml",
     "/opt/slipway/nginx/blog.conf",
     "/opt/slipway/slipway.json",
     "/opt/slipway/roles.sql",
     "/etc/docker/daemon.json",
+    "/etc/apt/apt.conf.d/52slipway",
+    "/etc/modprobe.d/slipway.conf",
+    "/etc/nftables.conf",
+    "/etc/sysctl.d/60-slipway.conf",
+    "/etc/systemd/journald.conf.d/slipway.conf",
+    "/etc/systemd/system/nftables.service",
+    "/etc/ssh/sshd_config.d/00-slipway.conf",
     "/usr/local/bin/slipway",
+    "/usr/local/sbin/slipway-reload",
+    *TLS,
 ]
 SECRET = "/etc/slipway/secrets/app_secret_key"
 
@@ -18,27 +33,31 @@ def state(host, inspect, sql):
     """All that is to come back: content and modes of files, what runs, roles and passwords."""
 
     def state():
-        paths = " ".join([*FILES, "/etc/slipway/secrets/*"])
+        paths = " ".join([*FILES, "$(find /etc/slipway -type f | sort)"])
         users, public = "rolname !~ '^pg_'", "roleid >= 16384"
         return {
             "content": host.check_output(f"sha256sum {paths}"),
             "modes": host.check_output(f"stat --format '%n %u:%g %a' {paths} /etc/slipway/secrets"),
+            "firewall": host.run("nft --stateless list chain inet slipway forward").stdout,
             "link": host.check_output("readlink /opt/slipway/.env || echo none"),
             "containers": sorted((service, c["Image"]) for service, c in inspect().items()),
             "roles": sql(f"SELECT rolname, rolcanlogin FROM pg_roles WHERE {users} ORDER BY 1"),
-            "members": sql(f"SELECT roleid::regrole, member::regrole FROM pg_auth_members WHERE {public}"),
+            "members": sql(
+                f"SELECT roleid::regrole, member::regrole FROM pg_auth_members WHERE {public} ORDER BY 1, 2"
+            ),
         }
 
     return state
 
 
-def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, get):
+def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, app_role, get):
     before = state()
     for path in FILES:
         host.check_output("chmod 0666 %s && echo corrupt >> %s", path, path)
     host.check_output("rm /opt/slipway/.env && chmod 0444 %s && chmod 0755 /etc/slipway/secrets", SECRET)
-    sql("ALTER ROLE blog_app_a NOLOGIN PASSWORD 'forgotten'")
-    sql("REVOKE blog_app FROM blog_app_a")
+    host.check_output("nft delete table inet slipway")
+    sql(f"ALTER ROLE {app_role} NOLOGIN PASSWORD 'forgotten'")
+    sql(f"REVOKE blog_app FROM {app_role}")
     broken = state()
     assert [key for key in before if broken[key] == before[key]] == ["containers"]
 
@@ -47,5 +66,5 @@ def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, ge
     after = state()
     assert {key: after[key] for key in after if after[key] != before[key]} == {}
     healthy()
-    assert login("blog_app_a", "SELECT 1").rc == 0
+    assert login(app_role, "SELECT 1").rc == 0
     assert "Ropes: a table" in get("/?after=repair").text

@@ -44,17 +44,20 @@ def test_blog_that_is_killed_starts_again(host, containers, healthy, serves, ins
     serves()
 
 
-def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect):
+def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, variables, scan, open_ports):
     before, ids = lasting(), {c["Id"] for c in inspect().values()}
     host.check_output("cd /opt/slipway && docker compose down")
     assert inspect() == {}
+    ssh = {variables["baseline_ssh_port"]}
+    assert scan() == {"ipv4": ssh, "ipv6": ssh}
     host.check_output("cd /opt/slipway && docker compose up --detach --wait")
     assert not ids & {c["Id"] for c in healthy().values()}
     serves()
     assert lasting() == before
+    assert scan() == {"ipv4": open_ports, "ipv6": open_ports}
 
 
-def test_host_that_boots_serves(machine, host, lasting, healthy, serves):
+def test_host_that_boots_serves(machine, host, lasting, healthy, serves, scan, open_ports):
     before, booted = lasting(), host.check_output("cat /proc/1/stat | cut -d ' ' -f 22")
     machine.restart()
 
@@ -69,3 +72,4 @@ def test_host_that_boots_serves(machine, host, lasting, healthy, serves):
     serves()
     assert lasting() == before
     assert host.check_output("systemctl --failed --no-legend") == ""
+    assert scan() == {"ipv4": open_ports, "ipv6": open_ports}

@@ -1,0 +1,233 @@
+"""Secrets stay where they belong: markers take their place, plays run as loud as they can, all is searched.
+
+The markers come from an encrypted file, as secrets of production do, and stay: they are as good as any.
+"""
+
+import base64
+import json
+import os
+import re
+import secrets as random
+import subprocess
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from outside import ROOT, play, wait_until
+
+NAMES = [
+    "db_superuser_password",
+    "db_migrator_password",
+    "db_app_password",
+    "app_secret_key",
+    "admin_password",
+]
+LOUD = ("-vvv", "--diff")
+
+# Prints each place where one of the patterns is. Those who are not root may read whatever they can.
+SCAN = """
+export LC_ALL=C
+pattern=/run/canary/pattern
+is_in() { ! grep --text --quiet --fixed-strings --file=$pattern || echo "$1"; }
+all() { docker ps --all --quiet; }
+all | xargs docker inspect | is_in "docker inspect of a container"
+docker images --all --quiet | sort -u | xargs docker inspect | is_in "docker inspect of an image"
+for id in $(docker images --quiet | sort -u); do docker history --no-trunc $id; done | is_in "image history"
+for id in $(all); do docker logs $id 2>&1; done | is_in "log of a container"
+for id in $(docker ps --quiet); do docker exec $id env; done | is_in "environment in a container"
+docker compose --project-directory /opt/slipway --profile '*' config | is_in "docker compose config"
+journalctl --quiet --output=export | is_in "journal"
+systemctl show '*' | is_in "systemd unit"
+search="grep --text --no-messages --recursive --files-with-matches --fixed-strings --file=$pattern"
+volumes=$(docker volume ls --quiet | xargs docker volume inspect --format '{{ .Mountpoint }}')
+$search --exclude-dir=canary --exclude-dir=in-service --exclude-dir=secrets \\
+    /etc /home /opt /root /run /tmp /var/lib/docker/containers /var/lib/slipway /var/log /var/tmp $volumes
+search="$search --exclude-dir=canary --exclude-dir=proc --exclude-dir=sys"
+runuser --user nobody -- $search / | sed 's/^/readable to all: /'
+cat /run/canary/processes
+true
+"""
+
+# Looks at each process again and again, and writes down those that show a pattern.
+WATCH = """
+import pathlib, time
+place = pathlib.Path("/run/canary")
+patterns = [line.encode() for line in (place / "pattern").read_text().splitlines()]
+seen = set()
+(place / "processes").touch()
+while True:
+    for file in pathlib.Path("/proc").glob("[0-9]*/*"):
+        if file.name not in ("cmdline", "environ"):
+            continue
+        try:
+            content = file.read_bytes()
+        except OSError:
+            continue
+        if any(pattern in content for pattern in patterns) and file not in seen:
+            seen.add(file)
+            with (place / "processes").open("a") as found:
+                found.write(f"{file.name} of a process\\n")
+    (place / "rounds").open("a").write("x")
+    time.sleep(0.05)
+"""
+
+
+def forms(mark):
+    """Return mark, and what base64 makes of it wherever it stands in a longer text."""
+    encoded = [base64.b64encode(b"\0" * before + mark.encode()).decode() for before in range(3)]
+    # The first and the last characters depend on what is around it.
+    return [mark, *(text[4 if before else 0 : -4] for before, text in enumerate(encoded))]
+
+
+@pytest.fixture
+def canary(host, hostname):
+    """Watch the host for a mark and its forms, from `watch` on; `scan` tells where they are or were."""
+
+    def put(name, content):
+        # Not by a command line, which sudo would log.
+        command = ["docker", "exec", "--interactive", f"slipway-{hostname}", "tee", f"/run/canary/{name}"]
+        subprocess.run(command, input=content, text=True, check=True, stdout=subprocess.DEVNULL)
+
+    def watch(mark):
+        host.check_output("mkdir --parents /run/canary")
+        put("pattern", "".join(f"{form}\n" for form in forms(mark)))
+        put("scan", SCAN)
+        put("watch", WATCH)
+        host.check_output("systemd-run --quiet --collect --unit=slipway-canary python3 /run/canary/watch")
+        wait_until(lambda: rounds() > 0, 10, "the watch looks at processes")
+
+    def rounds():
+        return int(host.run("wc --bytes < /run/canary/rounds").stdout or 0)
+
+    def scan():
+        assert host.run("systemctl is-active slipway-canary").rc == 0
+        return sorted(set(host.check_output("sh /run/canary/scan").splitlines()))
+
+    yield SimpleNamespace(watch=watch, scan=scan, rounds=rounds)
+    host.run("systemctl stop slipway-canary; rm --recursive --force /run/canary")
+
+
+def on_this_machine(mark):
+    """Return the files of Ansible on the control node that have the mark, which it should have taken away."""
+    places = [Path.home() / ".ansible", *Path(tempfile.gettempdir()).glob("ansible*")]
+    found = []
+    for form in forms(mark):
+        command = [
+            "grep",
+            "--text",
+            "--no-messages",
+            "--recursive",
+            "--files-with-matches",
+            "--fixed-strings",
+        ]
+        found += subprocess.run([*command, form, *places], capture_output=True, text=True).stdout.split()
+    return found
+
+
+def shown(mark, text):
+    """Tell whether a form of the mark is part of text; Ansible may have wrapped its lines."""
+    return any(form in part for form in forms(mark) for part in (text, re.sub(r"\s+", "", text)))
+
+
+def test_canary_finds_what_is_to_be_found(canary, host, hostname, docker, containers, tmp_path, inventory):
+    """A mark in each kind of place: all are found."""
+    mark = f"bait{random.token_hex(12)}"
+    canary.watch(mark)
+    # This one is shown to sudo, whose line in the journal is the one to find there.
+    files = ["/opt/slipway/bait", "/var/lib/slipway/bait", "/var/log/bait", "/usr/share/bait"]
+    try:
+        for file in files:
+            host.check_output("echo %s > %s", mark, file)
+        encoded = base64.b64encode(f"..{mark}".encode()).decode()
+        host.check_output("echo %s > /tmp/bait && chmod 0644 /tmp/bait", encoded)
+        host.check_output("systemd-run --quiet --collect --unit=slipway-bait sleep 600 %s || true", mark)
+        host.check_output(
+            "systemd-run --quiet --collect --unit=slipway-bait --setenv=BAIT=%s sleep 600", mark
+        )
+        wait_until(lambda: host.run("grep environ /run/canary/processes").rc == 0, 10, "an environment")
+        nginx = containers["nginx"]["Image"]
+        docker("run --name bait --env BAIT=%s --entrypoint sh %s -c 'echo $BAIT'", mark, nginx)
+        docker("tag %s bait:source", nginx)
+        host.check_output(
+            "echo %s | docker build --quiet --tag bait:built -", f"FROM bait:source\nENV BAIT={mark}"
+        )
+        found = canary.scan()
+    finally:
+        host.run("systemctl stop slipway-bait; docker rm --force bait; docker rmi bait:built bait:source")
+        host.run(f"rm --force /tmp/bait {' '.join(files)}")
+    expected = {
+        "docker inspect of a container",
+        "docker inspect of an image",
+        "image history",
+        "log of a container",
+        "journal",
+        "systemd unit",
+        "cmdline of a process",
+        "environ of a process",
+        *files[:3],
+        "/tmp/bait",
+        "readable to all: /usr/share/bait",
+        "readable to all: /tmp/bait",
+    }
+    assert expected - set(found) == set()
+
+    (tmp_path / "bait.yml").write_text(
+        json.dumps([{"hosts": hostname, "gather_facts": False, "tasks": [{"debug": {"msg": f"a {mark}"}}]}])
+    )
+    done = play(str(tmp_path / "bait.yml"), "--inventory", inventory)
+    assert shown(mark, done.output)
+
+
+@pytest.fixture
+def vault(tmp_path):
+    """Encrypt values with a mark, as the vault of an inventory is; return the arguments that give them."""
+
+    def vault(mark, names):
+        values = {name: f"{mark}{random.token_hex(10)}" for name in names}
+        key, file = tmp_path / "key", tmp_path / "vault.yml"
+        key.write_text("the password of the vault")
+        encrypt = ["ansible-vault", "encrypt", "--vault-password-file", key, "--output", file]
+        content = json.dumps({"secrets_vault": values})
+        subprocess.run(
+            encrypt, input=content, text=True, check=True, cwd=ROOT, env=os.environ, capture_output=True
+        )
+        return ("--extra-vars", f"@{file}", "--vault-password-file", str(key))
+
+    return vault
+
+
+def test_no_secret_leaves_its_place(canary, deploy, vault, read_secrets, host, signs_in, variables):
+    mark = f"mark{random.token_hex(8)}"
+    canary.watch(mark)
+    before = canary.rounds()
+    outputs = {"site.yml": deploy("site.yml", *LOUD, *vault(mark, NAMES)).output}
+    values = read_secrets()
+    assert all(value.startswith(mark) for value in values.values())
+    admin = signs_in(variables["release_admin_email"], values["admin_password"])
+    assert admin.signed_in
+
+    # The admin's password stays, so that only the key that is forgotten can end the session.
+    given = vault(mark, NAMES[:4])
+    outputs["site.yml --check"] = deploy("site.yml", "--check", *LOUD, *given).output
+    rotate = ("playbooks/rotate_secrets.yml", *LOUD, *given, "--extra-vars")
+    part = (
+        "rotate=database,key rotate_forget=true",
+        "--start-at-task",
+        "Rotate | It is known what to rotate",
+    )
+    outputs["rotate --check"] = deploy(*rotate, *part, "--check").output
+    assert (read_secrets() == values) is True
+    outputs["rotate"] = deploy(*rotate, "rotate=database,key rotate_forget=true").output
+    assert [name for name, value in read_secrets().items() if value == values[name]] == ["admin_password"]
+    assert not admin.is_in()
+    outputs["refused"] = deploy(*rotate, *part).output
+    assert "the value there is the one in service" in " ".join(outputs["refused"].split())
+    outputs["status"] = deploy("playbooks/status.yml", *LOUD, *given).output
+    assert [name for name, output in outputs.items() if "TASK [" not in output] == []
+    outputs["slipway"] = host.check_output("slipway status --json; slipway logs --lines 1000")
+
+    assert [name for name, output in outputs.items() if shown(mark, output)] == []
+    assert canary.scan() == []
+    assert canary.rounds() > before + 50
+    assert on_this_machine(mark) == []

@@ -1,0 +1,170 @@
+"""What a stranger on the same network can reach: the ports that are meant, whatever runs behind them."""
+
+import json
+
+import pytest
+from outside import Prober, answers, wait_until
+
+FAMILIES = ("ipv4", "ipv6")
+each_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+# --- Open and closed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["reload nftables", "restart nftables", "restart docker"])
+def test_no_other_port_is_open_after(host, open_ports, scan, action):
+    host.check_output(f"systemctl {action}")
+    assert scan() == {family: open_ports for family in FAMILIES}
+
+
+MISTAKEN = {5432, 8000}
+SERVE = """
+import socket, time
+for port in (5432, 8000):
+    globals()[port] = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def mistake(docker, inspect):
+    """A container that publishes ports of the database and the blog to the world: its addresses by family."""
+    publish = " ".join(f"--publish {port}:{port}" for port in MISTAKEN)
+    name = "slipway-test-mistake"
+    [image] = {c["Image"] for service, c in inspect().items() if service.startswith("flask_blog")}
+    docker(
+        f"run --detach --name {name} --label slipway.test --network slipway_edge {publish} "
+        "--entrypoint python3 %s -c %s",
+        image,
+        SERVE,
+    )
+    networks = '{{(index .NetworkSettings.Networks "slipway_edge").%s}}'
+    yield {
+        family: docker("inspect --format %s %s", networks % key, name).strip()
+        for family, key in {"ipv4": "IPAddress", "ipv6": "GlobalIPv6Address"}.items()
+    }
+    docker(f"rm --force {name}")
+
+
+@pytest.fixture
+def without_firewall(host):
+    """The host as Docker alone would have it, for the length of a test."""
+    yield host.check_output("nft delete table inet slipway")
+    host.check_output("systemctl reload nftables")
+
+
+@pytest.fixture(scope="module")
+def routes(stranger, machine, mistake):
+    """The stranger tries the container's own address, by way of the host."""
+    for family, address in mistake.items():
+        stranger(f"ip route add {address} via {getattr(machine, family)}")
+    yield
+    for address in mistake.values():
+        stranger(f"ip route delete {address}")
+
+
+def test_mistake_is_there_to_be_found(without_firewall, mistake, routes, scan):
+    assert scan(MISTAKEN) == {family: MISTAKEN for family in FAMILIES}
+    assert scan(MISTAKEN, mistake) == {family: MISTAKEN for family in FAMILIES}
+
+
+def test_port_published_by_mistake_is_closed(host, mistake, scan):
+    assert scan(MISTAKEN) == {family: set() for family in FAMILIES}
+    for port in MISTAKEN:
+        assert host.run(f"timeout 3 bash -c '</dev/tcp/127.0.0.1/{port}'").rc == 0, "the host itself may"
+
+
+def test_container_is_closed_to_those_who_know_its_address(mistake, routes, scan):
+    assert scan(MISTAKEN, mistake) == {family: set() for family in FAMILIES}
+
+
+def test_container_goes_out_and_does_not_reach_the_host(host, containers, machine, variables):
+    def connect(address, port):
+        enter = f"nsenter --net --target {containers['nginx']['State']['Pid']}"
+        return host.run(f"{enter} timeout 2 bash -c '</dev/tcp/{address}/{port}'")
+
+    edge = containers["nginx"]["NetworkSettings"]["Networks"]["slipway_edge"]
+    for address in (edge["Gateway"], edge["IPv6Gateway"], machine.ipv4, machine.ipv6):
+        assert connect(address, variables["baseline_ssh_port"]).rc == 124, address
+    for outside in (machine.gateway, machine.gateway_ipv6):
+        assert "refused" in connect(outside, 1).stderr, "the machine outside answers, if only with a refusal"
+
+
+# --- What must not be felt ----------------------------------------------------------------------------------
+
+
+class Newcomers(Prober):
+    """Readers who never keep a connection."""
+
+    def ask(self, reader, mark):
+        """Send one request over a connection of its own."""
+        try:
+            return super().ask(reader, mark)
+        finally:
+            reader.close()
+
+
+def test_engine_that_restarts_is_not_noticed(host, machine, reader):
+    with Newcomers(lambda: reader(machine.ipv4)) as prober:
+        host.check_output("systemctl restart docker")
+        answered = prober.answered
+        wait_until(lambda: prober.answered > answered + 50, 20, "the blog answers again")
+    assert prober.failures == []
+
+
+def test_upgrade_of_the_engine_stops_nothing(host, machine, reader, inspect):
+    before = {service: c["State"]["Pid"] for service, c in inspect().items()}
+    with Newcomers(lambda: reader(machine.ipv4)) as prober:
+        host.check_output("apt-get install --reinstall --yes docker.io containerd runc")
+    assert prober.failures == []
+    assert {service: c["State"]["Pid"] for service, c in inspect().items()} == before
+
+
+# --- SSH ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forgotten(host, family):
+    """Before the test and after it, the host remembers nobody who connected."""
+    host.check_output(f"nft flush set inet slipway ssh_{family}")
+    yield
+    host.check_output(f"nft flush set inet slipway ssh_{family}")
+
+
+@each_family
+def test_who_connects_to_sshd_again_and_again_has_to_wait(
+    host, stranger, scan, machine, variables, forgotten, family
+):
+    address, port = getattr(machine, family), variables["baseline_ssh_port"]
+
+    def dropped():
+        counter = host.check_output("nft --json list counter inet slipway ssh_dropped")
+        return json.loads(counter)["nftables"][1]["counter"]["packets"]
+
+    before, sent = dropped(), 2 * variables["baseline_ssh_burst"]
+    stranger(f"nping --tcp --flags syn --dest-port {port} --count {sent} --rate 200 -{family[-1]} {address}")
+    let_in = sent - (dropped() - before)
+    assert variables["baseline_ssh_burst"] <= let_in < variables["baseline_ssh_burst"] + 20
+    if family == "ipv6":
+        # The machine is in the same /64, and so has to wait as well.
+        assert sum(answers(address, port, timeout=0.3) for _ in range(10)) < 5
+    wait_until(lambda: scan({port})[family], 10, "one may connect again")
+
+
+# --- The way back -------------------------------------------------------------------------------------------
+
+
+def test_rules_that_lock_everybody_out_take_themselves_away(host, machine, variables, deploy, scan):
+    port = variables["baseline_ssh_port"]
+    tags = ("playbooks/provision.yml", "--tags", "baseline_firewall")
+    wrong = deploy(
+        *tags, "--extra-vars", "baseline_ssh_port=2", "--extra-vars", "__baseline_firewall_guard=10"
+    )
+    assert "answers no more at port 2 (baseline_ssh_port)" in wrong.output, wrong.output
+    wait_until(lambda: answers(machine.ipv4, port), 30, "the host can be reached again")
+    assert host.run("nft list table inet slipway").rc != 0
+    right = deploy(*tags)
+    assert right.status == 0, right.output
+    assert host.check_output("systemctl is-enabled nftables") == "enabled"
+    assert scan({port}) == {family: {port} for family in FAMILIES}

@@ -1,0 +1,90 @@
+"""What the images are made of: what each build wrote down, held against what is really in them."""
+
+import json
+import re
+
+import pytest
+
+# The program that each is about: its package, and how it tells its version.
+PROGRAMS = {
+    "nginx": ("nginx", "nginx -v 2>&1"),
+    "flask_blog": ("flask", "flask --version"),
+    "db": ("postgresql-17", "postgres --version"),
+}
+each = pytest.mark.parametrize("service", PROGRAMS)
+
+
+@pytest.fixture
+def tag(docker, containers, service):
+    """The tag of the image that the service runs."""
+    return docker("image inspect --format '{{index .RepoTags 0}}' %s", containers[service]["Image"])
+
+
+@pytest.fixture
+def sbom(host, variables, service):
+    """What the build wrote down of the service's image, in CycloneDX's format."""
+    return json.loads(host.check_output("cat %s/%s.cdx.json", variables["images_sbom_directory"], service))
+
+
+@pytest.fixture
+def versions(sbom):
+    """The versions of packages, by kind and name, as the build wrote them down."""
+    kinds = [
+        (re.match("pkg:([a-z]+)/", component.get("purl", "")), component) for component in sbom["components"]
+    ]
+    return {(kind[1], c["name"]): c["version"] for kind, c in kinds if kind}
+
+
+@each
+def test_what_is_written_down_is_of_the_image_that_runs(sbom, tag):
+    about = sbom["metadata"]["component"]
+    assert f"{about['name']}:{about['version']}" == tag
+    assert sbom["bomFormat"] == "CycloneDX"
+
+
+@each
+def test_what_is_written_down_is_the_program_that_runs(docker, containers, versions, service):
+    package, command = PROGRAMS[service]
+    [version] = {version for (_, name), version in versions.items() if name == package}
+    told = docker("exec %s sh -c %s", containers[service]["Id"], command)
+    assert re.split("[-+]", version)[0] in re.findall(r"[0-9]+(?:\.[0-9]+)+", told)
+
+
+@each
+def test_each_package_of_debian_is_written_down(docker, containers, versions, service):
+    command = "dpkg-query --show --showformat '${Package} ${Version}\\n'"
+    found = docker("exec %s sh -c %s", containers[service]["Id"], command).splitlines()
+    written = {f"{name} {version}" for (kind, name), version in versions.items() if kind == "deb"}
+    assert len(found) > 50
+    assert written == set(found)
+
+
+def test_each_python_package_is_written_down(docker, containers, host, variables):
+    program = "import importlib.metadata as m\nfor d in m.distributions(): print(d.name, d.version)"
+    found = docker("exec %s python3 -c %s", containers["flask_blog"]["Id"], program).splitlines()
+    sbom = json.loads(host.check_output("cat %s/flask_blog.cdx.json", variables["images_sbom_directory"]))
+    written = {
+        (c["name"].lower().replace("_", "-"), c["version"])
+        for c in sbom["components"]
+        if c.get("purl", "").startswith("pkg:pypi/")
+    }
+    assert len(found) > 10
+    assert {tuple(line.lower().replace("_", "-").split()) for line in found} <= written
+
+
+def test_nothing_else_is_written_down(host, variables):
+    listed = host.file(variables["images_sbom_directory"]).listdir()
+    assert sorted(listed) == [f"{service}.cdx.json" for service in sorted(PROGRAMS)]
+
+
+@each
+def test_image_says_what_it_is_and_what_it_stands_on(docker, tag):
+    labels = json.loads(docker("image inspect --format '{{json .Config.Labels}}' %s", tag))
+    assert labels["slipway.image"] == tag
+    assert labels["org.opencontainers.image.version"] == tag.partition(":")[2]
+    assert labels["org.opencontainers.image.base.name"].startswith("slipway/base-")
+
+
+@each
+def test_image_is_small(docker, tag):
+    assert int(docker("image inspect --format '{{.Size}}' %s", tag)) < 250 * 10**6

@@ -1,0 +1,455 @@
+"""What nginx says on every answer, whom it believes, what it refuses, and how much of it one client gets."""
+
+import http.client
+import io
+import json
+import re
+import socket
+import time
+from types import SimpleNamespace
+from urllib.parse import urlencode
+
+import pytest
+from outside import Answer, Reader, wait_until
+
+REFUSED = "That request did not go through"
+PICTURE = "/media/0123456789abcdef01234567-1x1.png"
+FEATURES = ["camera", "display-capture", "geolocation", "microphone", "payment", "usb"]
+FOREVER = "public, max-age=31536000, immutable"
+
+# Addresses for documentation (RFC 5737, RFC 3849): nobody has them, so each test may take some of its own.
+PROXIED = {
+    "stack_rate_pages": 5,
+    "stack_rate_writes": 6,
+    "stack_rate_connections": 6,
+    "stack_rate_exempt": [],
+}
+
+
+# --- What every answer says ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exchange(site):
+    """Send bytes as they are, and read the one answer; raise what http.client raises when there is none."""
+    address, _, port = site.partition(":")
+
+    def exchange(raw):
+        with socket.create_connection((address, int(port)), timeout=15) as connection:
+            connection.sendall(raw)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            return Answer.of(response)
+
+    return exchange
+
+
+@pytest.fixture(scope="module")
+def ask(reader):
+    """Ask for a path, and take one that is called STATIC as that of a static file."""
+    one = reader()
+    [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', one.request("/").text))
+
+    def ask(path, method="GET", **options):
+        try:
+            return one.request(path.replace("STATIC", static), method, **options)
+        finally:
+            one.close()
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def picture(host):
+    """A picture among those that authors uploaded."""
+    volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
+    path = volume + PICTURE.removeprefix("/media")
+    yield host.check_output("echo picture > %s && chmod 644 %s", path, path)
+    host.check_output("rm %s", path)
+
+
+def guards(answer, embedding="same-origin"):
+    """Check that an answer has every header that guards readers, each of them once."""
+    policy = answer.headers["content-security-policy"]
+    directives = dict(directive.strip().partition(" ")[::2] for directive in policy.split(";"))
+    assert directives["frame-ancestors"] == "'none'"
+    assert directives["default-src"] in ("'self'", "'none'")
+    assert not {"script-src", "style-src"} & set(directives), "neither allows more than the default"
+    assert not re.search("unsafe|data:|,", policy)
+    expected = {
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": embedding,
+        "permissions-policy": ", ".join(f"{feature}=()" for feature in FEATURES),
+        "referrer-policy": "strict-origin-when-cross-origin",
+        "server": "nginx",
+        "x-content-type-options": "nosniff",
+    }
+    assert {name: answer.headers.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status", "kept", "embedding"),
+    [
+        ("/", {}, 200, "public, max-age=0, s-maxage=1", "same-origin"),
+        ("/feed.xml", {}, 200, "public, max-age=0, s-maxage=1", "same-origin"),
+        ("/login", {}, 200, "private, no-store", "same-origin"),
+        ("/archive", {}, 308, None, "same-origin"),
+        ("/nosuch", {}, 404, None, "same-origin"),
+        ("/static/nosuch", {}, 404, None, "cross-origin"),
+        ("/contact", {"method": "POST"}, 422, "private, no-store", "same-origin"),
+        ("STATIC", {}, 200, FOREVER, "cross-origin"),
+        ("STATIC", {"Range": "bytes=999999-"}, 200, FOREVER, "cross-origin"),
+        ("STATIC", {"If_None_Match": "*"}, 304, FOREVER, "cross-origin"),
+        ("STATIC", {"If_Match": '"other"'}, 412, "no-store", "same-origin"),
+        ("STATIC", {"method": "POST"}, 405, "no-store", "same-origin"),
+        (PICTURE, {}, 200, FOREVER, "cross-origin"),
+        (PICTURE.replace("1x1", "2x2"), {}, 404, "no-store", "same-origin"),
+        ("/.git/config", {}, 404, "no-store", "same-origin"),
+        ("/errors/404.html", {}, 404, "no-store", "same-origin"),
+        ("/errors/errors.css", {}, 200, "public, max-age=3600", "same-origin"),
+        ("/", {"method": "PUT"}, 405, "no-store", "same-origin"),
+        ("/", {"method": "POST", "body": bytes(300_000)}, 413, "no-store", "same-origin"),
+        ("/", {"Cookie": "a=" + 9000 * "x"}, 400, "no-store", "same-origin"),
+    ],
+)
+def test_answer_guards_the_reader(picture, ask, path, options, status, kept, embedding):
+    answer = ask(path, **options)
+    assert (answer.status, answer.headers.get("cache-control")) == (status, kept)
+    guards(answer, embedding)
+
+
+def test_cached_page_guards_the_reader(ask, docker, containers):
+    pages = [ask("/?cached") for _ in range(5)]
+    for page in pages:
+        guards(page)
+    log = docker("logs --tail 5 %s", containers["nginx"]["Id"]).splitlines()
+    assert any('"upstream_addr":""' in line for line in log if '"path":"/"' in line), "no page was cached"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: {}\r\nno colon here\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: {}\r\nHost: {}\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET /../.. HTTP/1.1\r\nHost: {}\r\n\r\n", 400),
+        (b"GET /" + 9000 * b"x" + b" HTTP/1.1\r\nHost: {}\r\n\r\n", 414),
+        (b"TRACE / HTTP/1.1\r\nHost: {}\r\n\r\n", 405),
+        (b"POST / HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET / HTTP/9.9\r\nHost: {}\r\n\r\n", 505),
+    ],
+)
+def test_refusal_of_what_is_no_request_guards_the_reader(exchange, site, raw, status):
+    answer = exchange(raw.replace(b"{}", site.encode()))
+    assert answer.status == status
+    guards(answer)
+
+
+def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
+    # Behind the gate of releases is the idle slot, and no release is under way.
+    preview = json.loads(host.check_output("cat /opt/slipway/slipway.json"))["preview"].replace(":", "/")
+    talk = "exec 3<>/dev/tcp/%s; printf 'GET / HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' >&3; cat <&3"
+    raw = host.check_output("bash -c %s", talk % (preview, site)).encode() + b"\n"
+    response = http.client.HTTPResponse(SimpleNamespace(makefile=lambda mode: io.BytesIO(raw)))
+    response.begin()
+    answer = Answer.of(response)
+    assert answer.status in (502, 504)
+    assert answer.headers["retry-after"] == "10"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "We will be right back" in answer.text
+    guards(answer)
+
+
+def test_blog_hears_the_name_that_nginx_has_checked(exchange, variables):
+    first = f"GET http://{variables['stack_domain']}/archive HTTP/1.1"
+    answer = exchange(f"{first}\r\nHost: evil.example:81\r\n\r\n".encode())
+    assert answer.headers["location"] == f"http://{variables['stack_domain']}:81/archive/"
+
+
+# --- What is refused ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.git/HEAD",
+        "/.env",
+        "/%2eenv",
+        "/a/.htpasswd",
+        "/static/.git/HEAD",
+        "/dump.sql",
+        "/BLOG.SQL.GZ",
+        "/index.html~",
+        "/wp-config.bak",
+        "/.well-knownot",
+    ],
+)
+def test_what_was_left_lying_about_is_not_asked_of_the_blog(ask, path):
+    answer = ask(path)
+    assert answer.status == 404
+    assert "/errors/errors.css" in answer.text, "it is nginx that says so"
+
+
+@pytest.mark.parametrize("path", ["/.well-known/security.txt", "/tags/sql", "/old", "/nosuch.sql.txt"])
+def test_other_names_are_the_blogs_to_answer(ask, path):
+    answer = ask(path)
+    assert answer.status == 404
+    assert "/static/style" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"), [("/", "DELETE", "GET, HEAD, POST"), ("STATIC", "POST", "GET, HEAD")]
+)
+def test_method_that_is_not_allowed_is_told_which_are(ask, path, method, allowed):
+    answer = ask(path, method)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert REFUSED in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "refused"),
+    [
+        ("/contact", 200_000, False),
+        ("/contact", 300_000, True),
+        ("/author/posts/new", 3_000_000, False),
+        ("/author/posts/new", 5_000_000, True),
+        ("/author/media", 10_000_000, False),
+        ("/author/media", 12_000_000, True),
+    ],
+)
+def test_body_is_as_large_as_its_place_needs(ask, path, size, refused):
+    answer = ask(path, "POST", body=bytes(size), Content_Type="application/x-www-form-urlencoded")
+    assert (REFUSED in answer.text) is refused, "what is not refused, the blog has a page of its own for"
+    assert answer.status == 413 or not refused
+
+
+class SlowSender:
+    """One who holds a connection, and sends next to nothing."""
+
+    def __init__(self, address, port, begin):
+        self.connection = socket.create_connection((address, port))
+        self.connection.sendall(begin.encode())
+        self.connection.setblocking(False)
+
+    def is_cut_off(self, more=b""):
+        """Send some more, and tell whether the connection has ended."""
+        try:
+            if more:
+                self.connection.send(more)
+            return self.connection.recv(65536) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def close(self):
+        """Let go."""
+        self.connection.close()
+
+
+@pytest.fixture
+def slow(site):
+    """Make a slow sender, who begins with this."""
+    address, _, port = site.partition(":")
+    senders = []
+
+    def slow(begin):
+        senders.append(SlowSender(address, int(port), begin.format(site=site)))
+        return senders[-1]
+
+    yield slow
+    for sender in senders:
+        sender.close()
+
+
+def test_slow_senders_are_cut_off_and_readers_are_not(slow, ask):
+    head = [slow("GET / HTTP/1.1\r\nHost: {site}\r\nX-Slow: ") for _ in range(20)]
+    body = slow("POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 9\r\n\r\nbody")
+    begun, second = time.monotonic(), 0
+    while head or not body.is_cut_off():
+        assert ask("/").status == 200
+        assert time.monotonic() < begun + 15, f"{len(head)} of 20 still send a header"
+        more = b""
+        if time.monotonic() > begun + second:
+            second, more = second + 1, b"x"
+        head = [sender for sender in head if not sender.is_cut_off(more)]
+        assert second > 5 or len(head) == 20, "nobody had a chance to be slow"
+
+
+# --- Whom it believes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sign_in(reader):
+    """Try to sign in with a wrong password, and return the answer."""
+
+    def sign_in(**headers):
+        one = reader()
+        page = one.request("/login", **headers)
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
+        answer = one.request(
+            "/login",
+            "POST",
+            body=urlencode({"csrf_token": token, "email": "nobody@example.org", "password": "wrong"}),
+            Content_Type="application/x-www-form-urlencoded",
+            Cookie=page.headers["set-cookie"].partition(";")[0],
+            **headers,
+        )
+        one.close()
+        return answer
+
+    return sign_in
+
+
+@pytest.fixture
+def seen(host, docker, containers):
+    """Return who signs in from now on: the clients' addresses in nginx's log, and in the blog's."""
+    since = host.check_output("date +%s.%N")
+
+    def lines(service):
+        logs = docker("logs --since %s %s", since, containers[service]["Id"]).splitlines()
+        return [json.loads(line) for line in logs if line.startswith("{")]
+
+    def seen():
+        by_nginx = [line["remote_addr"] for line in lines("nginx") if line.get("path") == "/login"]
+        said = [line["message"] for line in lines("flask_blog") if "login refused" in line["message"]]
+        return by_nginx and said and (set(by_nginx), {message.split()[-1] for message in said})
+
+    return lambda: wait_until(seen, 10, "lines about a sign-in")
+
+
+def test_stranger_is_not_believed(sign_in, seen, ask, machine, site, variables):
+    assert variables.get("stack_trusted_proxies", []) == []
+    one = Reader(machine.ipv4, 80, site)
+    one.request("/")
+    own_address = one.connection.sock.getsockname()[0]
+    one.close()
+    forged = {"X_Forwarded_For": "203.0.113.1", "X_Real_IP": "203.0.113.1", "Forwarded": "for=203.0.113.1"}
+    assert sign_in(**forged).status == 422
+    assert seen() == ({own_address}, {own_address})
+
+
+@pytest.fixture(scope="module")
+def behind_a_proxy(deploy, variables, host, docker, reader, ask):
+    """We are a load balancer, in front of a blog with low limits; return one that asks for a client."""
+    conf = "/opt/slipway/nginx/blog.conf"
+
+    host.check_output("cp --archive %s /run/slipway-test.conf", conf)
+    values = json.dumps(PROXIED | {"stack_trusted_proxies": variables["stack_rate_exempt"]})
+    outcome = deploy("site.yml", "--tags", "stack", "--extra-vars", values)
+    assert outcome.status == 0, outcome.output
+
+    def ask_for(client, path, method="GET", **options):
+        one = reader()
+        try:
+            return one.request(path, method, X_Forwarded_For=client, **options)
+        finally:
+            one.close()
+
+    yield ask_for
+    host.check_output("mv /run/slipway-test.conf %s", conf)
+    host.check_output("slipway-reload")
+
+
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [
+        ("203.0.113.2", "203.0.113.2"),
+        ("198.51.100.9, 203.0.113.3", "203.0.113.3"),
+        ("2001:db8:1::2", "2001:db8:1::2"),
+    ],
+)
+def test_configured_proxy_is_believed_and_no_further(behind_a_proxy, sign_in, seen, said, client):
+    assert sign_in(X_Forwarded_For=said).status == 422
+    network = "2001:db8:1::/64" if ":" in client else client
+    assert seen() == ({client}, {network})
+
+
+# --- How much one client gets -------------------------------------------------------------------------------
+
+
+def statuses(ask_for, client, path, count, method="GET"):
+    """Return the statuses of some requests of a client, one after the other; each 429 is a friendly page."""
+    answers = [ask_for(client, path, method) for _ in range(count)]
+    for answer in answers:
+        guards(answer)
+        if answer.status == 429:
+            assert REFUSED in answer.text
+            assert (answer.headers["retry-after"], answer.headers["cache-control"]) == ("10", "no-store")
+    return [answer.status for answer in answers]
+
+
+def test_pages_of_one_client_are_limited_and_of_another_are_not(behind_a_proxy):
+    allowed = 4 * PROXIED["stack_rate_pages"] + 1
+    assert statuses(behind_a_proxy, "203.0.113.20", "/nosuch", allowed) == [404] * allowed
+    assert 429 in statuses(behind_a_proxy, "203.0.113.20", "/nosuch", 30)
+    assert statuses(behind_a_proxy, "203.0.113.21", "/nosuch", 1) == [404]
+    wait_until(lambda: behind_a_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the client is free again")
+
+
+def test_static_files_are_not_counted(behind_a_proxy, ask):
+    [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', ask("/").text))
+    for _ in range(60):
+        assert behind_a_proxy("203.0.113.22", static).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "answered"), [("/login", 400), ("/register", 400), ("/contact", 422), ("/author/media", 400)]
+)
+def test_writes_of_one_client_are_limited_and_its_reading_is_not(behind_a_proxy, path, answered):
+    client = f"203.0.113.{30 + len(path)}"
+    allowed = PROXIED["stack_rate_writes"]
+    *first, last = statuses(behind_a_proxy, client, path, allowed + 1, "POST")
+    assert first == [answered] * allowed
+    assert last == 429
+    assert statuses(behind_a_proxy, client, "/", 1) == [200]
+    assert statuses(behind_a_proxy, "203.0.113.29", path, 1, "POST") == [answered]
+
+
+def test_previews_of_the_editor_are_no_writes(behind_a_proxy):
+    count = PROXIED["stack_rate_writes"] + 1
+    assert statuses(behind_a_proxy, "203.0.113.50", "/author/preview", count, "POST") == [400] * count
+
+
+@pytest.mark.parametrize(
+    ("used", "same", "other"),
+    [
+        ("2001:db8:2::1", "2001:db8:2:0:ffff:ffff:ffff:ffff", "2001:db8:2:1::1"),
+        ("2001:db8:a0a:a0a::1", "2001:db8:a0a:a0a::a0a", "2001:db8:a0a:a0b::1"),
+        ("203.0.113.60", "::ffff:203.0.113.60", "::ffff:203.0.113.61"),
+    ],
+)
+def test_ipv6_is_counted_by_network(behind_a_proxy, used, same, other):
+    count = PROXIED["stack_rate_writes"]
+    assert statuses(behind_a_proxy, used, "/contact", count, "POST") == [422] * count
+    assert statuses(behind_a_proxy, same, "/contact", 1, "POST") == [429]
+    assert statuses(behind_a_proxy, other, "/contact", 1, "POST") == [422]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "at_once", "refused", "free"),
+    [
+        ("/author/media", "POST", 4, "/author/media", "/errors/errors.css"),
+        ("/nosuch", "GET", PROXIED["stack_rate_connections"], "/errors/errors.css", None),
+    ],
+)
+def test_requests_under_way_are_limited(behind_a_proxy, slow, path, method, at_once, refused, free):
+    client = "203.0.113.70" if method == "POST" else "203.0.113.71"
+    head = [f"{method} {path} HTTP/1.1", "Host: {site}", f"X-Forwarded-For: {client}", "Content-Length: 9"]
+    begin = "\r\n".join([*head, "", ""])
+    unfinished = [slow(begin) for _ in range(at_once - 1)]
+    assert statuses(behind_a_proxy, client, refused, 1) != [429]
+
+    def none_is_left():
+        # A request that was answered just now may still count for a moment, against this one too.
+        unfinished.append(slow(begin))
+        return all(behind_a_proxy(client, refused, "HEAD").status == 429 for _ in range(3))
+
+    wait_until(none_is_left, 5, "there is none left")
+    assert statuses(behind_a_proxy, client, refused, 1) == [429]
+    if free:
+        assert behind_a_proxy(client, free).status == 200
+    assert behind_a_proxy("203.0.113.72", refused).status != 429
+    for sender in unfinished:
+        sender.close()
+    wait_until(lambda: behind_a_proxy(client, refused).status != 429, 5, "the client is free again")

@@ -1,0 +1,185 @@
+"""Secrets that are made anew, seen from the blog's readers and from one who has signed in: nobody notices."""
+
+import json
+from secrets import token_hex
+
+import pytest
+from outside import Prober, Writer
+
+EMAIL, PASSWORD = "writer@example.org", "a password of the tests"
+
+
+@pytest.fixture
+def writer(host, sql, slot, signs_in):
+    """An author of the blog, signed in."""
+    host.check_output(
+        f"cd /opt/slipway && echo %s | docker compose exec -T flask_blog_{slot()}"
+        " flask user ensure-admin --email %s --password-file -",
+        PASSWORD,
+        EMAIL,
+    )
+    author = signs_in(EMAIL, PASSWORD)
+    assert author.signed_in
+    yield author
+    sql(f"DELETE FROM user_account WHERE email = '{EMAIL}'")
+
+
+@pytest.fixture
+def lets_in(host, inspect):
+    """Tell whether the database lets a role in over TCP with a password."""
+
+    def lets_in(role, password):
+        db = inspect()["db"]
+        address = db["NetworkSettings"]["Networks"]["slipway_data"]["IPAddress"]
+        return (
+            host.run(
+                "docker exec --env PGPASSWORD=%s %s psql --no-password -XAtqc 'SELECT 1' %s",
+                password,
+                db["Id"],
+                f"host={address} user={role} dbname=blog",
+            ).rc
+            == 0
+        )
+
+    return lets_in
+
+
+def test_writer_can_report_a_failure(writer):
+    writer.cookie = ""
+    with Writer(writer) as prober:
+        pass
+    assert prober.answered == 0
+    assert set(prober.failures) == {"status 400 to the form"}
+
+
+def test_rotation_of_everything_is_not_noticed(
+    deploy, reader, writer, signs_in, read_secrets, variables, slot, lets_in, ledger
+):
+    old, admin = read_secrets(), variables["release_admin_email"]
+    before = signs_in(admin, old["admin_password"])
+    assert before.signed_in
+    slot_before = slot()
+    with Prober(reader) as readers, Writer(writer) as writes:
+        done = deploy("playbooks/rotate_secrets.yml")
+    assert done.status == 0, done.output
+    assert (readers.failures, readers.answered > 100) == ([], True)
+    assert (writes.failures, writes.answered > 50) == ([], True)
+
+    new = read_secrets()
+    assert [name for name in old if old[name] == new[name]] == []
+    assert old.named_in(done.output) + new.named_in(done.output) == []
+    assert "/etc/slipway/secrets/admin_password" in done.output
+
+    assert slot() != slot_before
+    for role, secret in {
+        "postgres": "db_superuser_password",
+        "blog_migrator": "db_migrator_password",
+    }.items():
+        assert (lets_in(role, old[secret]), lets_in(role, new[secret])) == (False, True), role
+    for password in (old["db_app_password"], new["db_app_password"]):
+        assert not lets_in(f"blog_app_{slot_before}", password)
+    assert not lets_in(f"blog_app_{slot()}", old["db_app_password"])
+    assert lets_in(f"blog_app_{slot()}", new["db_app_password"])
+
+    assert not before.is_in(), "a new password ends the admin's sessions"
+    assert not signs_in(admin, old["admin_password"]).signed_in
+    assert signs_in(admin, new["admin_password"]).signed_in
+
+    entry = ledger()[-1]
+    assert (entry["outcome"], entry["slot"], sorted(entry["secrets"])) == ("in service", slot(), sorted(new))
+
+
+def test_value_that_changes_in_the_vault_is_put_into_service_by_site(
+    deploy, reader, writer, read_secrets, slot
+):
+    """What the vault gives now, it gives for one run: the next one finds nothing to do."""
+    slot_before, given = slot(), token_hex(20)
+    with Prober(reader) as readers, Writer(writer) as writes:
+        done = deploy(
+            "site.yml",
+            "--extra-vars",
+            json.dumps({"secrets_vault": {"app_secret_key": given, "db_app_password": token_hex(20)}}),
+        )
+    assert done.status == 0, done.output
+    assert (readers.failures, writes.failures) == ([], [])
+    assert (slot() != slot_before, given in read_secrets().values()) == (True, True)
+
+    done = deploy("site.yml")
+    assert (done.status, set(done.changed.values())) == (0, {0}), done.output
+
+
+def test_login_that_cannot_be_used_leaves_the_old_one(
+    host, sql, reader, writer, read_secrets, slot, lets_in, ledger
+):
+    old, slot_before = read_secrets(), slot()
+    idle = "green" if slot_before == "blue" else "blue"
+    sql(f"ALTER ROLE blog_app_{idle} CONNECTION LIMIT 0")
+    try:
+        with Prober(reader) as readers, Writer(writer) as writes:
+            done = host.run("slipway rotate database")
+    finally:
+        sql(f"ALTER ROLE blog_app_{idle} CONNECTION LIMIT -1")
+    told = done.stdout + done.stderr
+    assert (done.rc, "too many connections for role" in told) == (1, True), told
+    assert f"The {slot_before} slot serves as before." in told
+    assert "The new secrets wait in their files" in told
+    assert (readers.failures, writes.failures, slot()) == ([], [], slot_before)
+    assert lets_in(f"blog_app_{slot_before}", old["db_app_password"])
+    assert not lets_in(f"blog_app_{idle}", read_secrets()["db_app_password"])
+    assert ledger()[-1]["outcome"] == "failed"
+
+    host.check_output("slipway rotate database")
+    assert slot() == idle
+    assert lets_in(f"blog_app_{idle}", read_secrets()["db_app_password"])
+    assert not lets_in(f"blog_app_{slot_before}", old["db_app_password"])
+
+
+# --- What is refused, and what is only asked about ----------------------------------------------------------
+
+# The checks that come before are every playbook's, and have tests of their own.
+FROM_HERE = ("--start-at-task", "Rotate | It is known what to rotate")
+
+
+@pytest.fixture
+def rotate(deploy):
+    """Run the playbook without the checks before it, with variables as in rotate(rotate="key")."""
+    return lambda *arguments, **variables: deploy(
+        "playbooks/rotate_secrets.yml", *FROM_HERE, "--extra-vars", json.dumps(variables), *arguments
+    )
+
+
+@pytest.fixture
+def unchanged(read_secrets, ledger, inspect):
+    """What a refusal leaves as it is."""
+    return lambda: (read_secrets(), ledger(), {service: c["Id"] for service, c in inspect().items()})
+
+
+def test_rotation_of_what_there_is_not_is_refused(rotate, unchanged):
+    before = unchanged()
+    done = rotate(rotate="database,tls")
+    assert done.status == 2
+    assert 'rotate is "database,tls"' in done.errors[0]
+    assert "Name database, key or admin" in done.errors[0]
+    assert (unchanged() == before) is True
+
+
+def test_secret_of_the_vault_is_changed_there_first(rotate, unchanged, read_secrets):
+    before = unchanged()
+    same = {"app_secret_key": read_secrets()["app_secret_key"], "admin_password": "another one of the vault"}
+    done = rotate(rotate="key,admin", secrets_vault=same)
+    assert done.status == 2
+    assert "secrets_vault gives app_secret_key, and the value there is the one in service" in done.errors[0]
+    assert "ansible-vault edit" in done.errors[0]
+    assert "another one of the vault" not in done.output
+    assert (unchanged() == before) is True
+
+
+def test_dry_run_says_what_would_be_new(rotate, unchanged):
+    before = unchanged()
+    done = rotate("--check", rotate="database")
+    assert done.status == 0, done.output
+    assert (
+        "Would be new in service: db_superuser_password, db_migrator_password, db_app_password"
+        in " ".join(done.output.split())
+    )
+    assert (unchanged() == before) is True

@@ -1,0 +1,208 @@
+"""Who gets in by SSH and who does not, seen from outside; and that no run locks itself out."""
+
+import json
+import subprocess
+
+import pytest
+from outside import ROOT
+
+DROP_IN = "/etc/ssh/sshd_config.d/00-slipway.conf"
+OTHERS = "/etc/ssh/sshd_config.d/50-test.conf"
+POLICY = "Hardened Debian 13 (version 1)"
+
+each_family = pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+
+
+@pytest.fixture(scope="module")
+def knock(machine, variables):
+    """Run a command as a user who has the inventory's key, over a fresh connection to the host's address."""
+    alias = f"[{variables['ansible_host']}]:{variables['ansible_port']}"
+    key = variables["ansible_ssh_private_key_file"]
+    always = [*variables["ansible_ssh_common_args"].split(), "-F", "none", "-T", "-i", key]
+    for option in (f"HostKeyAlias={alias}", "BatchMode=yes", "ControlPath=none", "ConnectTimeout=5"):
+        always += ["-o", option]
+
+    def knock(user, *options, command="true", family="ipv4"):
+        return subprocess.run(
+            ["ssh", *always, *options, f"{user}@{getattr(machine, family)}", command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+
+    return knock
+
+
+@pytest.fixture(scope="module")
+def admin(variables):
+    """The user of the inventory."""
+    return variables["ansible_user"]
+
+
+# --- From outside -------------------------------------------------------------------------------------------
+
+
+@each_family
+def test_audit_finds_nothing(machine, family):
+    audit = [ROOT / ".venv/audit/bin/ssh-audit", "-n", "-P", POLICY, getattr(machine, family)]
+    done = subprocess.run(audit, capture_output=True, text=True)
+    assert (done.returncode, "Passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+@each_family
+def test_host_has_one_key(machine, family):
+    scan = ["ssh-keyscan", "-T", "5", "-t", "rsa,ecdsa,ed25519", getattr(machine, family)]
+    keys = subprocess.run(scan, capture_output=True, text=True).stdout.splitlines()
+    assert [key.split()[1] for key in keys] == ["ssh-ed25519"]
+
+
+@each_family
+def test_admin_user_gets_in_and_becomes_root(knock, admin, family):
+    done = knock(admin, command="sudo --non-interactive id --user", family=family)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+@pytest.fixture
+def root_s_key(host, admin):
+    """The admin user's keys are root's too."""
+    host.check_output("install -D -m 0600 /home/%s/.ssh/authorized_keys /root/.ssh/authorized_keys", admin)
+    yield
+    host.check_output("rm /root/.ssh/authorized_keys")
+
+
+@each_family
+@pytest.mark.parametrize("user", ["root", "debian", "nobody", "nosuch"])
+def test_nobody_else_gets_in(root_s_key, host, knock, user, family):
+    if user in ("root", "debian"):
+        assert host.check_output(f"cat ~{user}/.ssh/authorized_keys")
+    done = knock(user, family=family)
+    assert (done.returncode, done.stdout) == (255, "")
+    assert f"{user}@" in done.stderr
+    assert "Permission denied (publickey)." in done.stderr
+
+
+def test_no_password_is_asked_for(knock, admin):
+    done = knock(admin, "-o", "PreferredAuthentications=password,keyboard-interactive,none")
+    assert done.returncode == 255
+    assert "Permission denied (publickey)." in done.stderr
+
+
+def test_nothing_is_forwarded(knock, admin, machine):
+    forth = knock(admin, "-W", "127.0.0.1:22")
+    assert forth.returncode == 255
+    assert "administratively prohibited" in forth.stderr
+    back = knock(admin, "-o", "ExitOnForwardFailure=yes", "-R", "18099:127.0.0.1:1")
+    assert back.returncode == 255
+    assert "remote port forwarding failed" in back.stderr
+
+
+def test_old_client_gets_no_session(knock, admin):
+    done = knock(admin, "-o", "KexAlgorithms=curve25519-sha256")
+    assert done.returncode == 255
+    assert "no matching key exchange method found" in done.stderr
+
+
+# --- On the host --------------------------------------------------------------------------------------------
+
+
+def test_settings_are_in_force(host, variables):
+    told = dict(line.split(" ", 1) for line in host.check_output("/usr/sbin/sshd -T").splitlines())
+    wanted = {
+        "allowusers": variables["ansible_user"],
+        "authenticationmethods": "publickey",
+        "logingracetime": str(variables["baseline_ssh_login_grace_time"]),
+        "maxauthtries": str(variables["baseline_ssh_max_auth_tries"]),
+        "maxstartups": variables["baseline_ssh_max_startups"],
+        "permitrootlogin": "no",
+        "passwordauthentication": "no",
+        "kbdinteractiveauthentication": "no",
+        "x11forwarding": "no",
+        "allowagentforwarding": "no",
+        "loglevel": "VERBOSE",
+    }
+    assert {name: told[name] for name in wanted} == wanted
+    file = host.file(DROP_IN)
+    assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
+
+
+def test_who_knocks_in_vain_too_often_has_to_wait(host):
+    """The address from which the tests come is exempt; the host's own is not."""
+    trust = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    knock = f"ssh -T {trust} nosuch@127.0.0.2 2>&1 || true"
+    assert host.check_output(knock) == "nosuch@127.0.0.2: Permission denied (publickey)."
+    for _ in range(5):
+        host.run(f"seq 8 | xargs --max-procs=8 --replace {knock}")
+    assert "Permission denied" not in host.check_output(knock)
+
+
+def test_no_password_is_root_s(host):
+    assert host.check_output("getent shadow root").split(":")[1].startswith("!")
+
+
+def test_admin_user_has_no_password(host, admin):
+    assert host.check_output("getent shadow %s", admin).split(":")[1] == "*"
+    assert host.run("visudo -c").rc == 0
+
+
+# --- No run locks itself out --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stranger_s_key(tmp_path_factory):
+    """A public key whose private half is not the inventory's."""
+    file = tmp_path_factory.mktemp("stranger") / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+    return file.with_suffix(".pub").read_text().strip()
+
+
+@pytest.fixture
+def others(machine):
+    """Write settings of sshd that are not ours, as an op does by hand."""
+    yield lambda settings: machine.execute(f"echo {settings} > {OTHERS}")
+    machine.execute(f"rm --force {OTHERS} && systemctl reload ssh")
+
+
+@pytest.fixture
+def state(machine, admin):
+    """What a run may have to put back."""
+    paths = f"{DROP_IN} /home/{admin}/.ssh/authorized_keys"
+    return lambda: machine.execute(f"sha256sum {paths} && stat --format '%n %U %a' {paths}")
+
+
+def run(deploy, variables):
+    """Run the part of site.yml that this is about."""
+    tags = ("--tags", "baseline_users,baseline_ssh")
+    return deploy("site.yml", *tags, "--extra-vars", json.dumps(variables))
+
+
+def test_run_that_would_lock_itself_out_takes_it_back(state, knock, admin, deploy, hostname, stranger_s_key):
+    before = state()
+    elsewhere = [f"{admin}@192.0.2.1"]
+    outcome = run(deploy, {"baseline_ssh_allow_users": elsewhere, "baseline_admin_keys": [stranger_s_key]})
+    assert outcome.status == 2, outcome.output
+    message = outcome.errors[-1]
+    assert f"{admin} could not log in to {hostname} (127.0.0.1, port " in message
+    assert "Permission denied (publickey)" in message
+    assert f"{admin} gets in as before. Look at baseline_admin_keys and baseline_ssh_*" in message
+    assert state() == before
+    assert knock(admin).returncode == 0
+
+
+def test_run_that_others_lock_out_says_so_and_stays_connected(state, knock, admin, deploy, others):
+    before = state()
+    others(f"DenyUsers {admin}")
+    outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
+    assert outcome.status == 2, outcome.output
+    assert "nobody gets in with them either: keep this connection" in outcome.errors[-1]
+    assert state() == before
+    assert knock(admin).returncode == 255
+
+
+def test_settings_that_sshd_refuses_are_not_even_tried(state, knock, admin, deploy, others):
+    before = state()
+    others("NoSuchSetting yes")
+    outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
+    assert outcome.status == 2
+    assert "50-test.conf: line 1: Bad configuration option: NoSuchSetting" in outcome.output
+    assert state() == before
+    assert knock(admin).returncode == 0

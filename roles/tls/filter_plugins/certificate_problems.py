@@ -1,0 +1,41 @@
+"""The filter C(certificate_problems): what stands against serving this certificate with this key."""
+
+
+def certificate_problems(certificate, key, names):
+    """Judge a certificate before a host gets it.
+
+    Args:
+        certificate: what C(community.crypto.x509_certificate_info) found, or its failure.
+        key: what C(community.crypto.openssl_privatekey_info) found, or its failure.
+        names: DNS names that readers type.
+
+    Returns:
+        One sentence for each problem, naming the variable; none is an empty list.
+    """
+    if "public_key" not in certificate:
+        return [f"tls_certificate_file holds no certificate: {certificate['msg']}"]
+    if "public_key" not in key:
+        return ["tls_key_file holds no key without a passphrase, in PEM"]
+    problems = []
+    if key["public_key"] != certificate["public_key"]:
+        problems.append("the key in tls_key_file is not that of the certificate in tls_certificate_file")
+    if certificate["expired"]:
+        problems.append(f"the certificate in tls_certificate_file ended at {certificate['not_after']}")
+    covered = [entry.removeprefix("DNS:").lower() for entry in certificate["subject_alt_name"] or []]
+    # A wildcard stands for one label (RFC 6125, 6.4.3).
+    missing = [
+        name for name in names if not {name.lower(), f"*.{name.lower().partition('.')[2]}"} & {*covered}
+    ]
+    if missing:
+        known = ", ".join(covered) or "no names"
+        problems.append(
+            f"the certificate in tls_certificate_file is for {known}, and not for {', '.join(missing)}"
+        )
+    return problems
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"certificate_problems": certificate_problems}

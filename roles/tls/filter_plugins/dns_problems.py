@@ -1,0 +1,47 @@
+"""The filter C(dns_problems): which names do not lead to a host."""
+
+import ipaddress
+import socket
+
+RECORDS = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
+
+
+def dns_problems(names, own):
+    """Look names up on the control node, and compare what is found with a host's addresses.
+
+    An authority follows A and AAAA records alike, so one that leads elsewhere is as bad as none.
+
+    Args:
+        names: DNS names.
+        own: addresses of the host, and names of it; a loopback address is nobody's in particular.
+
+    Returns:
+        One sentence for each name or record that leads elsewhere; none is an empty list.
+    """
+    found = {address for one in own for record in RECORDS for address in _addresses(one, record)}
+    own = {address for address in found if not address.is_loopback}
+    problems = []
+    for name in names:
+        found = {record: _addresses(name, record) for record in RECORDS}
+        if not any(found.values()):
+            problems.append(f"{name} has no A and no AAAA record")
+        for record, addresses in found.items():
+            elsewhere = sorted(map(str, addresses - own))
+            if elsewhere:
+                problems.append(f"{name} has the {record} record {', '.join(elsewhere)}")
+    return problems
+
+
+def _addresses(name, record):
+    try:
+        found = socket.getaddrinfo(name, None, RECORDS[record], socket.SOCK_STREAM)
+    except socket.gaierror:
+        return set()
+    return {ipaddress.ip_address(address[0].partition("%")[0]) for *_, address in found}
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"dns_problems": dns_problems}

@@ -1,0 +1,91 @@
+"""sshd's settings for each system, rendered by Ansible and judged by Debian 13's sshd."""
+
+import json
+import sys
+
+import pytest
+import yaml
+from project import ROOT
+
+ROLE = ROOT / "roles/baseline"
+SYSTEMS = ["debian-13", "debian-12", "ubuntu-24"]
+EVERYTHING = {
+    "baseline_ssh_port": 2200,
+    "baseline_ssh_allow_users": ["ops", "anna@203.0.113.0/24"],
+    "baseline_ssh_penalty_exempt": ["203.0.113.0/24", "2001:db8::/32"],
+    "baseline_ssh_tcp_forwarding": True,
+    "baseline_ssh_crypto": "compatible",
+}
+CASES = {f"{system}-{case}": (system, case) for system in SYSTEMS for case in ("defaults", "everything")}
+# What the OpenSSH of the older two does not know.
+LATER = ["mlkem768x25519-sha256", "PerSourcePenalties"]
+BROKEN = ["sha1", "cbc", "md5", "arcfour", "group1-", "umac-64", "3des"]
+
+each_system = pytest.mark.parametrize("system", SYSTEMS)
+
+
+def load(file):
+    """Return what a YAML file of the role holds."""
+    return yaml.safe_load((ROLE / file).read_text())
+
+
+@pytest.fixture(scope="module")
+def rendered(ansible, tmp_path_factory):
+    """Directory with a file for each case, all rendered by one run."""
+    directory = tmp_path_factory.mktemp("sshd")
+    role = load("defaults/main.yml") | load("vars/main.yml")
+    always = {"ansible_user": "ops", "ansible_python_interpreter": sys.executable}
+    hosts = {
+        name: role | load(f"vars/{system}.yml") | always | (EVERYTHING if case == "everything" else {})
+        for name, (system, case) in CASES.items()
+    }
+    inventory = directory / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    template = f"src={ROLE}/templates/00-slipway.conf.j2 dest={directory}/{{{{ inventory_hostname }}}}"
+    how = ("--inventory", inventory, "--connection", "local", "--forks", len(hosts))
+    done = ansible("adhoc", "all", *how, "--module-name", "ansible.builtin.template", "--args", template)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
+
+
+def settings(file):
+    """Return a configuration of sshd as a dictionary."""
+    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split(" ", 1) for line in lines)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sshd_takes_its_settings_as_they_are_meant(rendered, check, case):
+    script = "mkdir -p /run/sshd && /usr/sbin/sshd -T -f /sshd.conf"
+    done = check(f"--volume={rendered / case}:/sshd.conf:ro", command=["sh", "-euc", script])
+    assert (done.returncode, done.stderr) == (0, "")
+    in_force = done.stdout.splitlines()
+    written = settings(rendered / case)
+    for name in ("Port", "KexAlgorithms", "Ciphers", "MACs", "MaxStartups", "AllowTcpForwarding"):
+        assert f"{name.lower()} {written[name]}" in in_force
+    for user in written["AllowUsers"].split():
+        assert f"allowusers {user}" in in_force
+
+
+@each_system
+def test_algorithms_are_ones_that_the_system_knows_and_nobody_has_broken(rendered, system):
+    text = (rendered / f"{system}-everything").read_text()
+    assert [word in text for word in LATER] == [system == "debian-13"] * 2
+    assert [word for word in BROKEN if word in text] == []
+
+
+@each_system
+def test_compatible_only_adds(system):
+    algorithms = load(f"vars/{system}.yml")["__baseline_ssh_algorithms"]
+    for name, hardened in algorithms["hardened"].items():
+        assert [value for value in algorithms["compatible"][name] if value in hardened] == hardened, name
+
+
+@each_system
+def test_defaults_close_what_nobody_asked_for(rendered, system):
+    written = settings(rendered / f"{system}-defaults")
+    assert (written["AllowUsers"], written["Port"]) == ("ops", "22")
+    switches = ["PermitRootLogin", "PasswordAuthentication", "KbdInteractiveAuthentication", "X11Forwarding"]
+    switches += ["AllowTcpForwarding", "AllowAgentForwarding", "AllowStreamLocalForwarding", "PermitTunnel"]
+    assert {name: written[name] for name in switches} == dict.fromkeys(switches, "no")
+    assert "PerSourcePenaltyExemptList" not in written
