@@ -5,15 +5,12 @@ import re
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from ipaddress import ip_interface
-from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 import testinfra
 import yaml
-from outside import ENVIRONMENT, ROOT, Author, Reader, play, wait_until
+from outside import ENVIRONMENT, ROOT, Author, Machine, Reader, play, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -60,27 +57,8 @@ def host(variables, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def machine(hostname):
-    """The host as the machine outside holds it: a container, with addresses of its own."""
-    container = f"slipway-{hostname}"
-
-    def docker(*arguments):
-        return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
-
-    [inspected] = json.loads(docker("inspect", container))
-    network = inspected["NetworkSettings"]["Networks"]["slipway-sandbox"]
-    return SimpleNamespace(
-        ipv4=network["IPAddress"],
-        ipv6=network["GlobalIPv6Address"],
-        subnet=str(ip_interface(f"{network['IPAddress']}/{network['IPPrefixLen']}").network),
-        gateway=network["Gateway"],
-        gateway_ipv6=network["IPv6Gateway"],
-        subnet_ipv6=str(
-            ip_interface(f"{network['GlobalIPv6Address']}/{network['GlobalIPv6PrefixLen']}").network
-        ),
-        restart=partial(docker, "restart", container),
-        # As root, for when nobody gets in by SSH.
-        execute=lambda script: docker("exec", container, "sh", "-euc", script),
-    )
+    """The host as the machine outside holds it."""
+    return Machine(f"slipway-{hostname}")
 
 
 SCANNER = """
@@ -172,6 +150,19 @@ def reader(base_url, site, trust):
     return lambda address=None: Reader(
         address or "127.0.0.1", port if address else base_url.port, site, trust
     )
+
+
+@pytest.fixture(scope="session")
+def dial(reader):
+    """Open a connection to the blog and return its socket, for bytes that no reader would send."""
+
+    def dial():
+        connection = reader().connection
+        connection.connect()
+        connection.sock.settimeout(15)
+        return connection.sock
+
+    return dial
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import json
 import os
 import re
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -27,6 +29,60 @@ def wait_until(condition, seconds, what):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.1)
     return value
+
+
+# --- The host, as the machine outside holds it --------------------------------------------------------------
+
+
+class Machine:
+    """A container that is a host. A restart may change its addresses, so they are asked for each time."""
+
+    def __init__(self, container):
+        self.container = container
+
+    @staticmethod
+    def docker(*arguments):
+        """Run docker on the machine outside, and return what it prints."""
+        return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+    @property
+    def network(self):
+        """What the engine says of its place in the network of the sandbox."""
+        [inspected] = json.loads(self.docker("inspect", self.container))
+        return inspected["NetworkSettings"]["Networks"]["slipway-sandbox"]
+
+    @property
+    def ipv4(self):
+        """Its IPv4 address."""
+        return self.network["IPAddress"]
+
+    @property
+    def ipv6(self):
+        """Its IPv6 address."""
+        return self.network["GlobalIPv6Address"]
+
+    @property
+    def subnet(self):
+        """The IPv4 network that it shares with its neighbours."""
+        return str(ip_interface(f"{self.ipv4}/{self.network['IPPrefixLen']}").network)
+
+    @property
+    def subnet_ipv6(self):
+        """The IPv6 network that it shares with its neighbours."""
+        return str(ip_interface(f"{self.ipv6}/{self.network['GlobalIPv6PrefixLen']}").network)
+
+    @property
+    def gateways(self):
+        """The addresses of the machine outside in that network."""
+        return [self.network["Gateway"], self.network["IPv6Gateway"]]
+
+    def restart(self):
+        """Reboot it."""
+        self.docker("restart", self.container)
+
+    def execute(self, script):
+        """Run a script as root, also when nobody gets in by SSH; return what it prints."""
+        return self.docker("exec", self.container, "sh", "-euc", script)
 
 
 # --- Plays --------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_container_goes_out_and_does_not_reach_the_host(host, containers, machin
     edge = containers["nginx"]["NetworkSettings"]["Networks"]["slipway_edge"]
     for address in (edge["Gateway"], edge["IPv6Gateway"], machine.ipv4, machine.ipv6):
         assert connect(address, variables["baseline_ssh_port"]).rc == 124, address
-    for outside in (machine.gateway, machine.gateway_ipv6):
+    for outside in machine.gateways:
         assert "refused" in connect(outside, 1).stderr, "the machine outside answers, if only with a refusal"
 
 

@@ -4,13 +4,13 @@ import http.client
 import io
 import json
 import re
-import socket
+import ssl
 import time
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
-from outside import Answer, Reader, wait_until
+from outside import Answer, wait_until
 
 REFUSED = "That request did not go through"
 PICTURE = "/media/0123456789abcdef01234567-1x1.png"
@@ -30,12 +30,11 @@ PROXIED = {
 
 
 @pytest.fixture(scope="module")
-def exchange(site):
+def exchange(dial):
     """Send bytes as they are, and read the one answer; raise what http.client raises when there is none."""
-    address, _, port = site.partition(":")
 
     def exchange(raw):
-        with socket.create_connection((address, int(port)), timeout=15) as connection:
+        with dial() as connection:
             connection.sendall(raw)
             response = http.client.HTTPResponse(connection)
             response.begin()
@@ -160,10 +159,10 @@ def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
     guards(answer)
 
 
-def test_blog_hears_the_name_that_nginx_has_checked(exchange, variables):
-    first = f"GET http://{variables['stack_domain']}/archive HTTP/1.1"
+def test_blog_hears_the_name_that_nginx_has_checked(exchange, base_url):
+    first = f"GET {base_url.scheme}://{base_url.hostname}/archive HTTP/1.1"
     answer = exchange(f"{first}\r\nHost: evil.example:81\r\n\r\n".encode())
-    assert answer.headers["location"] == f"http://{variables['stack_domain']}:81/archive/"
+    assert answer.headers["location"] == f"{base_url.scheme}://{base_url.hostname}:81/archive/"
 
 
 # --- What is refused ----------------------------------------------------------------------------------------
@@ -226,8 +225,8 @@ def test_body_is_as_large_as_its_place_needs(ask, path, size, refused):
 class SlowSender:
     """One who holds a connection, and sends next to nothing."""
 
-    def __init__(self, address, port, begin):
-        self.connection = socket.create_connection((address, port))
+    def __init__(self, connection, begin):
+        self.connection = connection
         self.connection.sendall(begin.encode())
         self.connection.setblocking(False)
 
@@ -237,7 +236,7 @@ class SlowSender:
             if more:
                 self.connection.send(more)
             return self.connection.recv(65536) == b""
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError:
             return True
@@ -248,13 +247,12 @@ class SlowSender:
 
 
 @pytest.fixture
-def slow(site):
+def slow(dial, site):
     """Make a slow sender, who begins with this."""
-    address, _, port = site.partition(":")
     senders = []
 
     def slow(begin):
-        senders.append(SlowSender(address, int(port), begin.format(site=site)))
+        senders.append(SlowSender(dial(), begin.format(site=site)))
         return senders[-1]
 
     yield slow
@@ -318,9 +316,9 @@ def seen(host, docker, containers):
     return lambda: wait_until(seen, 10, "lines about a sign-in")
 
 
-def test_stranger_is_not_believed(sign_in, seen, ask, machine, site, variables):
+def test_stranger_is_not_believed(sign_in, seen, machine, reader, variables):
     assert variables.get("stack_trusted_proxies", []) == []
-    one = Reader(machine.ipv4, 80, site)
+    one = reader(machine.ipv4)
     one.request("/")
     own_address = one.connection.sock.getsockname()[0]
     one.close()
