@@ -207,6 +207,17 @@ def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
     assert blog_conf.count(f'!~ "^({"|".join(variables["stack_methods"])})$"') == 2
 
 
+def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf):
+    """The others lead on from there; and the gate of a release, whose flag is empty, goes its way."""
+    locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
+    closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
+    asked = {where for where, body in locations.items() if "proxy_pass" in body}
+    assert closed == {"/", "/author/", "= /author/media"}
+    assert asked - closed == {"= /healthz", "@drain", "@slot"}
+    assert blog_conf.count('set $maintenance "";') == 2
+    assert blog_conf.count("if (-f /run/slot/maintenance) { set $maintenance on; }") == 1
+
+
 def test_nft_accepts_the_rules_again_and_again(files, check):
     load = "nft --file /etc/nftables.conf"
     done = check(
