@@ -278,7 +278,7 @@ def test_slow_senders_are_cut_off_and_readers_are_not(slow, ask):
 
 
 @pytest.fixture(scope="module")
-def sign_in(reader):
+def sign_in(reader, variables):
     """Try to sign in with a wrong password, and return the answer."""
 
     def sign_in(**headers):
@@ -291,6 +291,7 @@ def sign_in(reader):
             body=urlencode({"csrf_token": token, "email": "nobody@example.org", "password": "wrong"}),
             Content_Type="application/x-www-form-urlencoded",
             Cookie=page.headers["set-cookie"].partition(";")[0],
+            Referer=f"{variables['stack_base_url']}/",
             **headers,
         )
         one.close()
@@ -328,7 +329,7 @@ def test_stranger_is_not_believed(sign_in, seen, machine, reader, variables):
 
 
 @pytest.fixture(scope="module")
-def behind_a_proxy(deploy, variables, host, docker, reader, ask):
+def behind_a_proxy(deploy, variables, host, reader):
     """We are a load balancer, in front of a blog with low limits; return one that asks for a client."""
     conf = "/opt/slipway/nginx/blog.conf"
 
