@@ -20,6 +20,19 @@ def lasting(host, sql, ledger):
 
 
 @pytest.fixture
+def opens(scan, open_ports):
+    """Wait until the ports that are meant are open over both families, and show that no other is."""
+
+    def opens():
+        expected = {"ipv4": open_ports, "ipv6": open_ports}
+        # A new IPv6 address is of use a moment later, once it is known to be nobody else's (RFC 4862, 5.4).
+        wait_until(lambda: scan(open_ports) == expected, 20, "the ports are open")
+        assert scan() == expected
+
+    return opens
+
+
+@pytest.fixture
 def serves(get):
     """Wait until readers get the blog, from the slot and the database themselves."""
 
@@ -44,7 +57,7 @@ def test_blog_that_is_killed_starts_again(host, containers, healthy, serves, ins
     serves()
 
 
-def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, variables, scan, open_ports):
+def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, variables, scan, opens):
     before, ids = lasting(), {c["Id"] for c in inspect().values()}
     host.check_output("cd /opt/slipway && docker compose down")
     assert inspect() == {}
@@ -54,10 +67,10 @@ def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, v
     assert not ids & {c["Id"] for c in healthy().values()}
     serves()
     assert lasting() == before
-    assert scan() == {"ipv4": open_ports, "ipv6": open_ports}
+    opens()
 
 
-def test_host_that_boots_serves(machine, host, lasting, healthy, serves, scan, open_ports):
+def test_host_that_boots_serves(machine, host, lasting, healthy, serves, opens):
     before, booted = lasting(), host.check_output("cat /proc/1/stat | cut -d ' ' -f 22")
     machine.restart()
 
@@ -72,4 +85,4 @@ def test_host_that_boots_serves(machine, host, lasting, healthy, serves, scan, o
     serves()
     assert lasting() == before
     assert host.check_output("systemctl --failed --no-legend") == ""
-    assert scan() == {"ipv4": open_ports, "ipv6": open_ports}
+    opens()
