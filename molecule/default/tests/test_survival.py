@@ -25,7 +25,7 @@ def opens(scan, open_ports):
 
     def opens():
         expected = {"ipv4": open_ports, "ipv6": open_ports}
-        # A new IPv6 address is of use a moment later, once it is known to be nobody else's (RFC 4862, 5.4).
+        # After a boot the blog was seen to answer over IPv4 before its ports were open over IPv6.
         wait_until(lambda: scan(open_ports) == expected, 20, "the ports are open")
         assert scan() == expected
 
