@@ -1,16 +1,34 @@
 """What the tests share: the host from within, the host from outside, and what it was told to be."""
 
+import contextlib
 import json
 import re
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from secrets import token_hex
 from urllib.parse import urlsplit
 
 import pytest
 import testinfra
 import yaml
+from load import Load
 from outside import ENVIRONMENT, ROOT, Author, Machine, Reader, play, wait_until
+
+LOADS = pytest.StashKey()
+
+
+def pytest_configure(config):
+    """Nothing was under load yet."""
+    config.stash[LOADS] = []
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what each load met."""
+    for load in config.stash[LOADS]:
+        terminalreporter.write_sep("-", "under load")
+        for line in (*load.steps, load.report):
+            terminalreporter.write_line(str(line))
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +207,54 @@ def signs_in(reader, variables):
         author.reader.close()
 
 
+@pytest.fixture(scope="session")
+def enlist(host, slot):
+    """Make an administrator of the blog."""
+    return lambda email, password: host.check_output(
+        f"cd /opt/slipway && echo %s | docker compose exec -T flask_blog_{slot()}"
+        " flask user ensure-admin --email %s --password-file -",
+        password,
+        email,
+    )
+
+
+@pytest.fixture(scope="session")
+def under_load(enlist, reader, site, trust, host, variables, base_url, sql, pytestconfig):
+    """Put the blog under load, as in `with under_load() as load`; nothing of it stays in the blog."""
+
+    @contextlib.contextmanager
+    def under_load():
+        name, password = f"load-{token_hex(3)}", token_hex()
+        email, posts = f"{name}@example.org", f"FROM post WHERE title LIKE '{name}-%'"
+        enlist(email, password)
+        author = Author(reader(), variables["stack_base_url"], email, password)
+        author.open("/author/posts/new")
+        home = author.request("/").text
+        author.reader.close()
+        plan = {
+            "name": name,
+            "address": "127.0.0.1",
+            "port": base_url.port,
+            "host": site,
+            "base_url": variables["stack_base_url"],
+            "ca": trust and host.file("/etc/slipway/ca/ca.pem").content_string,
+            "cookie": author.cookie,
+            "token": author.token,
+            "posts": re.findall(r'href="(/posts/[^"#]+)"', home),
+            "style": re.search(r'href="(/static/[^"]+\.css)"', home)[1],
+        }
+        try:
+            with Load(plan) as load:
+                yield load
+            load.titles = [title for [title] in sql(f"SELECT title {posts}")]
+        finally:
+            sql(f"DELETE {posts}")
+            sql(f"DELETE FROM user_account WHERE email = '{email}'")
+            pytestconfig.stash[LOADS].append(load)
+
+    return under_load
+
+
 # --- What runs ----------------------------------------------------------------------------------------------
 
 
@@ -269,7 +335,7 @@ def sql(docker):
     return sql
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slot(host):
     """The slot that nginx sends readers to, as the flag in its directory says."""
     return lambda: "green" if host.file("/var/lib/slipway/slot/green").exists else "blue"

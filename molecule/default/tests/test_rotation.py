@@ -10,14 +10,9 @@ EMAIL, PASSWORD = "writer@example.org", "a password of the tests"
 
 
 @pytest.fixture
-def writer(host, sql, slot, signs_in):
+def writer(enlist, sql, signs_in):
     """An author of the blog, signed in."""
-    host.check_output(
-        f"cd /opt/slipway && echo %s | docker compose exec -T flask_blog_{slot()}"
-        " flask user ensure-admin --email %s --password-file -",
-        PASSWORD,
-        EMAIL,
-    )
+    enlist(EMAIL, PASSWORD)
     author = signs_in(EMAIL, PASSWORD)
     assert author.signed_in
     yield author

@@ -1,0 +1,341 @@
+"""A constant load of readers and authors, and an account of each request: which failed, which POST got lost.
+
+Run as a program, this is the load: a process of its own, so that whatever else the tests do keeps it from
+nothing. A request has its time on a schedule, whatever became of those before it; half of them go over
+connections that are kept, the other half each over a new one. No request is ever sent again. A client dials
+again only after an answer that announced its connection's end, as any client does, and after a failure.
+"""
+
+import contextlib
+import http.client
+import itertools
+import json
+import re
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from urllib.parse import urlencode
+
+from outside import Reader
+
+# Requests a second: as many are due, and so many must have been sent over the whole for a load to count.
+RATE, LEAST_RATE = 220, 200
+# Connections side by side, half of them kept. After a late answer, what was due meanwhile follows at once.
+LANES = 44
+# Beside them, kept connections of those who read for a while (seconds) before they ask again.
+PAUSES = (2, 5, 9)
+# Seconds that an answer may take, dialling included.
+TIMEOUT = 10
+
+WRITE = "/author/posts/new"
+# What each lane asks for, in turn, and what a whole answer ends with. No cache knows a page with a mark, nor
+# one of somebody who has signed in.
+TURNS = [
+    ("/", "</html>"),
+    (WRITE, ""),
+    ("{post}?{mark}", "</html>"),
+    ("{style}", "}"),
+    ("/?{mark}", "</html>"),
+    (WRITE, ""),
+    ("/feed.xml", "</feed>"),
+    ("{post}", "</html>"),
+    ("/account", "</html>"),
+    ("/?{mark}", "</html>"),
+]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A request that failed."""
+
+    at: float  # when it was sent, in seconds since 1970
+    request: str
+    connection: str
+    what: str
+
+    def __str__(self):
+        clock = time.strftime("%H:%M:%S", time.gmtime(self.at))
+        return f"{clock} {self.request} over a {self.connection} connection: {self.what}"
+
+
+@dataclass
+class Report:
+    """What became of the load's requests since it began."""
+
+    seconds: float = 0
+    kept: int = 0  # on connections that are kept …
+    reused: int = 0  # … of which so many carried one before
+    fresh: int = 0
+    written: int = 0
+    slowest: float = 0  # seconds from sent to answered
+    behind: float = 0  # seconds that a request was sent after its time, at most
+    cpu: float = 0  # share of one core that the load itself took
+    failures: list = field(default_factory=list)
+    # What was written, by what was said of it; only when it is over.
+    posts: dict = field(default_factory=dict)
+
+    @property
+    def requests(self):
+        """The number of requests that were sent and have ended."""
+        return self.kept + self.fresh
+
+    @property
+    def rate(self):
+        """The requests in a second, over the whole."""
+        return self.requests / self.seconds
+
+    def __str__(self):
+        return (
+            f"{self.requests} requests in {self.seconds:.0f} s ({self.rate:.0f}/s), "
+            f"{len(self.failures)} failed; {self.written} POSTs; {self.fresh} requests on new connections, "
+            f"{self.kept} on kept ones ({self.reused} not the first there); slowest {self.slowest:.2f} s, "
+            f"{self.behind:.2f} s behind the schedule at most; the load took {self.cpu:.0%} of a core"
+        )
+
+
+def wrong_accounts(posts, titles):
+    """Return sentences about what was written: what is lost, doubled, or there although it was refused.
+
+    Args:
+        posts: titles by what the blog said of them: "done", "refused", or nothing ("unanswered").
+        titles: those that the database has.
+    """
+    there = Counter(titles)
+    return [
+        *(
+            f"lost: the POST of “{title}” was done and is not there"
+            for title in posts["done"]
+            if not there[title]
+        ),
+        *(f"doubled: “{title}” is there {times} times" for title, times in there.items() if times > 1),
+        *(f"there, and yet refused: “{title}”" for title in posts["refused"] if there[title]),
+    ]
+
+
+# --- The load itself, in a process of its own ---------------------------------------------------------------
+
+
+class Lane(threading.Thread):
+    """One connection after the other, or one that is kept, on which requests are sent at their time."""
+
+    def __init__(self, tally, number, interval, is_kept):
+        super().__init__(daemon=True)
+        self.tally, self.number, self.interval, self.is_kept = tally, number, interval, is_kept
+        plan = tally.plan
+        context = ssl.create_default_context(cadata=plan["ca"]) if plan["ca"] else None
+        self.reader = Reader(plan["address"], plan["port"], plan["host"], context, TIMEOUT)
+        self.carried = 0  # requests answered on the open connection
+        self.since = None  # when the present request was sent
+        self.post, self.style = itertools.cycle(plan["posts"]), plan["style"]
+
+    def run(self):
+        tally = self.tally
+        first = tally.began + self.interval * self.number / LANES
+        for turn in itertools.count():
+            due = first + turn * self.interval
+            if tally.over.wait(max(0, due - time.monotonic())):
+                break
+            self.since = time.monotonic()
+            self.send(turn, self.since - due)
+            self.since = None
+        self.reader.close()
+
+    def send(self, turn, behind):
+        """Send one request, and count what became of it."""
+        at, began, carried = time.time(), time.monotonic(), self.carried
+        path, end = TURNS[(turn + self.number) % len(TURNS)]
+        mark = f"{self.tally.plan['name']}-{self.number}-{turn}"
+        words = {"mark": mark, "post": next(self.post), "style": self.style}
+        shown = f"POST {mark}" if path == WRITE else f"GET {path.format(**words)}"
+        said = "unanswered"
+        try:
+            answer = self.write(mark) if path == WRITE else self.read(path.format(**words))
+            wrong = self.judge(path, answer, end)
+            said = "refused" if wrong else "done"
+        except (OSError, http.client.HTTPException) as error:
+            wrong = repr(error)
+            self.reader.close()
+        seconds = time.monotonic() - began
+        if seconds > TIMEOUT:
+            wrong = wrong or f"answered after {seconds:.1f} s"
+        # http.client has closed a connection whose end an answer announced.
+        if not self.is_kept:
+            self.reader.close()
+        self.carried = carried + 1 if self.reader.connection.sock else 0
+        kind = f"kept (request {carried + 1})" if self.is_kept else "new"
+        self.tally.count(
+            reused=bool(carried),
+            is_kept=self.is_kept,
+            seconds=seconds,
+            behind=behind,
+            failed=Failed(at, shown, kind, wrong) if wrong else None,
+            post=(said, mark) if path == WRITE else None,
+        )
+
+    def read(self, path):
+        """Ask for a page, as an author where only they may."""
+        plan = self.tally.plan
+        return self.reader.request(path, **({"Cookie": plan["cookie"]} if path == "/account" else {}))
+
+    def write(self, title):
+        """Write a draft."""
+        plan = self.tally.plan
+        form = {"title": title, "body": "Written under load.", "status": "draft", "csrf_token": plan["token"]}
+        return self.reader.request(
+            WRITE,
+            "POST",
+            urlencode(form),
+            Cookie=plan["cookie"],
+            Referer=f"{plan['base_url']}{WRITE}",
+            Content_Type="application/x-www-form-urlencoded",
+        )
+
+    def judge(self, path, answer, end):
+        """Say what is wrong with an answer, or return None."""
+        if path == WRITE:
+            saved = re.search(r"/author/posts/\d+$", answer.headers.get("location", ""))
+            return None if answer.status == 303 and saved else f"status {answer.status}"
+        if answer.status != 200:
+            return f"status {answer.status}"
+        if not answer.body.rstrip().endswith(end.encode()):
+            return f"the body ends with {answer.body[-40:]!r}"
+        # As a browser does; one that met an old page just before a release asks for the old one after it.
+        if path == "/" and (named := re.search(rb'href="(/static/[^"]+\.css)"', answer.body)):
+            self.style = named[1].decode()
+        return None
+
+
+class Tally:
+    """Counts what the lanes report."""
+
+    def __init__(self, plan):
+        self.plan, self.over, self.lock = plan, threading.Event(), threading.Lock()
+        self.report = Report(posts={"done": [], "refused": [], "unanswered": []})
+        self.began = time.monotonic()
+        lanes = [(number, LANES / RATE, number % 2 == 0) for number in range(LANES)]
+        lanes += [(number, pause, True) for number, pause in enumerate(PAUSES, LANES)]
+        self.lanes = [Lane(self, *lane) for lane in lanes]
+
+    def count(self, *, reused, is_kept, seconds, behind, failed, post):
+        """Count one request."""
+        report = self.report
+        with self.lock:
+            report.kept += is_kept
+            report.reused += reused
+            report.fresh += not is_kept
+            report.slowest = max(report.slowest, seconds)
+            report.behind = max(report.behind, behind)
+            if failed:
+                report.failures.append(asdict(failed))
+            if post:
+                said, title = post
+                report.written += 1
+                report.posts[said].append(title)
+
+    def tell(self, **without):
+        """Print a report of all requests that were sent before this moment."""
+        now = time.monotonic()
+        for lane in self.lanes:
+            while (since := lane.since) and since <= now:
+                time.sleep(0.005)
+        with self.lock:
+            self.report.seconds = time.monotonic() - self.began
+            self.report.cpu = time.process_time() / self.report.seconds
+            print(json.dumps(asdict(self.report) | without), flush=True)
+
+
+def main():
+    """Take the plan from the first line of input, answer each other line by a report, end with the input."""
+    tally = Tally(json.loads(sys.stdin.readline()))
+    for lane in tally.lanes:
+        lane.start()
+    for _ in sys.stdin:
+        tally.tell(posts={})
+    tally.over.set()
+    for lane in tally.lanes:
+        lane.join()
+    tally.tell()
+
+
+# --- The load, as a test holds it ---------------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """What became of the requests that were sent during one step of the tests."""
+
+    name: str
+    seconds: float = 0
+    requests: int = 0
+    failures: list = field(default_factory=list)
+
+    def __str__(self):
+        rate = self.requests / self.seconds
+        return f"{self.requests:7} requests {rate:5.0f}/s {len(self.failures):4} failed   {self.name}"
+
+
+class Load:
+    """The load, while one is inside of it; afterwards the account of it.
+
+    titles: what the database has of the load's posts, once it was asked.
+    """
+
+    def __init__(self, plan):
+        self.plan, self.steps, self.report, self.titles = plan, [], Report(), []
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.say(json.dumps(self.plan))
+        return self
+
+    def __exit__(self, *exception):
+        with self.process:
+            self.process.stdin.close()
+            self.hear()
+
+    def say(self, line):
+        """Send the load a line."""
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def hear(self):
+        """Take the report that comes next."""
+        self.report = Report(**json.loads(self.process.stdout.readline()))
+        self.report.failures = [Failed(**failed) for failed in self.report.failures]
+
+    def look(self):
+        """Have a report of everything up to now, and return it."""
+        self.say("report")
+        self.hear()
+        return self.report
+
+    @contextlib.contextmanager
+    def step(self, name):
+        """Tell the requests of a step of the tests from the others; when it ends, the Step has them."""
+        before, step = self.look(), Step(name)
+        self.steps.append(step)
+        try:
+            yield step
+        finally:
+            after = self.look()
+            step.seconds = after.seconds - before.seconds
+            step.requests = after.requests - before.requests
+            step.failures = [str(failed) for failed in after.failures[len(before.failures) :]]
+
+    @property
+    def problems(self):
+        """Sentences about all that is wrong with a load that is over: best there is none."""
+        report, slow = self.report, []
+        if report.rate < LEAST_RATE:
+            slow = [f"no measurement: {report.rate:.0f} requests/s are fewer than {LEAST_RATE}"]
+        return [*slow, *map(str, report.failures), *wrong_accounts(report.posts, self.titles)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The load itself: it reports what is dropped, refused, lost or doubled on purpose, and nothing else."""
+
+import pytest
+from outside import wait_until
+
+REJECTING = """
+table inet slipway_test {
+    chain dropped {
+        type filter hook forward priority -10;
+        tcp dport { 80, 443 } reject with tcp reset
+    }
+}
+"""
+
+
+@pytest.fixture
+def written(sql):
+    """Return the titles of the posts that a load has written so far."""
+    return lambda load: [
+        title for [title] in sql(f"SELECT title FROM post WHERE title LIKE '{load.plan['name']}-%'")
+    ]
+
+
+def test_load_reports_each_request_that_fails_and_each_post_that_is_lost_or_doubled(
+    under_load, host, sql, written
+):
+    """Connections are reset for a moment; then the blog refuses; then somebody changes the database."""
+    with under_load() as load:
+        with load.step("as it is") as quiet:
+            wait_until(lambda: len(written(load)) > 100, 20, "a hundred posts are written")
+        assert (quiet.failures, quiet.requests > 400) == ([], True)
+
+        with load.step("connections are reset") as reset:
+            host.check_output("echo %s | nft --file -", REJECTING)
+            try:
+                wait_until(lambda: len(load.look().failures) > 100, 10, "a hundred requests failed")
+            finally:
+                host.check_output("nft delete table inet slipway_test")
+        for words in ("GET /?", "POST ", "over a new connection", "over a kept (request "):
+            assert [failure for failure in reset.failures if words in failure], words
+        assert [failure for failure in reset.failures if "status" in failure] == []
+
+        with load.step("the blog refuses") as refused:
+            host.check_output("slipway maintenance on")
+            try:
+                wait_until(
+                    lambda: "POST" in str(load.look().failures[len(reset.failures) :]), 10, "a refusal"
+                )
+            finally:
+                host.check_output("slipway maintenance off")
+        refusals = [failure for failure in refused.failures if "POST" in failure]
+        assert refusals
+        assert [failure for failure in refused.failures if not failure.endswith("status 503")] == []
+
+        lost, doubled, *_ = written(load)
+        unasked = refusals[0].split()[2]
+        sql(f"DELETE FROM post WHERE title = '{lost}'")
+        for slug, title in {"slipway-test-1": doubled, "slipway-test-2": unasked}.items():
+            sql(
+                "INSERT INTO post (slug, title, summary, body, body_html, word_count, author) "
+                f"VALUES ('{slug}', '{title}', '', '', '', 0, '')"
+            )
+    assert len(load.report.posts["refused"]) == len(refusals)
+    # One who had paused found their connection closed later. And so short a load says nothing of its rate.
+    known = [str(failed) for failed in load.report.failures]
+    assert {*reset.failures, *refused.failures} <= set(known) <= set(load.problems)
+    assert [p for p in load.problems if p not in known and not p.startswith("no measurement: ")] == [
+        f"lost: the POST of “{lost}” was done and is not there",
+        f"doubled: “{doubled}” is there 2 times",
+        f"there, and yet refused: “{unasked}”",
+    ]
+    assert written(load) == []
