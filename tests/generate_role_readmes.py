@@ -66,7 +66,7 @@ def example(role):
     """Return a play that runs the role, after the roles that its playbook runs before it in the same play."""
     play, names = next(
         (play, names)
-        for playbook in sorted((ROOT / "playbooks").glob("*.yml"))
+        for playbook in sorted((ROOT / "playbooks").rglob("*.yml"))
         for play in yaml.safe_load(playbook.read_text())
         if role.name in (names := [entry["role"] for entry in play.get("roles", [])])
     )

@@ -49,6 +49,14 @@ class Role:
         """Every task, handler and block as (file, task), those within blocks included."""
         return [(file, task) for file, tasks in self.task_files.items() for task in flat(tasks)]
 
+    @property
+    def host_files(self):
+        """Every entry of the sets of files that the module host_files keeps."""
+        values = self.load("vars/main.yml", {}).values()
+        lists = [value for value in values if isinstance(value, list)]
+        kinds = {"file", "directory", "link"}
+        return [entry for value in lists for entry in value if isinstance(entry, dict) and kinds & set(entry)]
+
 
 def flat(tasks):
     """Yield tasks, and those within their blocks."""

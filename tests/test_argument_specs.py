@@ -6,7 +6,7 @@ import pytest
 from ansible.playbook.block import Block
 from ansible.playbook.handler import Handler
 from generate_role_readmes import readme
-from project import ROLES
+from project import ROLES, ROOT
 
 # Facts that one role or playbook leaves for others, and what Ansible itself reads.
 PUBLIC_FACTS = {"images_ids", "ansible_user", "ansible_port", "ansible_ssh_args"}
@@ -53,19 +53,35 @@ def test_each_task_says_where_it_is_and_what_it_does(role):
 
 def test_each_module_goes_by_its_full_name(role):
     keywords = set(Block.fattributes) | set(Handler.fattributes)
-    own = {file.stem for file in role.path.glob("library/*.py")}
+    own = {
+        file.stem
+        for place in (role.path / "library", ROOT / "plugins/modules")
+        for file in place.glob("*.py")
+    }
     for file, task in role.tasks:
         for action in set(task) - keywords - own:
             assert action.count(".") == 2, f"{file.name}, {task['name']}: {action}"
 
 
-def test_each_template_is_marked_and_validated(role):
+def test_each_template_is_marked(role):
     for template in role.path.glob("templates/*.j2"):
         if template.suffixes[-2] != ".json":
             assert template.read_text().startswith("{{ ansible_managed | comment }}\n")
-    for _, task in role.tasks:
-        arguments = task.get("ansible.builtin.template")
-        assert arguments is None or "%s" in arguments["validate"], task["name"]
+
+
+# What no program of the host can judge before it is in its place.
+UNJUDGED = {"apt.conf", "journald.conf", "modprobe.conf", "sysctl.conf", "nftables.service", "slipway.json"}
+
+
+def test_each_file_has_a_source_and_is_validated(role):
+    listens = {task["listen"] for file, task in role.tasks if file.parent.name == "handlers"}
+    for entry in role.host_files:
+        for kind, directory in {"template": "templates", "copy": "files"}.items():
+            if kind in entry:
+                owner, name = entry[kind].split("/", 1)
+                assert (owner, (role.path / directory / name).is_file()) == (role.name, True), entry
+                assert name.removesuffix(".j2") in UNJUDGED or kind == "copy" or "validate" in entry, entry
+        assert set(entry.get("notify", [])) <= listens, entry
 
 
 def test_no_role_knows_the_inventory(role):

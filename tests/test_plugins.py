@@ -235,8 +235,7 @@ READER = 10001 if os.geteuid() == 0 else os.geteuid()
 @pytest.fixture
 def secret_files(tmp_path):
     """A function that runs the module as Ansible does and returns its result, all of its output included."""
-    directory = tmp_path / "secrets"
-    directory.mkdir()
+    directory = tmp_path / "etc/secrets"
 
     def run(names=("admin_password",), check=False, optional=(), **parameters):
         arguments = tmp_path / "arguments.json"
@@ -270,11 +269,26 @@ def test_secret_belongs_to_its_reader_alone(secret_files):
     assert (status.st_uid, status.st_gid, oct(status.st_mode & 0o7777)) == (READER, READER, "0o400")
 
 
+def test_directory_lets_nobody_list_it(secret_files):
+    def modes():
+        return [oct(path.stat().st_mode & 0o7777) for path in (directory.parent, directory)]
+
+    directory = secret_files.directory
+    secret_files()
+    assert modes() == ["0o711", "0o711"]
+    directory.chmod(0o755)
+    assert secret_files(check=True)[0]["changed"]
+    assert modes() == ["0o711", "0o755"]
+    assert secret_files()[0] == {"changed": True, "written": [], "mended": []}
+    assert modes() == ["0o711", "0o711"]
+
+
 def test_optional_secret_is_there_only_while_it_is_given(secret_files):
     def run(**parameters):
         return secret_files(["webhook_token"], optional=["webhook_token"], **parameters)[0]
 
     path = secret_files.directory / "webhook_token"
+    secret_files()
     nothing = {"changed": False, "written": [], "mended": []}
     assert run() == nothing
     assert run(given={"webhook_token": "given by the vault"})["written"] == ["webhook_token"]
@@ -308,8 +322,9 @@ def test_wrong_mode_and_owner_are_mended(secret_files):
 
 def test_check_mode_tells_and_writes_nothing(secret_files):
     assert secret_files(check=True)[0]["written"] == ["admin_password"]
-    assert list(secret_files.directory.iterdir()) == []
+    assert not secret_files.directory.parent.exists()
 
+    secret_files.directory.mkdir(mode=0o700, parents=True)
     path = secret_files.directory / "admin_password"
     path.write_text("as it was")
     path.chmod(0o644)
@@ -328,6 +343,7 @@ def test_no_value_is_ever_printed(secret_files):
 
 
 def test_what_a_crash_left_is_in_nobodys_way(secret_files):
-    (secret_files.directory / ".admin_password.new").write_text("half")
     secret_files()
+    (secret_files.directory / ".admin_password.new").write_text("half")
+    secret_files(given={"admin_password": "given by the vault"})
     assert [file.name for file in secret_files.directory.iterdir()] == ["admin_password"]

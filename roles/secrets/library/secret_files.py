@@ -18,7 +18,7 @@ description:
   - Neither output nor diff ever holds a value.
 options:
   directory:
-    description: Existing directory of the files.
+    description: Directory of the files, which belongs to root, or to whoever runs this, with mode 0711.
     type: path
     required: true
   names:
@@ -58,11 +58,28 @@ removed:
 """
 
 MODE = 0o400
+DIRECTORY_MODE = 0o711
 
 
 def generate(length):
     """Return a random secret of length letters and digits: about 5.95 bits each."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
+
+
+def keep(directory, check):
+    """Make the directory, or put its owner and mode right; return whether that was due."""
+    owner = (os.geteuid(), os.getegid(), DIRECTORY_MODE)
+    if directory.exists():
+        status = directory.stat()
+        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == owner:
+            return False
+    if not check:
+        for made in [*reversed(directory.parents), directory]:
+            if not made.exists() or made == directory:
+                made.mkdir(exist_ok=True)
+                os.chown(made, *owner[:2])
+                made.chmod(DIRECTORY_MODE)
+    return True
 
 
 def write(path, value, uid):
@@ -88,8 +105,10 @@ def main():
         supports_check_mode=True,
     )
     written, mended, removed = [], [], []
+    directory = Path(module.params["directory"])
+    made = keep(directory, module.check_mode)
     for name, reader in module.params["names"].items():
-        path, uid = Path(module.params["directory"]) / name, reader["uid"]
+        path, uid = directory / name, reader["uid"]
         given = module.params["given"].get(name)
         if given is None and reader.get("optional"):
             if path.exists():
@@ -108,7 +127,7 @@ def main():
             if not module.check_mode:
                 os.chown(path, uid, uid)
                 path.chmod(MODE)
-    changed = bool(written or mended or removed)
+    changed = bool(made or written or mended or removed)
     module.exit_json(changed=changed, written=written, mended=mended, removed=removed)
 
 

@@ -1,0 +1,282 @@
+"""The module host_files and its half on the control node: one task keeps a set of files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import ROOT, load_program
+
+MODULE = ROOT / "plugins/modules/host_files.py"
+
+
+@pytest.fixture
+def host_files(tmp_path):
+    """A function that runs the module as Ansible does, with paths below the place, and returns its result."""
+    place = tmp_path / "host"
+    place.mkdir()
+
+    def run(*files, check=False, fails=False):
+        entries = [
+            {
+                key: str(place / value) if key in ("file", "directory", "link") else value
+                for key, value in f.items()
+            }
+            for f in files
+        ]
+        arguments = tmp_path / "arguments.json"
+        parameters = {"files": entries, "_ansible_check_mode": check, "_ansible_diff": True}
+        arguments.write_text(
+            json.dumps({"ANSIBLE_MODULE_ARGS": parameters | {"_ansible_remote_tmp": str(tmp_path)}})
+        )
+        done = subprocess.run([sys.executable, MODULE, arguments], capture_output=True, text=True)
+        result = json.loads(done.stdout)
+        assert (done.returncode, result.get("failed", False)) == (int(fails), fails), (
+            done.stdout + done.stderr
+        )
+        if fails:
+            return result["msg"]
+        assert result["changed"] is bool(result["written"])
+        result["written"] = [str(Path(path).relative_to(place)) for path in result["written"]]
+        return result
+
+    run.place = place
+    return run
+
+
+def modes(place):
+    """What is below a place: permissions, or where a link leads."""
+    return {
+        str(path.relative_to(place)): str(path.readlink())
+        if path.is_symlink()
+        else oct(path.stat().st_mode)[-4:]
+        for path in place.rglob("*")
+    }
+
+
+SET = [
+    {"directory": "etc/deep"},
+    {"file": "etc/deep/words", "content": "ünïcødé\n"},
+    {"file": "program", "content": "#!/bin/sh\n", "mode": "0755"},
+    {"link": "link", "to": "etc/deep"},
+]
+MADE = {"etc": "0755", "etc/deep": "0755", "etc/deep/words": "0644", "program": "0755", "link": "etc/deep"}
+
+
+def test_set_is_made_whatever_the_umask_and_then_left_alone(host_files):
+    before = os.umask(0o077)
+    try:
+        assert host_files(*SET)["written"] == ["etc/deep", "etc/deep/words", "program", "link"]
+    finally:
+        os.umask(before)
+    assert modes(host_files.place) == MADE
+    assert (host_files.place / "etc/deep/words").read_text() == "ünïcødé\n"
+    again = host_files(*SET)
+    assert (again["written"], again["diff"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("harm", "written"),
+    [
+        (lambda place: (place / "program").write_text("corrupt"), ["program"]),
+        (lambda place: (place / "program").chmod(0o666), ["program"]),
+        (lambda place: (place / "program").unlink(), ["program"]),
+        (lambda place: (place / "etc/deep").chmod(0o777), ["etc/deep"]),
+        (lambda place: (place / "link").unlink(), ["link"]),
+        (lambda place: (place / "link").rename(place / "etc/deep/words"), ["etc/deep/words", "link"]),
+    ],
+    ids=["content", "mode", "file gone", "mode of a directory", "link gone", "link for a file"],
+)
+def test_what_differs_is_put_right_and_nothing_else(host_files, harm, written):
+    host_files(*SET)
+    harm(host_files.place)
+    kept = {"program", "etc/deep/words"} - set(written)
+    inodes = {path: (host_files.place / path).lstat().st_ino for path in kept}
+    assert host_files(*SET, check=True)["written"] == written
+    assert host_files(*SET)["written"] == written
+    assert modes(host_files.place) == MADE
+    assert (host_files.place / "program").read_text() == "#!/bin/sh\n"
+    assert {path: (host_files.place / path).lstat().st_ino for path in kept} == inodes
+
+
+def test_link_that_leads_elsewhere_is_led_back(host_files):
+    host_files(*SET)
+    assert host_files({"link": "link", "to": "program"})["written"] == ["link"]
+    assert (host_files.place / "link").readlink() == Path("program")
+
+
+def test_directory_may_be_elsewhere(host_files):
+    (host_files.place / "larger").mkdir(mode=0o755)
+    (host_files.place / "etc").symlink_to("larger")
+    host_files(*SET)
+    assert (host_files.place / "etc").readlink() == Path("larger")
+    assert (host_files.place / "larger/deep/words").exists()
+
+
+def test_dry_run_tells_and_writes_nothing(host_files):
+    validated = {"file": "bare/conf", "content": "new\n", "validate": "/no/such/program %s"}
+    assert host_files(*SET, validated, check=True)["written"] == [
+        "etc/deep",
+        "etc/deep/words",
+        "program",
+        "link",
+        "bare/conf",
+    ]
+    assert modes(host_files.place) == {}
+
+
+def test_nothing_is_written_while_one_content_is_refused(host_files):
+    conf = {"file": "conf", "content": "bad\n", "validate": "grep -q good %s"}
+    message = host_files(*SET, conf, fails=True)
+    assert message.startswith(f"{host_files.place}/conf failed to validate, so nothing was written")
+    assert modes(host_files.place) == {}
+    assert host_files(*SET, conf | {"content": "good\n"})["written"][-1] == "conf"
+
+
+def test_checker_sees_the_file_s_name_and_leaves_nothing_behind(host_files, tmp_path):
+    program = {
+        "file": "bin/program.py",
+        "content": "x = 1\n",
+        "validate": f"{sys.executable} -m py_compile %s",
+    }
+    before = {*tmp_path.iterdir()}
+    host_files({"directory": "bin"}, program)
+    assert modes(host_files.place) == {"bin": "0755", "bin/program.py": "0644"}
+    assert {path.name for path in {*tmp_path.iterdir()} - before} <= {"arguments.json"}
+
+
+def test_what_is_in_the_way_is_told(host_files):
+    (host_files.place / "program").mkdir()
+    (host_files.place / "etc").touch()
+    assert host_files(SET[2], fails=True) == f"{host_files.place}/program cannot be written: Is a directory"
+    assert "cannot be written: Not a directory" in host_files(SET[0], fails=True)
+    assert "nowhere/conf cannot be written: No such file" in host_files(
+        {"file": "nowhere/conf", "content": ""}, fails=True
+    )
+
+
+def test_what_a_crash_left_is_in_nobodys_way(host_files):
+    (host_files.place / ".program.new").write_text("half")
+    host_files(*SET)
+    assert modes(host_files.place) == MADE
+
+
+def test_diff_shows_content_first_and_then_the_rest(host_files):
+    host_files(*SET)
+    (host_files.place / "program").write_text("corrupt\n")
+    (host_files.place / "program").chmod(0o700)
+    content, rest = host_files(*SET, check=True)["diff"]
+    assert (content["before"], content["after"]) == ("corrupt\n", "#!/bin/sh\n")
+    assert (rest["before"], rest["after"]) == ({"mode": "0700"}, {"mode": "0755"})
+
+
+# --- The control node's half --------------------------------------------------------------------------------
+
+PLAY = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars:
+    ansible_python_interpreter: "{{ ansible_playbook_python }}"
+  tasks:
+    - name: Files
+      host_files:
+        files:
+          - {file: "{{ place }}/one", content: "{{ one }}", notify: [read one, read both]}
+          - {file: "{{ place }}/two", content: "{{ two }}", notify: [read both]}
+          - {file: "{{ place }}/program", copy: tls/slipway-tls, mode: "0755"}
+          - {file: "{{ place }}/journald.conf", template: baseline/journald.conf.j2}
+    - name: As Ansible renders it
+      ansible.builtin.template:
+        src: "{{ roles }}/baseline/templates/journald.conf.j2"
+        dest: "{{ place }}/journald.conf"
+        mode: "0644"
+  handlers:
+    - {name: Who reads one, listen: read one, ansible.builtin.debug: {msg: HANDLER one}}
+    - {name: Who reads both, listen: read both, ansible.builtin.debug: {msg: HANDLER both}}
+"""
+
+
+@pytest.fixture
+def play(ansible, tmp_path):
+    """A function that runs a play with a set of files, and returns its handlers and how much changed."""
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(PLAY)
+    place = tmp_path / "host"
+    place.mkdir()
+
+    def run(*arguments, **variables):
+        variables |= {"place": str(place), "roles": str(ROOT / "roles"), "baseline_journal_max_size": "500M"}
+        extra = ("--inventory", "localhost,", "--extra-vars", json.dumps(variables))
+        done = ansible("playbook", *extra, *arguments, playbook)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = [line.split("HANDLER ")[1] for line in done.stdout.splitlines() if "msg: HANDLER " in line]
+        return told, int(done.stdout.partition("changed=")[2].split()[0])
+
+    run.place = place
+    return run
+
+
+def test_handlers_hear_of_their_own_files_and_contents_come_as_from_ansible_itself(play):
+    assert play("--check", one="a", two="b") == (["one", "both"], 2)
+    assert play(one="a", two="b") == (["one", "both"], 1)
+    assert play(one="a", two="b") == ([], 0)
+    assert play(one="a", two="c") == (["both"], 1)
+    assert play(one="b", two="c") == (["one", "both"], 1)
+    program = ROOT / "roles/tls/files/slipway-tls"
+    assert (play.place / "program").read_bytes() == program.read_bytes()
+
+
+# --- host_facts ---------------------------------------------------------------------------------------------
+
+TOLD = {
+    "dpkg-query": ["installed nftables", "config-files gone", "installed docker.io"],
+    "list-units": ["docker.service loaded active running Engine", "cron.service loaded active running Cron"],
+    "list-unit-files": ["docker.service enabled enabled", "nftables.service enabled enabled"],
+    "nft": [
+        '{"nftables": [{"metainfo": {}},',
+        '{"chain": {"family": "inet", "table": "slipway", "name": "forward"}}]}',
+    ],
+    "ss": [
+        'LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("sshd",pid=1,fd=3),("systemd",pid=1,fd=7))',
+        'LISTEN 0 128 [::]:22 [::]:* users:(("sshd",pid=1,fd=4))',
+        "LISTEN 0 4096 *:80 *:*",
+    ],
+    "docker": [
+        "web\t0.0.0.0:80->8080/tcp, :::80->8080/tcp",
+        "db\t5432/tcp",
+        "many\t127.0.0.1:90-91->90-91/tcp",
+    ],
+}
+
+
+@pytest.fixture
+def facts(monkeypatch):
+    """The module, on a host whose programs say what stands above."""
+    module = load_program(ROOT / "plugins/modules/host_facts.py")
+    monkeypatch.setattr(
+        module, "ask", lambda *command: next(TOLD[word] for word in command if word in TOLD), raising=True
+    )
+    return module
+
+
+def test_facts_are_what_the_programs_of_the_host_say(facts):
+    assert facts.packages() == ["nftables", "docker.io"]
+    assert facts.units() == ["docker.service"]
+    assert facts.chains() == ["inet slipway forward"]
+    assert facts.ports() == {
+        "22": ["sshd", "systemd"],
+        "80": ["container web"],
+        "90": ["container many"],
+        "91": ["container many"],
+    }
+
+
+def test_bare_host_has_nothing(facts, monkeypatch):
+    monkeypatch.undo()
+    assert facts.ask("no-such-program") == []
+    assert facts.ask("false") == []
+    monkeypatch.setattr(facts, "ask", lambda *command: [])
+    assert (facts.packages(), facts.units(), facts.chains(), facts.ports()) == ([], [], [], {})
