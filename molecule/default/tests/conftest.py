@@ -5,6 +5,7 @@ import json
 import re
 import ssl
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 from urllib.parse import urlsplit
@@ -18,9 +19,22 @@ from outside import ENVIRONMENT, ROOT, Author, Machine, Reader, play, wait_until
 LOADS = pytest.StashKey()
 
 
+def pytest_addoption(parser):
+    """Tell a soak from the tests that fit into `make test`."""
+    parser.addoption("--soak", action="store_true", help="all that is promised under one load (`make soak`)")
+
+
 def pytest_configure(config):
     """Nothing was under load yet."""
     config.stash[LOADS] = []
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what only a soak has the time for."""
+    if not config.getoption("soak"):
+        left_out = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -255,6 +269,14 @@ def under_load(enlist, reader, site, trust, host, variables, base_url, sql, pyte
     return under_load
 
 
+@pytest.fixture(scope=lambda config, **_: "session" if config.getoption("soak") else "module")
+def load(under_load):
+    """One load for all tests of a module, or of a soak."""
+    with under_load() as load:
+        yield load
+    assert load.problems == []
+
+
 # --- What runs ----------------------------------------------------------------------------------------------
 
 
@@ -367,6 +389,23 @@ def login(host, containers, secrets, app_role):
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def variant(host, docker, inspect):
+    """Build the blog's image with more lines in its Dockerfile, and return its id; another one each time."""
+    [serving] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
+    docker("tag %s slipway.test/blog:source", serving)
+    made = []
+
+    def variant(lines=""):
+        # One that an earlier test rolled back would be held.
+        dockerfile = f'FROM slipway.test/blog:source\nLABEL slipway.test="{time.time()}"\n{lines}'
+        made.append(host.check_output("echo %s | docker build --quiet -", dockerfile))
+        return made[-1]
+
+    yield variant
+    docker(f"rmi --force slipway.test/blog:source {' '.join(made)}")
 
 
 @pytest.fixture(scope="session")

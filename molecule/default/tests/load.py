@@ -36,15 +36,15 @@ WRITE = "/author/posts/new"
 # one of somebody who has signed in.
 TURNS = [
     ("/", "</html>"),
-    (WRITE, ""),
     ("{post}?{mark}", "</html>"),
     ("{style}", "}"),
-    ("/?{mark}", "</html>"),
     (WRITE, ""),
-    ("/feed.xml", "</feed>"),
     ("{post}", "</html>"),
+    ("/feed.xml", "</feed>"),
     ("/account", "</html>"),
+    ("/", "</html>"),
     ("/?{mark}", "</html>"),
+    ("{post}", "</html>"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Releases that go wrong in every way that could be thought of, and readers who notice none of it.
+"""Releases that go wrong in every way that could be thought of, under load, and nobody notices any of it.
 
 Each test first shows that its fault struck. The blog that serves is the same container before and after.
 """
@@ -7,50 +7,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 
 import pytest
 from outside import ENVIRONMENT, ROOT, Prober, wait_until
-
-# What goes around the blog in images that are to fail: it sees each request first.
-WRAPPED = """
-COPY --chmod=0644 <<END /app/wsgi.py
-import sys, time
-from blog import create_app
-
-if "gunicorn" in sys.argv[0]:
-    time.sleep({sleep})
-app = create_app()
-inner, answers = app.wsgi_app, {answers}
-
-
-def outer(environ, start_response):
-    if environ["PATH_INFO"] in answers:
-        start_response(answers[environ["PATH_INFO"]], [("Content-Type", "text/plain")])
-        return [b"so it was told"]
-    return inner(environ, start_response)
-
-
-app.wsgi_app = outer
-END
-"""
-MIGRATION = """
-COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
-from alembic import op
-
-revision, down_revision, destructive = "9001", "0002", {destructive}
-
-
-def upgrade():
-    op.execute("{statement}")
-END
-"""
-
-
-def program(code):
-    """Return the line of a Dockerfile whose image runs a Python program instead of the blog."""
-    return f"CMD {json.dumps(['python3', '-c', code])}\n"
+from variants import MIGRATION, WRAPPED, program
 
 
 @dataclass(frozen=True)
@@ -87,23 +48,15 @@ FAULTS = [
 OTHERS = {
     "other": "",
     "slow": WRAPPED.format(sleep=3, answers={}),
-    "contract": MIGRATION.format(statement="CREATE TABLE slipway_test (n int)", destructive=True),
+    "contract": MIGRATION.format(statement="DROP TABLE comment", destructive=True),
 }
 
 
 @pytest.fixture(scope="module")
-def images(host, docker, inspect):
+def images(variant):
     """The ids of images that are the blog's in all but one thing, by its name."""
-    [serving] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
-    docker("tag %s slipway.test/blog:source", serving)
-    ids = {}
-    for name, lines in ({fault.name: fault.dockerfile for fault in FAULTS} | OTHERS).items():
-        # Another image each time: one that an earlier run of the tests rolled back is held.
-        label = json.dumps(f"{name}, {time.time()}")
-        dockerfile = f"FROM slipway.test/blog:source\nLABEL slipway.test={label}\n{lines}"
-        ids[name] = host.check_output("echo %s | docker build --quiet -", dockerfile)
-    yield ids
-    docker(f"rmi --force slipway.test/blog:source {' '.join(ids.values())}")
+    lines = {fault.name: fault.dockerfile for fault in FAULTS} | OTHERS
+    return {name: variant(dockerfile) for name, dockerfile in lines.items()}
 
 
 @pytest.fixture
@@ -129,12 +82,12 @@ def status(host):
 
 
 @pytest.fixture
-def unnoticed(reader, serving, status):
-    """A reader throughout a test: no request fails, and the same containers serve as before."""
+def unnoticed(images, load, request, serving, status):
+    """The load throughout a test: no request fails, and the same containers serve as before."""
     before = serving()
-    with Prober(reader, readers=1) as prober:
-        yield prober
-    assert (prober.failures, prober.answered > 20) == ([], True)
+    with load.step(request.node.name) as step:
+        yield step
+    assert (step.failures, step.requests > 100) == ([], True)
     assert serving() == before
     now = status()
     assert (now["drift"], now["under_way"], now["image"]) == ([], None, now["release"]["image"])
@@ -149,6 +102,23 @@ def test_image_with_a_fault_is_refused(fault, images, hurried, unnoticed, host, 
     entry = ledger()[-1]
     assert (entry["image"], entry["outcome"]) == (images[fault.name], "failed")
     assert sql("SELECT version_num FROM alembic_version") == schema
+
+
+def test_image_that_is_not_there_is_named(unnoticed, host, ledger):
+    image = f"sha256:{'0' * 64}"
+    assert host.run("docker image inspect %s", image).rc == 1
+    done = host.run("slipway release %s", image)
+    assert (done.rc, "No such image" in done.stdout + done.stderr) == (1, True)
+    assert ledger()[-1]["outcome"] == "failed"
+
+
+def test_destructive_migration_is_refused_until_it_is_named(images, unnoticed, host, sql):
+    """What comes after that is in test_way_back.py."""
+    done = host.run("slipway release %s", images["contract"])
+    assert done.rc == 1
+    assert "9001 is destructive" in done.stderr + done.stdout
+    assert "--allow-destructive 9001" in done.stderr + done.stdout
+    assert sql("SELECT to_regclass('comment') IS NOT NULL") == [("t",)]
 
 
 def test_nginx_that_would_not_start_again_refuses_a_release(images, unnoticed, host, docker):
@@ -224,7 +194,7 @@ def test_program_that_is_killed_half_way_is_followed_by_one_that_cleans_up(
 
 
 def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
-    host, images, inspect, reader, ledger, healthy, deploy, inventory, hostname
+    host, images, load, inspect, ledger, healthy, deploy, inventory, hostname
 ):
     """A slow start within the deadline; a rollback by playbook; and the next deploy, which leaves it so."""
     before = inspect()
@@ -232,7 +202,7 @@ def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
     ids = {"nginx": before["nginx"]["Image"], "db": before["db"]["Image"], "flask_blog": images["slow"]}
     extra = ["--extra-vars", json.dumps({"images_ids": ids, "blog_version": "2.0"})]
     limit = ["--inventory", inventory, "--limit", hostname]
-    with Prober(reader) as prober:
+    with load.step("control node killed, and a rollback by the playbook") as step:
         control = subprocess.Popen(
             ["ansible-playbook", "playbooks/deploy.yml", "--tags", "release", *limit, *extra],
             cwd=ROOT,
@@ -266,49 +236,4 @@ def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
         assert (again.status, again.changed) == (0, {hostname: 0}), again.output
         assert f"Release {entry['id']} (2.0) was rolled back by " in again.output
         assert f"-e release_held={entry['id']}" in again.output
-    assert (prober.failures, prober.answered > 100) == ([], True)
-
-
-def test_destructive_migration_and_the_way_back(host, images, inspect, sql, ledger, healthy, reader, get):
-    """Refused until it is named; then no rollback past it, but by the dump from before."""
-    [old] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
-    posts = sql("SELECT slug, body FROM post ORDER BY 1")
-    with Prober(reader) as prober:
-        done = host.run("slipway release %s", images["contract"])
-        assert done.rc == 1
-        assert "9001 is destructive" in done.stderr + done.stdout
-        assert "--allow-destructive 9001" in done.stderr + done.stdout
-        assert sql("SELECT to_regclass('slipway_test') IS NULL") == [("t",)]
-
-        host.check_output("slipway release --allow-destructive 9001 %s", images["contract"])
-        entry = ledger()[-1]
-        assert (entry["schema"], entry["applied"]) == ("9001", ["9001"])
-        dump = f"/var/lib/slipway/dumps/{entry['id']}.dump"
-        assert host.check_output("stat --format '%%U %%a' %s", dump) == "root 600"
-
-        refused = host.run("slipway rollback")
-        told = refused.stdout + refused.stderr
-        assert (refused.rc, "revision 9001" in told) == (1, True), told
-        steps = [line.strip() for line in told.splitlines() if line.startswith("    slipway ")]
-        assert [step.split()[1] for step in steps] == [
-            "maintenance",
-            "restore-dump",
-            "rollback",
-            "maintenance",
-        ]
-        assert entry["image"] in [c["Image"] for c in healthy().values()]
-    assert (prober.failures, prober.answered > 50) == ([], True)
-
-    for step in steps[:-1]:
-        host.check_output(step)
-    away = get("/")
-    assert (away.status, away.headers["retry-after"], "be right back" in away.text) == (503, "10", True)
-    assert get("/author/").status == 503
-    assert (get("/healthz").status, get("/errors/errors.css").status) == (200, 200)
-    host.check_output(steps[-1])
-    assert get("/").status == 200
-    assert old in [c["Image"] for c in healthy().values()]
-    assert sql("SELECT version_num, to_regclass('slipway_test') IS NULL FROM alembic_version") == [
-        ("0002", "t")
-    ]
-    assert sql("SELECT slug, body FROM post ORDER BY 1") == posts
+    assert (step.failures, step.requests > 100) == ([], True)

@@ -7,16 +7,10 @@ import pytest
 from outside import Prober
 
 
-@pytest.fixture
-def other_image(host, docker, containers):
-    """The id of an image that is the blog's in all but a label."""
-    source = containers["flask_blog"]["Image"]
-    docker("tag %s slipway.test/blog:source", source)
-    # Another image each time: one that was rolled back is held.
-    build = "docker build --quiet --label slipway.test=$(date +%s%N) -"
-    image = host.check_output(f"echo FROM slipway.test/blog:source | {build}")
-    yield image
-    docker("rmi slipway.test/blog:source %s", image)
+@pytest.fixture(scope="session")
+def times(pytestconfig):
+    """How often each is done: releases, there and back, and rollbacks."""
+    return (10, 5) if pytestconfig.getoption("soak") else (1, 1)
 
 
 def test_ledger_knows_what_serves(in_service, containers, inspect, slot):
@@ -39,30 +33,48 @@ def test_prober_can_report_a_failure(reader):
     assert set(prober.failures) == {"status 404"}
 
 
-def test_image_that_is_not_there_is_named(host, ledger, inspect):
-    before = {s: c["Id"] for s, c in inspect().items()}
-    done = host.run("slipway release %s", f"sha256:{'0' * 64}")
-    assert done.rc == 1
-    assert "No such image" in done.stdout + done.stderr
-    assert {s: c["Id"] for s, c in inspect().items()} == before
-    assert ledger()[-1]["outcome"] == "failed"
-
-
-def test_releases_are_not_noticed(host, ledger, healthy, containers, reader, slot, other_image):
+def test_releases_are_not_noticed(host, variant, load, ledger, healthy, inspect, slot, times):
     """There, by the program; and back, by it too: each takes the slot that the other left."""
-    images, slots = [other_image, containers["flask_blog"]["Image"]], [slot()]
-    nginx = containers["nginx"]["State"]["StartedAt"]
-    with Prober(reader) as prober:
-        for image in images:
-            told = host.check_output("slipway release --by=anna --version=1.2 %s", image)
+    before, slots = inspect(), [slot()]
+    source = before[f"flask_blog_{slots[0]}"]["Image"]
+    for number in range(times[0]):
+        for image, where in ((variant(), "there"), (source, "and back")):
+            with load.step(f"release {where}, {number + 1}") as step:
+                told = host.check_output("slipway release --by=anna --version=1.2 %s", image)
+            assert (step.failures, step.requests > 100) == ([], True)
             assert re.search(r"^Release \d{8}T\d{6}Z is in service in the \w+ slot\.$", told, re.MULTILINE)
+            entry = ledger()[-1]
+            what = (entry["image"], entry["outcome"], entry["by"], entry["version"])
+            assert what == (image, "in service", "anna", "1.2")
             slots.append(slot())
-    assert (prober.failures, prober.answered > 100) == ([], True)
-    assert slots in (["blue", "green", "blue"], ["green", "blue", "green"])
+            assert healthy()[f"flask_blog_{slots[-1]}"]["Image"] == image
+    assert slots in (["blue", "green"] * times[0] + ["blue"], ["green", "blue"] * times[0] + ["green"])
+    assert inspect()["nginx"]["State"]["StartedAt"] == before["nginx"]["State"]["StartedAt"]
 
-    now = healthy()
-    assert now[f"flask_blog_{slots[-1]}"]["Image"] == images[-1]
-    assert now["nginx"]["State"]["StartedAt"] == nginx
-    assert [(e["image"], e["outcome"], e["by"], e["version"]) for e in ledger()[-2:]] == [
-        (image, "in service", "anna", "1.2") for image in images
-    ]
+
+def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot, times):
+    """Each to the release before; and the one that is held then comes back by its name."""
+    for number in range(times[1]):
+        serving, before = ledger()[-1], ledger()[-2]
+        with load.step(f"rollback {number + 1}") as step:
+            host.check_output("slipway rollback")
+        assert (step.failures, step.requests > 100) == ([], True)
+        back = ledger()[-1]
+        assert (back["image"], back["instead_of"]) == (before["image"], serving["id"])
+        assert back["switched"] <= 10, back["stages"]
+        assert healthy()[f"flask_blog_{slot()}"]["Image"] == before["image"]
+
+        with load.step(f"held release {number + 1}, by its name") as step:
+            host.check_output("slipway release --held=%s %s", serving["id"], serving["image"])
+        assert (step.failures, ledger()[-1]["image"]) == ([], serving["image"])
+
+
+def test_images_of_old_releases_are_gone(docker, ledger, variables):
+    """Of those that were in service, all but the latest: the host's disk is not the place of the others."""
+    images = list(
+        dict.fromkeys(entry["image"] for entry in reversed(ledger()) if entry["outcome"] != "failed")
+    )
+    here = set(docker("image ls --no-trunc --quiet --all").split())
+    kept = [image for image in images if image in here]
+    assert kept == images[: len(kept)]
+    assert len(kept) <= variables["release_keep"] + 1

@@ -1,0 +1,75 @@
+"""What else happens to a blog in a year, in a row and under one load: for `make soak`."""
+
+import json
+import re
+import shutil
+
+import pytest
+from outside import ROOT
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture
+def changed_source(tmp_path):
+    """The blog's source with another stylesheet."""
+    directory = tmp_path / "app"
+    shutil.copytree(ROOT / "app", directory, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    with (directory / "blog/static/style.css").open("a") as file:
+        file.write("\n.of-a-test { color: inherit }\n")
+    return directory
+
+
+def stylesheet(get):
+    """Return the name of the stylesheet that the first page asks for."""
+    return re.search(r"/static/style\.\w+\.css", get("/").text)[0]
+
+
+def test_change_of_the_code_is_not_noticed(load, deploy, changed_source, get, ledger):
+    """By the playbook, which builds it; and back. Readers of the old page still get its stylesheet."""
+    before = stylesheet(get)
+    for what, arguments in {
+        "release of changed code": ["--extra-vars", f"images_blog_source={changed_source}"],
+        "release of the code as it was": [],
+    }.items():
+        entries = len(ledger())
+        with load.step(f"{what}, by the playbook") as step:
+            done = deploy("playbooks/deploy.yml", "--tags", "release", *arguments)
+        assert (done.status, step.failures) == (0, []), done.output
+        assert [entry["outcome"] for entry in ledger()[entries:]] == ["in service"]
+        assert (stylesheet(get) == before) == (not arguments)
+        assert get(before).status == 200
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_change_of_nginx_configuration_is_not_noticed(number, load, deploy, containers, inspect, get):
+    seconds = 63072000 + number
+    assert get("/").headers["strict-transport-security"] != f"max-age={seconds}"
+    with load.step(f"nginx configuration {number}") as step:
+        done = deploy(
+            "playbooks/deploy.yml", "--tags", "stack", "--extra-vars", f"tls_hsts_seconds={seconds}"
+        )
+    assert (done.status, step.failures) == (0, []), done.output
+    assert get("/").headers["strict-transport-security"] == f"max-age={seconds}"
+    assert inspect()["nginx"]["Id"] == containers["nginx"]["Id"]
+
+
+@pytest.fixture
+def other_nginx(host, docker, containers):
+    """The id of an image that is nginx's in all but a label."""
+    docker("tag %s slipway.test/nginx:source", containers["nginx"]["Image"])
+    build = "docker build --quiet --label slipway.test=$(date +%s%N) -"
+    return host.check_output(f"echo FROM slipway.test/nginx:source | {build}")
+
+
+@pytest.mark.parametrize("number", range(1, 3))
+def test_other_image_of_nginx_is_not_noticed(number, load, deploy, containers, other_nginx, healthy):
+    ids = {name: container["Image"] for name, container in containers.items()} | {"nginx": other_nginx}
+    with load.step(f"nginx image {number}") as step:
+        extra = json.dumps({"images_ids": ids})
+        done = deploy("playbooks/deploy.yml", "--tags", "stack", "--extra-vars", extra)
+    assert (done.status, step.failures) == (0, []), done.output
+    now = healthy()
+    assert now["nginx"]["Image"] == other_nginx
+    others = {container["Id"] for name, container in containers.items() if name != "nginx"}
+    assert others == {container["Id"] for service, container in now.items() if service != "nginx"}

@@ -1,0 +1,50 @@
+"""What cannot be rolled back, and the way back all the same: it loses what was written since."""
+
+import pytest
+from outside import Prober
+from variants import MIGRATION
+
+
+@pytest.fixture
+def contract(variant):
+    """An image whose migration is destructive."""
+    return variant(MIGRATION.format(statement="CREATE TABLE slipway_test (n int)", destructive=True))
+
+
+def test_destructive_migration_and_the_way_back(host, contract, inspect, sql, ledger, healthy, reader, get):
+    """No rollback past it, but by the dump from before."""
+    [old] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
+    posts = sql("SELECT slug, body FROM post ORDER BY 1")
+    with Prober(reader) as prober:
+        host.check_output("slipway release --allow-destructive 9001 %s", contract)
+        entry = ledger()[-1]
+        assert (entry["schema"], entry["applied"]) == ("9001", ["9001"])
+        dump = f"/var/lib/slipway/dumps/{entry['id']}.dump"
+        assert host.check_output("stat --format '%%U %%a' %s", dump) == "root 600"
+
+        refused = host.run("slipway rollback")
+        told = refused.stdout + refused.stderr
+        assert (refused.rc, "revision 9001" in told) == (1, True), told
+        steps = [line.strip() for line in told.splitlines() if line.startswith("    slipway ")]
+        assert [step.split()[1] for step in steps] == [
+            "maintenance",
+            "restore-dump",
+            "rollback",
+            "maintenance",
+        ]
+        assert entry["image"] in [c["Image"] for c in healthy().values()]
+    assert (prober.failures, prober.answered > 50) == ([], True)
+
+    for step in steps[:-1]:
+        host.check_output(step)
+    away = get("/")
+    assert (away.status, away.headers["retry-after"], "be right back" in away.text) == (503, "10", True)
+    assert get("/author/").status == 503
+    assert (get("/healthz").status, get("/errors/errors.css").status) == (200, 200)
+    host.check_output(steps[-1])
+    assert get("/").status == 200
+    assert old in [c["Image"] for c in healthy().values()]
+    assert sql("SELECT version_num, to_regclass('slipway_test') IS NULL FROM alembic_version") == [
+        ("0002", "t")
+    ]
+    assert sql("SELECT slug, body FROM post ORDER BY 1") == posts

@@ -1,0 +1,42 @@
+"""Lines of a Dockerfile, for images that are the blog's in all but one thing."""
+
+import json
+
+# What goes around the blog in images that are to fail: it sees each request first.
+WRAPPED = """
+COPY --chmod=0644 <<END /app/wsgi.py
+import sys, time
+from blog import create_app
+
+if "gunicorn" in sys.argv[0]:
+    time.sleep({sleep})
+app = create_app()
+inner, answers = app.wsgi_app, {answers}
+
+
+def outer(environ, start_response):
+    if environ["PATH_INFO"] in answers:
+        start_response(answers[environ["PATH_INFO"]], [("Content-Type", "text/plain")])
+        return [b"so it was told"]
+    return inner(environ, start_response)
+
+
+app.wsgi_app = outer
+END
+"""
+MIGRATION = """
+COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
+from alembic import op
+
+revision, down_revision, destructive = "9001", "0002", {destructive}
+
+
+def upgrade():
+    op.execute("{statement}")
+END
+"""
+
+
+def program(code):
+    """Return the line of a Dockerfile whose image runs a Python program instead of the blog."""
+    return f"CMD {json.dumps(['python3', '-c', code])}\n"
