@@ -1,0 +1,128 @@
+"""The load of the host's tests, against a server that fails as it is told: it says so, and never sends again."""
+
+import http.server
+import threading
+
+import pytest
+from project import ROOT
+
+READ, WRITE = 0, 3  # turns in which a lane reads a page, and writes a post
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """The module, with little patience."""
+    monkeypatch.syspath_prepend(ROOT / "molecule/default/tests")
+    import load
+
+    monkeypatch.setattr(load, "TIMEOUT", 0.3)
+    return load
+
+
+@pytest.fixture
+def server():
+    """A server: `ways` says how it answers, request by request, and `received` has what was asked."""
+    over = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            server.received.append((self.command, self.client_address[1]))
+            way = server.ways.pop(0)
+            if way == "hang":
+                over.wait(10)
+            if way in ("hang", "drop"):
+                self.close_connection = True
+                return
+            body = b"no page" if way == "other" else b"<html></html>\n"
+            self.send_response(502 if way == "502" else 303 if self.command == "POST" else 200)
+            self.send_header("Location", "/author/posts/7")
+            self.send_header("Content-Length", len(body) + (way == "short"))
+            if way in ("last", "short"):
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *arguments):
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.ways, server.received, server.daemon_threads = [], [], True
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
+    thread.start()
+    yield server
+    over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def lanes(load, server):
+    """A kept and a new connection of a load that nothing else has begun."""
+    words = {"name": "load-x", "cookie": "s=1", "token": "t", "posts": ["/posts/a"], "style": "/static/a.css"}
+    where = {"address": "127.0.0.1", "port": server.server_port, "host": "blog.test", "ca": None}
+    tally = load.Tally(words | where | {"base_url": "http://blog.test"})
+    yield tally.lanes
+    for lane in tally.lanes:
+        lane.reader.close()
+
+
+@pytest.mark.parametrize(
+    ("way", "says", "posted"),
+    [
+        ("502", "status 502", "refused"),
+        ("drop", "RemoteDisconnected", "unanswered"),
+        ("hang", "TimeoutError", "unanswered"),
+        ("short", "IncompleteRead", "unanswered"),
+        ("other", "the body ends with b'no page'", "done"),
+    ],
+)
+def test_request_that_fails_is_reported_and_not_sent_again(way, says, posted, server, lanes):
+    kept, new = lanes[:2]
+    for lane in (kept, new):
+        server.ways += ["good", way, "good"]
+        for _ in range(3):
+            lane.send(READ - lane.number, 0)
+    server.ways += [way]
+    kept.send(WRITE, 0)
+
+    report = kept.tally.report
+    told = [str(failure) for failure in report.failures]
+    assert len(server.received) == 7
+    assert [says in failure for failure in told] == [True] * (2 if posted == "done" else 3), told
+    assert {said: len(titles) for said, titles in report.posts.items() if titles} == {posted: 1}
+    # A failed connection is not used again; one that is kept is, and the others never.
+    ports = [port for _, port in server.received]
+    assert (ports[0] == ports[1], len(set(ports[3:6]))) == (True, 3)
+
+
+def test_client_dials_again_after_an_answer_that_announced_it(server, lanes):
+    server.ways += ["good", "last", "good", "good"]
+    for turn in [READ] * 4:
+        lanes[0].send(turn, 0)
+    report = lanes[0].tally.report
+    assert (report.failures, report.kept, report.reused) == ([], 4, 2)
+    ports = [port for _, port in server.received]
+    assert (ports[0] == ports[1], ports[1] == ports[2], ports[2] == ports[3]) == (True, False, True)
+
+
+def test_account_names_what_is_lost_or_doubled_or_was_refused(load):
+    posts = {"done": ["a", "b", "c"], "refused": ["d", "e"], "unanswered": ["f", "g"]}
+    assert load.wrong_accounts(posts, ["a", "c", "c", "e", "f"]) == [
+        "lost: the POST of “b” was done and is not there",
+        "doubled: “c” is there 2 times",
+        "there, and yet refused: “e”",
+    ]
+
+
+def test_load_that_was_too_slow_says_nothing_of_the_host(load):
+    slow = load.Load({})
+    slow.report = load.Report(seconds=10, kept=1000, fresh=999, posts={"done": [], "refused": []})
+    assert slow.problems == ["no measurement: 199.9 requests/s are fewer than 200"]
+    slow.report.fresh += 1
+    assert slow.problems == []
