@@ -1,4 +1,4 @@
-"""The load of the host's tests, against a server that fails as it is told: it says so, and never sends again."""
+"""The load of the host's tests, against a server that fails as it is told: what it says of that, and does."""
 
 import http.server
 import threading
@@ -121,7 +121,7 @@ def test_account_names_what_is_lost_or_doubled_or_was_refused(load):
 
 
 def test_load_that_was_too_slow_says_nothing_of_the_host(load):
-    slow = load.Load({})
+    slow = load.Load({}, least=200)
     slow.report = load.Report(seconds=10, kept=1000, fresh=999, posts={"done": [], "refused": []})
     assert slow.problems == ["no measurement: 199.9 requests/s are fewer than 200"]
     slow.report.fresh += 1

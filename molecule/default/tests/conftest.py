@@ -257,8 +257,10 @@ def under_load(enlist, reader, site, trust, host, variables, base_url, sql, pyte
             "posts": re.findall(r'href="(/posts/[^"#]+)"', home),
             "style": re.search(r'href="(/static/[^"]+\.css)"', home)[1],
         }
+        # Where `make test` shares the machine with others, a subset of the soak still says what it met.
+        least = 200 if pytestconfig.getoption("soak") else 100
         try:
-            with Load(plan) as load:
+            with Load(plan, least) as load:
                 yield load
             load.titles = [title for [title] in sql(f"SELECT title {posts}")]
         finally:

@@ -22,8 +22,8 @@ from urllib.parse import urlencode
 
 from outside import Reader
 
-# Requests a second: as many are due, and so many must have been sent over the whole for a load to count.
-RATE, LEAST_RATE = 220, 200
+# Requests a second that are due.
+RATE = 220
 # Connections side by side, half of them kept. After a late answer, what was due meanwhile follows at once.
 LANES = 44
 # Beside them, kept connections of those who read for a while (seconds) before they ask again.
@@ -281,11 +281,13 @@ class Step:
 class Load:
     """The load, while one is inside of it; afterwards the account of it.
 
+    least: requests a second that must have been sent over the whole, or nothing was measured.
     titles: what the database has of the load's posts, once it was asked.
     """
 
-    def __init__(self, plan):
-        self.plan, self.steps, self.report, self.titles = plan, [], Report(), []
+    def __init__(self, plan, least):
+        self.plan, self.least = plan, least
+        self.steps, self.report, self.titles = [], Report(), []
 
     def __enter__(self):
         self.process = subprocess.Popen(
@@ -332,8 +334,8 @@ class Load:
     def problems(self):
         """Sentences about all that is wrong with a load that is over: best there is none."""
         report, slow = self.report, []
-        if report.rate < LEAST_RATE:
-            slow = [f"no measurement: {report.rate:.0f} requests/s are fewer than {LEAST_RATE}"]
+        if report.rate < self.least:
+            slow = [f"no measurement: {report.rate:.1f} requests/s are fewer than {self.least}"]
         return [*slow, *map(str, report.failures), *wrong_accounts(report.posts, self.titles)]
 
 
