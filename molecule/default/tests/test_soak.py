@@ -1,5 +1,6 @@
 """What else happens to a blog in a year, in a row and under one load: for `make soak`."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -20,14 +21,26 @@ def changed_source(tmp_path):
     return directory
 
 
-def stylesheet(get):
+@pytest.fixture
+def page(reader):
+    """Ask for a page over a connection of its own: one that was left open has ended long ago."""
+
+    def page(path="/"):
+        with contextlib.closing(reader()) as one:
+            return one.request(path)
+
+    return page
+
+
+@pytest.fixture
+def stylesheet(page):
     """Return the name of the stylesheet that the first page asks for."""
-    return re.search(r"/static/style\.\w+\.css", get("/").text)[0]
+    return lambda: re.search(r"/static/style\.\w+\.css", page().text)[0]
 
 
-def test_change_of_the_code_is_not_noticed(load, deploy, changed_source, get, ledger):
+def test_change_of_the_code_is_not_noticed(load, deploy, changed_source, page, stylesheet, ledger):
     """By the playbook, which builds it; and back. Readers of the old page still get its stylesheet."""
-    before = stylesheet(get)
+    before = stylesheet()
     for what, arguments in {
         "release of changed code": ["--extra-vars", f"images_blog_source={changed_source}"],
         "release of the code as it was": [],
@@ -37,20 +50,20 @@ def test_change_of_the_code_is_not_noticed(load, deploy, changed_source, get, le
             done = deploy("playbooks/deploy.yml", "--tags", "release", *arguments)
         assert (done.status, step.failures) == (0, []), done.output
         assert [entry["outcome"] for entry in ledger()[entries:]] == ["in service"]
-        assert (stylesheet(get) == before) == (not arguments)
-        assert get(before).status == 200
+        assert (stylesheet() == before) == (not arguments)
+        assert page(before).status == 200
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-def test_change_of_nginx_configuration_is_not_noticed(number, load, deploy, containers, inspect, get):
+def test_change_of_nginx_configuration_is_not_noticed(number, load, deploy, containers, inspect, page):
     seconds = 63072000 + number
-    assert get("/").headers["strict-transport-security"] != f"max-age={seconds}"
+    assert page().headers["strict-transport-security"] != f"max-age={seconds}"
     with load.step(f"nginx configuration {number}") as step:
         done = deploy(
             "playbooks/deploy.yml", "--tags", "stack", "--extra-vars", f"tls_hsts_seconds={seconds}"
         )
     assert (done.status, step.failures) == (0, []), done.output
-    assert get("/").headers["strict-transport-security"] == f"max-age={seconds}"
+    assert page().headers["strict-transport-security"] == f"max-age={seconds}"
     assert inspect()["nginx"]["Id"] == containers["nginx"]["Id"]
 
 
