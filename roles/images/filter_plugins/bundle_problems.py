@@ -1,0 +1,56 @@
+"""The filter C(bundle_problems): what stands against a bundle of images."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+SERVICES = {"nginx", "db", "flask_blog"}
+FILES = {"images.tar.gz", *(f"{service}.cdx.json" for service in SERVICES)}
+# What the kernel calls a machine, and what images call it.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def bundle_problems(path, architecture):
+    """Say what stands against loading a bundle, which `playbooks/build.yml` exports.
+
+    Args:
+        path: its directory.
+        architecture: what the kernel of the host calls its machine.
+
+    Returns:
+        Sentences without an end, none if all is well.
+    """
+    directory = Path(path)
+    manifest = directory / "slipway.json"
+    try:
+        about = json.loads(manifest.read_text())
+        images, tags, digests = about["images"], about["tags"], about["sha256"]
+        named = [set(images), set(tags), set(digests)] == [SERVICES, SERVICES, FILES]
+        whole = named and all(re.fullmatch("sha256:[0-9a-f]{64}", image) for image in images.values())
+    except OSError as error:
+        return [f"{manifest} cannot be read ({error.strerror})"]
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        return [f"{manifest} does not describe a bundle of Slipway"]
+    if about["architecture"] != ARCHITECTURES.get(architecture, architecture):
+        return [f"its images are for {about['architecture']}, and the host is {architecture}"]
+    return [problem for name in sorted(FILES) if (problem := file_problem(directory / name, digests[name]))]
+
+
+def file_problem(file, digest):
+    """Say what is wrong with a file that is to have a SHA-256, or return None."""
+    try:
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        return f"{file} cannot be read ({error.strerror})"
+    return None if found == digest else f"{file} is not what was exported: it is cut off, or was changed"
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"bundle_problems": bundle_problems}
