@@ -9,7 +9,14 @@ from generate_role_readmes import readme
 from project import ROLES, ROOT
 
 # Facts that one role or playbook leaves for others, and what Ansible itself reads.
-PUBLIC_FACTS = {"images_ids", "images_blog_revision", "images_published", "ansible_user", "ansible_port", "ansible_ssh_args"}
+PUBLIC_FACTS = {
+    "images_ids",
+    "images_blog_revision",
+    "images_published",
+    "ansible_user",
+    "ansible_port",
+    "ansible_ssh_args",
+}
 
 pytestmark = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 

@@ -1,5 +1,6 @@
 """The filters and the module that roles bring along."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from project import ROOT, load_program
 ROLES = ROOT / "roles"
 SECRET_FILES = ROLES / "secrets/library/secret_files.py"
 tree_digest = load_program(ROLES / "images/filter_plugins/tree_digest.py").tree_digest
+bundle_problems = load_program(ROLES / "images/filter_plugins/bundle_problems.py").bundle_problems
 certificate_problems = load_program(ROLES / "tls/filter_plugins/certificate_problems.py").certificate_problems
 dns = load_program(ROLES / "tls/filter_plugins/dns_problems.py")
 subnet_conflicts = load_program(ROLES / "stack/filter_plugins/subnet_conflicts.py").subnet_conflicts
@@ -76,6 +78,75 @@ def test_digest_ignores_what_is_excluded(tree):
 def test_digest_of_no_directory_is_an_error(tree):
     with pytest.raises(AnsibleFilterError, match="Dockerfile is not a directory"):
         tree_digest(tree / "Dockerfile")
+
+
+# --- bundle_problems ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle as playbooks/build.yml exports it, in all but the size."""
+    services = ("nginx", "db", "flask_blog")
+    files = {"images.tar.gz": b"images", **{f"{service}.cdx.json": service.encode() for service in services}}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    about = {
+        "architecture": "amd64",
+        "revision": "v1",
+        "images": {service: f"sha256:{'a' * 64}" for service in services},
+        "tags": {service: f"slipway/{service}:1" for service in services},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    (tmp_path / "slipway.json").write_text(json.dumps(about))
+    return tmp_path
+
+
+def describe(**changes):
+    """Return a change of what a bundle says of itself."""
+
+    def change(bundle):
+        file = bundle / "slipway.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def test_whole_bundle_has_no_problems(bundle):
+    assert bundle_problems(bundle, "x86_64") == []
+
+
+FOREIGN = "slipway.json does not describe a bundle of Slipway"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    {
+        "cut off": (
+            lambda b: (b / "images.tar.gz").write_bytes(b"image"),
+            "images.tar.gz is not what was exported",
+        ),
+        "changed": (lambda b: (b / "db.cdx.json").write_bytes(b"dc"), "db.cdx.json is not what was exported"),
+        "half there": (
+            lambda b: (b / "images.tar.gz").unlink(),
+            "images.tar.gz cannot be read (No such file",
+        ),
+        "nowhere": (lambda b: (b / "slipway.json").unlink(), "slipway.json cannot be read (No such file"),
+        "no JSON": (lambda b: (b / "slipway.json").write_text("{"), FOREIGN),
+        "no object": (lambda b: (b / "slipway.json").write_text("[]"), FOREIGN),
+        "another's": (lambda b: (b / "slipway.json").write_text('{"images": {}}'), FOREIGN),
+        "fewer images": (describe(images={"nginx": f"sha256:{'a' * 64}"}), FOREIGN),
+        "images by tags": (
+            describe(images=dict.fromkeys(["nginx", "db", "flask_blog"], "slipway/db:1")),
+            FOREIGN,
+        ),
+        "file elsewhere": (describe(sha256={"/etc/passwd": "0"}), FOREIGN),
+        "architecture": (describe(architecture="arm64"), "its images are for arm64, and the host is x86_64"),
+    }.values(),
+)
+def test_bundle_that_cannot_be_used_is_told(bundle, change, problem):
+    change(bundle)
+    [told] = bundle_problems(bundle, "x86_64")
+    assert problem in told
 
 
 # --- subnet_conflicts ---------------------------------------------------------------------------------------

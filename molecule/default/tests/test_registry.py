@@ -1,0 +1,366 @@
+"""Images from elsewhere: by digest from a registry, through a mirror, and in a bundle without any network."""
+
+import json
+import re
+import secrets as random
+import shutil
+import ssl
+import subprocess
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+import test_canary
+import yaml
+from certificates import make_certificate
+from outside import ROOT, wait_until
+
+PLACE = "/run/slipway-test"
+canary = test_canary.canary
+
+
+def docker_here(*arguments, **options):
+    """Run docker on the machine outside, and return what it prints."""
+    done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def registry(hostname, tmp_path_factory):
+    """A registry on the host's network, of which anna has the password."""
+    place, name = tmp_path_factory.mktemp("registry"), f"slipway-test-registry-{hostname}"
+    certificate, _ = make_certificate(place, [name])
+    password = f"mark{random.token_hex(16)}"
+    base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
+    source = str(Path(__file__).with_name("registry"))
+    docker_here("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", "slipway/registry", source)
+    users = docker_here("run", "--rm", "-i", "slipway/registry", "htpasswd", "-inB", "anna", input=password)
+    (place / "htpasswd").write_text(users)
+    docker_here(
+        "create", "--name", name, "--label=slipway.test", "--network=slipway-sandbox", "slipway/registry"
+    )
+    trust = ssl.create_default_context(cafile=certificate)
+    trust.check_hostname = False
+    login = b64encode(f"anna:{password}".encode()).decode()
+
+    def ask(path):
+        [container] = json.loads(docker_here("inspect", name))
+        address = container["NetworkSettings"]["Networks"]["slipway-sandbox"]["IPAddress"]
+        headers = {
+            "Authorization": f"Basic {login}",
+            "Accept": "application/vnd.docker.distribution.manifest.v2+json",
+        }
+        with urlopen(Request(f"https://{address}:5000{path}", headers=headers), context=trust) as answer:
+            return json.load(answer)
+
+    def answers():
+        try:
+            return ask("/v2/") == {}
+        except URLError:
+            return False
+
+    def start():
+        docker_here("start", name)
+        wait_until(answers, 20, "the registry answers")
+
+    try:
+        docker_here("cp", f"{place}/.", f"{name}:/srv")
+        start()
+        yield SimpleNamespace(
+            name=name,
+            ca=str(certificate),
+            password=password,
+            ask=ask,
+            answers=answers,
+            start=start,
+            stop=lambda: docker_here("stop", "--time=0", name),
+            logs=lambda: subprocess.run(["docker", "logs", name], capture_output=True, text=True).stderr,
+        )
+    finally:
+        docker_here("rm", "--force", "--volumes", name)
+
+
+@pytest.fixture(scope="module")
+def place(host, docker, ledger, registry, tmp_path_factory):
+    """Files here: a blog that is the one in service in all but a label, a vault, and what plays are told."""
+    tmp = tmp_path_factory.mktemp("images")
+    running = [entry for entry in ledger() if entry["outcome"] == "in service"][-1]["image"]
+    docker("tag %s slipway.test/blog:source", running)
+    app = tmp / "app"
+    app.mkdir()
+    (app / "Dockerfile").write_text(
+        "ARG BASE_IMAGE=none\nFROM slipway.test/blog:source\n"
+        # Another image each time: one that was rolled back is held.
+        f"LABEL slipway.test={random.token_hex(8)}\n"
+    )
+    told = {
+        "images_repository": f"{registry.name}:5000/team/blog",
+        "images_blog_source": str(app),
+        "images_revision": "v1.4-3-gabc1234",
+        # What is in service keeps its own.
+        "images_directory": f"{PLACE}/images",
+        "images_sbom_directory": f"{PLACE}/sbom",
+        "docker_ca_file": registry.ca,
+        "docker_registry_mirrors": [f"https://{registry.name}:5001"],
+    }
+    vault, key = tmp / "vault.yml", tmp / "key"
+    key.write_text("the password of the vault")
+    subprocess.run(
+        ["ansible-vault", "encrypt", "--vault-password-file", key, "--output", vault],
+        input=json.dumps({"images_registry_user": "anna", "images_registry_password": registry.password}),
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    yield SimpleNamespace(
+        tmp=tmp,
+        running=running,
+        told=("--extra-vars", json.dumps(told)),
+        vault=("--extra-vars", f"@{vault}", "--vault-password-file", str(key)),
+    )
+    host.check_output("rm --recursive --force %s", PLACE)
+    docker("rmi slipway.test/blog:source")
+
+
+@pytest.fixture(scope="module")
+def build(deploy, place):
+    """Run playbooks/build.yml; what comes of it is in a directory of its own."""
+
+    def build(what, *arguments):
+        given = {"build_for": what, "build_directory": str(place.tmp / what)}
+        return deploy(
+            "playbooks/build.yml", *place.told, *place.vault, "--extra-vars", json.dumps(given), *arguments
+        )
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def trusted(host):
+    """Afterwards the engine trusts whom it did before, and has no mirror."""
+    configuration, copy = "/etc/docker/daemon.json", "/run/slipway-test-daemon.json"
+    host.check_output("cp --preserve %s %s", configuration, copy)
+    yield
+    host.check_output("cp --preserve %s %s && rm %s", copy, configuration, copy)
+    host.check_output(
+        "rm --force /usr/local/share/ca-certificates/slipway.crt && update-ca-certificates --fresh"
+    )
+    host.check_output("systemctl restart docker")
+
+
+@pytest.fixture(scope="module")
+def published(trusted, build, place, docker):
+    """The blog in the registry: its reference and its id. The host that built it has it no more."""
+    done = build("pull")
+    assert done.status == 0, done.output
+    again = build("pull", "--start-at-task", "images : Look | For the images")
+    file = place.tmp / "pull/blog.yml"
+    reference = yaml.safe_load(file.read_text())["images_blog_reference"]
+    built = json.loads(docker("image inspect %s", reference))[0]
+    # By all its names, but not what else is made of it.
+    docker("rmi --force %s", built["Id"])
+    return SimpleNamespace(reference=reference, built=built, told=("--extra-vars", f"@{file}"), again=again)
+
+
+@pytest.fixture(scope="module")
+def refused(deploy, published, place, ledger, inspect, docker):
+    """How two plays end that are refused, run side by side."""
+    nowhere = re.sub("sha256:.*", f"sha256:{'0' * 64}", published.reference)
+    wrong = {"wrong password": {"images_registry_password": "this-is-not-it"}}
+    cases = wrong | {"unknown digest": {"images_blog_reference": nowhere}}
+    deploy_images = ("playbooks/deploy.yml", "--tags", "images", *place.told, *place.vault, *published.told)
+
+    def state():
+        return {
+            "ledger": ledger(),
+            "images": set(docker("images --quiet --no-trunc").split()),
+            "containers": {service: container["Id"] for service, container in inspect().items()},
+        }
+
+    before = state()
+    with ThreadPoolExecutor() as pool:
+        runs = {
+            name: pool.submit(deploy, *deploy_images, "--extra-vars", json.dumps(given))
+            for name, given in cases.items()
+        }
+    outcomes = {name: run.result() for name, run in runs.items()}
+    return SimpleNamespace(outcomes=outcomes, before=before, after=state())
+
+
+def test_what_was_built_is_published_with_its_labels(published, registry, hostname):
+    name, _, digest = published.reference.partition("@")
+    assert name == f"{registry.name}:5000/team/blog"
+    manifest = registry.ask(f"/v2/team/blog/manifests/{digest}")
+    assert manifest["config"]["digest"] == published.built["Id"]
+    labels = registry.ask(f"/v2/team/blog/blobs/{published.built['Id']}")["config"]["Labels"]
+    assert labels["org.opencontainers.image.revision"] == "v1.4-3-gabc1234"
+    assert labels["slipway.image"] == f"slipway/flask_blog:{labels['org.opencontainers.image.version']}"
+
+
+def test_what_it_is_made_of_lies_beside(published, place):
+    about = json.loads((place.tmp / "pull/flask_blog.cdx.json").read_text())["metadata"]["component"]
+    labels = published.built["Config"]["Labels"]
+    assert f"{about['name']}:{about['version']}" == labels["slipway.image"]
+
+
+def test_what_is_published_is_not_built_or_published_again(published, hostname):
+    assert (published.again.status, published.again.changed) == (0, {hostname: 0}), published.again.output
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    {
+        "wrong password": ["401 Unauthorized", "check images_registry_user and images_registry_password"],
+        "unknown digest": ["manifest unknown", "publish it with playbooks/build.yml"],
+    }.items(),
+)
+def test_is_refused_and_nothing_is_changed(refused, case, says, hostname, registry):
+    outcome = refused.outcomes[case]
+    assert (outcome.status, outcome.changed) == (2, {hostname: 0})
+    assert [words for words in says if words not in outcome.errors[-1]] == [], outcome.output
+    assert refused.after == refused.before
+
+
+@pytest.fixture(scope="module")
+def engine(host):
+    """A second engine on the host: it has nothing, and no network at all. Its socket."""
+    directory, unit = "/run/slipway-test-engine", "slipway-test-engine"
+    own = f"--data-root=/var/lib/docker/{unit} --exec-root={directory}/exec --pidfile={directory}/pid"
+    apart = f"--containerd-namespace={unit} --containerd-plugins-namespace={unit}-plugins"
+    alone = f"--property=PrivateNetwork=yes --property=RuntimeDirectory={unit}"
+    plain = "--config-file=/dev/null --bridge=none --iptables=false --ip6tables=false"
+    engine = f"dockerd --host=unix://{directory}/socket {own} {apart} {plain}"
+    host.check_output(f"systemd-run --quiet --collect --unit={unit} {alone} {engine}")
+    docker = f"docker --host=unix://{directory}/socket"
+    wait_until(lambda: host.run(f"{docker} version").rc == 0, 20, "the second engine answers")
+    assert host.check_output(f"{docker} images --all --quiet") == ""
+    yield SimpleNamespace(
+        socket=f"unix://{directory}/socket", docker=lambda command: host.check_output(f"{docker} {command}")
+    )
+    host.check_output(f"systemctl stop {unit}; rm --recursive --force /var/lib/docker/{unit}")
+
+
+def test_pulled_blog_is_released_and_its_password_is_nowhere(
+    refused, published, deploy, place, registry, canary, in_service, ledger, docker, containers, inspect
+):
+    assert docker("images --quiet --no-trunc").find(published.built["Id"]) == -1
+    canary.watch(registry.password)
+    before = canary.rounds()
+    given = (*place.told, *place.vault, *published.told, "--extra-vars", "blog_version=1.4")
+    done = deploy("playbooks/deploy.yml", *test_canary.LOUD, *given)
+    assert done.status == 0, done.output
+
+    entry = ledger()[-1]
+    assert (entry["outcome"], entry["image"], entry["version"], entry["revision"]) == (
+        "in service",
+        published.built["Id"],
+        "1.4",
+        "v1.4-3-gabc1234",
+    )
+    assert inspect()[f"flask_blog_{entry['slot']}"]["Image"] == published.built["Id"]
+    tags = json.loads(docker("image inspect %s", published.reference))[0]["RepoTags"]
+    assert tags == [f"slipway/flask_blog:{published.reference.partition('@sha256:')[2][:12]}"]
+
+    assert not test_canary.shown(registry.password, done.output)
+    assert canary.scan() == []
+    assert canary.rounds() > before
+    assert test_canary.on_this_machine(registry.password) == []
+
+
+def test_what_is_there_needs_no_registry_and_no_login(
+    published, deploy, place, registry, hostname, host, in_service, ledger
+):
+    """Neither for a second run, nor for the way back."""
+    assert in_service["image"] == published.built["Id"]
+    registry.stop()
+    assert not registry.answers()
+    try:
+        done = deploy("playbooks/deploy.yml", *place.told, *published.told)
+        assert (done.status, done.changed) == (0, {hostname: 0}), done.output
+        host.check_output("slipway rollback --by=anna")
+        assert ledger()[-1]["image"] == place.running
+    finally:
+        registry.start()
+
+
+def test_bases_come_by_their_digests_through_a_mirror(published, deploy, place, registry, docker, host):
+    """Stand-ins for the official images, which nobody else has."""
+    lock, stand_ins = {}, []
+    for name in ("nginx", "postgres", "python"):
+        [ours] = docker("images slipway/base-%s --format {{.Repository}}:{{.Tag}}", name).splitlines()[:1]
+        there = f"{registry.name}:5001/library/{name}:stand-in"
+        pushed = docker("tag %s %s && docker push %s && docker rmi %s", ours, there, there, there)
+        digest = re.search("digest: (sha256:[0-9a-f]+)", pushed)[1]
+        lock[name] = f"{name}:stand-in@{digest}"
+        stand_ins.append(f"{name}@{digest}")
+    assert host.run("docker image inspect %s", stand_ins[0]).rc != 0
+    given = {"images_base": "registry", "__images_lock": lock}
+    done = deploy("playbooks/deploy.yml", "--tags", "images", *place.told, "--extra-vars", json.dumps(given))
+    assert done.status == 0, done.output
+    for name, stand_in in zip(lock, stand_ins, strict=True):
+        assert docker("image inspect --format '{{join .RepoDigests \" \"}}' %s", stand_in).count(stand_in)
+        assert f"GET /v2/library/{name}/manifests/{lock[name].partition('@')[2]}" in registry.logs()
+
+
+@pytest.fixture(scope="module")
+def bundle(build, place, published):
+    """A bundle that was exported, and how it went to export it again."""
+    done = build("archive", "--start-at-task", "images : Look | For the images")
+    assert done.status == 0, done.output
+    again = build("archive", "--start-at-task", "images : Look | For the images")
+    told = ("--extra-vars", f"@{place.tmp}/archive/blog.yml")
+    return SimpleNamespace(directory=place.tmp / "archive/bundle", told=told, again=again)
+
+
+LOAD = """
+- hosts: slipway
+  become: true
+  gather_subset: ['!all', min]
+  environment: {{DOCKER_HOST: "{socket}"}}
+  tasks:
+    - ansible.builtin.import_role: {{name: images, tasks_from: preflight}}
+    - ansible.builtin.import_role: {{name: images}}
+    - ansible.builtin.debug: {{msg: "{{{{ images_ids | ansible.builtin.to_json }}}}"}}
+"""
+
+
+def test_what_is_exported_is_not_exported_again(bundle, hostname):
+    assert (bundle.again.status, bundle.again.changed) == (0, {hostname: 0}), bundle.again.output
+
+
+def test_bundle_is_loaded_where_there_is_no_network(bundle, engine, deploy, place, hostname, host):
+    playbook = place.tmp / "load.yml"
+    playbook.write_text(LOAD.format(socket=engine.socket))
+    images = json.loads((bundle.directory / "slipway.json").read_text())["images"]
+    first, second = (deploy(str(playbook), *place.told, *bundle.told) for _ in range(2))
+    for outcome in (first, second):
+        assert outcome.status == 0, outcome.output
+        told = "".join(outcome.output.split())
+        assert all(f'"{service}":"{image}"' in told for service, image in images.items())
+    assert first.changed[hostname] > 0
+    assert second.changed == {hostname: 0}
+    assert sorted(engine.docker("images --no-trunc --quiet").split()) == sorted(images.values())
+    for service in images:
+        written = host.file(f"{PLACE}/sbom/{service}.cdx.json").content
+        assert written == (bundle.directory / f"{service}.cdx.json").read_bytes()
+    told = engine.docker(f"run --rm --network=none {images['nginx']} nginx -v 2>&1")
+    assert told.startswith("nginx version: nginx/")
+
+
+def test_bundle_that_is_cut_off_is_refused(bundle, deploy, place, hostname):
+    broken = place.tmp / "broken"
+    shutil.copytree(bundle.directory, broken)
+    file = broken / "images.tar.gz"
+    with file.open("r+b") as content:
+        content.truncate(file.stat().st_size - 1)
+    given = json.dumps({"images_blog": "archive", "images_bundle": str(broken)})
+    done = deploy("playbooks/deploy.yml", "--extra-vars", given)
+    assert (done.status, done.changed) == (2, {hostname: 0})
+    [message] = done.errors
+    assert f"{file} is not what was exported: it is cut off, or was changed" in message
+    assert "playbooks/build.yml -e build_for=archive" in message

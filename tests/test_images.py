@@ -1,0 +1,134 @@
+"""How images arrive: what is asked for in each way, and what is refused before anything is asked for."""
+
+import hashlib
+import json
+import re
+
+import pytest
+from project import ROOT
+
+DIGEST = f"sha256:{'c' * 64}"
+SERVICES = ("nginx", "db", "flask_blog")
+FILES = ("images.tar.gz", *(f"{service}.cdx.json" for service in SERVICES))
+BUNDLE = {
+    "architecture": "amd64",
+    "images": {service: f"sha256:{str(number) * 64}" for number, service in enumerate(SERVICES)},
+    "tags": {service: f"slipway/{service}:1" for service in SERVICES},
+    "sha256": {name: hashlib.sha256(name.encode()).hexdigest() for name in FILES},
+}
+PULL = {"images_blog": "pull"}
+CASES = {
+    "build": {},
+    "pull": PULL | {"images_blog_reference": f"registry.example.org:5000/team/blog:1.4@{DIGEST}"},
+    "pull_of_hub": PULL | {"images_blog_reference": f"team/blog@{DIGEST}", "images_base": "debian"},
+    # The source need not be here.
+    "pull_alone": PULL
+    | {"images_blog_reference": f"localhost/blog@{DIGEST}", "images_blog_source": "/nowhere"},
+    "archive": {"images_blog": "archive", "images_blog_source": "/nowhere"},
+    "tag": PULL | {"images_blog_reference": "registry.example.org/blog:1.4"},
+    "nothing": PULL,
+    "short_digest": PULL | {"images_blog_reference": f"registry.example.org/blog@{DIGEST[:-1]}"},
+    "password_alone": {"images_registry_password": "never-to-be-shown"},
+    "user_alone": {"images_registry_user": "anna"},
+    "no_bundle": {"images_blog": "archive", "images_bundle": "/nowhere"},
+    "no_source": {"images_blog_source": "/nowhere"},
+    "no_way": {"images_blog": "carry"},
+}
+TOLD = ("__images_wanted", "__images_names", "__images_tags", "__images_registry", "__images_contexts")
+PLAY = {
+    "hosts": "all",
+    "gather_facts": False,
+    "any_errors_fatal": False,
+    "tasks": [
+        {"set_fact": {"architecture": "x86_64", "cacheable": True}},
+        {
+            "block": [{"import_role": {"name": "images", "tasks_from": "preflight"}}],
+            "rescue": [{"set_fact": {"refusal": "{{ ansible_failed_result.msg }}"}}],
+        },
+        {
+            "copy": {
+                "content": "{{ {'refusal': refusal} if refusal is defined else told }}",
+                "dest": "{{ told_to }}/{{ inventory_hostname }}.json",
+            },
+            "vars": {
+                "role_path": str(ROOT / "roles/images"),
+                "told": {name: "{{ " + name + " }}" for name in TOLD},
+            },
+        },
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def told(ansible, tmp_path_factory):
+    """What the role makes of each case: what it asks for, or why it refuses; and all that was shown."""
+    tmp = tmp_path_factory.mktemp("images")
+    bundle = tmp / "bundle"
+    bundle.mkdir()
+    (bundle / "slipway.json").write_text(json.dumps(BUNDLE))
+    for name in FILES:
+        (bundle / name).write_text(name)
+    CASES["archive"]["images_bundle"] = str(bundle)
+    (tmp / "inventory.json").write_text(json.dumps({"all": {"hosts": CASES}}))
+    (tmp / "play.yml").write_text(json.dumps([PLAY]))
+    here = ("--connection", "local", "--extra-vars", f"told_to={tmp}")
+    done = ansible("playbook", "--inventory", tmp / "inventory.json", *here, tmp / "play.yml")
+    cases = {file.stem: json.loads(file.read_text()) for file in tmp.glob("*.json") if file.stem in CASES}
+    assert set(cases) == set(CASES), done.stdout + done.stderr
+    return cases | {"output": done.stdout + done.stderr}
+
+
+def test_build_asks_for_what_the_content_names(told):
+    case = told["build"]
+    assert list(case["__images_names"]) == list(SERVICES)
+    for service, name in case["__images_names"].items():
+        assert re.fullmatch(f"slipway/{service}:[0-9a-f]{{12}}", name)
+    assert case["__images_names"] == case["__images_tags"]
+    assert set(case["__images_names"].values()) < set(case["__images_wanted"])
+    assert [context["name"] for context in case["__images_contexts"]] == ["images", "app"]
+
+
+@pytest.mark.parametrize(
+    ("case", "registry", "name"),
+    [
+        ("pull", "registry.example.org:5000", "registry.example.org:5000/team/blog"),
+        ("pull_of_hub", "", "team/blog"),
+        ("pull_alone", "localhost", "localhost/blog"),
+    ],
+)
+def test_pull_asks_for_the_digest_and_builds_the_others(told, case, registry, name):
+    pulled, built = told[case], told["build"]
+    assert pulled["__images_registry"] == registry
+    # A tag beside the digest is for people: the engine knows the image without.
+    assert pulled["__images_names"]["flask_blog"] == f"{name}@{DIGEST}"
+    assert pulled["__images_tags"]["flask_blog"] == f"slipway/flask_blog:{'c' * 12}"
+    assert f"{name}@{DIGEST}" in pulled["__images_wanted"]
+    assert built["__images_names"]["flask_blog"] not in pulled["__images_wanted"]
+    assert pulled["__images_names"]["nginx"] in pulled["__images_wanted"]
+    assert [context["name"] for context in pulled["__images_contexts"]] == ["images"]
+
+
+def test_archive_asks_for_the_ids_of_the_bundle_and_nothing_else(told):
+    case = told["archive"]
+    assert case["__images_names"] == BUNDLE["images"]
+    assert sorted(case["__images_wanted"]) == sorted(BUNDLE["images"].values())
+    assert case["__images_tags"] == BUNDLE["tags"]
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    {
+        "tag": ['"registry.example.org/blog:1.4", which has no digest', "playbooks/build.yml prints"],
+        "nothing": ['images_blog_reference is ""', "@sha256:"],
+        "short_digest": ["which has no digest", "with 64 digits"],
+        "password_alone": ["images_registry_user is empty", "Give both"],
+        "user_alone": ["images_registry_password is empty", "the password in the vault"],
+        "no_bundle": ["/nowhere/slipway.json cannot be read", "playbooks/build.yml -e build_for=archive"],
+        "no_source": ['images_blog_source is "/nowhere"', "no Dockerfile"],
+        "no_way": ["images_blog must be one of: build, pull, archive, got: carry"],
+    }.items(),
+)
+def test_is_refused_with_the_way_out(told, case, says):
+    refusal = " ".join(str(told[case]["refusal"]).split())
+    assert [words for words in says if words not in refusal] == [], refusal
+    assert "never-to-be-shown" not in told["output"]
