@@ -18,14 +18,14 @@ def program(tmp_path, monkeypatch):
         monkeypatch.setattr(program, name, tmp_path / place)
     (tmp_path / "tls").mkdir()
     monkeypatch.setattr(program, "NGINX_UID", os.geteuid())
-    monkeypatch.setattr(program, "RELOAD", tmp_path)
+    monkeypatch.setattr(program, "NGINX", tmp_path)
     monkeypatch.setattr(program, "refuses", False, raising=False)
     real = program.run
 
     def run(*command, **options):
         if command[0] == "openssl":
             return real(*command, **options)
-        if command[0] == program.RELOAD and program.refuses:
+        if command[0] == program.NGINX and program.refuses:
             raise program.Failure("nginx refuses")
         return "running"
 

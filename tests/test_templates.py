@@ -78,6 +78,7 @@ CASES = {
     },
 }
 SLOT_IMAGES = {"BLUE_IMAGE": "sha256:blue", "GREEN_IMAGE": "sha256:green", "TOOL_IMAGE": "sha256:tool"}
+NGINX = ["nginx", "nginx_stand_in"]
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
 
 
@@ -213,9 +214,22 @@ def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
     assert closed == {"/", "/author/", "= /author/media"}
-    assert asked - closed == {"= /healthz", "@drain", "@slot"}
+    assert asked - closed == {"= /healthz", "@slot"}
     assert blog_conf.count('set $maintenance "";') == 2
     assert blog_conf.count("if (-f /run/slot/maintenance) { set $maintenance on; }") == 1
+
+
+def test_every_server_that_answers_drains(blog_conf):
+    """But for Docker's health check, which keeps no connection."""
+    servers = re.findall(r"^server \{\n(.*?)^\}$", blog_conf, re.MULTILINE | re.DOTALL)
+    answering = [s for s in servers if "return 444;" not in s and "listen 127.0.0.1:8082;" not in s]
+    assert len(servers) > len(answering) > 1
+    for server in answering:
+        before, _, drain = server.partition("error_page 418 = @drain;")
+        assert drain.startswith("\n    if (-f $drain) { return 418; }\n    location @drain {\n")
+        # Nothing that is refused before is let through by being drained.
+        assert "return" not in drain.partition("location @drain {")[2].partition("location ")[0]
+        assert before.count("recursive_error_pages on;") == 1
 
 
 def test_nft_accepts_the_rules_again_and_again(files, check):
@@ -273,6 +287,7 @@ def test_services_are_these_and_run_these_images(variables, services):
     ids = variables["images_ids"]
     assert {name: service["image"] for name, service in services.items()} == {
         "nginx": ids["nginx"],
+        "nginx_stand_in": ids["nginx"],
         "db": ids["db"],
         "flask": "sha256:tool",
         "flask_migrate": "sha256:tool",
@@ -281,8 +296,9 @@ def test_services_are_these_and_run_these_images(variables, services):
     }
 
 
-def test_slots_and_tools_wait_to_be_asked_for(services):
+def test_slots_tools_and_the_stand_in_wait_to_be_asked_for(services):
     assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
+        "nginx_stand_in": ["stand_in"],
         "flask_blog_blue": ["blue"],
         "flask_blog_green": ["green"],
         "flask": ["tools"],
@@ -292,16 +308,27 @@ def test_slots_and_tools_wait_to_be_asked_for(services):
 
 def test_only_nginx_publishes_ports(variables, services, tls):
     published = {
-        (name, port["protocol"], port["target"], port["published"])
+        (name, port["protocol"], port["target"], port.get("host_ip"), port.get("published"))
         for name, service in services.items()
         for port in service.get("ports", [])
     }
     https = str(variables["stack_https_port"])
+    ports = {("tcp", 80): str(variables["stack_http_port"]), **({("tcp", 443): https} if tls else {})}
+    ports |= {("udp", 443): https} if tls and variables["stack_http3"] else {}
     assert published == {
-        ("nginx", "tcp", 80, str(variables["stack_http_port"])),
-        *([("nginx", "tcp", 443, https)] if tls else []),
-        *([("nginx", "udp", 443, https)] if tls and variables["stack_http3"] else []),
+        # To the host alone, at ports that Docker chooses.
+        *(("nginx_stand_in", *port, address, None) for port in ports for address in ("127.0.0.1", "::1")),
+        *(("nginx", *port, None, at) for port, at in ports.items()),
     }
+
+
+def test_stand_in_is_nginx_but_for_its_addresses(services):
+    other = {"ports", "networks", "profiles", "restart"}
+    nginx, stand_in = (
+        {key: value for key, value in services[name].items() if key not in other}
+        for name in ("nginx", "nginx_stand_in")
+    )
+    assert stand_in == nginx
 
 
 def test_nginx_speaks_tls_or_not(variables, blog_conf, tls):
@@ -321,6 +348,7 @@ def test_nginx_speaks_tls_or_not(variables, blog_conf, tls):
 def test_networks_keep_the_database_from_the_world(compose, services):
     assert {name: set(service["networks"]) for name, service in services.items()} == {
         "nginx": {"edge", "app"},
+        "nginx_stand_in": {"edge", "app"},
         "db": {"data"},
         "flask": {"data"},
         "flask_migrate": {"data"},
@@ -338,7 +366,7 @@ def test_networks_keep_the_database_from_the_world(compose, services):
 def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
     compose, services, blog_conf, configuration
 ):
-    address = {name: services[name]["networks"]["app"]["ipv4_address"] for name in ("nginx", *BLOG[:2])}
+    address = {name: services[name]["networks"]["app"]["ipv4_address"] for name in (*NGINX, *BLOG[:2])}
     slots = {"blue": address["flask_blog_blue"], "green": address["flask_blog_green"]}
     upstreams = dict(re.findall(r"upstream (\w+) \{\s*server ([\d.]+):8000;", blog_conf))
     assert upstreams == slots == configuration["slots"]
@@ -348,7 +376,7 @@ def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
     assert f"listen {port};" in blog_conf
 
     subnet = ip_network(compose["networks"]["app"]["ipam"]["config"][0]["subnet"])
-    assert len(set(address.values())) == 3
+    assert len(set(address.values())) == 4
     assert all(ip_address(value) in subnet for value in address.values())
 
 
@@ -391,7 +419,8 @@ def test_each_log_is_rotated(variables, services):
 
 def test_what_serves_comes_back_and_is_watched(services):
     restarts = {name: service["restart"] for name, service in services.items()}
-    assert restarts == {name: "unless-stopped" for name in services} | {"flask": "no", "flask_migrate": "no"}
+    once = {name: "no" for name in ("flask", "flask_migrate", "nginx_stand_in")}
+    assert restarts == {name: "unless-stopped" for name in services} | once
     for service in services.values():
         assert service["healthcheck"]["test"][0] == "CMD"
         assert service["healthcheck"]["retries"] == 3
@@ -437,6 +466,7 @@ def test_each_secret_has_as_few_readers_as_it_needs(readable):
     }
     assert {name: set(files) for name, files in readable.items()} == {
         "nginx": set(),
+        "nginx_stand_in": set(),
         "db": {"/run/secrets/db_superuser_password"},
         "flask_migrate": {"/run/secrets/db_migrator_password", *blog},
         "flask_blog_blue": blog,
@@ -463,7 +493,8 @@ def test_data_outlives_the_containers(compose, services):
     assert compose["volumes"] == {name: {"name": name} for name in ("db_volume", "media_volume")}
     for name, service in services.items():
         writable = {mount["source"] for mount in service.get("volumes", []) if not mount.get("read_only")}
-        assert writable == {"db": {"db_volume"}, "nginx": set()}.get(name, {"media_volume"})
+        expected = {"db_volume"} if name == "db" else set() if name in NGINX else {"media_volume"}
+        assert writable == expected, name
 
 
 def test_words_reach_the_blog_as_they_were_written(variables, services):

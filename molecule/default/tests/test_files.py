@@ -23,7 +23,7 @@ READERS = {
         ("/opt/slipway/roles.sql", 0o644),
         ("/etc/docker/daemon.json", 0o644),
         ("/usr/local/bin/slipway", 0o755),
-        ("/usr/local/sbin/slipway-reload", 0o755),
+        ("/usr/local/sbin/slipway-nginx", 0o755),
     ],
 )
 def test_file_is_root_s(host, path, mode):

@@ -22,7 +22,7 @@ FILES = [
     "/etc/systemd/system/nftables.service",
     "/etc/ssh/sshd_config.d/00-slipway.conf",
     "/usr/local/bin/slipway",
-    "/usr/local/sbin/slipway-reload",
+    "/usr/local/sbin/slipway-nginx",
     *TLS,
 ]
 SECRET = "/etc/slipway/secrets/app_secret_key"

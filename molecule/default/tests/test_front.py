@@ -1,0 +1,134 @@
+"""Changes of nginx itself, seen from readers, who notice none of them."""
+
+import contextlib
+import json
+from secrets import token_hex
+
+import pytest
+from outside import Prober, wait_until
+
+REDIRECT = "nft list table inet slipway_nginx"
+
+
+@pytest.fixture
+def settle_nginx(host):
+    """Have nginx become what compose.yml and its files say, and return what that took."""
+    return lambda: json.loads(host.check_output("slipway-nginx settle"))["done"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_it_was(host, docker, inspect):
+    """Keep the files that say what nginx is, and put them in force again when all is over."""
+    docker("tag %s slipway.test/nginx:source", inspect()["nginx"]["Image"])
+    host.check_output("cd /opt/slipway && tar --create --file=/run/slipway-test.tar compose.yml nginx")
+    yield
+    host.check_output("cd /opt/slipway && tar --extract --file=/run/slipway-test.tar")
+    # A test that failed may have left one at work.
+    wait_until(lambda: host.run("slipway-nginx settle").rc == 0, 90, "nginx is what it was")
+    docker("rmi slipway.test/nginx:source && docker image prune --all --force --filter label=slipway.test")
+
+
+@pytest.fixture
+def other_nginx(host):
+    """Name another image in compose.yml, nginx's in all but a label and some lines; return its id."""
+
+    def other_nginx(lines=""):
+        dockerfile = f"FROM slipway.test/nginx:source\n{lines}\n"
+        image = host.check_output(
+            "echo %s | docker build --quiet --label slipway.test=%s -", dockerfile, token_hex()
+        )
+        named = f"/^  nginx:/,/image:/s/image: .*/image: {image}/"
+        host.check_output("sed --in-place %s /opt/slipway/compose.yml", named)
+        return image
+
+    return other_nginx
+
+
+@pytest.fixture
+def only_nginx(host, healthy):
+    """Look for what a change of nginx may leave; return what is in nginx's place."""
+
+    def only_nginx():
+        now = healthy()
+        assert "nginx" in now
+        assert host.run(REDIRECT).rc == 1
+        assert host.check_output("ls /var/lib/slipway/slot") in ("", "green")
+        return now["nginx"]
+
+    return only_nginx
+
+
+def test_another_image_and_another_configuration_are_not_noticed(
+    under_load, host, other_nginx, settle_nginx, only_nginx
+):
+    with under_load() as load:
+        image = other_nginx()
+        with load.step("another image of nginx"):
+            assert settle_nginx() == ["replace"]
+        replaced = only_nginx()
+        host.check_output("echo '# changed' >> /opt/slipway/nginx/blog.conf")
+        with load.step("another configuration of nginx"):
+            assert settle_nginx() == ["reload"]
+    assert load.problems == []
+    assert replaced["Image"] == image
+    now = only_nginx()
+    assert (now["Id"], now["State"]["StartedAt"]) == (replaced["Id"], replaced["State"]["StartedAt"])
+
+
+def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, inspect, only_nginx, reader):
+    before = inspect()["nginx"]
+    broken = other_nginx('CMD ["nginx", "-g", "spoiled;"]')
+    with Prober(reader) as prober:
+        done = host.run("slipway-nginx settle")
+    host.check_output("sed --in-place s/%s/%s/ /opt/slipway/compose.yml", broken, before["Image"])
+    assert done.rc == 1
+    assert "The new nginx does not work, so the old one serves as before." in done.stderr
+    assert 'unknown directive "spoiled"' in done.stderr
+    assert prober.failures == []
+    now = only_nginx()
+    assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+
+
+def test_replacement_that_is_killed_is_finished_by_the_next(
+    host, other_nginx, settle_nginx, inspect, only_nginx, reader
+):
+    """One who reads for long keeps the old nginx there while the stand-in has the others."""
+    idle, image, before = reader(), other_nginx(), inspect()["nginx"]["Id"]
+    with Prober(reader) as prober, contextlib.closing(idle):
+        assert idle.request("/").status == 200
+        host.check_output("nohup slipway-nginx settle > /dev/null 2>&1 &")
+        wait_until(lambda: host.run(REDIRECT).rc == 0, 60, "new connections go to the stand-in")
+        host.check_output("systemctl kill --signal=KILL 'slipway-nginx-*'")
+        wait_until(lambda: host.run("pgrep --full '[s]lipway-nginx settle'").rc == 1, 5, "it is killed")
+        assert host.run(REDIRECT).rc == 0
+        assert {"nginx", "nginx_stand_in"} < inspect().keys()
+        assert inspect()["nginx"]["Id"] == before
+        served = prober.answered
+        wait_until(lambda: prober.answered > served + 50, 20, "readers are served all the same")
+        idle.close()
+        assert settle_nginx() == ["recover", "replace"]
+    assert prober.failures == []
+    assert only_nginx()["Image"] == image
+
+
+def test_replacement_and_release_exclude_each_other(host, other_nginx, inspect):
+    """The lock is held by a third, as a release would."""
+    before = inspect()
+    other_nginx()
+    held = "echo 'a test' > /run/slipway/lock && flock --nonblock /run/slipway/lock slipway-nginx settle"
+    done = host.run(held)
+    assert done.rc == 1
+    assert "Something else is under way: a test." in done.stderr
+    assert {name: c["Id"] for name, c in inspect().items()} == {name: c["Id"] for name, c in before.items()}
+
+
+def test_dry_run_says_that_nginx_would_be_replaced(deploy, inspect, variables):
+    before = inspect()["nginx"]["Id"]
+    larger = json.dumps({"stack_nginx_memory_mb": variables["stack_nginx_memory_mb"] + 1})
+    outcome = deploy("site.yml", "--check", "--tags", "stack", "--extra-vars", larger)
+    assert outcome.status == 0, outcome.output
+    _, _, told = outcome.output.partition(
+        "TASK [stack : Start | Change nginx, and no reader loses a request]"
+    )
+    assert told.splitlines()[1].startswith("changed: ")
+    assert inspect()["nginx"]["Id"] == before
