@@ -2,40 +2,33 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from project import ROOT, load_program
-
-MODULE = ROOT / "plugins/modules/host_files.py"
 
 
 @pytest.fixture
-def host_files(tmp_path):
-    """A function that runs the module as Ansible does, with paths below the place, and returns its result."""
-    place = tmp_path / "host"
+def host_files(tmp_path, capsys):
+    """A function that runs the module, with paths below the place, and returns its result."""
+    place, main = tmp_path / "host", load_program(ROOT / "plugins/modules/host_files.py").main
     place.mkdir()
 
     def run(*files, check=False, fails=False):
         entries = [
             {
-                key: str(place / value) if key in ("file", "directory", "link") else value
-                for key, value in f.items()
+                k: str(place / value) if k in ("file", "directory", "link") else value
+                for k, value in file.items()
             }
-            for f in files
+            for file in files
         ]
-        arguments = tmp_path / "arguments.json"
-        parameters = {"files": entries, "_ansible_check_mode": check, "_ansible_diff": True}
-        arguments.write_text(
-            json.dumps({"ANSIBLE_MODULE_ARGS": parameters | {"_ansible_remote_tmp": str(tmp_path)}})
-        )
-        done = subprocess.run([sys.executable, MODULE, arguments], capture_output=True, text=True)
-        result = json.loads(done.stdout)
-        assert (done.returncode, result.get("failed", False)) == (int(fails), fails), (
-            done.stdout + done.stderr
-        )
+        always = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": str(tmp_path)}
+        with patch_module_args({"files": entries, **always}), pytest.raises(SystemExit):
+            main()
+        result = json.loads(capsys.readouterr().out)
+        assert result.get("failed", False) is fails, result
         if fails:
             return result["msg"]
         assert result["changed"] is bool(result["written"])
@@ -141,10 +134,9 @@ def test_checker_sees_the_file_s_name_and_leaves_nothing_behind(host_files, tmp_
         "content": "x = 1\n",
         "validate": f"{sys.executable} -m py_compile %s",
     }
-    before = {*tmp_path.iterdir()}
     host_files({"directory": "bin"}, program)
     assert modes(host_files.place) == {"bin": "0755", "bin/program.py": "0644"}
-    assert {path.name for path in {*tmp_path.iterdir()} - before} <= {"arguments.json"}
+    assert [*tmp_path.rglob("*program*")] == [host_files.place / "bin/program.py"]
 
 
 def test_what_is_in_the_way_is_told(host_files):

@@ -2,7 +2,6 @@
 """Keeps a set of files, directories and links as they are to be, in one round trip."""
 
 import os
-import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -104,15 +103,12 @@ def wanted(entry):
 
 def validate(command, path, content, module):
     """Let command judge a content before it is at path."""
-    directory = tempfile.mkdtemp(dir=module.tmpdir)
-    try:
+    with tempfile.TemporaryDirectory() as directory:
         candidate = Path(directory, path.name)
         candidate.write_bytes(content)
         status, output, errors = module.run_command(command.replace("%s", str(candidate)))
-        if status:
-            raise Invalid(f"{path} failed to validate, so nothing was written: {errors or output}")
-    finally:
-        shutil.rmtree(directory)
+    if status:
+        raise Invalid(f"{path} failed to validate, so nothing was written: {errors or output}")
 
 
 def write(path, state):
