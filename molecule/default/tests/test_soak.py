@@ -68,7 +68,7 @@ def test_change_of_nginx_configuration_is_not_noticed(number, load, deploy, cont
 
 
 @pytest.fixture
-def other_nginx(host, docker, containers):
+def another_nginx(host, docker, containers):
     """The id of an image that is nginx's in all but a label."""
     docker("tag %s slipway.test/nginx:source", containers["nginx"]["Image"])
     build = "docker build --quiet --label slipway.test=$(date +%s%N) -"
@@ -76,13 +76,13 @@ def other_nginx(host, docker, containers):
 
 
 @pytest.mark.parametrize("number", range(1, 3))
-def test_other_image_of_nginx_is_not_noticed(number, load, deploy, containers, other_nginx, healthy):
-    ids = {name: container["Image"] for name, container in containers.items()} | {"nginx": other_nginx}
+def test_other_image_of_nginx_is_not_noticed(number, load, deploy, containers, another_nginx, healthy):
+    ids = {name: container["Image"] for name, container in containers.items()} | {"nginx": another_nginx}
     with load.step(f"nginx image {number}") as step:
         extra = json.dumps({"images_ids": ids})
         done = deploy("playbooks/deploy.yml", "--tags", "stack", "--extra-vars", extra)
     assert (done.status, step.failures) == (0, []), done.output
     now = healthy()
-    assert now["nginx"]["Image"] == other_nginx
+    assert now["nginx"]["Image"] == another_nginx
     others = {container["Id"] for name, container in containers.items() if name != "nginx"}
     assert others == {container["Id"] for service, container in now.items() if service != "nginx"}
