@@ -416,6 +416,12 @@ def ledger(host):
     return lambda: json.loads(host.check_output("cat /var/lib/slipway/releases.json"))
 
 
+@pytest.fixture(scope="session")
+def status(host):
+    """Return what `slipway status` knows."""
+    return lambda: json.loads(host.check_output("slipway status --json"))
+
+
 @pytest.fixture
 def in_service(ledger):
     """The ledger's entry of the release in service."""

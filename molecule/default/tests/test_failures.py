@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 
 import pytest
-from outside import ENVIRONMENT, ROOT, Prober, wait_until
+from outside import ENVIRONMENT, ROOT, wait_until
 from variants import MIGRATION, WRAPPED, program
 
 
@@ -73,12 +73,6 @@ def hurried(host):
 def serving(inspect):
     """Return what serves: the containers' ids, by service."""
     return lambda: {service: c["Id"] for service, c in inspect().items()}
-
-
-@pytest.fixture
-def status(host):
-    """Return what `slipway status` knows."""
-    return lambda: json.loads(host.check_output("slipway status --json"))
 
 
 @pytest.fixture
@@ -167,30 +161,6 @@ def test_second_release_is_refused_within_two_seconds(host, images, unnoticed, l
     assert done.rc == 1
     assert "Another release is under way: anna, since noon" in done.stdout + done.stderr
     assert ledger() == entries
-
-
-RUN_UNTIL = """
-slipway release "$1" &
-timeout 60 sh -c "until grep -q '\\"stage\\": \\"$2\\"' /var/lib/slipway/releases.json; do sleep 0.05; done"
-systemctl kill --signal=KILL "slipway-release-*"
-wait $! && echo it ended by itself || true
-"""
-
-
-def test_program_that_is_killed_half_way_is_followed_by_one_that_cleans_up(
-    host, images, in_service, reader, ledger, healthy
-):
-    """Each run meets what the one before left; the last has nothing left to do but say so."""
-    with Prober(reader) as prober:
-        for number, stage in enumerate(["schema", "admin"]):
-            done = host.run("bash -c %s - %s %s", RUN_UNTIL, images["slow"], stage)
-            assert ledger()[-1]["outcome"] == "under way", "it was killed"
-            assert ("cut short during the stage `schema`; it was undone" in done.stdout) == bool(number)
-        told = host.check_output("slipway release %s", in_service["image"])
-        assert "cut short during the stage `admin`; it was undone" in told
-    assert (prober.failures, prober.answered > 50) == ([], True)
-    assert [entry["outcome"] for entry in ledger()[-2:]] == ["failed", "failed"]
-    healthy()
 
 
 def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(

@@ -1,0 +1,213 @@
+"""Hooks and the webhook: what they are told, and that none of them harms a release that serves."""
+
+import json
+import re
+import secrets
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from outside import wait_until
+
+PLACE = "/run/slipway-test"
+# Keeps what it finds in its environment, and then does as it was told to for its moment.
+HOOK = f"""
+env > {PLACE}/$1.told
+case "$(cat {PLACE}/$1)" in
+    fail) echo the moon is full; exit 3 ;;
+    hang) sleep infinity & echo $$ $! > {PLACE}/processes; wait ;;
+esac
+"""
+TIMEOUT = 3
+TOKEN = f"a token for tests {secrets.token_hex(8)}"
+
+
+@pytest.fixture(scope="module")
+def receiver(machine):
+    """Whoever takes webhooks, on the machine outside; `answer` is a status, or "slowly"."""
+    state = SimpleNamespace(got=[], answer=200, hung_up=None)
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            state.got.append((self.path, self.headers["Authorization"], json.loads(body)))
+            if state.answer == "slowly":
+                self.drip()
+            else:
+                self.send_response(state.answer)
+                self.end_headers()
+
+        def drip(self):
+            """Answer with a header that goes on until the other side has had enough of it."""
+            began = time.monotonic()
+            self.close_connection = True
+            try:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                while not over.wait(0.2):
+                    self.wfile.write(b"Patience: a virtue\r\n")
+            except OSError:
+                state.hung_up = time.monotonic() - began
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer((machine.gateways[0], 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
+    thread.start()
+    state.url = f"http://{machine.gateways[0]}:{server.server_port}/hook"
+    yield state
+    over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def behave(host):
+    """Say what the hook of a moment does from now on: pass, fail or hang."""
+    return lambda **moments: [
+        host.check_output("echo %s > %s/%s", how, PLACE, moment) for moment, how in moments.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def image(variant):
+    """The image that is released here."""
+    return variant()
+
+
+@pytest.fixture(scope="module")
+def refused(host, deploy, receiver, behave, image, inspect):
+    """How a play ended that brought the hooks and released, while the hook `before` was against it."""
+    files = {"/opt/slipway/slipway.json": f"{PLACE}/slipway.json"}
+    host.check_output("mkdir %s && echo %s > %s/hook", PLACE, HOOK, PLACE)
+    for file, kept in files.items():
+        host.check_output("cp --preserve %s %s", file, kept)
+    behave(before="fail", after="pass", failed="pass")
+    ids = {service.partition("_")[0]: c["Image"] for service, c in inspect().items()}
+    yield deploy(
+        "site.yml",
+        *("--tags", "secrets,release"),
+        "--extra-vars",
+        json.dumps(
+            {
+                "images_ids": {"nginx": ids["nginx"], "db": ids["db"], "flask_blog": image},
+                "blog_version": "3.0",
+                "release_hooks": {
+                    moment: f"sh {PLACE}/hook {moment}" for moment in ("before", "after", "failed")
+                },
+                "release_hook_timeout": TIMEOUT,
+                "release_webhook_url": receiver.url,
+                "secrets_vault": {"webhook_token": TOKEN},
+            }
+        ),
+    )
+    for file, kept in files.items():
+        host.check_output("mv %s %s", kept, file)
+    host.check_output("rm --recursive %s /etc/slipway/secrets/webhook_token", PLACE)
+
+
+@pytest.fixture
+def told(host):
+    """Return what the hook of a moment was told last, without the prefix that all of it has."""
+
+    def told(moment):
+        lines = host.check_output("cat %s/%s.told && rm %s/%s.told", PLACE, moment, PLACE, moment)
+        return dict(re.findall(r"^SLIPWAY_(\w+)=(.*)$", lines, re.MULTILINE))
+
+    return told
+
+
+def facts(entry, **more):
+    """Return what a hook is to be told of an entry of the ledger."""
+    same = {key.upper(): entry[key] for key in ("image", "version", "revision", "by", "outcome")}
+    return same | {"RELEASE": entry["id"], "REASON": "", "INSTEAD_OF": ""} | more
+
+
+@pytest.fixture(autouse=True)
+def taken(receiver, refused):
+    """Return what the webhook got in this test; that of the play is got by the first one."""
+    yield lambda: receiver.got
+    receiver.got.clear()
+    receiver.answer = 200
+
+
+def test_hook_before_refuses_a_release(refused, told, taken, ledger, image, inspect, site):
+    entry = ledger()[-1]
+    assert (entry["image"], entry["outcome"], entry["version"]) == (image, "failed", "3.0")
+    assert image not in [c["Image"] for c in inspect().values()]
+    assert refused.status == 2
+    for words in (
+        f"The hook `before` (sh {PLACE}/hook before) failed (3):",
+        "the moon is full",
+        "serves as before",
+    ):
+        assert words in " ".join(refused.output.split())
+    assert told("before") == facts(entry, OUTCOME="under way")
+    reason = entry["reason"].splitlines()[0]
+    assert told("failed") == facts(entry, REASON=reason)
+    assert taken() == [("/hook", f"Bearer {TOKEN}", {"host": site, "release": entry})]
+    assert TOKEN not in refused.output
+
+
+def test_hook_that_hangs_is_ended(behave, host, told, ledger, image, receiver):
+    behave(before="hang")
+    receiver.answer = 500
+    done = host.run("slipway release %s", image)
+    output = done.stdout + done.stderr
+    assert (done.rc, f"had not ended after {TIMEOUT} s" in output) == (1, True), output
+    assert "The webhook did not take it: HTTP Error 500" in output
+    processes = host.check_output("cat %s/processes", PLACE).split()
+    assert len(processes) == 2, "it hung"
+    wait_until(
+        lambda: host.run("kill -0 %s || kill -0 %s", *processes).rc != 0, 10, "the hook's processes have gone"
+    )
+    assert told("failed")["RELEASE"] == ledger()[-1]["id"]
+
+
+def test_release_that_serves_outlives_what_is_told_of_it(
+    behave, host, told, taken, ledger, image, status, site
+):
+    behave(before="pass", after="fail")
+    output = host.check_output("slipway release --version=3.1 %s", image)
+    entry = ledger()[-1]
+    assert "The hook `after`" in output and "the moon is full" in output
+    assert "The release is as it is." in output
+    assert (status()["release"], status()["image"], status()["drift"]) == (entry, image, [])
+    assert told("before") == facts(entry, OUTCOME="under way")
+    assert told("after") == facts(entry, OUTCOME="in service")
+    assert taken() == [("/hook", f"Bearer {TOKEN}", {"host": site, "release": entry})]
+    assert {"switch", "drain", "tidy"} < entry["stages"].keys()
+
+
+def test_slow_webhook_is_waited_for_five_seconds(behave, host, told, taken, ledger, receiver):
+    behave(after="pass")
+    receiver.answer, instead_of = "slowly", ledger()[-1]["id"]
+    output = host.check_output("slipway rollback")
+    entry = ledger()[-1]
+    assert "The webhook had not answered after 5 s. The release is as it is." in output
+    wait_until(lambda: receiver.hung_up, 10, "the program has hung up")
+    assert 4 < receiver.hung_up < 9
+    assert told("after") == facts(entry, OUTCOME="in service", INSTEAD_OF=instead_of)
+    assert len(taken()) == 1
+
+
+def test_history_tells_how_each_ended(host, ledger):
+    """After the tests before this one: two that failed, one that is held, and the rollback that serves."""
+    *_, refused, hung, held, serves = ledger()
+    lines = host.check_output("slipway history --lines 4").splitlines()
+    shown = [
+        rf"{refused['id']}  3\.0 +failed +{re.escape(refused['by'])}",
+        r"    The hook `before` \(.*\) failed \(3\): … the moon is full",
+        rf"{hung['id']}  - +failed +ops",
+        rf"    The hook `before` \(.*\) had not ended after {TIMEOUT} s\.",
+        rf"{held['id']}  3\.1 +held since {held['held']['since']} +ops",
+        rf"{serves['id']}  {re.escape(serves['version'])} +serves +ops \(instead of {held['id']}\)",
+    ]
+    assert [bool(re.fullmatch(form, line)) for form, line in zip(shown, lines, strict=True)] == [True] * 6, (
+        lines
+    )
+    assert json.loads(host.check_output("slipway history --json -n 2")) == [held, serves]

@@ -1,0 +1,191 @@
+"""The program `slipway` killed at every stage of a release or rollback: the next run cleans up and goes on.
+
+What stands in the place of Docker's client kills it: at a stage, at one of its commands to the engine.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+from outside import Prober
+
+PLACE = "/run/slipway-test"
+# The program looks for its commands here first.
+CLIENT = "/usr/local/sbin/docker"
+KILLS = rf"""#!/bin/sh
+real=/usr/bin/docker place={PLACE}
+strike() {{
+    flock --nonblock /run/slipway/lock true || cp /run/slipway/lock $place/struck
+    systemctl kill --signal=KILL 'slipway-release-*'
+    sleep infinity
+}}
+[ -e $place/fault ] && grep --quiet slipway-release- /proc/self/cgroup \
+    && read -r stage number moment < $place/fault \
+    && tail --lines=1 /run/slipway/slipway-release-*.log | grep --quiet "^$stage " || exec $real "$@"
+echo >> $place/commands
+[ "$(wc --lines < $place/commands)" = "$number" ] || exec $real "$@"
+case $moment in
+    during)
+        $real "$@" &
+        once='--filter label=com.docker.compose.oneoff=True'
+        until $real ps --quiet $once | grep --quiet .; do sleep 0.05; done
+        ;;
+    after) $real "$@" ;;
+esac
+strike
+"""
+# Goes on in the database when nobody waits for it any more.
+MIGRATION = """
+COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
+from alembic import op
+
+revision, down_revision, destructive = "9001", "0002", False
+
+
+def upgrade():
+    op.execute("CREATE TABLE slipway_test (n int); SELECT pg_sleep({seconds})")
+END
+"""
+NEVER_READY = "CMD sleep infinity\n"
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a run ends: before, after or during the stage's first command to the engine, or a later one."""
+
+    command: str
+    stage: str
+    moment: str
+    number: int = 1
+    lines: str = ""
+
+    def __str__(self):
+        return f"{self.command}-{self.stage}-{self.moment}-{self.number}"
+
+    @property
+    def had_readers(self):
+        """Tell whether readers had the release already."""
+        return self.stage in ("switch", "drain", "tidy")
+
+
+SLOW = MIGRATION.format(seconds=600)
+# What `make test` has time for.
+FEW = [
+    Kill("release", "migrate", "during", lines=SLOW),
+    Kill("release", "switch", "before"),
+    Kill("rollback", "start", "after", 2),
+]
+MORE = [
+    Kill("release", "check", "before"),
+    Kill("release", "check", "after", 3),
+    Kill("release", "database", "after", 2),
+    Kill("release", "schema", "during"),
+    Kill("release", "dump", "before", 2, lines=SLOW),
+    Kill("release", "start", "before", 2),
+    Kill("release", "admin", "during"),
+    Kill("release", "ready", "before", lines=NEVER_READY),
+    Kill("release", "smoke", "after", 3),
+    Kill("release", "drain", "before"),
+    Kill("release", "drain", "after"),
+    Kill("release", "tidy", "before"),
+    Kill("rollback", "check", "after", 2),
+    Kill("rollback", "database", "before"),
+    Kill("rollback", "ready", "before"),
+    Kill("rollback", "smoke", "before"),
+    Kill("rollback", "switch", "after"),
+    Kill("rollback", "drain", "after"),
+    Kill("rollback", "tidy", "before"),
+]
+
+
+@pytest.fixture
+def strikes(host):
+    """Run `slipway`, which is killed; show that it was, and that the dead holder's lock is no lock."""
+    host.check_output("mkdir %s && echo %s > %s && chmod 0755 %s", PLACE, KILLS, CLIENT, CLIENT)
+
+    def strikes(kill, command):
+        host.check_output("echo %s > %s/fault", f"{kill.stage} {kill.number} {kill.moment}", PLACE)
+        assert host.run(command).rc != 0
+        assert ", process " in host.check_output("cat %s/struck", PLACE), "it had the lock, and was killed"
+        assert host.check_output("cat /run/slipway/lock") == host.check_output("cat %s/struck", PLACE)
+        host.check_output("flock --nonblock /run/slipway/lock true")
+        host.check_output("rm %s/fault", PLACE)
+
+    yield strikes
+    host.check_output("rm --recursive --force %s %s", CLIENT, PLACE)
+
+
+@pytest.fixture(scope="module")
+def source(variant, inspect, host, ledger):
+    """The image that served before these tests, and does so again after them."""
+    [source] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
+    yield source
+    [*_, past] = [e["id"] for e in ledger() if (e["image"], e["outcome"]) == (source, "in service")]
+    host.check_output("slipway rollback %s", past)
+
+
+@pytest.fixture
+def schema(sql):
+    """The schema is again what it was."""
+    yield
+    sql("DROP TABLE IF EXISTS slipway_test")
+    sql("UPDATE alembic_version SET version_num = '0002'")
+    sql("DELETE FROM schema_history WHERE revision = '9001'")
+
+
+@pytest.fixture
+def clean(host, sql, healthy, slot, status):
+    """Show that an image serves, and that nothing else is left of what was begun."""
+
+    def clean(serves):
+        containers = healthy()
+        assert containers.keys() == {"nginx", "db", f"flask_blog_{slot()}"}
+        assert containers[f"flask_blog_{slot()}"]["Image"] == serves
+        now = status()
+        assert (now["drift"], now["under_way"], now["image"]) == ([], None, serves)
+        assert host.check_output("ls /etc/slipway/in-service").split() == sorted(["admin_password", slot()])
+        assert sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^blog_app_' AND rolcanlogin") == [
+            (f"blog_app_{slot()}",)
+        ]
+        assert sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'blog_migrator'") == [("0",)]
+
+    return clean
+
+
+@pytest.mark.parametrize(
+    "kill", [*FEW, *(pytest.param(kill, marks=pytest.mark.soak) for kill in MORE)], ids=str
+)
+def test_next_run_cleans_up_and_goes_on(
+    kill, strikes, clean, schema, host, variant, source, inspect, reader, ledger
+):
+    [serving] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
+    if kill.command == "release":
+        image = variant(kill.lines)
+        command = again = f"slipway release {image}"
+        if kill.lines:
+            image = variant(MIGRATION.format(seconds=0) if kill.lines == SLOW else "")
+            again = f"slipway release {image}"
+    else:
+        if serving == source:
+            host.check_output("slipway release %s", variant())
+        image = source
+        [*_, past] = [e["id"] for e in ledger() if (e["image"], e["outcome"]) == (source, "in service")]
+        command = again = f"slipway rollback {past}"
+
+    with Prober(reader) as prober:
+        strikes(kill, command)
+        entry = ledger()[-1]
+        told = host.check_output(again)
+        clean(image)
+    assert (prober.failures, prober.answered > 20) == ([], True)
+
+    cut = f"Release {entry['id']} was cut short during the stage `{kill.stage}`"
+    ended = [e["outcome"] for e in ledger() if e["id"] == entry["id"]]
+    if kill.stage in ("drain", "tidy"):
+        assert (entry["outcome"], cut in told) == ("in service", False)
+    else:
+        assert entry["outcome"] == "under way"
+        assert (
+            f"{cut}{', after the switch; it was finished.' if kill.had_readers else '; it was undone.'}"
+            in told
+        )
+        assert ended == ["in service" if kill.had_readers else "failed"]

@@ -1,0 +1,96 @@
+"""What `playbooks/status.yml` says of a host: what runs, since when, by whom, and all that differs."""
+
+import json
+import re
+
+import pytest
+
+KEPT = "/run/slipway-test"
+CHANGED = {
+    "nginx": "/opt/slipway/nginx/blog.conf",
+    "journal": "/etc/systemd/journald.conf.d/slipway.conf",
+    "compose": "/opt/slipway/compose.yml",
+    "slots": "/var/lib/slipway/slots.env",
+}
+
+
+@pytest.fixture
+def report(deploy):
+    """Run the playbook; return what tells what it said after a word that lines begin with."""
+
+    def report(*arguments):
+        # As YAML, long lines would be folded.
+        done = deploy("playbooks/status.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+        assert (done.status, set(done.changed.values())) == (0, {0}), done.output
+        [told] = re.findall(r'"msg": (\[.*?\])\n', done.output, re.DOTALL)
+        lines = [line.split(None, 1) for line in json.loads(told)]
+        return lambda word: [rest for first, rest in lines if first == word]
+
+    return report
+
+
+def as_it_should_be(told, entry, containers, host):
+    """Show that nothing differs, and that the rest is what runs."""
+    assert (told("drift"), told("repository")) == (["none"], [])
+    assert told("release") == [f"{entry['id']} ({entry['version']}, {entry['revision']})"]
+    assert told("since") == [f"{entry['at']} by {entry['by']}"]
+    assert told("image") == [entry["image"]]
+    assert told("slot") == [entry["slot"]]
+    assert told("maintenance") == ["off"]
+    states = {service: " ".join(told(service)[0].split()) for service in containers}
+    assert states == dict.fromkeys(["nginx", "db", f"flask_blog_{entry['slot']}"], "running healthy")
+    free = int(
+        host.check_output("df --block-size=MB --output=avail /var/lib/slipway | tr --delete --complement 0-9")
+    )
+    assert int(told("disk")[0].split()[0]) == pytest.approx(free, rel=0.05)
+    end = host.check_output("openssl x509 -in /etc/slipway/tls/blog.pem -noout -enddate -dateopt iso_8601")
+    assert told("until")[0].startswith(end.removeprefix("notAfter=").split()[0])
+
+
+def test_status_names_whatever_differs(report, host, docker, variant, inspect, in_service, healthy):
+    slot = in_service["slot"]
+    before = inspect()
+    as_it_should_be(report(), in_service, before, host)
+
+    other = variant()
+    host.check_output("mkdir %s", KEPT)
+    for name, file in CHANGED.items():
+        host.check_output("cp --preserve %s %s/%s", file, KEPT, name)
+    try:
+        host.check_output(
+            f"cd /opt/slipway && {slot.upper()}_IMAGE={other} docker compose up --detach flask_blog_{slot}"
+        )
+        host.check_output("echo '# by hand' >> %s && rm %s", CHANGED["nginx"], CHANGED["journal"])
+        host.check_output("sed -i 's/stop_grace_period: 35s/stop_grace_period: 36s/' %s", CHANGED["compose"])
+        host.check_output("sed -i 's/^COMPOSE_PROFILES=.*/COMPOSE_PROFILES=blue,green/' %s", CHANGED["slots"])
+        host.check_output(
+            f"echo {'BLUE' if slot == 'green' else 'GREEN'}_IMAGE={other} >> {CHANGED['slots']}"
+        )
+        docker("stop %s", before["db"]["Id"])
+        ids = {
+            "nginx": before["nginx"]["Image"],
+            "db": before["db"]["Image"],
+            "flask_blog": f"sha256:{'0' * 64}",
+        }
+        told = report("--extra-vars", json.dumps({"images_ids": ids}))
+    finally:
+        for name, file in CHANGED.items():
+            host.check_output("mv %s/%s %s", KEPT, name, file)
+        host.check_output("rmdir %s && cd /opt/slipway && docker compose up --detach", KEPT)
+    assert told("drift") == [
+        f"The {slot} slot runs {other}, and the ledger has {in_service['image']}.",
+        f"The {slot} slot runs with another configuration than compose.yml has: run site.yml.",
+        f"slots.env lists blue, green, and {slot} serves: run site.yml.",
+    ]
+    assert sorted(told("repository")) == [
+        "has another blog than what serves: "
+        "`ansible-playbook playbooks/deploy.yml` releases it, unless it is held",
+        *sorted(
+            f"would change {CHANGED[name]}: see `ansible-playbook site.yml --check --diff`"
+            for name in ("compose", "journal", "nginx")
+        ),
+    ]
+    assert told("db")[0].split() == ["exited"]
+    assert told("image") == [in_service["image"]]
+
+    as_it_should_be(report(), in_service, healthy(), host)
