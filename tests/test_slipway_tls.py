@@ -155,3 +155,24 @@ def test_timer_fails_before_a_certificate_ends(program, monkeypatch):
     monkeypatch.setattr(program, "days_left", lambda certificate: 13.4)
     with pytest.raises(program.Failure, match="ends in 13 days"):
         program.keep(config("acme"), check=False)
+
+
+def test_off_ends_renewals_and_leaves_what_was_shown(program, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(program, "run", lambda *command: ran.append(" ".join(command)))
+    installed = [tmp_path / "slipway-tls", tmp_path / "never-installed"]
+    monkeypatch.setattr(program, "INSTALLED", installed)
+    installed[0].touch()
+    for lineage in ("slipway-ca.example", "of-somebody-else"):
+        (program.LINEAGES / lineage).mkdir(parents=True)
+    program.SERVED.touch()
+
+    assert program.off(config("acme"), check=True)
+    assert (ran, installed[0].exists()) == ([], True)
+    assert program.off(config("acme"), check=False)
+    assert ran == [
+        "systemctl disable --now slipway-tls.timer",
+        "certbot delete --non-interactive --cert-name slipway-ca.example",
+        "systemctl daemon-reload",
+    ]
+    assert (installed[0].exists(), program.SERVED.exists()) == (False, True)

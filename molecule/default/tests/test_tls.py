@@ -394,3 +394,21 @@ def get_acme(acme_reader):
     one = acme_reader()
     yield one.request
     one.close()
+
+
+# --- And none -----------------------------------------------------------------------------------------------
+
+
+def test_off_renews_nothing_any_more(issued, use, host):
+    """What was shown last stays, and so does the authority that browsers were told to trust."""
+    units = "systemctl list-unit-files --no-legend 'slipway-tls.*'"
+    lineages = "ls /etc/letsencrypt/renewal /etc/letsencrypt/live | grep slipway-"
+    assert (len(host.run(units).stdout.splitlines()), host.run(lineages).rc) == (2, 0)
+    done = use("off")
+    assert done.status == 0, done.output
+    assert (host.run(units).stdout, host.run(lineages).stdout) == ("", "")
+    assert not host.file("/usr/local/sbin/slipway-tls").exists
+    for file in ("/etc/slipway/tls/blog.pem", "/etc/slipway/ca/ca.key"):
+        assert host.file(file).exists
+    assert "slipway" not in host.check_output("systemctl show certbot.service --property=Environment")
+    assert set(use("off").changed.values()) == {0}
