@@ -85,14 +85,14 @@ molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Each scenario on a 
 	molecule test --all
 
 .PHONY: soak
-soak: $(VENV)/dev ## Half an hour of releases, rollbacks, changes of nginx and failures, under one load on a host of its own
+soak: $(VENV)/dev ## Most of an hour of releases, rollbacks, changes of nginx and failures, under one load on a host of its own
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
 	trap 'ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
 	for playbook in molecule/destroy.yml playbooks/sandbox.yml molecule/default/converge.yml; do
 	  ansible-playbook $$host $$playbook
 	done
 	timeout 3600 pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
-	  --hosts=ansible://molecule-default molecule/default/tests/test_{load,releases,soak,failures}.py
+	  --hosts=ansible://molecule-default molecule/default/tests/test_{load,releases,soak,failures,killed}.py
 
 .PHONY: bench
 bench: $(VENV)/control ## Requests/s and p99 of the home page, beside a static file of the same size
