@@ -311,7 +311,10 @@ def test_base_comes_by_its_digest_through_a_mirror(published, registry, docker, 
     """A stand-in for an official image, which nobody else has; asked for as `images_base: registry` does."""
     ours = docker("images slipway/base-nginx --format {{.Repository}}:{{.Tag}}").splitlines()[0]
     there = f"{registry.name}:5001/library/nginx:stand-in"
-    pushed = docker("tag %s %s && docker push %s && docker rmi %s", ours, there, there, there)
+    # Another one each time: an engine keeps the manifests that it has seen.
+    build = "docker build --quiet --label slipway.test=$(date +%s%N)"
+    host.check_output(f"echo FROM {ours} | {build} --tag {there} -")
+    pushed = docker("push %s && docker rmi %s", there, there)
     digest = re.search("digest: (sha256:[0-9a-f]+)", pushed)[1]
     assert host.run("docker image inspect %s", f"nginx@{digest}").rc != 0
     docker("pull --quiet %s", f"nginx:stand-in@{digest}")
