@@ -86,9 +86,10 @@ class Host:
         match command:
             case ["docker", "ps", *_]:
                 [service] = [word.rpartition("=")[2] for word in command if "service=" in word]
-                return "\n".join(
-                    name for name in self.of(service) if "--all" in command or name not in self.stopped
-                )
+                if "--filter=status=running" in command:
+                    return "\n".join(name for name in self.of(service) if name not in self.stopped)
+                assert "--all" in command
+                return "\n".join(self.of(service))
             case ["docker", "inspect", name]:
                 return json.dumps([self.containers[name]])
             case ["docker", "compose", *_, "config", "--hash=nginx"]:
@@ -230,6 +231,15 @@ def test_stand_in_that_does_not_serve_readers_gets_none(program, host, monkeypat
 def test_stand_in_need_not_do_better_than_what_serves(program, host, monkeypatch):
     """During maintenance, or before the first release."""
     monkeypatch.setattr(program, "status", lambda address, url: 503)
+    program.settle()
+    assert settled(host)
+
+
+def test_whatever_answers_is_better_than_one_that_does_not(program, host, monkeypatch):
+    """As where nothing answers to a new name before it is in force, and the blog after that."""
+    monkeypatch.setattr(
+        program, "status", lambda address, url: None if address in ("10.83.1.1", "fd00::1") else 502
+    )
     program.settle()
     assert settled(host)
 
