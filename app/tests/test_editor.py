@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 from sqlalchemy import text
 
 from .conftest import PASSWORD, PASSWORD_HASH, assert_accessible, assert_valid_html
@@ -60,6 +61,7 @@ def filled(server, migrated, live):  # noqa: F811
 
 def sign_in(page, url: str) -> None:  # noqa: F811
     page.goto(f"{url}/author/")
+    expect(page.get_by_label("Email address")).to_be_focused()
     page.get_by_label("Email address").fill("grace@blog.test")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
@@ -69,6 +71,7 @@ def sign_in(page, url: str) -> None:  # noqa: F811
 def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
     sign_in(page, filled)
     page.get_by_role("link", name="New post").click()
+    expect(page.get_by_label("Title")).to_be_focused()
     page.get_by_label("Title").fill("A boat in teal")
     body = page.get_by_label("Text", exact=True)
     body.fill("## At sea\n\n")
