@@ -239,6 +239,25 @@ def test_is_refused_and_nothing_is_changed(refused, case, says, hostname, regist
     assert refused.after == refused.before
 
 
+def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host, deploy):
+    there = f"{registry.name}:5001/team/other"
+    build = (
+        f"docker build --quiet --label slipway.image=other --label slipway.test=$(date +%s%N) --tag {there} -"
+    )
+    image = host.check_output(f"echo FROM slipway.test/blog:source | {build}")
+    digest = re.search(
+        "digest: (sha256:[0-9a-f]+)", docker("push %s && docker rmi --force %s", there, image)
+    )[1]
+    given = {"images_blog": "pull", "images_blog_reference": f"{there}@{digest}"}
+    done = deploy("playbooks/deploy.yml", *place.told, "--extra-vars", json.dumps(given))
+    assert done.status == 2
+    [message] = done.errors
+    assert f"{there}@{digest} has no label slipway.image=slipway/flask_blog:VERSION" in message
+    assert "Publish the image with playbooks/build.yml" in message
+    tags = docker("image inspect --format '{{json .RepoTags}}' %s", image)
+    assert tags == "[]"
+
+
 @pytest.fixture(scope="module")
 def engine(host):
     """A second engine on the host: it has nothing, and no network at all. Its socket."""
