@@ -257,6 +257,7 @@ def under_load(enlist, reader, site, trust, host, variables, base_url, sql, pyte
             "posts": re.findall(r'href="(/posts/[^"#]+)"', home),
             "style": re.search(r'href="(/static/[^"]+\.css)"', home)[1],
         }
+        assert plan["posts"], "the blog has no post that the load could read: import some first"
         # Where `make test` shares the machine with others, a subset of the soak still says what it met.
         least = 200 if pytestconfig.getoption("soak") else 100
         try:
