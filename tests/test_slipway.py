@@ -814,6 +814,12 @@ def test_killed_run_is_put_right_where_the_database_is_down(slipway, stack, engi
     assert stack.slot_images() == {"blue": OLD}
 
 
+def test_secrets_of_a_slot_that_was_removed_just_before_the_kill_go(slipway, stack, engine):
+    slipway.give_secrets(stack, "green")
+    assert slipway.release(stack, OLD, "", "", "anna") is None
+    assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == ["blue"]
+
+
 def test_what_was_killed_after_the_switch_and_does_not_serve_is_undone(slipway, stack, engine):
     stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
     stack.set_slots({"blue": OLD, "green": NEW})
