@@ -93,6 +93,9 @@ soak: $(VENV)/dev ## Most of an hour of releases, rollbacks, changes of nginx an
 	done
 	timeout 3600 pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_{load,releases,soak,failures,killed}.py
+	# At last the host loses all that it served, and gets it back: without the load.
+	pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
+	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
 .PHONY: bench
 bench: $(VENV)/control ## Requests/s and p99 of the home page, beside a static file of the same size

@@ -17,6 +17,7 @@ STAYS = {
     "/etc/apt/apt.conf.d/52slipway",
     "/etc/modprobe.d/slipway.conf",
     "/etc/ssh/sshd_config.d/00-slipway.conf",
+    "/etc/sudoers.d/slipway",
     "/etc/sysctl.d/60-slipway.conf",
     "/etc/systemd/journald.conf.d/slipway.conf",
 }
