@@ -322,7 +322,9 @@ class Engine:
         if " inspect id-" in words:
             return json.dumps([self.inspect(command[-1].removeprefix("id-"))])
         if " config --hash " in words:
-            return f"flask_blog_{slot} hash-of-{env[f'{slot.upper()}_IMAGE']}\n"
+            return (
+                f"flask_blog_{slot} hash-of-{env[f'{slot.upper()}_IMAGE']}{' in ' + stdin if stdin else ''}\n"
+            )
         if " stop --timeout 0 " in words:
             self.events.append(f"kill {slot}")
         elif " rm --stop " in words:
@@ -712,7 +714,8 @@ def test_key_is_believed_until_the_next_one_goes(slipway, stack, engine, change)
 
 def test_key_that_leaked_is_not_believed(slipway, stack, engine, change):
     change("app_secret_key")
-    slipway.release(stack, OLD, "", "", "anna", forget=True)
+    stack.forget_flag.touch()
+    slipway.release(stack, OLD, "", "", "anna")
     assert former_keys(stack) == ""
 
 
@@ -792,6 +795,25 @@ def test_next_run_finishes_what_was_killed_after_the_switch(
     [entry] = stack.ledger.entries()
     assert (entry["outcome"], entry["version"], "stage" in entry) == ("in service", "1.2", False)
     assert (tmp_path / "told").read_text() == f"{entry['id']} in service\n"
+
+
+def test_holder_that_was_killed_is_told_from_one_that_works(slipway):
+    assert not slipway.is_held(), "nobody ever had it"
+    with slipway.lock(f"anna, since noon, process {os.getpid()}"):
+        assert slipway.is_held()
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (slipway.RUNTIME / "lock").write_text(f"anna, since noon, process {gone.pid}")
+    assert not slipway.is_held()
+
+
+def test_slot_that_is_not_to_run_is_no_harmony(slipway, stack, engine, released):
+    current = stack.ledger.current()
+    assert slipway.drift(stack, current, []) == []
+    stack.set_slots({})
+    assert slipway.drift(stack, current, []) == [
+        f"Readers are sent to the {stack.routed()} slot, and slots.env does not list it: run site.yml."
+    ]
 
 
 @pytest.mark.parametrize(("after_switch", "serves"), [(False, "blue"), (True, "green")])
@@ -912,6 +934,24 @@ def test_rollback_to_a_release_by_name(main, stack, engine, released, capsys):
     assert "No release 9.9 was ever in service" in capsys.readouterr().err
 
 
+def test_rollback_that_is_taken_back_leaves_a_way_back(main, stack, engine, released, capsys):
+    main("rollback", "--in-unit")
+    capsys.readouterr()
+    assert main("rollback", "--in-unit", released[2]["id"]) == 0
+    assert "held" not in capsys.readouterr().out
+    assert [stack.ledger.held(image) for image in (OLD, NEW, THIRD)] == [None] * 3
+    assert main("rollback", "--in-unit") == 0
+    assert stack.ledger.current()["image"] == NEW
+
+
+def test_rollback_to_what_is_held_holds_what_served(slipway, main, stack, engine, released):
+    main("rollback", "--in-unit")
+    slipway.release(stack, "sha256:4", "", "", "anna")
+    main("rollback", "--in-unit", released[2]["id"])
+    assert stack.ledger.current()["image"] == THIRD
+    assert stack.ledger.held("sha256:4")
+
+
 def test_rollback_check_changes_nothing(main, stack, engine, released, capsys):
     engine.events.clear()
     assert main("rollback", "--check") == 0
@@ -1000,11 +1040,40 @@ def test_held_image_stays_until_something_new_is_released(slipway, main, stack, 
     assert THIRD in engine.stored, "built anew it would be another image, which nothing holds"
 
 
-def test_ledger_is_bounded(slipway, stack):
+def test_ledger_is_bounded_and_failures_push_nothing_out_that_served(slipway, stack):
     for number in range(slipway.LEDGER_ENTRIES + 5):
-        stack.ledger.put({"id": str(number)})
-    assert len(stack.ledger.entries()) == slipway.LEDGER_ENTRIES
-    assert stack.ledger.entries()[0]["id"] == "5"
+        stack.ledger.put({"id": f"good {number}", "image": NEW, "outcome": "in service"})
+    for number in range(slipway.LEDGER_ENTRIES + 5):
+        stack.ledger.put({"id": f"bad {number}", "image": OLD, "outcome": "failed"})
+    entries = [entry["id"] for entry in stack.ledger.entries()]
+    each = range(5, slipway.LEDGER_ENTRIES + 5)
+    assert entries == [*(f"good {number}" for number in each), *(f"bad {number}" for number in each)]
+
+
+@pytest.mark.parametrize("command", [["status"], ["rollback", "--in-unit"], ["release", "--in-unit", NEW]])
+def test_state_that_is_broken_is_named_and_nothing_is_done(main, stack, engine, released, capsys, command):
+    for file, content in ((stack.ledger.path, "[{"), (stack.slots_file, "GREEN_IMAGE=\n")):
+        engine.events.clear()
+        whole = file.read_text()
+        file.write_text(content)
+        assert main(*command) == 1
+        assert f"slipway: {file} is broken" in capsys.readouterr().err
+        assert engine.events == []
+        file.write_text(whole)
+
+
+def test_dump_stays_while_a_release_from_before_its_migration_does(slipway, stack, engine, released):
+    """Also that of a release which migrated and then failed."""
+    stack.config["keep"] = 2
+    engine.plan["pending"], engine.wrong["smoke"] = ["0007"], 500
+    with pytest.raises(slipway.Failure):
+        slipway.release(stack, "sha256:4", "", "", "anna")
+    [dump] = stack.dumps.glob("*.dump")
+    engine.plan["pending"] = []
+    engine.wrong.clear()
+    for image, stays in (("sha256:5", True), ("sha256:6", False)):
+        slipway.release(stack, image, "", "", "anna")
+        assert dump.exists() is stays
 
 
 def test_engine_that_cannot_start_a_process_for_a_moment_refuses_no_release(
@@ -1073,8 +1142,12 @@ def test_hook_after_that_fails_is_said_and_no_more(slipway, stack, engine, hook,
     stack.config["hooks"] = {"after": hook("echo oh; exit 1")}
     assert slipway.release(stack, NEW, "", "", "anna")["outcome"] == "in service"
     assert re.search(r"hook `after` .* failed \(1\):\n    oh", capsys.readouterr().out)
-    stack.config["hooks"] = {"after": "echo it's"}
+    stack.config["hooks"] = {"after": hook("printf '\\377'; exit 1")}
     assert slipway.release(stack, OLD, "", "", "anna")["outcome"] == "in service"
+    assert "hook `after`" in capsys.readouterr().out
+    stack.config["hooks"] = {"after": "echo it's"}
+    engine.stored.add(THIRD)
+    assert slipway.release(stack, THIRD, "", "", "anna")["outcome"] == "in service"
     assert "hook `after` cannot be run: No closing quotation" in capsys.readouterr().out
 
 
@@ -1233,6 +1306,19 @@ def test_release_ends_with_one_object(main, engine, capsys):
     assert json.loads(capsys.readouterr().out) == {"changed": False}
 
 
+def test_release_that_is_only_asked_about_tells_what_would_change_it(main, engine, stack, tmp_path, capsys):
+    ask = ("release", "--check", "--json", OLD)
+    compose = tmp_path / "compose.yml"
+    compose.write_text("another-compose.yml")
+    for arguments, changed in (((), False), (("--compose", str(compose)), True)):
+        assert main(*ask, *arguments) == 0
+        assert json.loads(capsys.readouterr().out) == {"changed": changed}
+    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way"})
+    assert main(*ask) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": True}, "it was cut short"
+    assert (engine.events, engine.images) == ([], {"blue": OLD})
+
+
 def test_release_fails_with_its_reason(main, engine, capsys):
     engine.wrong["smoke"] = 500
     assert main("release", "--in-unit", NEW) == 1
@@ -1257,9 +1343,10 @@ def values(stack):
     ],
 )
 def test_rotation_makes_new_values_and_puts_them_into_service(
-    main, engine, stack, values, capsys, what, names
+    slipway, main, engine, stack, values, capsys, monkeypatch, what, names
 ):
-    before = values()
+    before, told_of = values(), []
+    monkeypatch.setattr(slipway, "tell", lambda stack, moment, entry: told_of.append((moment, entry["id"])))
     assert main("rotate", "--in-unit", "--json", "--by=anna", *what) == 0
     after = values()
     assert [name for name in SECRETS if after[name] != before[name]] == names
@@ -1270,6 +1357,7 @@ def test_rotation_makes_new_values_and_puts_them_into_service(
     assert engine.images == stack.slot_images() == ({"green": OLD} if released else {"blue": OLD})
     [entry] = stack.ledger.entries()
     assert (entry["by"], entry["outcome"]) == ("anna", "in service" if released else "rotated")
+    assert told_of == [("after", entry["id"])]
     assert set(names) <= set(entry["secrets"])
 
     told = capsys.readouterr().out
@@ -1318,6 +1406,16 @@ def test_rotation_that_fails_leaves_the_old_values_serving_and_goes_on_later(
     assert main("release", "--in-unit", OLD) == 0
     assert stack.slot_secret("green", "db_app_password") == values()["db_app_password"] != old
     assert engine.events[-1] == "set-password while green serves"
+
+
+def test_key_that_leaked_is_forgotten_by_whatever_ends_its_service(main, engine, stack):
+    engine.wrong["smoke"] = 500
+    assert main("rotate", "--in-unit", "--forget", "key") == 1
+    engine.wrong.clear()
+    assert main("release", "--in-unit", OLD) == 0
+    assert former_keys(stack) == ""
+    assert main("rotate", "--in-unit", "key") == 0
+    assert former_keys(stack) != "", "the next rotation forgets nothing"
 
 
 def test_forgetting_is_for_keys(main, engine, values, capsys):

@@ -2,11 +2,13 @@
 
 import fcntl
 import functools
+import http.server
 import io
 import itertools
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 from project import ROOT, load_program
@@ -131,8 +133,8 @@ class Host:
         if service in self.broken:
             raise self.program.Failure(f"container {service} exited (1)")
 
-    def status(self, address, url):
-        assert url == "https://blog.example.org"
+    def status(self, address, port, url):
+        assert (port, url) == (443, "https://blog.example.org")
         return 200
 
     def somebody_serves(self):
@@ -221,16 +223,33 @@ def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(program, host, che
 @pytest.mark.parametrize("seen", [None, 500, 502])
 def test_stand_in_that_does_not_serve_readers_gets_none(program, host, monkeypatch, seen):
     monkeypatch.setattr(
-        program, "status", lambda address, url: 200 if address in ("10.83.1.1", "fd00::1") else seen
+        program, "status", lambda address, port, url: 200 if address in ("10.83.1.1", "fd00::1") else seen
     )
     with pytest.raises(program.Failure, match="does not answer to https://blog"):
         program.settle()
     assert host.events == ["start nginx_stand_in", "remove nginx_stand_in"]
 
 
+def test_nginx_without_tls_is_asked_without_it(program, host):
+    """As where a load balancer in front of it ends TLS, whatever readers type."""
+    del host.containers["nginx-1"]["NetworkSettings"]["Ports"]["443/tcp"]
+    assert program.running("nginx").port == 80
+
+
+def test_page_is_asked_for_by_the_name_that_readers_type(program):
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.headers["Host"] == "blog.example.org" else 404)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.handle_request).start()
+        assert program.status("127.0.0.1", server.server_port, "https://blog.example.org") == 200
+
+
 def test_stand_in_need_not_do_better_than_what_serves(program, host, monkeypatch):
     """During maintenance, or before the first release."""
-    monkeypatch.setattr(program, "status", lambda address, url: 503)
+    monkeypatch.setattr(program, "status", lambda address, port, url: 503)
     program.settle()
     assert settled(host)
 
@@ -238,14 +257,14 @@ def test_stand_in_need_not_do_better_than_what_serves(program, host, monkeypatch
 def test_whatever_answers_is_better_than_one_that_does_not(program, host, monkeypatch):
     """As where nothing answers to a new name before it is in force, and the blog after that."""
     monkeypatch.setattr(
-        program, "status", lambda address, url: None if address in ("10.83.1.1", "fd00::1") else 502
+        program, "status", lambda address, port, url: None if address in ("10.83.1.1", "fd00::1") else 502
     )
     program.settle()
     assert settled(host)
 
 
 def test_stand_in_answers_over_both_families(program, host, monkeypatch):
-    monkeypatch.setattr(program, "status", lambda address, url: 200 if "." in address else None)
+    monkeypatch.setattr(program, "status", lambda address, port, url: 200 if "." in address else None)
     with pytest.raises(program.Failure, match="does not answer"):
         program.settle()
     assert [host.of("nginx"), host.of("nginx_stand_in"), host.redirect] == [["nginx-1"], [], None]

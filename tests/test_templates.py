@@ -368,8 +368,15 @@ def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
 ):
     address = {name: services[name]["networks"]["app"]["ipv4_address"] for name in (*NGINX, *BLOG[:2])}
     slots = {"blue": address["flask_blog_blue"], "green": address["flask_blog_green"]}
-    upstreams = dict(re.findall(r"upstream (\w+) \{\s*server ([\d.]+):8000;", blog_conf))
-    assert upstreams == slots == configuration["slots"]
+    assert configuration["slots"] == slots
+    blue, green = (f"server {slots[slot]}:8000" for slot in ("blue", "green"))
+    upstreams = re.findall(r"upstream (\w+) \{\s*((?:server [^;]*;\s*)+)", blog_conf)
+    assert {name: [server.strip() for server in servers.split(";")[:-1]] for name, servers in upstreams} == {
+        "blue": [f"{blue} max_fails=0", f"{green} backup"],
+        "green": [f"{green} max_fails=0", f"{blue} backup"],
+        "blue_alone": [blue],
+        "green_alone": [green],
+    }
 
     preview, _, port = configuration["preview"].rpartition(":")
     assert preview == address["nginx"]

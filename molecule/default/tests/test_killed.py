@@ -146,6 +146,9 @@ def clean(host, sql, healthy, slot, status):
         assert containers[f"flask_blog_{slot()}"]["Image"] == serves
         now = status()
         assert (now["drift"], now["under_way"], now["image"]) == ([], None, serves)
+        assert host.check_output("ls --almost-all /var/lib/slipway/www") == "static"
+        once = "docker ps --all --quiet --filter label=com.docker.compose.oneoff=True"
+        assert host.check_output(once) == ""
         assert host.check_output("ls /etc/slipway/in-service").split() == sorted(["admin_password", slot()])
         assert sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^blog_app_' AND rolcanlogin") == [
             (f"blog_app_{slot()}",)

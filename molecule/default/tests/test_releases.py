@@ -1,9 +1,15 @@
 """Releases, seen from readers, who notice none of them. Those that fail are in test_failures.py."""
 
+import contextlib
+import functools
+import itertools
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor, wait
+from urllib.parse import urlencode
 
 import pytest
+from load import WRITE
 from outside import Prober
 
 
@@ -11,6 +17,45 @@ from outside import Prober
 def times(pytestconfig):
     """How often each is done: releases, there and back, and rollbacks."""
     return (10, 5) if pytestconfig.getoption("soak") else (1, 1)
+
+
+@pytest.fixture
+def upload(load, reader, sql):
+    """Write a post, slowly, while `meanwhile` does something; show that it arrives, and return what that did.
+
+    nginx chooses the slot by the header, and goes there with the whole body.
+    """
+    numbers = itertools.count()
+
+    def upload(meanwhile):
+        plan = load.plan
+        title = f"{plan['name']}-upload-{next(numbers)}"
+        form = {"title": title, "body": "From afar.", "status": "draft", "csrf_token": plan["token"]}
+        body = urlencode(form).encode()
+
+        def slowly():
+            rest = iter(body)
+            while not done.done():
+                yield bytes([next(rest)])
+                wait([done], timeout=1)
+            yield bytes(rest)
+
+        with ThreadPoolExecutor() as pool, contextlib.closing(reader()) as author:
+            done = pool.submit(meanwhile)
+            answer = author.request(
+                WRITE,
+                "POST",
+                slowly(),
+                Cookie=plan["cookie"],
+                Referer=f"{plan['base_url']}{WRITE}",
+                Content_Type="application/x-www-form-urlencoded",
+                Content_Length=str(len(body)),
+            )
+        found = sql(f"SELECT count(*) FROM post WHERE title = '{title}'")
+        assert (answer.status, found) == (303, [("1",)])
+        return done.result()
+
+    return upload
 
 
 def test_ledger_knows_what_serves(in_service, containers, inspect, slot):
@@ -33,14 +78,23 @@ def test_prober_can_report_a_failure(reader):
     assert set(prober.failures) == {"status 404"}
 
 
-def test_releases_are_not_noticed(host, variant, load, ledger, healthy, inspect, slot, times):
-    """There, by the program; and back, by it too: each takes the slot that the other left."""
+def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, inspect, slot, times):
+    """There, by the program; and back, by it too: each takes the slot that the other left.
+
+    Meanwhile an upload goes on that was meant for the slot which then is no more.
+    """
+
+    def release(image):
+        told = host.check_output("slipway release --by=anna --version=1.2 %s", image)
+        assert f"flask_blog_{slots[-1]}" not in inspect()
+        return told
+
     before, slots = inspect(), [slot()]
     source = before[f"flask_blog_{slots[0]}"]["Image"]
     for number in range(times[0]):
         for image, where in ((variant(), "there"), (source, "and back")):
             with load.step(f"release {where}, {number + 1}") as step:
-                told = host.check_output("slipway release --by=anna --version=1.2 %s", image)
+                told = upload(functools.partial(release, image))
             assert (step.failures, step.requests > 100) == ([], True)
             assert re.search(r"^Release \d{8}T\d{6}Z is in service in the \w+ slot\.$", told, re.MULTILINE)
             entry = ledger()[-1]
