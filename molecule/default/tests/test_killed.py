@@ -72,7 +72,6 @@ SLOW = MIGRATION.format(seconds=600)
 FEW = [
     Kill("release", "migrate", "during", lines=SLOW),
     Kill("release", "switch", "before"),
-    Kill("rollback", "start", "after", 2),
 ]
 MORE = [
     Kill("release", "check", "before"),
@@ -89,6 +88,7 @@ MORE = [
     Kill("release", "tidy", "before"),
     Kill("rollback", "check", "after", 2),
     Kill("rollback", "database", "before"),
+    Kill("rollback", "start", "after", 2),
     Kill("rollback", "ready", "before"),
     Kill("rollback", "smoke", "before"),
     Kill("rollback", "switch", "after"),

@@ -249,7 +249,7 @@ def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host
         "digest: (sha256:[0-9a-f]+)", docker("push %s && docker rmi --force %s", there, image)
     )[1]
     given = {"images_blog": "pull", "images_blog_reference": f"{there}@{digest}"}
-    done = deploy("playbooks/deploy.yml", *place.told, "--extra-vars", json.dumps(given))
+    done = deploy("playbooks/deploy.yml", "--tags", "images", *place.told, "--extra-vars", json.dumps(given))
     assert done.status == 2
     [message] = done.errors
     assert f"{there}@{digest} has no label slipway.image=slipway/flask_blog:VERSION" in message
@@ -286,7 +286,7 @@ def test_pulled_blog_is_released_and_its_password_is_nowhere(
     canary.watch(registry.password)
     before = canary.rounds()
     given = (*place.told, *place.vault, *published.told, "--extra-vars", "blog_version=1.4")
-    done = deploy("playbooks/deploy.yml", *test_canary.LOUD, *given)
+    done = deploy("playbooks/deploy.yml", "--tags", "release", *test_canary.LOUD, *given)
     assert done.status == 0, done.output
 
     entry = ledger()[-1]
@@ -318,7 +318,7 @@ def test_what_is_there_needs_no_registry_and_no_login(
     registry.stop()
     assert not registry.answers()
     try:
-        done = deploy("playbooks/deploy.yml", *place.told, *published.told)
+        done = deploy("playbooks/deploy.yml", "--tags", "release", *place.told, *published.told)
         assert (done.status, done.changed) == (0, {hostname: 0}), done.output
         host.check_output("slipway rollback --by=anna")
         assert ledger()[-1]["image"] == place.running
