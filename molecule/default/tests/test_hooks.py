@@ -205,7 +205,7 @@ def test_history_tells_how_each_ended(host, ledger):
         rf"{hung['id']}  - +failed +ops",
         rf"    The hook `before` \(.*\) had not ended after {TIMEOUT} s\.",
         rf"{held['id']}  3\.1 +held since {held['held']['since']} +ops",
-        rf"{serves['id']}  {re.escape(serves['version'])} +serves +ops \(instead of {held['id']}\)",
+        rf"{serves['id']}  {re.escape(serves['version'] or '-')} +serves +ops \(instead of {held['id']}\)",
     ]
     assert [bool(re.fullmatch(form, line)) for form, line in zip(shown, lines, strict=True)] == [True] * 6, (
         lines
