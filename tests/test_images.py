@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import yaml
 from project import ROOT
 
 DIGEST = f"sha256:{'c' * 64}"
@@ -113,6 +114,32 @@ def test_archive_asks_for_the_ids_of_the_bundle_and_nothing_else(told):
     assert case["__images_names"] == BUNDLE["images"]
     assert sorted(case["__images_wanted"]) == sorted(BUNDLE["images"].values())
     assert case["__images_tags"] == BUNDLE["tags"]
+
+
+@pytest.fixture
+def contexts(ansible, tmp_path):
+    """Run one task of contexts.yml here, with variables of the role."""
+
+    def run(name, **variables):
+        tasks = yaml.safe_load((ROOT / "roles/images/tasks/contexts.yml").read_text())
+        [task] = [task for task in tasks if task["name"] == f"Contexts | {name}"]
+        known = yaml.safe_load((ROOT / "roles/images/vars/main.yml").read_text())
+        play = {"hosts": "localhost", "gather_facts": False, "connection": "local", "vars": known | variables}
+        (tmp_path / "play.yml").write_text(json.dumps([play | {"tasks": [task]}]))
+        done = ansible("playbook", "--inventory", "localhost,", tmp_path / "play.yml")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
+
+
+def test_a_build_removes_what_an_earlier_one_left_and_nothing_beside_it(contexts, tmp_path):
+    place = tmp_path / "srv"
+    for name in ("app/old", "images/old", "backup/of-the-host"):
+        (place / name).mkdir(parents=True)
+    (place / "ca.pem").touch()
+    contexts("Clear what an earlier build left", images_directory=str(place))
+    assert [path.name for path in place.iterdir()] == ["backup"]
+    assert (place / "backup/of-the-host").is_dir()
 
 
 @pytest.mark.parametrize(
