@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import tarfile
 
 import pytest
 import yaml
@@ -140,6 +141,19 @@ def test_a_build_removes_what_an_earlier_one_left_and_nothing_beside_it(contexts
     contexts("Clear what an earlier build left", images_directory=str(place))
     assert [path.name for path in place.iterdir()] == ["backup"]
     assert (place / "backup/of-the-host").is_dir()
+
+
+def test_a_build_gets_what_names_its_image_and_nothing_else(contexts, tmp_path):
+    source, pack = tmp_path / "source", tmp_path / "pack"
+    named = {"Dockerfile", "blog/app.py", "blog/environment.py", ".gitignore", "blog/test.env"}
+    for name in named | {".env", "blog/.env", ".git/config", "README.md", "tests/a/b.py", "blog/tests/c.py"}:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    pack.mkdir()
+    what = {"__images_pack": {"path": str(pack)}, "__images_contexts": [{"name": "app", "from": str(source)}]}
+    contexts("Pack", **what)
+    with tarfile.open(pack / "app.tar.gz") as archive:
+        assert {member.name for member in archive if member.isfile()} == named
 
 
 @pytest.mark.parametrize(
