@@ -454,6 +454,16 @@ CASES = [
         ["images_blog_source=/nowhere"],
     ),
     Case(
+        "address for a repository",
+        [
+            'images_repository is "https://registry.example.org/blog"',
+            "without https:// and without a tag, like registry.example.org/blog",
+        ],
+        run=lambda place: place.deploy(
+            "playbooks/build.yml", *extra("images_repository=https://registry.example.org/blog")
+        ),
+    ),
+    Case(
         "secret that no one reads",
         ["secrets_vault has typo, which no one reads", "It may have db_superuser_password"],
         ['{{"secrets_vault": {{"typo": "never-to-be-shown"}}}}'],
