@@ -102,11 +102,12 @@ def bundle(tmp_path):
 
 
 def describe(**changes):
-    """Return a change of what a bundle says of itself."""
+    """Return a change of what a bundle says of itself; None leaves it out."""
 
     def change(bundle):
         file = bundle / "slipway.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+        about = json.loads(file.read_text()) | changes
+        file.write_text(json.dumps({key: value for key, value in about.items() if value is not None}))
 
     return change
 
@@ -134,6 +135,7 @@ FOREIGN = "slipway.json does not describe a bundle of Slipway"
         "no JSON": (lambda b: (b / "slipway.json").write_text("{"), FOREIGN),
         "no object": (lambda b: (b / "slipway.json").write_text("[]"), FOREIGN),
         "another's": (lambda b: (b / "slipway.json").write_text('{"images": {}}'), FOREIGN),
+        "no architecture": (describe(architecture=None), FOREIGN),
         "fewer images": (describe(images={"nginx": f"sha256:{'a' * 64}"}), FOREIGN),
         "images by tags": (
             describe(images=dict.fromkeys(["nginx", "db", "flask_blog"], "slipway/db:1")),

@@ -25,7 +25,7 @@ def bundle_problems(path, architecture):
     manifest = directory / "slipway.json"
     try:
         about = json.loads(manifest.read_text())
-        images, tags, digests = about["images"], about["tags"], about["sha256"]
+        images, tags, digests, made_for = (about[key] for key in ("images", "tags", "sha256", "architecture"))
         named = [set(images), set(tags), set(digests)] == [SERVICES, SERVICES, FILES]
         whole = named and all(re.fullmatch("sha256:[0-9a-f]{64}", image) for image in images.values())
     except OSError as error:
@@ -34,8 +34,8 @@ def bundle_problems(path, architecture):
         whole = False
     if not whole:
         return [f"{manifest} does not describe a bundle of Slipway"]
-    if about["architecture"] != ARCHITECTURES.get(architecture, architecture):
-        return [f"its images are for {about['architecture']}, and the host is {architecture}"]
+    if made_for != ARCHITECTURES.get(architecture, architecture):
+        return [f"its images are for {made_for}, and the host is {architecture}"]
     return [problem for name in sorted(FILES) if (problem := file_problem(directory / name, digests[name]))]
 
 
