@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import tarfile
+from pathlib import Path
 
 import pytest
 import yaml
@@ -26,7 +28,11 @@ CASES = {
     # The source need not be here.
     "pull_alone": PULL
     | {"images_blog_reference": f"localhost/blog@{DIGEST}", "images_blog_source": "/nowhere"},
-    "archive": {"images_blog": "archive", "images_blog_source": "/nowhere"},
+    **{
+        name: {"images_blog": "archive", "images_blog_source": "/nowhere"}
+        for name in ("archive", "archive_from_here", "archive_from_home")
+    },
+    "ca_from_here": {"images_ca_file": "LICENSE"},
     "tag": PULL | {"images_blog_reference": "registry.example.org/blog:1.4"},
     "nothing": PULL,
     "short_digest": PULL | {"images_blog_reference": f"registry.example.org/blog@{DIGEST[:-1]}"},
@@ -36,7 +42,14 @@ CASES = {
     "no_source": {"images_blog_source": "/nowhere"},
     "no_way": {"images_blog": "carry"},
 }
-TOLD = ("__images_wanted", "__images_names", "__images_tags", "__images_registry", "__images_contexts")
+TOLD = (
+    "__images_wanted",
+    "__images_names",
+    "__images_tags",
+    "__images_registry",
+    "__images_contexts",
+    "__images_ca_file",
+)
 PLAY = {
     "hosts": "all",
     "gather_facts": False,
@@ -71,6 +84,8 @@ def told(ansible, tmp_path_factory):
     for name in FILES:
         (bundle / name).write_text(name)
     CASES["archive"]["images_bundle"] = str(bundle)
+    CASES["archive_from_here"]["images_bundle"] = os.path.relpath(bundle, ROOT)
+    CASES["archive_from_home"]["images_bundle"] = f"~/{os.path.relpath(bundle, Path.home())}"
     (tmp / "inventory.json").write_text(json.dumps({"all": {"hosts": CASES}}))
     (tmp / "play.yml").write_text(json.dumps([PLAY]))
     here = ("--connection", "local", "--extra-vars", f"told_to={tmp}")
@@ -110,11 +125,16 @@ def test_pull_asks_for_the_digest_and_builds_the_others(told, case, registry, na
     assert [context["name"] for context in pulled["__images_contexts"]] == ["images"]
 
 
-def test_archive_asks_for_the_ids_of_the_bundle_and_nothing_else(told):
-    case = told["archive"]
+@pytest.mark.parametrize("case", ["archive", "archive_from_here", "archive_from_home"])
+def test_archive_asks_for_the_ids_of_the_bundle_and_nothing_else(told, case):
+    case = told[case]
     assert case["__images_names"] == BUNDLE["images"]
     assert sorted(case["__images_wanted"]) == sorted(BUNDLE["images"].values())
     assert case["__images_tags"] == BUNDLE["tags"]
+
+
+def test_path_is_one_from_where_the_play_was_started(told):
+    assert told["ca_from_here"]["__images_ca_file"] == str(ROOT / "LICENSE")
 
 
 @pytest.fixture
