@@ -449,6 +449,22 @@ CASES = [
         ["docker_ca_file=/nowhere/ca.pem"],
     ),
     Case(
+        "mirror with a path",
+        [
+            'docker_registry_mirrors is ["https://mirror.example.org/hub"]',
+            "Write a list, also for one, of addresses without a path",
+        ],
+        ['{{"docker_registry_mirrors": ["https://mirror.example.org/hub"]}}'],
+    ),
+    Case(
+        "mirror that is no list",
+        [
+            'docker_registry_mirrors is "https://mirror.example.org"',
+            "Write a list, also for one",
+        ],
+        ["docker_registry_mirrors=https://mirror.example.org"],
+    ),
+    Case(
         "source without a Dockerfile",
         ['images_blog_source is "/nowhere"', "no Dockerfile", "or remove the variable"],
         ["images_blog_source=/nowhere"],
