@@ -3,7 +3,6 @@
 import json
 import re
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -50,9 +49,6 @@ CASES = {
         "stack_rate_writes": 2,
         "stack_rate_connections": 9,
         "stack_rate_exempt": ["198.51.100.0/24", "2001:db8:6::/48"],
-        "stack_directory": "/srv/blog",
-        "stack_state_directory": "/srv/state",
-        "stack_secrets_directory": "/srv/secrets",
         "stack_app_subnet": "172.31.255.16/28",
         "stack_app_subnet_ipv6": "fd00:1::/64",
         "stack_flask_blog_memory_mb": 200,
@@ -443,14 +439,14 @@ def test_the_blog_starts_after_a_healthy_database(services):
 
 
 @pytest.fixture
-def readable(variables, services):
+def readable(services):
     """The files below /run/secrets of each service, by name: where it is on the host."""
-    in_service = f"{Path(variables['stack_secrets_directory']).parent}/in-service"
+    in_service = "/etc/slipway/in-service"
     of_a_slot = ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
 
     def files(service):
         for mount in service.get("secrets", []):
-            yield mount["target"], f"{variables['stack_secrets_directory']}/{mount['source']}"
+            yield mount["target"], f"/etc/slipway/secrets/{mount['source']}"
         for mount in service.get("volumes", []):
             if mount["target"] == "/run/secrets/blog":
                 assert mount["read_only"]
