@@ -27,7 +27,6 @@ CASES = {
         "render_system": "Ubuntu 24",
         "baseline_ssh_port": 65535,
         "baseline_public_tcp_ports": [80, 80, 8443],
-        "baseline_public_udp_ports": [443],
         "baseline_host_tcp_ports": [1],
         "baseline_host_udp_ports": [51820, 51821],
         "baseline_container_interfaces": ["ctr-*", "virbr0"],
@@ -39,7 +38,8 @@ CASES = {
         "stack_base_url": "https://blog.example.org:8443",
         "stack_http_port": 8080,
         "stack_https_port": 8443,
-        "stack_http3": True,
+        # As on a command line.
+        "stack_http3": "true",
         "tls_mode": "provided",
         "tls_hsts_seconds": 0,
         "stack_trusted_proxies": ["10.1.0.0/16", "192.0.2.1", "2001:db8:5::/48"],
@@ -62,7 +62,12 @@ CASES = {
         },
     },
     # As YAML reads a bare off.
-    "plain_http": {**REQUIRED, "tls_mode": False, "stack_domain_redirects": ["www.example.org"]},
+    "plain_http": {
+        **REQUIRED,
+        "tls_mode": False,
+        "stack_http3": True,
+        "stack_domain_redirects": ["www.example.org"],
+    },
     "awkward_words": {
         **REQUIRED,
         "render_system": "Debian 12",
@@ -119,6 +124,12 @@ def tls(variables):
 
 
 @pytest.fixture(scope="session")
+def http3(variables, tls):
+    """Whether the case has HTTP/3."""
+    return tls and bool(variables["stack_http3"])
+
+
+@pytest.fixture(scope="session")
 def files(case, rendered):
     """Directory of the files that were rendered for the case."""
     return rendered / case
@@ -172,10 +183,10 @@ def test_nginx_accepts_its_configuration(files, check):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_no_place_of_nginx_forgets_a_header(variables, blog_conf, tls):
+def test_no_place_of_nginx_forgets_a_header(blog_conf, tls, http3):
     """A server or location with an add_header of its own inherits none of the others."""
     added = re.findall(r"^add_header (\S+) \$add_\w+ always;$", blog_conf, re.MULTILINE)
-    assert len(set(added)) == len(added) == 9 + tls + variables["stack_http3"]
+    assert len(set(added)) == len(added) == 9 + tls + http3
     assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == len(added)
 
 
@@ -251,7 +262,7 @@ def test_ports_of_the_stack_are_public_and_no_others(case, files):
         "awkward_words": nothing,
         "everything_else": {
             "public_tcp": "80, 8443",
-            "public_udp": "443",
+            "public_udp": "8443",
             "host_tcp": "1",
             "host_udp": "51820, 51821",
         },
@@ -302,7 +313,7 @@ def test_slots_tools_and_the_stand_in_wait_to_be_asked_for(services):
     }
 
 
-def test_only_nginx_publishes_ports(variables, services, tls):
+def test_only_nginx_publishes_ports(variables, services, tls, http3):
     published = {
         (name, port["protocol"], port["target"], port.get("host_ip"), port.get("published"))
         for name, service in services.items()
@@ -310,7 +321,7 @@ def test_only_nginx_publishes_ports(variables, services, tls):
     }
     https = str(variables["stack_https_port"])
     ports = {("tcp", 80): str(variables["stack_http_port"]), **({("tcp", 443): https} if tls else {})}
-    ports |= {("udp", 443): https} if tls and variables["stack_http3"] else {}
+    ports |= {("udp", 443): https} if http3 else {}
     assert published == {
         # To the host alone, at ports that Docker chooses.
         *(("nginx_stand_in", *port, address, None) for port in ports for address in ("127.0.0.1", "::1")),
@@ -327,12 +338,12 @@ def test_stand_in_is_nginx_but_for_its_addresses(services):
     assert stand_in == nginx
 
 
-def test_nginx_speaks_tls_or_not(variables, blog_conf, tls):
+def test_nginx_speaks_tls_or_not(variables, blog_conf, tls, http3):
     listening = re.findall(
         r"listen (\d+|\[::\]:\d+)( ssl| quic| quic reuseport)?(?: default_server)?;", blog_conf
     )
     assert (("443", " ssl") in listening) is tls
-    assert (("443", " quic") in listening) is (tls and variables["stack_http3"])
+    assert (("443", " quic") in listening) is http3
     assert ("ssl_reject_handshake on;" in blog_conf) is tls
     assert ("Strict-Transport-Security" in blog_conf) is tls
     if tls:
