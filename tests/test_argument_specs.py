@@ -18,6 +18,8 @@ PUBLIC_FACTS = {
     "ansible_ssh_args",
 }
 
+PLAYBOOKS = ROOT / "playbooks"
+
 pytestmark = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
 
@@ -31,6 +33,18 @@ def test_each_option_is_named_after_the_role_and_described(role):
         assert name.startswith(f"{role.name}_")
         assert option["type"]
         assert re.search(r"\S.*\.$", option["description"]), f"{name}: a description is sentences"
+
+
+def test_each_switch_is_read_as_one(role):
+    """On a command line it is a word, and no condition takes those."""
+    switches = [name for name, option in role.options.items() if option["type"] == "bool"]
+    files = [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2"), *PLAYBOOKS.rglob("*.yml")]
+    text = "\n".join(file.read_text() for file in files if file.parent.name != "meta")
+    for name in switches:
+        # Its default, or a message that says how to set it, is no use of it.
+        uses = re.findall(rf"\b{name}\b(?!:)(.{{0,24}})", text)
+        assert uses, name
+        assert [use for use in uses if not re.match(r"( \| default\(\w+\))? \| bool\b", use)] == [], name
 
 
 def test_each_entry_point_has_its_spec(role):

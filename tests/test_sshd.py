@@ -13,7 +13,8 @@ EVERYTHING = {
     "baseline_ssh_port": 2200,
     "baseline_ssh_allow_users": ["ops", "anna@203.0.113.0/24"],
     "baseline_ssh_penalty_exempt": ["203.0.113.0/24", "2001:db8::/32"],
-    "baseline_ssh_tcp_forwarding": True,
+    # As on a command line.
+    "baseline_ssh_tcp_forwarding": "true",
     "baseline_ssh_crypto": "compatible",
 }
 CASES = {f"{system}-{case}": (system, case) for system in SYSTEMS for case in ("defaults", "everything")}
