@@ -347,6 +347,11 @@ CASES = [
         ["stack_base_url=https://x/blog"],
     ),
     Case(
+        "base URL without TLS",
+        ['stack_base_url is "http://blog.test"', "send readers on to itself", "Write it with https://"],
+        ["tls_mode=selfsigned", "stack_domain=blog.test", "stack_base_url=http://blog.test"],
+    ),
+    Case(
         "address of nobody",
         ['release_admin_email is "anna"', "like anna@example.org"],
         ["release_admin_email=anna"],
