@@ -33,6 +33,8 @@ CASES = {
         for name in ("archive", "archive_from_here", "archive_from_home")
     },
     "ca_from_here": {"images_ca_file": "LICENSE"},
+    # A password may look like a number.
+    "login": {"images_registry_user": "anna", "images_registry_password": 123456},
     "tag": PULL | {"images_blog_reference": "registry.example.org/blog:1.4"},
     "nothing": PULL,
     "short_digest": PULL | {"images_blog_reference": f"registry.example.org/blog@{DIGEST[:-1]}"},
@@ -103,6 +105,7 @@ def test_build_asks_for_what_the_content_names(told):
     assert case["__images_names"] == case["__images_tags"]
     assert set(case["__images_names"].values()) < set(case["__images_wanted"])
     assert [context["name"] for context in case["__images_contexts"]] == ["images", "app"]
+    assert told["login"]["__images_names"] == case["__images_names"]
 
 
 @pytest.mark.parametrize(

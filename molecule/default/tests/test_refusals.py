@@ -358,6 +358,11 @@ CASES = [
     ),
     # The host's own settings.
     Case(
+        "port for a list",
+        ["baseline_public_tcp_ports: that is no list", "Write it like [80, 443]", "also for one"],
+        ["baseline_public_tcp_ports=443"],
+    ),
+    Case(
         "port beyond the last",
         ["have 70000, 0, which is no port", "baseline_host_udp_ports", "numbers from 1 to 65535"],
         ['{{"baseline_public_tcp_ports": [80, 70000], "baseline_host_udp_ports": [0]}}'],
