@@ -77,7 +77,7 @@ app-test: $(VENV)/dev $(NODE_MODULES) ## The blog's tests, against a real Postgr
 	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
 	$(call program,java,default-jre-headless)
 	[ -n "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || { $(call program,initdb,postgresql) }
-	SCREENSHOT_DIR=$(CURDIR)/.screenshots pytest app
+	SCREENSHOT_DIR=$(CURDIR)/.screenshots pytest --numprocesses=auto app
 
 .PHONY: molecule
 molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Each scenario on a bare sandbox host, the blog there with a real browser

@@ -64,7 +64,14 @@ def server():
 @pytest.fixture
 def lanes(load, server):
     """A kept and a new connection of a load that nothing else has begun."""
-    words = {"name": "load-x", "cookie": "s=1", "token": "t", "posts": ["/posts/a"], "style": "/static/a.css"}
+    words = {
+        "name": "load-x",
+        "cookie": "s=1",
+        "token": "t",
+        "posts": ["/posts/a"],
+        "style": "/static/a.css",
+        "rate": 220,
+    }
     where = {"address": "127.0.0.1", "port": server.server_port, "host": "blog.test", "ca": None}
     tally = load.Tally(words | where | {"base_url": "http://blog.test"})
     yield tally.lanes

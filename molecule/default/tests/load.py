@@ -22,8 +22,6 @@ from urllib.parse import urlencode
 
 from outside import Reader
 
-# Requests a second that are due.
-RATE = 220
 # Connections side by side, half of them kept. After a late answer, what was due meanwhile follows at once.
 LANES = 44
 # Beside them, kept connections of those who read for a while (seconds) before they ask again.
@@ -216,7 +214,7 @@ class Tally:
         self.plan, self.over, self.lock = plan, threading.Event(), threading.Lock()
         self.report = Report(posts={"done": [], "refused": [], "unanswered": []})
         self.began = time.monotonic()
-        lanes = [(number, LANES / RATE, number % 2 == 0) for number in range(LANES)]
+        lanes = [(number, LANES / plan["rate"], number % 2 == 0) for number in range(LANES)]
         lanes += [(number, pause, True) for number, pause in enumerate(PAUSES, LANES)]
         self.lanes = [Lane(self, *lane) for lane in lanes]
 
@@ -281,6 +279,7 @@ class Step:
 class Load:
     """The load, while one is inside of it; afterwards the account of it.
 
+    plan: what is asked for where, and how many times a second ("rate").
     least: requests a second that must have been sent over the whole, or nothing was measured.
     titles: what the database has of the load's posts, once it was asked.
     """

@@ -27,11 +27,6 @@ FAULTS = [
     Fault("crash", program("raise SystemExit('the reason is in the stars')"), ["the reason is in the stars"]),
     Fault("memory", program("b'x' * 2**31"), ["ran out of memory", "stack_flask_blog_memory_mb"]),
     Fault(
-        "never ready",
-        WRAPPED.format(sleep=0, answers={"/readyz": "503 Not ready"}),
-        ["/readyz answered 503", "release_ready_timeout"],
-    ),
-    Fault(
         "too slow", WRAPPED.format(sleep=60, answers={}), ["/readyz did not answer", "release_ready_timeout"]
     ),
     Fault(
@@ -45,6 +40,11 @@ FAULTS = [
         ["no_such_table", "The dump from before is /var/lib/slipway/dumps/"],
     ),
 ]
+NEVER_READY = Fault(
+    "never ready",
+    WRAPPED.format(sleep=0, answers={"/readyz": "503 Not ready"}),
+    ["/readyz answered 503", "release_ready_timeout"],
+)
 OTHERS = {
     "other": "",
     "slow": WRAPPED.format(sleep=3, answers={}),
@@ -55,7 +55,7 @@ OTHERS = {
 @pytest.fixture(scope="module")
 def images(variant):
     """The ids of images that are the blog's in all but one thing, by its name."""
-    lines = {fault.name: fault.dockerfile for fault in FAULTS} | OTHERS
+    lines = {fault.name: fault.dockerfile for fault in [*FAULTS, NEVER_READY]} | OTHERS
     return {name: variant(dockerfile) for name, dockerfile in lines.items()}
 
 
@@ -87,7 +87,11 @@ def unnoticed(images, load, request, serving, status):
     assert (now["drift"], now["under_way"], now["image"]) == ([], None, now["release"]["image"])
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [*FAULTS, pytest.param(NEVER_READY, marks=pytest.mark.soak)],
+    ids=lambda fault: fault.name,
+)
 def test_image_with_a_fault_is_refused(fault, images, hurried, unnoticed, host, ledger, sql):
     schema = sql("SELECT version_num FROM alembic_version")
     done = host.run("slipway release %s", images[fault.name])

@@ -15,8 +15,8 @@ from outside import Prober
 
 @pytest.fixture(scope="session")
 def times(pytestconfig):
-    """How often each is done: releases, there and back, and rollbacks."""
-    return (10, 5) if pytestconfig.getoption("soak") else (1, 1)
+    """How often it goes there and back."""
+    return 10 if pytestconfig.getoption("soak") else 1
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, 
 
     before, slots = inspect(), [slot()]
     source = before[f"flask_blog_{slots[0]}"]["Image"]
-    for number in range(times[0]):
+    for number in range(times):
         for image, where in ((variant(), "there"), (source, "and back")):
             with load.step(f"release {where}, {number + 1}") as step:
                 told = upload(functools.partial(release, image))
@@ -102,13 +102,14 @@ def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, 
             assert what == (image, "in service", "anna", "1.2")
             slots.append(slot())
             assert healthy()[f"flask_blog_{slots[-1]}"]["Image"] == image
-    assert slots in (["blue", "green"] * times[0] + ["blue"], ["green", "blue"] * times[0] + ["green"])
+    assert slots in (["blue", "green"] * times + ["blue"], ["green", "blue"] * times + ["green"])
     assert inspect()["nginx"]["State"]["StartedAt"] == before["nginx"]["State"]["StartedAt"]
 
 
-def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot, times):
+@pytest.mark.soak
+def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot):
     """Each to the release before; and the one that is held then comes back by its name."""
-    for number in range(times[1]):
+    for number in range(5):
         serving, before = ledger()[-1], ledger()[-2]
         with load.step(f"rollback {number + 1}") as step:
             host.check_output("slipway rollback")
