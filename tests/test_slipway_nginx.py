@@ -31,6 +31,7 @@ class Host:
         stopped: containers that do not run.
         broken: services that do not become healthy.
         life: after how many changes the program is killed.
+        health: what the engine says of nginx's health, time after time.
     """
 
     def __init__(self, program, state):
@@ -38,6 +39,7 @@ class Host:
         self.slot.mkdir()
         self.containers, self.redirect, self.events, self.broken, self.life = {}, None, [], set(), None
         self.definition, self.stopped, self.numbers = NEW, set(), itertools.count(1)
+        self.health = ["healthy"]
         self.create("nginx", OLD)
 
     def create(self, service, definition):
@@ -92,6 +94,8 @@ class Host:
                     return "\n".join(name for name in self.of(service) if name not in self.stopped)
                 assert "--all" in command
                 return "\n".join(self.of(service))
+            case ["docker", "inspect", "--format={{.State.Health.Status}}", _]:
+                return f"{self.health.pop(0) if self.health[1:] else self.health[0]}\n"
             case ["docker", "inspect", name]:
                 return json.dumps([self.containers[name]])
             case ["docker", "compose", *_, "config", "--hash=nginx"]:
@@ -358,6 +362,17 @@ def test_reload_that_brings_no_new_workers_is_said(program, host, monkeypatch):
     with pytest.raises(program.Failure, match="did not take the new configuration"):
         program.reload()
     assert not host.flag("nginx-1").exists()
+
+
+@pytest.mark.usefixtures("workers")
+def test_reload_of_what_was_ill_waits_until_it_is_well(program, host):
+    """As where nginx had started before there was anything for it to read."""
+    host.health = ["unhealthy", "healthy"]
+    program.reload()
+    assert host.health == ["healthy"]
+    host.health, host.events = ["unhealthy"], []
+    with pytest.raises(program.Failure, match="is not healthy: `slipway logs nginx` says why"):
+        program.reload()
 
 
 def test_reload_without_nginx_says_how_to_start_it(program, host):
