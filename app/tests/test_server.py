@@ -186,7 +186,7 @@ def test_a_reader_searches_reads_and_comments(live, page, server, migrated):
     page.get_by_role("link", name="Search").click()
     page.get_by_label("Words to find").fill("hold rope")
     page.get_by_role("button", name="Search").click()
-    assert page.locator("mark").count() > 0
+    page.locator("mark").first.wait_for()
     page.get_by_role("link", name="Ropes: a table").click()
     page.get_by_role("link", name="Write a comment").click()
     page.get_by_label("Name").fill("Grace Mole")
