@@ -2,8 +2,10 @@
 
 Run as a program, this is the load: a process of its own, so that whatever else the tests do keeps it from
 nothing. A request has its time on a schedule, whatever became of those before it; half of them go over
-connections that are kept, the other half each over a new one. No request is ever sent again. A client dials
-again only after an answer that announced its connection's end, as any client does, and after a failure.
+connections that are kept, the other half each over a new one; where there is TLS, half of either speak
+HTTP/2. No request is ever sent again, but for one of HTTP/2 that the other side says it did not look at. A
+client dials again only after an answer that announced its connection's end, as any client does, and after a
+failure.
 """
 
 import contextlib
@@ -20,7 +22,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from urllib.parse import urlencode
 
-from outside import Reader
+from outside import Http2Reader, Reader
 
 # Connections side by side, half of them kept. After a late answer, what was due meanwhile follows at once.
 LANES = 44
@@ -68,6 +70,7 @@ class Report:
     kept: int = 0  # on connections that are kept …
     reused: int = 0  # … of which so many carried one before
     fresh: int = 0
+    http2: int = 0  # of either
     written: int = 0
     slowest: float = 0  # seconds from sent to answered
     behind: float = 0  # seconds that a request was sent after its time, at most
@@ -90,8 +93,9 @@ class Report:
         return (
             f"{self.requests} requests in {self.seconds:.0f} s ({self.rate:.0f}/s), "
             f"{len(self.failures)} failed; {self.written} POSTs; {self.fresh} requests on new connections, "
-            f"{self.kept} on kept ones ({self.reused} not the first there); slowest {self.slowest:.2f} s, "
-            f"{self.behind:.2f} s behind the schedule at most; the load took {self.cpu:.0%} of a core"
+            f"{self.kept} on kept ones ({self.reused} not the first there); {self.http2} over HTTP/2; "
+            f"slowest {self.slowest:.2f} s, {self.behind:.2f} s behind the schedule at most; "
+            f"the load took {self.cpu:.0%} of a core"
         )
 
 
@@ -120,13 +124,18 @@ def wrong_accounts(posts, titles):
 class Lane(threading.Thread):
     """One connection after the other, or one that is kept, on which requests are sent at their time."""
 
-    def __init__(self, tally, number, interval, is_kept):
+    def __init__(self, tally, number, interval, is_kept, is_http2):
         super().__init__(daemon=True)
         self.tally, self.number, self.interval, self.is_kept = tally, number, interval, is_kept
         plan = tally.plan
-        context = ssl.create_default_context(cadata=plan["ca"]) if plan["ca"] else None
-        self.reader = Reader(plan["address"], plan["port"], plan["host"], context, TIMEOUT)
-        self.carried = 0  # requests answered on the open connection
+        where = plan["address"], plan["port"], plan["host"]
+        self.is_http2 = is_http2 and bool(plan["ca"])
+        if self.is_http2:
+            self.reader = Http2Reader(*where, plan["ca"], TIMEOUT)
+        else:
+            context = ssl.create_default_context(cadata=plan["ca"]) if plan["ca"] else None
+            self.reader = Reader(*where, context, TIMEOUT)
+        self.carried = 0  # requests answered on the connection dialled last
         self.since = None  # when the present request was sent
         self.post, self.style = itertools.cycle(plan["posts"]), plan["style"]
 
@@ -144,7 +153,7 @@ class Lane(threading.Thread):
 
     def send(self, turn, behind):
         """Send one request, and count what became of it."""
-        at, began, carried = time.time(), time.monotonic(), self.carried
+        at, began, dialled = time.time(), time.monotonic(), self.reader.dialled
         path, end = TURNS[(turn + self.number) % len(TURNS)]
         mark = f"{self.tally.plan['name']}-{self.number}-{turn}"
         words = {"mark": mark, "post": next(self.post), "style": self.style}
@@ -160,17 +169,18 @@ class Lane(threading.Thread):
         seconds = time.monotonic() - began
         if seconds > TIMEOUT:
             wrong = wrong or f"answered after {seconds:.1f} s"
-        # http.client has closed a connection whose end an answer announced.
         if not self.is_kept:
             self.reader.close()
-        self.carried = carried + 1 if self.reader.connection.sock else 0
-        kind = f"kept (request {carried + 1})" if self.is_kept else "new"
+        reused = self.reader.dialled == dialled
+        self.carried = self.carried + 1 if reused else 1
+        kind = f"kept (request {self.carried})" if self.is_kept else "new"
         self.tally.count(
-            reused=bool(carried),
+            reused=reused,
             is_kept=self.is_kept,
+            is_http2=self.is_http2,
             seconds=seconds,
             behind=behind,
-            failed=Failed(at, shown, kind, wrong) if wrong else None,
+            failed=Failed(at, shown, f"{kind} HTTP/2" if self.is_http2 else kind, wrong) if wrong else None,
             post=(said, mark) if path == WRITE else None,
         )
 
@@ -214,17 +224,20 @@ class Tally:
         self.plan, self.over, self.lock = plan, threading.Event(), threading.Lock()
         self.report = Report(posts={"done": [], "refused": [], "unanswered": []})
         self.began = time.monotonic()
-        lanes = [(number, LANES / plan["rate"], number % 2 == 0) for number in range(LANES)]
-        lanes += [(number, pause, True) for number, pause in enumerate(PAUSES, LANES)]
+        # Number, interval, whether it is kept, and whether it speaks HTTP/2: every second pair does.
+        lanes = [(n, LANES / plan["rate"], n % 2 == 0, n % 4 > 1) for n in range(LANES)]
+        paused = itertools.product(PAUSES, (False, True))
+        lanes += [(n, pause, True, is_http2) for n, (pause, is_http2) in enumerate(paused, LANES)]
         self.lanes = [Lane(self, *lane) for lane in lanes]
 
-    def count(self, *, reused, is_kept, seconds, behind, failed, post):
+    def count(self, *, reused, is_kept, is_http2, seconds, behind, failed, post):
         """Count one request."""
         report = self.report
         with self.lock:
             report.kept += is_kept
             report.reused += reused
             report.fresh += not is_kept
+            report.http2 += is_http2
             report.slowest = max(report.slowest, seconds)
             report.behind = max(report.behind, behind)
             if failed:

@@ -1,6 +1,7 @@
 """The machine outside: it runs plays against the host, and meets the blog as a reader does."""
 
 import http.client
+import io
 import itertools
 import json
 import os
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from pathlib import Path
 from urllib.parse import urlencode
+
+import pycurl
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -79,6 +82,11 @@ class Machine:
     def restart(self):
         """Reboot it."""
         self.docker("restart", self.container)
+
+    def lose_power(self):
+        """End it at once, and let it boot."""
+        self.docker("kill", self.container)
+        self.docker("start", self.container)
 
     def execute(self, script):
         """Run a script as root, also when nobody gets in by SSH; return what it prints."""
@@ -153,10 +161,11 @@ class Connection(http.client.HTTPConnection):
 
     def __init__(self, address, port, name, context, timeout):
         super().__init__(address, port, timeout=timeout)
-        self.name, self.context = name, context
+        self.name, self.context, self.dialled = name, context, 0
 
     def connect(self):
         """Dial."""
+        self.dialled += 1
         super().connect()
         if self.context:
             self.sock = self.context.wrap_socket(self.sock, server_hostname=self.name)
@@ -181,6 +190,72 @@ class Reader:
     def close(self):
         """Hang up; the next request dials again."""
         self.connection.close()
+
+    @property
+    def dialled(self):
+        """How often it has dialled."""
+        return self.connection.dialled
+
+
+class Http2Reader:
+    """A Reader over HTTP/2, as browsers are, who trusts the authority of a PEM text.
+
+    What the other side says it did not look at is asked again over another connection: GOAWAY means that a
+    client may (RFC 9113, 6.8). libcurl does so, too, when a connection just died; here that is an error.
+    """
+
+    def __init__(self, address, port, host, authority, timeout=10):
+        self.url, self.dialled, self.curl = f"https://{host}", 0, None
+        self.options = {
+            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS,
+            pycurl.CONNECT_TO: [f"::{address}:{port}"],
+            pycurl.CAINFO_BLOB: authority,
+            pycurl.TIMEOUT_MS: int(timeout * 1000),
+            pycurl.VERBOSE: True,
+        }
+
+    def request(self, path, method="GET", body=None, **headers):
+        """Send one request and return the whole answer; a header is named like Accept_Encoding."""
+        if not self.curl:
+            self.curl = pycurl.Curl()
+        curl, lines, text, said = self.curl, [], io.BytesIO(), []
+        options = self.options | {
+            pycurl.URL: self.url + path,
+            pycurl.CUSTOMREQUEST: method,
+            pycurl.HTTPHEADER: [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()],
+            pycurl.HEADERFUNCTION: lines.append,
+            pycurl.WRITEDATA: text,
+            pycurl.DEBUGFUNCTION: lambda kind, line: (
+                said.append(line) if kind == pycurl.INFOTYPE_TEXT else None
+            ),
+        }
+        if body is not None:
+            options[pycurl.POSTFIELDS] = body
+        curl.reset()
+        for option, value in options.items():
+            curl.setopt(option, value)
+        try:
+            curl.perform()
+        except pycurl.error as error:
+            raise ConnectionError(*error.args) from None
+        finally:
+            self.dialled += curl.getinfo(pycurl.NUM_CONNECTS)
+        if died := [line for line in said if line.startswith(b"Connection died")]:
+            refused = [line for line in said if re.match(rb"HTTP/2 stream \d+ refused by server", line)]
+            if len(refused) < len(died):
+                raise ConnectionError(died[0].decode().strip())
+        status, found = curl.getinfo(pycurl.RESPONSE_CODE), {}
+        for line in lines[1:-1]:
+            name, _, value = line.decode().partition(":")
+            found[name] = f"{found[name]}, {value.strip()}" if name in found else value.strip()
+        assert lines[0].startswith(b"HTTP/2 "), lines[0]
+        return Answer(status, found, text.getvalue())
+
+    def close(self):
+        """Hang up; the next request dials again."""
+        if self.curl:
+            self.curl.close()
+        self.curl = None
 
 
 class Prober:

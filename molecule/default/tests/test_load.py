@@ -36,7 +36,7 @@ def test_load_reports_each_request_that_fails_and_each_post_that_is_lost_or_doub
                 wait_until(lambda: len(load.look().failures) > 100, 10, "a hundred requests failed")
             finally:
                 host.check_output("nft delete table inet slipway_test")
-        for words in ("GET /?", "POST ", "over a new connection", "over a kept (request "):
+        for words in ("GET /?", "POST ", "a new connection", "a new HTTP/2", "a kept (request ", ") HTTP/2"):
             assert [failure for failure in reset.failures if words in failure], words
         assert [failure for failure in reset.failures if "status" in failure] == []
 
