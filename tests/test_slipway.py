@@ -797,6 +797,22 @@ def test_next_run_finishes_what_was_killed_after_the_switch(
     assert (tmp_path / "told").read_text() == f"{entry['id']} in service\n"
 
 
+def test_hook_is_told_of_what_serves_and_was_killed_while_it_drained(
+    slipway, stack, engine, hook, tmp_path, monkeypatch
+):
+    def killed(seconds):
+        raise Killed
+
+    stack.config["hooks"] = {"after": hook(f"echo $SLIPWAY_OUTCOME >> {tmp_path}/told")}
+    monkeypatch.setattr(slipway.time, "sleep", killed)
+    with pytest.raises(Killed):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert engine.images == {"blue": OLD, "green": NEW}
+    assert slipway.release(stack, NEW, "", "", "anna") is None
+    assert engine.images == {"green": NEW}
+    assert (tmp_path / "told").read_text() == "in service\n"
+
+
 def test_holder_that_was_killed_is_told_from_one_that_works(slipway):
     assert not slipway.is_held(), "nobody ever had it"
     with slipway.lock(f"anna, since noon, process {os.getpid()}"):
@@ -1191,7 +1207,9 @@ def test_webhook_gets_the_entry_and_fails_no_release(slipway, stack, engine, rec
     entry = slipway.release(stack, NEW, "1.2", "", "anna")
     [(path, token, body)] = receiver.got
     assert (path, token) == ("/hook", "Bearer never-to-be-shown")
-    assert body == {"host": "blog.example.org", "release": entry}
+    late = {"drain", "tidy"}
+    by_then = {stage: seconds for stage, seconds in entry["stages"].items() if stage not in late}
+    assert body == {"host": "blog.example.org", "release": entry | {"stages": by_then}}
     told = capsys.readouterr().out
     assert ("The webhook did not take it" in told) == (status != 200)
     assert "never-to-be-shown" not in told + stack.ledger.path.read_text()
