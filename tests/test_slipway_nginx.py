@@ -30,6 +30,7 @@ class Host:
         definition: nginx's, in compose.yml.
         stopped: containers that do not run.
         broken: services that do not become healthy.
+        taken: whether the engine takes nginx's ports for allocated.
         life: after how many changes the program is killed.
         health: what the engine says of nginx's health, time after time.
     """
@@ -39,7 +40,7 @@ class Host:
         self.slot.mkdir()
         self.containers, self.redirect, self.events, self.broken, self.life = {}, None, [], set(), None
         self.definition, self.stopped, self.numbers = NEW, set(), itertools.count(1)
-        self.health = ["healthy"]
+        self.health, self.taken = ["healthy"], False
         self.create("nginx", OLD)
 
     def create(self, service, definition):
@@ -52,7 +53,6 @@ class Host:
                 "Labels": {
                     "com.docker.compose.service": service,
                     "com.docker.compose.config-hash": definition,
-                    "com.docker.compose.project.working_dir": "/opt/slipway",
                 },
             },
             "Mounts": [{"Destination": "/run/slot", "Source": str(self.slot)}],
@@ -113,6 +113,9 @@ class Host:
                 self.change(f"nginx {' '.join(options)}")
                 if "spoiled" in self.broken:
                     raise self.program.Failure("unknown directive")
+            case ["systemctl", "restart", "docker"]:
+                self.change("the engine starts anew")
+                self.taken = False
             case ["nsenter", *_]:
                 # Each reader's next answer is their last, once the flag is up.
                 [name] = [n for n, c in self.containers.items() if str(c["State"]["Pid"]) == command[3]]
@@ -136,6 +139,8 @@ class Host:
         self.create(service, self.definition)
         if service in self.broken:
             raise self.program.Failure(f"container {service} exited (1)")
+        if self.taken:
+            raise self.program.Failure("Bind for 0.0.0.0:443 failed: port is already allocated")
 
     def status(self, address, port, url):
         assert (port, url) == (443, "https://blog.example.org")
@@ -319,12 +324,49 @@ def test_after_a_reboot_half_way_nothing_is_left(program, host):
     assert settled(host)
 
 
+@pytest.fixture
+def without_power(host):
+    """It is lost between two containers of nginx: one is removed, and the stand-in has stopped."""
+    del host.containers["nginx-1"]
+    host.create("nginx_stand_in", NEW)
+    host.stopped.add("nginx_stand_in-2")
+    host.flag("nginx-1").touch()
+
+
+@pytest.mark.usefixtures("without_power")
+def test_after_a_loss_of_power_there_is_an_nginx_again(program, host):
+    assert program.settle() == ["recover"]
+    assert host.events == ["start nginx", "no redirect", "remove nginx_stand_in"]
+    assert settled(host)
+
+
+@pytest.mark.usefixtures("without_power")
+def test_engine_that_lost_power_and_holds_on_to_ports_starts_anew(program, host):
+    host.taken = True
+    assert program.settle() == ["recover"]
+    assert host.events == [
+        "start nginx",
+        "the engine starts anew",
+        "end nginx",
+        "start nginx",
+        "no redirect",
+        "remove nginx_stand_in",
+    ]
+    assert settled(host)
+
+
+@pytest.mark.usefixtures("without_power")
+def test_engine_is_left_alone_where_it_is_nginx_that_does_not_start(program, host):
+    host.broken.add("nginx")
+    with pytest.raises(program.Failure, match="exited"):
+        program.settle()
+    assert host.events == ["start nginx"]
+
+
 def test_without_nginx_there_is_nothing_to_replace(program, host):
     del host.containers["nginx-1"]
     assert program.settle() == []
-    host.redirect = "left over"
-    assert program.settle() == ["recover"]
-    assert (host.redirect, host.containers) == (None, {})
+    assert host.events == []
 
 
 # --- A reload -----------------------------------------------------------------------------------------------

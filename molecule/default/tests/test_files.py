@@ -24,6 +24,7 @@ READERS = {
         ("/etc/docker/daemon.json", 0o644),
         ("/usr/local/bin/slipway", 0o755),
         ("/usr/local/sbin/slipway-nginx", 0o755),
+        ("/etc/systemd/system/slipway-nginx.service", 0o644),
     ],
 )
 def test_file_is_root_s(host, path, mode):
@@ -128,6 +129,10 @@ def test_engine_is_started_at_boot(host):
     service = host.service("docker")
     assert service.is_enabled
     assert service.is_running
+
+
+def test_what_became_of_nginx_is_looked_at_at_boot(host):
+    assert host.service("slipway-nginx").is_enabled
 
 
 # --- The program --------------------------------------------------------------------------------------------

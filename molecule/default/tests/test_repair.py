@@ -22,6 +22,7 @@ FILES = [
     "/etc/sysctl.d/60-slipway.conf",
     "/etc/systemd/journald.conf.d/slipway.conf",
     "/etc/systemd/system/nftables.service",
+    "/etc/systemd/system/slipway-nginx.service",
     "/etc/ssh/sshd_config.d/00-slipway.conf",
     "/usr/local/bin/slipway",
     "/usr/local/sbin/slipway-nginx",

@@ -71,19 +71,48 @@ def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, v
     opens()
 
 
-def test_host_that_boots_serves(machine, host, lasting, healthy, serves, opens):
-    before, booted = lasting(), host.check_output("cat /proc/1/stat | cut -d ' ' -f 22")
-    machine.restart()
+@pytest.fixture
+def booted(host):
+    """Do what makes the host boot, and wait until it has."""
 
-    def back():
-        try:
-            return host.check_output("cat /proc/1/stat | cut -d ' ' -f 22") != booted
-        except (RuntimeError, AssertionError):
-            return False
+    def booted(how):
+        since = "cut --delimiter=' ' --fields=22 /proc/1/stat"
+        before = host.check_output(since)
+        how()
 
-    wait_until(back, 60, "the host has booted")
+        def back():
+            try:
+                return host.check_output(since) != before
+            except (RuntimeError, AssertionError):
+                return False
+
+        wait_until(back, 60, "the host has booted")
+
+    return booted
+
+
+def test_host_that_boots_serves(machine, host, booted, lasting, healthy, serves, opens):
+    before = lasting()
+    booted(machine.restart)
     healthy(120)
     serves()
     assert lasting() == before
     assert host.check_output("systemctl --failed --no-legend") == ""
     opens()
+
+
+def test_host_that_loses_power_between_two_containers_of_nginx_serves(
+    machine, host, booted, inspect, lasting, healthy, serves
+):
+    """As slipway-nginx has it for a second: the old one is drained and gone, and the new one is to come."""
+    before, flag = lasting(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
+    host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_stand_in")
+    host.check_output("touch /var/lib/slipway/slot/%s", flag)
+    host.check_output("cd /opt/slipway && docker compose rm --stop --force nginx")
+    assert {"nginx", "nginx_stand_in"} & inspect().keys() == {"nginx_stand_in"}
+    booted(machine.lose_power)
+    healthy(120)
+    serves()
+    assert lasting() == before
+    assert host.check_output("ls /var/lib/slipway/slot") in ("", "green")
+    assert host.check_output("systemctl --failed --no-legend") == ""
