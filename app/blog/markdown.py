@@ -140,7 +140,7 @@ def _inline_attributes(state: StateInline, silent: bool) -> bool:
     if not silent:
         for name, value in re.findall(r"""\b(width|height)=["']?(\d+%?)""", match[0]):
             state.tokens[-1].attrSet(name, value)
-        state.pos = match.end()
+    state.pos = match.end()
     return True
 
 
