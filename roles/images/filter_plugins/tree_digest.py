@@ -27,13 +27,20 @@ def tree_digest(path, *inputs, exclude=()):
     digest = hashlib.sha256()
     for item in inputs:
         digest.update(f"input {item}\0".encode())
-    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+    for file in sorted(_files(root, exclude)):
         relative = file.relative_to(root)
-        if set(relative.parts) & set(exclude):
-            continue
         digest.update(f"file {relative} {os.access(file, os.X_OK)}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+def _files(root, exclude):
+    """Return the files below a directory; what does not count, like node_modules, is not even looked at."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in exclude]
+        found += [Path(folder, name) for name in names if name not in exclude]
+    return [file for file in found if file.is_file()]
 
 
 class FilterModule:
