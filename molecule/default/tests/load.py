@@ -285,7 +285,7 @@ class Step:
     failures: list = field(default_factory=list)
 
     def __str__(self):
-        rate = self.requests / self.seconds
+        rate = self.requests / self.seconds if self.seconds else 0  # where it was interrupted
         return f"{self.requests:7} requests {rate:5.0f}/s {len(self.failures):4} failed   {self.name}"
 
 
