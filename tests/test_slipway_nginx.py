@@ -367,6 +367,9 @@ def test_without_nginx_there_is_nothing_to_replace(program, host):
     del host.containers["nginx-1"]
     assert program.settle() == []
     assert host.events == []
+    host.redirect = "left over"
+    assert program.settle() == ["recover"]
+    assert settled(host)
 
 
 # --- A reload -----------------------------------------------------------------------------------------------

@@ -75,18 +75,7 @@ def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, ap
 
 # Each task that talks to the host is a visit, and costs a third of a second: a new one needs a reason.
 VISITS = 18
-# On two cores that nothing else keeps busy.
 SECONDS = 15
-
-
-def slowness():
-    """Return how many times longer plain work takes just now than on such cores, and at least 1.
-
-    Machines that many share have been seen to take twice as long, for minutes, with nothing else to do.
-    """
-    began = time.perf_counter()
-    sum(number * number for number in range(6_000_000))
-    return max(1, (time.perf_counter() - began) / 0.25)
 
 
 @pytest.fixture
@@ -99,13 +88,11 @@ def visits(host):
 
 def test_next_run_has_nothing_to_do_and_is_over_soon(deploy, hostname, visits):
     """Of three runs one has to meet the time: the machine may be busy with something else."""
-    runs = []
-    while not runs or (runs[-1]["at its best"] > SECONDS and len(runs) < 3):
-        before, slow, began = visits(), slowness(), time.monotonic()
+    seconds = []
+    while not seconds or (seconds[-1] > SECONDS and len(seconds) < 3):
+        before, began = visits(), time.monotonic()
         done = deploy("site.yml")
-        seconds = time.monotonic() - began
-        slow = (slow + slowness()) / 2
-        runs.append({"seconds": seconds, "slowness": slow, "at its best": seconds / slow})
+        seconds.append(round(time.monotonic() - began, 1))
         assert (done.status, done.changed) == (0, {hostname: 0}), done.output
         assert VISITS / 2 < visits() - before <= VISITS, done.output
-    assert runs[-1]["at its best"] <= SECONDS, runs
+    assert seconds[-1] <= SECONDS, seconds
