@@ -15,9 +15,11 @@ from . import (
     config,
     contact,
     feeds,
+    freshness,
     health,
     media,
     metrics,
+    outage,
     pages,
     search,
 )
@@ -44,7 +46,9 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     assets.init_app(app)
     app.url_map.converters["slug"] = pages.SlugConverter
     metrics.init_app(app)
-    for module in (health, media, accounts, author, pages, feeds, search, comments, contact):
+    # What is registered first has the last word after a request: accounts says what is private.
+    blueprints = (health, outage, media, accounts, freshness, author, pages, feeds, search, comments, contact)
+    for module in blueprints:
         app.register_blueprint(module.bp)
     csrf.init_app(app)  # after media, which says how large the request may be that is read here
     app.register_error_handler(HTTPException, _error_page)

@@ -252,6 +252,7 @@ def _private(response: Response) -> Response:
     public = request.blueprint == "health" or request.endpoint in ("static", "media.serve")
     if not public and (request.blueprint in ("accounts", "author", "media") or _has_session_cookie()):
         response.headers["Cache-Control"] = "private, no-store"
+        response.headers.pop("X-Accel-Expires", None)
     return response
 
 

@@ -13,7 +13,6 @@ FEED_POSTS = 20
 SITEMAP_POSTS = 10_000  # a map may list 50,000 addresses in 50 MB
 
 bp = Blueprint("feeds", __name__)
-bp.after_request(pages.cacheable)
 
 
 @bp.get("/feed.xml")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from urllib.parse import urljoin
 
-from flask import Blueprint, Response, abort, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, abort, current_app, redirect, render_template, url_for
 from markupsafe import Markup
 from sqlalchemy import ColumnElement, Row, Select, extract, func, select, tuple_
 from sqlalchemy.orm import load_only, selectinload, undefer
@@ -126,18 +126,6 @@ def page(slug: str) -> str:
         abort(404)
     body = Markup(found.body_html)  # noqa: S704 (sanitised when it was written)
     return render_template("page.html", page=found, body=body)
-
-
-@bp.after_request
-def cacheable(response: Response) -> Response:
-    """Let caches keep a page; accounts.py takes that back from somebody who has a session."""
-    if response.status_code == 200:
-        response.cache_control.public = True
-        response.cache_control.max_age = 0  # browsers ask each time, which the ETag makes cheap
-        response.cache_control.s_maxage = 1  # one request a second is all that a cache in front lets through
-        response.add_etag()
-        response.make_conditional(request)
-    return response
 
 
 @bp.app_template_global()

@@ -9,7 +9,6 @@ from flask import Blueprint, abort, current_app, render_template, request
 from markupsafe import Markup, escape
 from sqlalchemy import text
 
-from . import pages
 from .models import db
 
 # Words that many posts have would have to be ranked in many posts: the newest ones have to do.
@@ -17,7 +16,6 @@ CANDIDATES = 100
 MAX_CHARACTERS = 200
 
 bp = Blueprint("search", __name__)
-bp.after_request(pages.cacheable)
 
 # In ts_headline's answer; no text of ours holds control characters.
 _MARKS = {"\x02": Markup("<mark>"), "\x03": Markup("</mark>")}

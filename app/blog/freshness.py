@@ -1,0 +1,116 @@
+"""How old an answer from nginx's cache may be.
+
+A page that anybody may see says when it is due, so that no answer is older than two seconds. Only while the
+blog or its database is away does nginx serve what it has, however old that is. What was withdrawn before must
+stay away, even where nobody has asked for it since: each withdrawal begins a new generation of pages, and the
+generation is part of the cache's key.
+"""
+
+import fcntl
+import tempfile
+import time
+from pathlib import Path
+
+from flask import Blueprint, Response, current_app, g, request, session
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
+
+from .models import Comment, Page, Post
+
+# An answer may be kept for as long as the second lasts in which its request came, and be served for one more
+# while nginx asks again. Both are whole seconds of nginx's clock, so this is two seconds at most.
+STALE_S = 1
+# Answers that depend on nothing but the URL. An error is none: the next request may well succeed.
+_KEPT = {200, 301, 302, 308, 404, 410}
+_LINK = ".generation"
+
+bp = Blueprint("freshness", __name__)
+
+
+@bp.before_app_request
+def _begin() -> None:
+    g.asked_at = time.time()  # before anything is read from the database
+
+
+@bp.after_app_request
+def _keep(response: Response) -> Response:
+    """Let caches keep an answer that does not say otherwise; accounts.py takes that back from a session."""
+    is_public = "Cache-Control" not in response.headers and not session.modified and "asked_at" in g
+    if request.method not in ("GET", "HEAD") or response.status_code not in _KEPT or not is_public:
+        return response
+    response.cache_control.public = True
+    response.cache_control.max_age = 0  # browsers ask each time, which the ETag makes cheap
+    response.cache_control.s_maxage = 1
+    response.cache_control.stale_while_revalidate = STALE_S
+    # nginx would count s-maxage from when the answer came, which is after it was read from the database.
+    response.headers["X-Accel-Expires"] = f"@{int(g.asked_at)}"
+    if response.status_code == 200:
+        response.add_etag()
+        response.make_conditional(request)
+    return response
+
+
+def begin_generation(folder: Path) -> None:
+    """Have nginx forget all pages that it has: `folder/.generation` leads to another directory from now on.
+
+    folder: a directory that nginx sees, too. Raises OSError when it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{_LINK}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new = Path(tempfile.mkdtemp(prefix=f"{_LINK}-", dir=folder))
+        link = folder / f"{_LINK}.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(new.name)
+        link.rename(folder / _LINK)
+        for former in folder.glob(f"{_LINK}-*"):
+            if former != new:
+                former.rmdir()
+
+
+@event.listens_for(Session, "before_flush")
+def _note_withdrawn(session_: Session, _context: UOWTransaction, _instances: object) -> None:
+    changed = (*session_.deleted, *(row for row in session_.dirty if session_.is_modified(row)))
+    if any(_is_withdrawn(row, gone=row in session_.deleted) for row in changed):
+        session_.info["withdrawn"] = True
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _note_withdrawn_in_bulk(state: ORMExecuteState) -> None:
+    if not (state.is_update or state.is_delete) or state.bind_mapper is None:
+        return
+    is_approval = state.is_update and state.statement.compile().params.get("state") == "approved"
+    if state.bind_mapper.class_ in (Comment, Page, Post) and not is_approval:
+        state.session.info["withdrawn"] = True
+
+
+@event.listens_for(Session, "after_commit")
+def _withdraw(session_: Session) -> None:
+    if not session_.info.pop("withdrawn", False):
+        return
+    try:
+        begin_generation(current_app.config["MEDIA_DIR"])
+    except OSError as error:
+        current_app.logger.error(
+            "MEDIA_DIR cannot be written, so pages that were withdrawn may be seen again while the blog "
+            "or its database is away: %s",
+            error,
+        )
+
+
+@event.listens_for(Session, "after_rollback")
+def _forget(session_: Session) -> None:
+    session_.info.pop("withdrawn", None)
+
+
+def _is_withdrawn(row: object, *, gone: bool) -> bool:
+    """Tell whether readers could see something of a row that they cannot see any more, once it is written."""
+    if not isinstance(row, Comment | Page | Post):
+        return False
+    past = inspect(row).attrs
+    if isinstance(row, Comment):
+        return "approved" in past.state.load_history().deleted or (gone and row.state == "approved")
+    if gone or past.slug.load_history().deleted:
+        return True
+    # A post that was not public yet is none the worse for it.
+    return isinstance(row, Post) and any(past.published_at.load_history().deleted)
