@@ -252,7 +252,11 @@ def test_nft_accepts_the_rules_again_and_again(files, check):
         f"--volume={files}/nftables.conf:/etc/nftables.conf:ro",
         command=["sh", "-c", f"{load} && {load} && nft list tables"],
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "table inet slipway\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "table inet slipway_public\ntable inet slipway\n",
+        "",
+    )
     assert "flush ruleset" not in (files / "nftables.conf").read_text()
 
 
