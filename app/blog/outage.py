@@ -2,7 +2,7 @@
 
 import threading
 
-from flask import Blueprint, current_app, render_template, request
+from flask import Blueprint, Response, current_app, render_template, request
 from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import ServiceUnavailable
@@ -10,6 +10,8 @@ from werkzeug.exceptions import ServiceUnavailable
 from .models import db
 
 RETRY_AFTER_S = 10
+
+_AWAY = (OperationalError, InterfaceError, TimeoutError)
 
 bp = Blueprint("outage", __name__)
 
@@ -30,6 +32,17 @@ def _refuse_at_once() -> None:
         _is_away.clear()
     finally:
         _looking.release()
+
+
+@bp.after_app_request
+def _let_go(response: Response) -> Response:
+    """End what was read, while an answer can still be given: the page is there, whatever becomes of that."""
+    try:
+        db.session.close()
+    except _AWAY:
+        db.session.invalidate()
+        _is_away.set()
+    return response
 
 
 @bp.app_errorhandler(OperationalError)

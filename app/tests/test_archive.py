@@ -90,7 +90,7 @@ def test_pages_stand_in_the_menu_in_their_order(client, add_page):
     assert "<h1>A</h1>" in page.text
     assert '<h2 id="crew">' in page.text
     assert "<script" not in page.text
-    assert page.headers["Cache-Control"] == "public, max-age=0, s-maxage=1"
+    assert page.headers["Cache-Control"] == "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
     contact = client.get("/contact").text
     assert "<h1>Reach us</h1>" in contact
     assert "By boat." in contact

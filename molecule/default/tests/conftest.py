@@ -1,6 +1,7 @@
 """What the tests share: the host from within, the host from outside, and what it was told to be."""
 
 import contextlib
+import http.client
 import json
 import re
 import ssl
@@ -14,7 +15,17 @@ import pytest
 import testinfra
 import yaml
 from load import Load
-from outside import ENVIRONMENT, ROOT, Author, Machine, Reader, play, wait_until
+from outside import (
+    ENVIRONMENT,
+    ROOT,
+    Answer,
+    Author,
+    Machine,
+    Reader,
+    SlowSender,
+    play,
+    wait_until,
+)
 
 LOADS = pytest.StashKey()
 
@@ -195,6 +206,49 @@ def dial(reader):
         return connection.sock
 
     return dial
+
+
+@pytest.fixture(scope="session")
+def exchange(dial):
+    """Send bytes as they are, and read the one answer; raise what http.client raises when there is none."""
+
+    def exchange(raw):
+        with dial() as connection:
+            connection.sendall(raw)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            return Answer.of(response)
+
+    return exchange
+
+
+@pytest.fixture(scope="session")
+def ask(reader):
+    """Ask for a path, and take one that is called STATIC as that of a static file."""
+    one = reader()
+    [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', one.request("/").text))
+
+    def ask(path, method="GET", **options):
+        try:
+            return one.request(path.replace("STATIC", static), method, **options)
+        finally:
+            one.close()
+
+    return ask
+
+
+@pytest.fixture
+def slow(dial, site):
+    """Make a slow sender, who begins with this."""
+    senders = []
+
+    def slow(begin):
+        senders.append(SlowSender(dial(), begin.format(site=site)))
+        return senders[-1]
+
+    yield slow
+    for sender in senders:
+        sender.close()
 
 
 @pytest.fixture

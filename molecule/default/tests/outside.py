@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -197,6 +198,30 @@ class Reader:
         return self.connection.dialled
 
 
+class SlowSender:
+    """One who holds a connection, and sends next to nothing."""
+
+    def __init__(self, connection, begin):
+        self.connection = connection
+        self.connection.sendall(begin.encode())
+        self.connection.setblocking(False)
+
+    def is_cut_off(self, more=b""):
+        """Send some more, and tell whether the connection has ended."""
+        try:
+            if more:
+                self.connection.send(more)
+            return self.connection.recv(65536) == b""
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except OSError:
+            return True
+
+    def close(self):
+        """Let go."""
+        self.connection.close()
+
+
 class Http2Reader:
     """A Reader over HTTP/2, as browsers are, who trusts the authority of a PEM text.
 
@@ -261,7 +286,7 @@ class Http2Reader:
 class Prober:
     """Readers who ask for a page without a pause, each over one connection that they keep open.
 
-    No cache has the page, since no two requests are for the same address. A request fails when it is answered
+    No cache has the page, since each request has a cookie. A request fails when it is answered
     with anything but 200, or not answered. A reader dials again after an answer that announced the
     connection's end, as any client does, and after a failure.
     """
@@ -291,7 +316,7 @@ class Prober:
 
     def ask(self, reader, mark):
         """Send one request, unlike any other by its mark; return what is wrong with the answer, or None."""
-        status = reader.request(f"{self.path}?{mark}").status
+        status = reader.request(self.path, Cookie=f"mark={mark}").status
         return None if status == 200 else f"status {status}"
 
     def __enter__(self):

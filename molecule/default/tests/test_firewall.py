@@ -1,6 +1,9 @@
 """What a stranger on the same network can reach: the ports that are meant, whatever runs behind them."""
 
+import contextlib
 import json
+import socket
+import ssl
 
 import pytest
 from outside import Prober, answers, wait_until
@@ -150,6 +153,74 @@ def test_who_connects_to_sshd_again_and_again_has_to_wait(
         # The machine is in the same /64, and so has to wait as well.
         assert sum(answers(address, port, timeout=0.3) for _ in range(10)) < 5
     wait_until(lambda: scan({port})[family], 10, "one may connect again")
+
+
+# --- What one client may hold ------------------------------------------------------------------------------
+
+
+@each_family
+def test_one_client_holds_so_many_connections_and_others_have_theirs(
+    stranger, machine, variables, open_ports, family
+):
+    """Idle ones, on which nothing was ever asked: no web server counts them."""
+    limit, address, port = variables["baseline_public_connections"], getattr(machine, family), max(open_ports)
+    held = []
+    with contextlib.ExitStack() as connections:
+        with contextlib.suppress(TimeoutError):
+            while len(held) < 2 * limit:
+                connection = socket.create_connection((address, port), timeout=1)
+                held.append(connections.enter_context(connection))
+        # Readers of the tests before may still have some.
+        assert limit - 20 < len(held) <= limit
+        assert not answers(address, port, timeout=1)
+        if family == "ipv4":  # over IPv6 the stranger is in the same /64
+            stranger(f"timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/{port}'")
+    wait_until(lambda: answers(address, port, timeout=1), 10, "one may connect again")
+
+
+@pytest.fixture
+def connections(host):
+    """Return the connections whose time runs: the seconds that are left, by address and port."""
+
+    def connections():
+        listed = json.loads(host.check_output("nft --json list set inet slipway_public since_ipv4"))
+        elements = (element["elem"] for element in listed["nftables"][1]["set"].get("elem", []))
+        return {tuple(element["val"]["concat"]): element["expires"] for element in elements}
+
+    return connections
+
+
+def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, variables, connections):
+    """A body comes byte by byte. Its time is taken away, as if it were over."""
+    other = reader()
+    assert other.request("/").status == 200
+    before = connections()
+    with dial() as connection:
+        connection.sendall(f"POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 900\r\n\r\n".encode())
+        [(client, left)] = wait_until(
+            lambda: [one for one in connections().items() if one[1] > before.get(one[0], 0)], 5, "it is known"
+        )
+        assert 0 <= variables["baseline_public_connection_seconds"] - left < 10
+        host.check_output("systemctl reload nftables && systemctl restart nftables")
+        connection.sendall(b"x")
+        assert client in connections(), "a change of the rules forgets nobody"
+        address, port = client
+        host.check_output(f"nft delete element inet slipway_public since_ipv4 {{ {address} . {port} }}")
+        connection.setblocking(False)
+
+        def is_cut_off():
+            try:
+                connection.send(b"x")
+                return connection.recv(65536) == b""
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return False
+            except OSError:
+                return True
+
+        wait_until(is_cut_off, 5, "it is cut off")
+    assert other.request("/").status == 200
+    assert other.dialled == 1
+    other.close()
 
 
 # --- The way back -------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import http.client
 import io
 import json
 import re
-import ssl
 import time
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -15,47 +14,19 @@ from outside import Answer, wait_until
 REFUSED = "That request did not go through"
 PICTURE = "/media/0123456789abcdef01234567-1x1.png"
 FEATURES = ["camera", "display-capture", "geolocation", "microphone", "payment", "usb"]
+KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 FOREVER = "public, max-age=31536000, immutable"
 
 # Addresses for documentation (RFC 5737, RFC 3849): nobody has them, so each test may take some of its own.
 PROXIED = {
     "stack_rate_pages": 5,
     "stack_rate_writes": 6,
-    "stack_rate_connections": 6,
+    "stack_rate_connections": 4,
     "stack_rate_exempt": [],
 }
 
 
 # --- What every answer says ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def exchange(dial):
-    """Send bytes as they are, and read the one answer; raise what http.client raises when there is none."""
-
-    def exchange(raw):
-        with dial() as connection:
-            connection.sendall(raw)
-            response = http.client.HTTPResponse(connection)
-            response.begin()
-            return Answer.of(response)
-
-    return exchange
-
-
-@pytest.fixture(scope="module")
-def ask(reader):
-    """Ask for a path, and take one that is called STATIC as that of a static file."""
-    one = reader()
-    [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', one.request("/").text))
-
-    def ask(path, method="GET", **options):
-        try:
-            return one.request(path.replace("STATIC", static), method, **options)
-        finally:
-            one.close()
-
-    return ask
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +60,12 @@ def guards(answer, embedding="same-origin"):
 @pytest.mark.parametrize(
     ("path", "options", "status", "kept", "embedding"),
     [
-        ("/", {}, 200, "public, max-age=0, s-maxage=1", "same-origin"),
-        ("/feed.xml", {}, 200, "public, max-age=0, s-maxage=1", "same-origin"),
+        ("/", {}, 200, KEPT, "same-origin"),
+        ("/feed.xml", {}, 200, KEPT, "same-origin"),
         ("/login", {}, 200, "private, no-store", "same-origin"),
-        ("/archive", {}, 308, None, "same-origin"),
-        ("/nosuch", {}, 404, None, "same-origin"),
-        ("/static/nosuch", {}, 404, None, "cross-origin"),
+        ("/archive", {}, 308, KEPT, "same-origin"),
+        ("/nosuch", {}, 404, KEPT, "same-origin"),
+        ("/static/nosuch", {}, 404, KEPT, "cross-origin"),
         ("/contact", {"method": "POST"}, 422, "private, no-store", "same-origin"),
         ("STATIC", {}, 200, FOREVER, "cross-origin"),
         ("STATIC", {"Range": "bytes=999999-"}, 200, FOREVER, "cross-origin"),
@@ -107,6 +78,7 @@ def guards(answer, embedding="same-origin"):
         ("/errors/404.html", {}, 404, "no-store", "same-origin"),
         ("/errors/errors.css", {}, 200, "public, max-age=3600", "same-origin"),
         ("/", {"method": "PUT"}, 405, "no-store", "same-origin"),
+        ("/", {"body": b"question"}, 400, "no-store", "same-origin"),
         ("/", {"method": "POST", "body": bytes(300_000)}, 413, "no-store", "same-origin"),
         ("/", {"Cookie": "a=" + 9000 * "x"}, 400, "no-store", "same-origin"),
     ],
@@ -152,7 +124,7 @@ def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
     response = http.client.HTTPResponse(SimpleNamespace(makefile=lambda mode: io.BytesIO(raw)))
     response.begin()
     answer = Answer.of(response)
-    assert answer.status in (502, 504)
+    assert answer.status == 503
     assert answer.headers["retry-after"] == "10"
     assert answer.headers["cache-control"] == "no-store"
     assert "We will be right back" in answer.text
@@ -206,58 +178,23 @@ def test_method_that_is_not_allowed_is_told_which_are(ask, path, method, allowed
 
 
 @pytest.mark.parametrize(
-    ("path", "size", "refused"),
+    ("path", "size", "status"),
     [
-        ("/contact", 200_000, False),
-        ("/contact", 300_000, True),
-        ("/author/posts/new", 3_000_000, False),
-        ("/author/posts/new", 5_000_000, True),
-        ("/author/media", 10_000_000, False),
-        ("/author/media", 12_000_000, True),
+        ("/contact", 200_000, None),
+        ("/contact", 300_000, 413),
+        ("/author/posts/new", 3_000_000, None),
+        ("/author/posts/new", 5_000_000, 413),
+        # Of whoever has not signed in, none is read.
+        ("/author/media", 10_000_000, 401),
+        ("/author/media", 12_000_000, 413),
     ],
 )
-def test_body_is_as_large_as_its_place_needs(ask, path, size, refused):
+def test_body_is_as_large_as_its_place_needs(ask, path, size, status):
     answer = ask(path, "POST", body=bytes(size), Content_Type="application/x-www-form-urlencoded")
-    assert (REFUSED in answer.text) is refused, "what is not refused, the blog has a page of its own for"
-    assert answer.status == 413 or not refused
-
-
-class SlowSender:
-    """One who holds a connection, and sends next to nothing."""
-
-    def __init__(self, connection, begin):
-        self.connection = connection
-        self.connection.sendall(begin.encode())
-        self.connection.setblocking(False)
-
-    def is_cut_off(self, more=b""):
-        """Send some more, and tell whether the connection has ended."""
-        try:
-            if more:
-                self.connection.send(more)
-            return self.connection.recv(65536) == b""
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
-        except OSError:
-            return True
-
-    def close(self):
-        """Let go."""
-        self.connection.close()
-
-
-@pytest.fixture
-def slow(dial, site):
-    """Make a slow sender, who begins with this."""
-    senders = []
-
-    def slow(begin):
-        senders.append(SlowSender(dial(), begin.format(site=site)))
-        return senders[-1]
-
-    yield slow
-    for sender in senders:
-        sender.close()
+    if status is None:
+        assert REFUSED not in answer.text, "the blog has a page of its own for that"
+    else:
+        assert (answer.status, REFUSED in answer.text) == (status, True)
 
 
 def test_slow_senders_are_cut_off_and_readers_are_not(slow, ask):
@@ -393,7 +330,7 @@ def test_static_files_are_not_counted(behind_a_proxy, ask):
 
 
 @pytest.mark.parametrize(
-    ("path", "answered"), [("/login", 400), ("/register", 400), ("/contact", 422), ("/author/media", 400)]
+    ("path", "answered"), [("/login", 400), ("/register", 400), ("/contact", 422), ("/author/media", 401)]
 )
 def test_writes_of_one_client_are_limited_and_its_reading_is_not(behind_a_proxy, path, answered):
     client = f"203.0.113.{30 + len(path)}"
@@ -425,30 +362,24 @@ def test_ipv6_is_counted_by_network(behind_a_proxy, used, same, other):
     assert statuses(behind_a_proxy, other, "/contact", 1, "POST") == [422]
 
 
-@pytest.mark.parametrize(
-    ("path", "method", "at_once", "refused", "free"),
-    [
-        ("/author/media", "POST", 4, "/author/media", "/errors/errors.css"),
-        ("/nosuch", "GET", PROXIED["stack_rate_connections"], "/errors/errors.css", None),
-    ],
-)
-def test_requests_under_way_are_limited(behind_a_proxy, slow, path, method, at_once, refused, free):
-    client = "203.0.113.70" if method == "POST" else "203.0.113.71"
-    head = [f"{method} {path} HTTP/1.1", "Host: {site}", f"X-Forwarded-For: {client}", "Content-Length: 9"]
-    begin = "\r\n".join([*head, "", ""])
+def test_requests_under_way_are_limited(behind_a_proxy, slow):
+    client, at_once = "203.0.113.70", PROXIED["stack_rate_connections"]
+    begin = (
+        f"POST /nosuch HTTP/1.1\r\nHost: {{site}}\r\nX-Forwarded-For: {client}\r\nContent-Length: 9\r\n\r\n"
+    )
     unfinished = [slow(begin) for _ in range(at_once - 1)]
-    assert statuses(behind_a_proxy, client, refused, 1) != [429]
+    assert statuses(behind_a_proxy, client, "/errors/errors.css", 1) != [429]
 
     def none_is_left():
         # A request that was answered just now may still count for a moment, against this one too.
         unfinished.append(slow(begin))
-        return all(behind_a_proxy(client, refused, "HEAD").status == 429 for _ in range(3))
+        return all(behind_a_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3))
 
     wait_until(none_is_left, 5, "there is none left")
-    assert statuses(behind_a_proxy, client, refused, 1) == [429]
-    if free:
-        assert behind_a_proxy(client, free).status == 200
-    assert behind_a_proxy("203.0.113.72", refused).status != 429
+    assert statuses(behind_a_proxy, client, "/errors/errors.css", 1) == [429]
+    assert behind_a_proxy("203.0.113.72", "/errors/errors.css").status != 429
     for sender in unfinished:
         sender.close()
-    wait_until(lambda: behind_a_proxy(client, refused).status != 429, 5, "the client is free again")
+    wait_until(
+        lambda: behind_a_proxy(client, "/errors/errors.css").status != 429, 5, "the client is free again"
+    )

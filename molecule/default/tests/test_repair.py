@@ -70,7 +70,7 @@ def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, ap
     assert {key: after[key] for key in after if after[key] != before[key]} == {}
     healthy()
     assert login(app_role, "SELECT 1").rc == 0
-    assert "Ropes: a table" in get("/?after=repair").text
+    assert "Ropes: a table" in get("/", Cookie="after=repair").text
 
 
 # Each task that talks to the host is a visit, and costs a third of a second: a new one needs a reason.

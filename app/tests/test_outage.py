@@ -1,0 +1,71 @@
+"""What readers get while the database is away, and as it goes and comes."""
+
+import pytest
+from flask import Flask
+from sqlalchemy import select, text
+from sqlalchemy.engine import make_url
+
+from blog import create_app, outage
+from blog.models import Post, db
+
+
+@pytest.fixture(autouse=True)
+def _is_there():
+    """Whatever a test does to the database, the next one finds it there."""
+    yield
+    outage._is_away.clear()
+
+
+@pytest.fixture
+def away(settings: dict[str, str], tmp_path) -> Flask:
+    """An app whose database does not answer."""
+    url = make_url(settings["DATABASE_URL"]).set(host=None, query={"host": str(tmp_path)})
+    return create_app(settings | {"DATABASE_URL": url.render_as_string(hide_password=False)})
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/posts/any", "/feed.xml", "/search?q=word", "/login", "/contact", "/no/such"]
+)
+def test_page_says_when_to_come_again(away, path):
+    client = away.test_client()
+    for _ in range(2):  # it is looked for, and then known to be away
+        answer = client.get(path, base_url=away.config["BASE_URL"])
+        if path == "/no/such" and answer.status_code == 404:
+            continue
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "10"
+        assert answer.headers["Cache-Control"] in ("no-store", "private, no-store")
+        assert "X-Accel-Expires" not in answer.headers
+        assert "We will be right back" in answer.text
+
+
+def test_form_that_is_sent_meanwhile_is_answered_too(away):
+    answer = away.test_client().post("/contact", base_url=away.config["BASE_URL"], data={"name": "Ada"})
+    assert answer.status_code in (422, 503)
+
+
+def test_only_one_request_of_a_worker_looks_for_the_database(away):
+    client = away.test_client()
+    assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
+    with outage._looking:  # another one looks
+        assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
+        assert client.get("/healthz", base_url=away.config["BASE_URL"]).status_code == 200
+
+
+def test_database_that_is_back_is_found_at_once(app, client):
+    outage._is_away.set()
+    assert client.get("/").status_code == 200
+    assert not outage._is_away.is_set()
+
+
+def test_page_that_was_read_is_sent_although_the_database_is_gone_by_then(app, client, server, migrated):
+    @app.get("/read")
+    def read() -> str:
+        number = db.session.scalar(text("SELECT pg_backend_pid()"))
+        db.session.scalars(select(Post)).all()
+        with server.connect(migrated) as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:number)"), {"number": number})
+        return "read"
+
+    assert client.get("/read").text == "read"
+    assert client.get("/").status_code == 200

@@ -1,0 +1,123 @@
+"""What strangers can fill, and what the blog can lead nginx to: no page goes away, and no key is shown."""
+
+import contextlib
+from secrets import token_hex
+
+import pytest
+from outside import wait_until
+
+PICTURE = "/media/0123456789abcdef01234567-3x3.png"
+
+
+# --- What nginx keeps in memory -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def used(docker, containers):
+    """Return how many MiB of a directory of nginx's are in use."""
+    # A body has no name where it waits, so that only the file system knows of it.
+    command = f"exec {containers['nginx']['Id']} df --output=used --block-size=1K %s"
+    return lambda directory: int(docker(command, f"/var/cache/nginx/{directory}").split()[-1]) / 1024
+
+
+@pytest.fixture
+def pages(ask):
+    """Ask for pages that no cache has, each of them whole."""
+
+    def pages():
+        for path in ("/", "/tags/", f"/search?q={token_hex()}"):
+            answer = ask(path, Cookie="not=cached")
+            assert (answer.status, answer.text.rstrip()[-7:]) == (200, "</html>"), path
+
+    return pages
+
+
+def test_question_with_a_body_is_refused_before_it_is_read(slow, exchange, site):
+    head = f"GET / HTTP/1.1\r\nHost: {site}\r\n"
+    for kind in ("Content-Length: 250000", "Transfer-Encoding: chunked"):
+        assert exchange(f"{head}{kind}\r\n\r\n".encode()).status == 400
+    assert exchange(f"{head}Content-Length: 0\r\n\r\n".encode()).status == 200
+
+
+def test_bodies_that_never_end_take_no_page_away(slow, pages, used, exchange, site):
+    """From an address that is exempt from the limits of one client: what holds is what is for all."""
+    upload = "POST /author/media HTTP/1.1\r\nHost: {site}\r\nContent-Length: 10000000\r\n\r\n"
+    message = "POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 250001\r\n\r\n"
+    for _ in range(4):
+        slow(upload)
+    for _ in range(90):
+        # Some are refused at once, for there are too many; and a refusal may come before all is sent.
+        with contextlib.suppress(OSError):
+            slow(message + 250_000 * "x")
+    pages()
+    assert used("uploads") == 0, "who has not signed in sends no picture"
+    assert 1 < used("bodies") < 40
+    assert exchange((message.replace("{site}", site)).encode()).status == 429
+    pages()
+
+
+def test_pictures_that_never_end_are_limited_for_all(slow, signs_in, enlist, pages, exchange, site, used):
+    email, password = f"uploads-{token_hex(3)}@example.org", token_hex()
+    enlist(email, password)
+    author = signs_in(email, password)
+    head = f"POST /author/media HTTP/1.1\r\nHost: {site}\r\nCookie: {author.cookie}\r\n"
+    begin = f"{head}Content-Length: 10000000\r\n\r\n"
+    unfinished = [slow(begin + 1_000_000 * "x") for _ in range(4)]
+    refused = f"{head}Content-Length: 9\r\n\r\n".encode()
+    wait_until(lambda: used("uploads") > 3, 10, "the pictures arrive")
+    assert exchange(refused).status == 429
+    pages()
+    for sender in unfinished:
+        sender.close()
+    wait_until(lambda: exchange(refused + b"123456789").status != 429, 10, "there is room again")
+    assert used("uploads") < 1
+
+
+def test_questions_do_not_fill_the_cache(ask, used, reader):
+    """What the blog does not know in a query makes no page of its own, and neither reaches the blog."""
+    ask("/feed.xml")
+    before = used("pages")
+    with contextlib.closing(reader()) as one:
+        for number in range(200):
+            assert one.request(f"/feed.xml?number={number}&q={number}").status == 200
+            assert one.request(f"/?page={number}").status == 200
+    assert used("pages") - before < 1
+    assert "poisoned" not in ask("/tags?poisoned=1").headers["location"]
+    assert ask("/search?a=b&q=ropes&page=1&c=d").text == ask("/search?page=1&q=ropes").text
+    assert "<mark>" in ask("/search?a=b&q=ropes&c=d").text
+
+
+def test_cache_has_a_bound(ask, used, reader):
+    """Each address that is not there is a page of its own; 24 MiB are kept, and 48 can be."""
+    with contextlib.closing(reader()) as one:
+        for number in range(600):
+            assert one.request(f"/nosuch-{number}").status == 404
+    assert used("pages") < 36
+
+
+# --- What it may read ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["/etc/slipway/tls/blog.pem", "/etc/passwd", "/etc/slipway/tls"])
+def test_blog_that_was_taken_over_leads_nginx_to_no_file(docker, containers, ask, variables, target):
+    name = PICTURE
+    blog = f"exec {containers['flask_blog']['Id']}"
+    docker(f"{blog} ln -s %s %s", target, f"/srv{name}")
+    try:
+        answer = ask(name)
+    finally:
+        docker(f"{blog} rm %s", f"/srv{name}")
+    assert answer.status in (403, 404)
+    assert "/errors/errors.css" in answer.text, "it is nginx that says so"
+    assert "PRIVATE KEY" not in answer.text
+    assert "root:" not in answer.text
+
+
+def test_link_among_static_files_leads_to_no_file(host, ask):
+    host.check_output("ln -s /etc/slipway/tls/blog.pem /var/lib/slipway/www/static/slipway-test.css")
+    try:
+        answer = ask("/static/slipway-test.css")
+    finally:
+        host.check_output("rm /var/lib/slipway/www/static/slipway-test.css")
+    assert answer.status in (403, 404)
+    assert "PRIVATE KEY" not in answer.text
