@@ -1,6 +1,7 @@
 """What the tests share: the host from within, the host from outside, and what it was told to be."""
 
 import contextlib
+import copy
 import http.client
 import json
 import re
@@ -284,6 +285,40 @@ def enlist(host, slot):
         password,
         email,
     )
+
+
+@pytest.fixture(scope="module")
+def author(enlist, reader, variables, sql):
+    """Return one who has signed in, over a connection of their own."""
+    email, password = f"fresh-{token_hex(3)}@example.org", token_hex()
+    enlist(email, password)
+    with contextlib.ExitStack() as connections:
+
+        def dial():
+            return connections.enter_context(contextlib.closing(reader()))
+
+        signed_in = Author(dial(), variables["stack_base_url"], email, password)
+        assert signed_in.signed_in
+
+        def author():
+            one = copy.copy(signed_in)
+            one.reader = dial()
+            return one
+
+        yield author
+    sql("DELETE FROM post WHERE slug LIKE 'fresh-%'")
+    sql(f"DELETE FROM user_account WHERE email = '{email}'")
+
+
+@pytest.fixture(scope="module")
+def fetch(reader):
+    """Ask for a page over a connection of its own, as somebody whom the blog does not know."""
+
+    def fetch(path, method="GET", **headers):
+        with contextlib.closing(reader()) as one:
+            return one.request(path, method, **headers)
+
+    return fetch
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from articles import FRESH_SECONDS, Article, delete, edit, stale_answers
 from outside import ROOT
 
 pytestmark = pytest.mark.soak
@@ -86,3 +87,18 @@ def test_other_image_of_nginx_is_not_noticed(number, load, deploy, containers, a
     assert now["nginx"]["Image"] == another_nginx
     others = {container["Id"] for name, container in containers.items() if name != "nginx"}
     assert others == {container["Id"] for service, container in now.items() if service != "nginx"}
+
+
+@pytest.mark.parametrize("what", [edit, delete])
+def test_change_of_a_post_is_seen_by_all(what, load, author, sql, fetch):
+    article = Article(author(), sql)
+    with load.step(f"{what.__name__} a post") as step:
+        late = stale_answers(article, what, idle_seconds=1, is_visited=True, fetch=fetch)
+    assert (step.failures, late < FRESH_SECONDS) == ([], True)
+
+
+def test_restart_of_the_database_asks_for_patience_and_breaks_nothing(load, docker, containers, healthy):
+    with load.step("restart of the database", tolerate="status 503") as step:
+        docker("restart %s", containers["db"]["Id"])
+        healthy()
+    assert step.failures == []
