@@ -514,6 +514,12 @@ def test_data_outlives_the_containers(compose, services, variables):
         assert writable == expected, name
 
 
+def test_another_name_of_a_volume_makes_the_containers_with_it_anew(services, variables):
+    for name, service in services.items():
+        volume = variables["stack_db_volume" if name == "db" else "stack_media_volume"]
+        assert service["labels"] == {"slipway.volume": volume}, name
+
+
 def test_words_reach_the_blog_as_they_were_written(variables, services):
     words = {
         "SITE_TITLE": variables["stack_site_title"],

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from variants import program
 
 REASON = "the reason is in the stars"
 # Neither is the database's own image in more than one thing.
@@ -30,6 +31,17 @@ def release_of_database(host, docker, inspect, deploy):
 
     yield run
     docker(f"rmi --force slipway.test/db:source {' '.join(made)}")
+
+
+def test_release_that_does_not_start_ends_with_the_container_s_last_lines(variant, inspect, deploy):
+    images = {service: container["Image"] for service, container in inspect().items()}
+    images["flask_blog"] = variant(program(f"raise SystemExit('{REASON}')"))
+    done = deploy("site.yml", "--tags", "release", "--extra-vars", json.dumps({"images_ids": images}))
+    assert done.status != 0
+    [message] = done.errors
+    assert "The container slipway-flask_blog_" in message, done.output
+    assert [words for words in ("exit code 1)", REASON, "serves as before") if words not in message] == []
+    assert "stdout_lines" not in done.output
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check"]], ids=["run", "dry run"])
