@@ -272,7 +272,7 @@ def test_never_there_says_so(slipway, stack, blue):
 
 
 @pytest.mark.parametrize("change", [None, {"State": {"Status": "exited"}}, {"RestartCount": 1}])
-@pytest.mark.parametrize("memory", ["", "2026-01-01 container oom id-blue\n"])
+@pytest.mark.parametrize("memory", ["", '{"name": "slipway-flask_blog_blue-1"}\n'])
 def test_a_container_that_stopped_is_not_waited_for(slipway, stack, blue, monkeypatch, change, memory):
     stack.config["ready_timeout"] = 60
     blue.statuses, blue.container = [503], change and blue.container | change
@@ -293,7 +293,7 @@ def test_one_that_says_no_is_asked_why_once(slipway, stack, blue):
 
 
 class Engine:
-    """Stands in for `run`, `get` and `slot_log`: containers by slot, what happened, and what is to go wrong.
+    """Stands in for `run`, `get` and what reads logs: containers by slot, what happened, what is to go wrong.
 
     `wrong` maps a stage of a release to the exception of its command, or to the status of its page.
     """
@@ -318,7 +318,9 @@ class Engine:
         slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
         self.readers |= {env["TOOL_SLOT"]} if "TOOL_SLOT" in (env or {}) else set()
         if " ps " in words:
-            return f"id-{slot}\n" if slot in self.images else ""
+            return "id-db\n" if words.endswith(" db") else f"id-{slot}\n" if slot in self.images else ""
+        if words.endswith(" inspect id-db"):
+            return json.dumps([{"Name": "/slipway-db-1"}])
         if " inspect id-" in words:
             return json.dumps([self.inspect(command[-1].removeprefix("id-"))])
         if " config --hash " in words:
@@ -416,6 +418,7 @@ def engine(slipway, stack, monkeypatch):
     monkeypatch.setattr(slipway, "run", engine.run)
     monkeypatch.setattr(slipway, "get", engine.get)
     monkeypatch.setattr(slipway, "slot_log", engine.slot_log)
+    monkeypatch.setattr(slipway, "last_words", lambda container: f"last words of {container['Name']}")
     engine.images["blue"] = OLD
     slipway.give_secrets(stack, "blue")
     slipway.set_admin_password(stack, OLD)
@@ -558,6 +561,26 @@ def test_release_that_fails_leaves_the_old_one_serving(slipway, stack, engine, s
     [entry] = stack.ledger.entries()
     assert (entry["image"], entry["slot"], entry["outcome"]) == (NEW, "green", "failed")
     assert entry["reason"] == message.partition("\nIts last lines")[0]
+
+
+def test_database_that_does_not_start_says_why(slipway, stack, engine):
+    engine.wrong["database"] = slipway.CommandFailure(["docker"], 1, "container slipway-db-1 exited (1)")
+    with pytest.raises(slipway.Failure) as failure:
+        slipway.release(stack, NEW, "1.2", "abc123", "anna")
+    assert "container slipway-db-1 exited (1)\nlast words of /slipway-db-1\n" in str(failure.value)
+    assert "The blue slot serves as before." in str(failure.value)
+
+
+def test_last_words_are_how_a_container_is_and_what_it_wrote(slipway, tmp_path, monkeypatch):
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$*" = "logs --tail 15 id" ] && echo first && echo last >&2\n')
+    monkeypatch.setattr(slipway, "events", lambda container, kind: [{"exitCode": "1"}, {"exitCode": "3"}])
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    container = {"Id": "id", "Name": "/slipway-db-1", "State": {"Status": "restarting"}}
+    assert slipway.last_words(container) == (
+        "The container slipway-db-1 is restarting (exit code 3). Its last lines:\n    first\n    last"
+    )
 
 
 def test_release_that_meets_a_full_disk_fails_like_any_other(slipway, stack, engine):

@@ -96,6 +96,10 @@ class Host:
                 return "\n".join(self.of(service))
             case ["docker", "inspect", "--format={{.State.Health.Status}}", _]:
                 return f"{self.health.pop(0) if self.health[1:] else self.health[0]}\n"
+            case ["docker", "inspect", form, name] if form == f"--format={self.program.STATE}":
+                return f"/{name.partition('-')[0]} restarting\n"
+            case ["docker", "events", *_]:
+                return "137\n1\n"
             case ["docker", "inspect", name]:
                 return json.dumps([self.containers[name]])
             case ["docker", "compose", *_, "config", "--hash=nginx"]:
@@ -285,7 +289,8 @@ def test_image_that_does_not_start_leaves_the_old_one(program, host):
         program.settle()
     assert str(failure.value) == (
         "The new nginx does not work, so the old one serves as before. container nginx_stand_in exited (1)\n"
-        "Its last lines:\n    last words of nginx_stand_in"
+        "The container nginx_stand_in is restarting (exit code 1). Its last lines:\n"
+        "    last words of nginx_stand_in"
     )
     assert host.events == ["start nginx_stand_in", "remove nginx_stand_in"]
     assert list(host.containers) == ["nginx-1"]

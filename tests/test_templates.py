@@ -51,6 +51,7 @@ CASES = {
         "stack_rate_exempt": ["198.51.100.0/24", "2001:db8:6::/48"],
         "stack_app_subnet": "172.31.255.16/28",
         "stack_app_subnet_ipv6": "fd00:1::/64",
+        "stack_db_volume": "slipway_db",
         "stack_flask_blog_memory_mb": 200,
         "stack_cpus": 0.5,
         "stack_log_max_size": "1m",
@@ -513,12 +514,20 @@ def test_no_environment_holds_a_secret(services):
             assert urlsplit(value).password is None
 
 
-def test_data_outlives_the_containers(compose, services):
-    assert compose["volumes"] == {name: {"name": name} for name in ("db_volume", "media_volume")}
+def test_data_outlives_the_containers(compose, services, variables):
+    assert compose["volumes"] == {
+        name: {"name": variables[f"stack_{name}"]} for name in ("db_volume", "media_volume")
+    }
     for name, service in services.items():
         writable = {mount["source"] for mount in service.get("volumes", []) if not mount.get("read_only")}
         expected = {"db_volume"} if name == "db" else set() if name in NGINX else {"media_volume"}
         assert writable == expected, name
+
+
+def test_another_name_of_a_volume_makes_the_containers_with_it_anew(services, variables):
+    for name, service in services.items():
+        volume = variables["stack_db_volume" if name == "db" else "stack_media_volume"]
+        assert service["labels"] == {"slipway.volume": volume}, name
 
 
 def test_words_reach_the_blog_as_they_were_written(variables, services):

@@ -1,8 +1,12 @@
 #!/usr/bin/python
 """Tells in one round trip what a host has already, so that roles skip what is done."""
 
+import http.client
 import json
+import os
 import re
+import socket
+import stat
 import subprocess
 from pathlib import Path
 
@@ -13,7 +17,8 @@ module: host_facts
 short_description: What a host has already
 description:
   - Returns as facts which packages are installed, which units run, which passwords are locked, which chains
-    the firewall has, and who listens at which port. What a bare host lacks a program for, it has none of.
+    the firewall has, who listens at which port, and what the engine of containers has. What a bare host lacks
+    a program for, it has none of.
 options: {}
 attributes:
   check_mode:
@@ -44,6 +49,17 @@ ansible_facts:
       description:
         - Who listens at a TCP port or has it published, by its number.
         - Programs go by their names, a container as C(container NAME).
+      type: dict
+    host_engine:
+      description:
+        - Everybody's C(volumes), C(networks) and C(containers); null where no engine answers.
+        - Each has a C(name), whether it is Slipway's C(own) by its labels, its C(project) of compose, and
+          as C(part) what compose.yml calls it.
+        - A volume has its C(mountpoint) and, where it is the database's own, the version of each of the
+          C(clusters) of Postgres in it, by directory.
+        - A network has its C(bridge).
+        - A container has its C(image), its C(state), the C(ports) that it has published, its C(volumes)
+          and C(networks).
       type: dict
 """
 
@@ -83,27 +99,120 @@ def chains():
     return [f"{chain['family']} {chain['table']} {chain['name']}" for chain in found]
 
 
-def ports():
+def ports(containers):
     found = {}
     for line in ask("ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes"):
         port = line.split()[3].rpartition(":")[2]
         found.setdefault(port, set()).update(re.findall(r'"([^"]+)",pid=', line))
-    for line in ask("docker", "ps", "--format={{.Names}}\t{{.Ports}}"):
-        name, published = line.split("\t")
-        for first, last in re.findall(r":(\d+)(?:-(\d+))?->", published):
-            for port in range(int(first), int(last or first) + 1):
-                found.setdefault(str(port), set()).add(f"container {name}")
+    for container in containers:
+        for port in container["ports"]:
+            found.setdefault(str(port), set()).add(f"container {container['name']}")
     return {port: sorted(names) for port, names in found.items()}
+
+
+# --- The engine ---------------------------------------------------------------------------------------------
+
+SOCKET = "/var/run/docker.sock"
+PROJECT, DIRECTORY = "slipway", "/opt/slipway"
+
+
+class Engine(http.client.HTTPConnection):
+    """A connection to the engine: it answers before a client of its own has started."""
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(SOCKET)
+
+    def get(self, path):
+        """Return the engine's answer; raise OSError, HTTPException or ValueError where there is none."""
+        self.request("GET", path)
+        response = self.getresponse()
+        answer = json.loads(response.read())
+        if response.status != 200:
+            raise http.client.HTTPException(answer)
+        return answer
+
+
+def engine():
+    connection = Engine("engine")
+    try:
+        volumes = connection.get("/volumes")["Volumes"] or []
+        networks = connection.get("/networks")
+        containers = connection.get("/containers/json?all=1")
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return {
+        "volumes": [
+            volume | {"clusters": clusters(volume) if volume["own"] and volume["part"] == "db_volume" else {}}
+            for volume in (
+                about(volume["Name"], volume["Labels"], "volume") | {"mountpoint": volume["Mountpoint"]}
+                for volume in volumes
+            )
+        ],
+        "networks": [
+            about(network["Name"], network["Labels"], "network")
+            | {"bridge": (network["Options"] or {}).get("com.docker.network.bridge.name", "")}
+            for network in networks
+        ],
+        "containers": [
+            about(container["Names"][0].lstrip("/"), container["Labels"], "service")
+            | {
+                "image": container["ImageID"],
+                "state": container["State"],
+                "volumes": [mount["Name"] for mount in container["Mounts"] if mount["Type"] == "volume"],
+                "networks": sorted(container["NetworkSettings"]["Networks"] or {}),
+                "ports": sorted({port["PublicPort"] for port in container["Ports"] if "PublicPort" in port}),
+            }
+            for container in containers
+        ],
+    }
+
+
+def about(name, labels, kind):
+    """Return what the labels of compose say; no others, since those of others may hold secrets."""
+    compose = {key.removeprefix("com.docker.compose."): value for key, value in (labels or {}).items()}
+    project, directory = compose.get("project", ""), compose.get("project.working_dir", DIRECTORY)
+    # Another project may have the same name. Of a container, the labels say from where it is.
+    own = (project, directory) == (PROJECT, DIRECTORY)
+    return {"name": name, "own": own, "part": compose.get(kind, ""), "project": project}
+
+
+def clusters(volume):
+    """Return the versions of the clusters of Postgres in a volume, by their directories."""
+    root, found = Path(volume["mountpoint"]), {}
+    for depth in ("PG_VERSION", "*/PG_VERSION", "*/*/PG_VERSION"):
+        for file in sorted(root.glob(depth)):
+            directory = file.relative_to(root).parent
+            # A database within a cluster has such a file as well, and one that is being made is none yet.
+            within = any(str(parent) in found for parent in directory.parents)
+            if directory.suffix != ".init" and not within and (version := first_line(file)):
+                found[str(directory)] = version
+    return found
+
+
+def first_line(file):
+    """Return the version in a file PG_VERSION, or nothing: what is in a volume may be anything."""
+    try:
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as opened:
+            text = opened.read(20).strip() if stat.S_ISREG(os.fstat(opened.fileno()).st_mode) else ""
+    except (OSError, ValueError):
+        return ""
+    return text if re.fullmatch(r"[0-9.]+", text) else ""
 
 
 def main():
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    engine_has = engine()
     facts = {
         "host_packages": packages(),
         "host_units": units(),
         "host_locked": locked(),
         "host_chains": chains(),
-        "host_ports": ports(),
+        "host_ports": ports(engine_has["containers"] if engine_has else []),
+        "host_engine": engine_has,
     }
     module.exit_json(ansible_facts=facts)
 

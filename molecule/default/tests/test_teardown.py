@@ -14,6 +14,8 @@ systemctl list-units --all --no-legend --plain 'slipway-*'
 """.strip()
 # What keeps the host safe stays, and so does what the sandbox is made of.
 STAYS = {
+    # For the dumps.
+    "/var/lib/slipway",
     "/etc/apt/apt.conf.d/52slipway",
     "/etc/modprobe.d/slipway.conf",
     "/etc/ssh/sshd_config.d/00-slipway.conf",
@@ -23,22 +25,65 @@ STAYS = {
 }
 
 
+VOLUMES = ("db_volume", "media_volume")
+DUMP = "/var/lib/slipway/dumps/20260101-000000.dump"
+OTHERS = {
+    ("volume", "db_volume"): "volume create db_volume",
+    ("network", "slipway_edge"): "network create slipway_edge",
+    ("network", "another"): "network create --opt com.docker.network.bridge.name=slipway-data another",
+    ("container", "slipway-nginx-1"): "create --name slipway-nginx-1 {image} true",
+}
+
+
+@pytest.fixture
+def teardown(deploy):
+    """Take Slipway off the host, and return how that ended; with the name that was typed, its data too."""
+    return lambda typed="": deploy("playbooks/teardown.yml", "--extra-vars", f"teardown_data_of={typed}")
+
+
+@pytest.fixture
+def volumes(docker):
+    """Return the names of the volumes on the host."""
+    return lambda: sorted(docker("volume ls --quiet").split())
+
+
+@pytest.fixture
+def no_builds(docker):
+    """Containers of somebody else, who uses Slipway's images: they are not built anew."""
+    images = docker("images --quiet --no-trunc --filter label=slipway.image").split()
+    made = [docker("create --label slipway.test %s true", image).strip() for image in dict.fromkeys(images)]
+    yield made
+    docker(f"rm --force {' '.join(made)}")
+
+
+def test_teardown_of_another_host_changes_nothing(teardown, hostname, host, inspect, volumes):
+    before = inspect().keys(), volumes(), host.check_output(FIND)
+    done = teardown("another")
+    assert (done.status, done.changed) == (2, {hostname: 0})
+    [message] = done.errors
+    assert '"another" is no host of this play' in message
+    assert (inspect().keys(), volumes(), host.check_output(FIND)) == before
+
+
 def test_teardown_leaves_data_packages_and_a_safe_host(
-    host, deploy, sql, read_secrets, docker, get, healthy, ledger, scan, variables
+    host, deploy, sql, read_secrets, docker, get, healthy, ledger, scan, variables, teardown, volumes
 ):
     posts, secrets = sql("SELECT slug, body FROM post ORDER BY 1"), read_secrets()
     packages = host.check_output("dpkg-query --show")
-    teardown = ("playbooks/teardown.yml", "--extra-vars", "teardown_data_of=")
-    done = deploy(*teardown)
+    host.check_output("install -D -m 0600 /dev/null %s && echo dump > %s", DUMP, DUMP)
+    done = teardown()
     assert done.status == 0, done.output
     assert set(host.check_output(FIND).splitlines()) == STAYS
-    assert sorted(docker("volume ls --quiet").split()) == ["db_volume", "media_volume"]
+    assert volumes() == [*VOLUMES]
+    assert host.check_output("ls /var/lib/slipway") == "dumps"
+    assert host.check_output("cat %s", DUMP) == "dump"
+    assert "volume db_volume, volume media_volume" in done.output
     assert sorted(host.check_output("ls /etc/slipway").split()) == ["ca", "in-service", "secrets"]
     assert host.check_output("dpkg-query --show") == packages
     assert host.check_output("systemctl --failed --no-legend") == ""
     ssh = {variables["baseline_ssh_port"]}
     assert scan() == {"ipv4": ssh, "ipv6": ssh}
-    assert set(deploy(*teardown).changed.values()) == {0}
+    assert set(teardown().changed.values()) == {0}
 
     done = deploy("site.yml")
     assert done.status == 0, done.output
@@ -46,3 +91,74 @@ def test_teardown_leaves_data_packages_and_a_safe_host(
     assert (sql("SELECT slug, body FROM post ORDER BY 1") == posts, read_secrets() == secrets) == (True, True)
     assert [entry["outcome"] for entry in ledger()] == ["in service"]
     assert "Ropes: a table" in get("/", Cookie="after=teardown").text
+
+
+@pytest.fixture
+def put_back(host, docker):
+    """Keep a copy of the data, and put it back as operations.md says, into volumes with Slipway's labels."""
+    place, mountpoint = "/root/slipway-test", "$(docker volume inspect --format '{{ .Mountpoint }}' %s)"
+    host.check_output("mkdir %s && cp --archive /etc/slipway/secrets %s", place, place)
+
+    def keep(name):
+        host.check_output(f"cp --archive {mountpoint} %s/%s", name, place, name)
+
+    def put_back():
+        for name in VOLUMES:
+            labels = f"--label com.docker.compose.project=slipway --label com.docker.compose.volume={name}"
+            docker(f"volume create {labels} %s", name)
+            host.check_output(f"cp --archive %s/%s/. {mountpoint}/", place, name, name)
+        host.check_output("mkdir --parents /etc/slipway && cp --archive %s/secrets /etc/slipway/", place)
+
+    put_back.keep = keep
+    yield put_back
+    host.check_output("rm --recursive %s", place)
+
+
+def test_data_goes_with_the_name_typed_and_nothing_of_others_does(
+    host, deploy, docker, hostname, no_builds, put_back, sql, read_secrets, healthy, teardown, volumes
+):
+    """After a teardown that kept it, too. Then what others have by the names of Slipway, and the way back."""
+    posts, secrets = sql("SELECT slug, body FROM post ORDER BY 1"), read_secrets()
+    host.check_output("install -D -m 0600 /dev/null %s", DUMP)
+    assert teardown().status == 0
+    for name in VOLUMES:
+        put_back.keep(name)
+
+    done = teardown(hostname)
+    assert done.status == 0, done.output
+    assert "Nothing of its data is left" in done.output
+    assert volumes() == []
+    assert host.run("ls /var/lib/slipway /etc/slipway").stdout == ""
+    assert sorted(docker("ps --all --quiet --no-trunc").split()) == sorted(no_builds)
+    assert set(teardown(hostname).changed.values()) == {0}
+
+    image = docker("images --quiet --filter label=slipway.image").split()[0]
+    for command in OTHERS.values():
+        docker(command.format(image=image))
+    done = deploy("site.yml")
+    assert (done.status, done.changed) == (2, {hostname: 0}), done.output
+    [message] = done.errors
+    for words in (
+        "volume db_volume is not Slipway's",
+        "docker volume rm db_volume",
+        "stack_db_volume",
+        "--label com.docker.compose.project=slipway --label com.docker.compose.volume=db_volume",
+        "network slipway_edge is not Slipway's",
+        "docker network rm slipway_edge",
+        "network another (bridge slipway-data) is not Slipway's",
+        "container slipway-nginx-1 is not Slipway's",
+        "docker rename slipway-nginx-1",
+    ):
+        assert words in message, message
+    done = teardown(hostname)
+    assert (done.status, done.changed) == (0, {hostname: 0}), done.output
+    assert "db_volume is not Slipway's own" in done.output
+    for kind, name in OTHERS:
+        docker(f"{kind} rm %s", name)
+
+    docker(f"rm {' '.join(no_builds)}")
+    put_back()
+    done = deploy("site.yml")
+    assert done.status == 0, done.output
+    healthy()
+    assert (sql("SELECT slug, body FROM post ORDER BY 1") == posts, read_secrets() == secrets) == (True, True)

@@ -1,0 +1,110 @@
+"""The data, and what must not meet it: volumes of others, another Postgres, an image that does not start."""
+
+import json
+
+import pytest
+from variants import program
+
+REASON = "the reason is in the stars"
+# Neither is the database's own image in more than one thing.
+IMAGES = {
+    "another major": "ENV PG_MAJOR=16",
+    "no start": f'ENTRYPOINT ["sh", "-c", "seq 100; echo {REASON}; exit 3"]',
+}
+
+
+@pytest.fixture
+def release_of_database(host, docker, inspect, deploy):
+    """Run the role `stack` with another image of the database, and return how that ended."""
+    ids = {
+        "flask_blog" if "flask_blog" in service else service: container["Image"]
+        for service, container in inspect().items()
+    }
+    docker("tag %s slipway.test/db:source", ids["db"])
+    made = []
+
+    def run(lines, *arguments):
+        dockerfile = f"FROM slipway.test/db:source\nLABEL slipway.test=db\n{lines}\n"
+        made.append(host.check_output("echo %s | docker build --quiet -", dockerfile))
+        variables = json.dumps({"images_ids": {**ids, "db": made[-1]}})
+        return deploy("site.yml", "--tags", "stack", "--extra-vars", variables, *arguments)
+
+    yield run
+    docker(f"rmi --force slipway.test/db:source {' '.join(made)}")
+
+
+def test_release_that_does_not_start_ends_with_the_container_s_last_lines(variant, inspect, deploy):
+    images = {service: container["Image"] for service, container in inspect().items()}
+    images["flask_blog"] = variant(program(f"raise SystemExit('{REASON}')"))
+    done = deploy("site.yml", "--tags", "release", "--extra-vars", json.dumps({"images_ids": images}))
+    assert done.status != 0
+    [message] = done.errors
+    assert "The container slipway-flask_blog_" in message, done.output
+    assert [words for words in ("exit code 1)", REASON, "serves as before") if words not in message] == []
+    assert "stdout_lines" not in done.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check"]], ids=["run", "dry run"])
+def test_database_of_another_major_is_refused_and_the_one_that_works_goes_on(
+    release_of_database, arguments, inspect, host
+):
+    before = inspect()["db"]["Id"], host.check_output("cat /opt/slipway/compose.yml")
+    done = release_of_database(IMAGES["another major"], *arguments)
+    assert done.status != 0, done.output
+    assert set(done.changed.values()) == {0}
+    [message] = done.errors
+    for words in (
+        "db_volume has a cluster of PostgreSQL 17 (in 17/a)",
+        "is PostgreSQL 16",
+        "Go back",
+        "dump",
+    ):
+        assert words in message, message
+    assert (inspect()["db"]["Id"], host.check_output("cat /opt/slipway/compose.yml")) == before
+
+
+@pytest.fixture
+def foreign_volume(docker):
+    """A volume of another stack."""
+    name = "slipway-test-volume"
+    docker("volume create --label com.docker.compose.project=tutorial %s", name)
+    yield name
+    docker("volume rm %s", name)
+
+
+def test_volume_of_others_is_refused_and_so_is_an_empty_one_in_place_of_the_data(
+    foreign_volume, deploy, inspect, docker
+):
+    before = {service: container["Id"] for service, container in inspect().items()}
+    for name, words in {
+        foreign_volume: [
+            f"The volume {foreign_volume} is not Slipway's",
+            f"docker volume rm {foreign_volume}",
+        ],
+        "slipway-test-new": ["would be a new, empty volume", "Slipway's data is in media_volume"],
+    }.items():
+        done = deploy("site.yml", "--extra-vars", f"stack_media_volume={name}")
+        assert (done.status, set(done.changed.values())) == (2, {0}), done.output
+        [message] = done.errors
+        assert [word for word in [*words, "stack_media_volume"] if word not in message] == [], message
+    assert {service: container["Id"] for service, container in inspect().items()} == before
+    assert "slipway-test-new" not in docker("volume ls --quiet")
+
+
+def test_start_that_fails_ends_with_the_container_s_last_lines(release_of_database, deploy, healthy, sql):
+    posts = sql("SELECT slug, body FROM post ORDER BY 1")
+    done = release_of_database(IMAGES["no start"])
+    try:
+        assert done.status != 0
+        message = done.errors[-1]
+        assert "The container slipway-db-1 is " in message, done.output
+        assert "(exit code 3). Its last lines: 87 88 " in message
+        assert REASON in message
+        assert "slipway-nginx-1" not in message
+        shown = done.output.partition("Start | nginx and the database")[2]
+        assert [word for word in ("Publishers", "ExitCode", "Mounts") if word in shown] == []
+    finally:
+        mended = deploy("site.yml")
+    assert mended.status == 0, mended.output
+    healthy()
+    assert sql("SELECT slug, body FROM post ORDER BY 1") == posts

@@ -1,0 +1,38 @@
+"""The filter C(cluster_problem): what stands against running an image of Postgres on what is on the disk."""
+
+import posixpath
+
+MOUNTED_AT = "/var/lib/postgresql/data"
+
+
+def cluster_problem(environment, volume, clusters):
+    """Tell whether an image of the database can go on with the cluster that a volume holds.
+
+    Args:
+        environment: the image's, as C(NAME=value); an official image says its C(PG_MAJOR) and C(PGDATA).
+        volume: the volume's name.
+        clusters: the version of each cluster in it, by its directory.
+
+    Returns:
+        A message that says what is on the disk, what the image is, and the ways out; nothing where it can.
+    """
+    said = dict(line.split("=", 1) for line in environment or [])
+    major = said.get("PG_MAJOR", "of an unknown version")
+    directory = posixpath.relpath(said.get("PGDATA", MOUNTED_AT), MOUNTED_AT)
+    if clusters.get(directory) == major:
+        return ""
+    there = " and ".join(f"PostgreSQL {version} (in {place})" for place, version in clusters.items())
+    would = "could not read it" if directory in clusters else "would begin an empty one beside it"
+    return (
+        f"The volume {volume} has a cluster of {there}; the image of the database is PostgreSQL {major} and "
+        f"works in {directory}, so it {would}. The database is as it was. Go back to the base that it was "
+        f"made with: images_base, or the entry postgres in roles/images/files/bases.lock.yml. Or dump the "
+        f'database while it runs, and restore it in another volume: docs/operations.md, "Another PostgreSQL".'
+    )
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"cluster_problem": cluster_problem}

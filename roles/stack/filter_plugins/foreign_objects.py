@@ -1,0 +1,90 @@
+"""The filter C(foreign_objects): what of others on a host has a name that Slipway needs."""
+
+PROJECT = "slipway"
+SERVICES = ("nginx", "nginx_stand_in", "flask_blog_blue", "flask_blog_green", "db")
+NETWORKS = ("edge", "app", "data")
+LABELS = f"--label com.docker.compose.project={PROJECT} --label com.docker.compose.volume"
+
+
+def foreign_objects(engine, volumes):
+    """Find what compose would take for Slipway's own by its name, and is somebody else's by its labels.
+
+    Args:
+        engine: the fact C(host_engine); None where no engine answers.
+        volumes: the names of Slipway's volumes, by what compose.yml calls them.
+
+    Returns:
+        One message for each, naming it and the ways out.
+    """
+    if not engine:
+        return []
+    return [
+        *_foreign_volumes(engine, volumes),
+        *_foreign_networks(engine),
+        *_foreign_containers(engine),
+    ]
+
+
+def _foreign_volumes(engine, volumes):
+    for part, name in volumes.items():
+        own = [volume["name"] for volume in engine["volumes"] if volume["own"] and volume["part"] == part]
+        there = next((volume for volume in engine["volumes"] if volume["name"] == name), None)
+        if there and name not in own:
+            new = f"slipway_{part}"
+            users = [c["name"] for c in engine["containers"] if name in c["volumes"]]
+            yield (
+                f"The volume {name} is not Slipway's{_used_by(users)}. Let Slipway use another one, such as "
+                f"stack_{part}: {new}. Or remove it, if nobody needs what is in it: docker volume rm {name}. "
+                f"If Slipway's own data was put there by hand, give it the labels of Slipway: docker volume "
+                f"create {LABELS}={part} {new} && cp --archive {there['mountpoint']}/. "
+                f"$(docker volume inspect --format '{{{{.Mountpoint}}}}' {new})/, and set stack_{part}: {new}"
+            )
+        elif own and name not in own:
+            yield (
+                f"stack_{part} is {name}, which would be a new, empty volume; Slipway's data is in "
+                f"{' and '.join(own)}. Set stack_{part}: {own[0]}. Or, to begin anew beside it: "
+                f"docker volume create {LABELS}={part} {name}"
+            )
+
+
+def _foreign_networks(engine):
+    names = {f"{PROJECT}_{network}" for network in NETWORKS}
+    bridges = {f"{PROJECT}-{network}" for network in NETWORKS}
+    for network in engine["networks"]:
+        if not network["own"] and (network["name"] in names or network["bridge"] in bridges):
+            users = [c["name"] for c in engine["containers"] if network["name"] in c["networks"]]
+            bridge = f" (bridge {network['bridge']})" if network["bridge"] in bridges else ""
+            yield (
+                f"The network {network['name']}{bridge} is not Slipway's{_used_by(users)}. Give it another "
+                f"name and bridge where it is defined, or remove it: docker network rm {network['name']}"
+            )
+
+
+def _foreign_containers(engine):
+    names = {f"{PROJECT}-{service}-1" for service in SERVICES}
+    for container in engine["containers"]:
+        name = container["name"]
+        if container["own"]:
+            continue
+        if container["project"] == PROJECT:
+            yield (
+                f"The container {name} is of another compose project called {PROJECT}. Give that another "
+                f"name in its compose.yml and start it anew, or remove the container: "
+                f"docker rm --force {name}"
+            )
+        elif name in names:
+            yield (
+                f"The container {name} is not Slipway's. Give it another name: docker rename {name} "
+                f"other-{name}; or remove it: docker rm --force {name}"
+            )
+
+
+def _used_by(containers):
+    return f" (it is used by {', '.join(sorted(containers))})" if containers else ""
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"foreign_objects": foreign_objects}

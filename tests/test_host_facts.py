@@ -1,0 +1,198 @@
+"""The module host_facts: what it says of a host whose programs and engine say what stands here."""
+
+import json
+import os
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler
+from socketserver import UnixStreamServer
+from types import SimpleNamespace
+
+import pytest
+from project import ROOT, load_program
+
+TOLD = {
+    "dpkg-query": ["installed nftables", "config-files gone", "installed docker.io"],
+    "list-units": ["docker.service loaded active running Engine", "cron.service loaded active running Cron"],
+    "list-unit-files": ["docker.service enabled enabled", "nftables.service enabled enabled"],
+    "nft": [
+        '{"nftables": [{"metainfo": {}},',
+        '{"chain": {"family": "inet", "table": "slipway", "name": "forward"}}]}',
+    ],
+    "ss": [
+        'LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("sshd",pid=1,fd=3),("systemd",pid=1,fd=7))',
+        'LISTEN 0 128 [::]:22 [::]:* users:(("sshd",pid=1,fd=4))',
+        "LISTEN 0 4096 *:80 *:*",
+    ],
+}
+
+
+def labels(project="slipway", directory="/opt/slipway", **more):
+    """Return the labels that compose gives."""
+    own = {"project": project, "project.working_dir": directory} | more
+    return {"secret": "never-to-be-shown"} | {
+        f"com.docker.compose.{key}": value for key, value in own.items()
+    }
+
+
+def container(name, labels, ports=(), mounts=(), networks=()):
+    """Return a container as the engine tells it."""
+    return {
+        "Names": [f"/{name}"],
+        "Labels": labels,
+        "ImageID": f"sha256:{name}",
+        "State": "running",
+        "Ports": [{"PrivatePort": 80, "Type": "tcp"}, *({"PublicPort": port} for port in ports)],
+        "Mounts": [{"Type": "bind"}, *({"Type": "volume", "Name": volume} for volume in mounts)],
+        "NetworkSettings": {"Networks": {network: {} for network in networks}},
+    }
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """An engine at a socket, and what it answers by path."""
+    database, other = tmp_path / "database", tmp_path / "other"
+    for volume in (database, other):
+        for directory in ("17/a", "17/a/base/1", "17/b.init"):
+            (volume / directory).mkdir(parents=True)
+            (volume / directory / "PG_VERSION").write_text("17\n")
+    answers = {
+        "/volumes": {
+            "Volumes": [
+                {
+                    "Name": "db_volume",
+                    "Labels": labels(volume="db_volume"),
+                    "Mountpoint": str(database),
+                },
+                {"Name": "data", "Labels": None, "Mountpoint": str(other)},
+            ]
+        },
+        "/networks": [
+            {
+                "Name": "slipway_app",
+                "Labels": labels(network="app"),
+                "Options": {"com.docker.network.bridge.name": "slipway-app"},
+            },
+            {"Name": "host", "Labels": {}, "Options": None},
+        ],
+        "/containers/json?all=1": [
+            container("slipway-db-1", labels(service="db"), mounts=["db_volume"], networks=["slipway_data"]),
+            container("web", {}, ports=[80, 80]),
+            container("slipway-db-2", labels(directory="/root/slipway", service="db"), ports=[90, 91]),
+        ],
+    }
+
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            text = json.dumps(answers[self.path]).encode()
+            self.send_response(200 if answers[self.path] else 500)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def address_string(self):
+            return "engine"
+
+        def log_message(self, *arguments):
+            pass
+
+    path = str(tmp_path / "docker.sock")
+    with UnixStreamServer(path, Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        module = load_program(ROOT / "plugins/modules/host_facts.py")
+        monkeypatch.setattr(module, "SOCKET", path)
+        yield SimpleNamespace(module=module, answers=answers, database=database)
+        server.shutdown()
+
+
+@pytest.fixture
+def facts(monkeypatch):
+    """The module, on a host whose programs say what stands above."""
+    module = load_program(ROOT / "plugins/modules/host_facts.py")
+    monkeypatch.setattr(
+        module, "ask", lambda *command: next(TOLD[word] for word in command if word in TOLD), raising=True
+    )
+    return module
+
+
+def test_facts_are_what_the_programs_of_the_host_say(facts):
+    assert facts.packages() == ["nftables", "docker.io"]
+    assert facts.units() == ["docker.service"]
+    assert facts.chains() == ["inet slipway forward"]
+    containers = [{"name": "web", "ports": [80]}, {"name": "many", "ports": [90, 91]}]
+    assert facts.ports(containers) == {
+        "22": ["sshd", "systemd"],
+        "80": ["container web"],
+        "90": ["container many"],
+        "91": ["container many"],
+    }
+
+
+def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
+    """By its labels, and where a container was started; no label of others is told."""
+    told = engine.module.engine()
+    assert "never-to-be-shown" not in json.dumps(told)
+    own = {kind: [one["name"] for one in told[kind] if one["own"]] for kind in told}
+    assert own == {"volumes": ["db_volume"], "networks": ["slipway_app"], "containers": ["slipway-db-1"]}
+    assert told["networks"][0] == {
+        "name": "slipway_app",
+        "own": True,
+        "part": "app",
+        "project": "slipway",
+        "bridge": "slipway-app",
+    }
+    database, web, other = told["containers"]
+    assert (database["part"], database["volumes"], database["networks"]) == (
+        "db",
+        ["db_volume"],
+        ["slipway_data"],
+    )
+    assert (database["image"], database["state"]) == ("sha256:slipway-db-1", "running")
+    assert (web["ports"], other["ports"], other["project"]) == ([80], [90, 91], "slipway")
+
+
+def test_facts_say_which_clusters_are_on_the_disk_of_the_database_alone(engine):
+    volumes = {volume["name"]: volume for volume in engine.module.engine()["volumes"]}
+    assert volumes["db_volume"]["clusters"] == {"17/a": "17"}
+    assert volumes["db_volume"]["mountpoint"] == str(engine.database)
+    assert volumes["data"]["clusters"] == {}
+
+
+def test_version_of_a_cluster_may_be_anything(engine):
+    """The database owns its volume, and may have been taken over."""
+    file = engine.database / "17/a/PG_VERSION"
+    key = engine.database / "key"
+    key.write_text("17")
+    for change in (
+        lambda: file.write_text("never-to-be-shown"),
+        lambda: file.write_bytes(b"\xff\xff"),
+        lambda: file.symlink_to(key),
+        lambda: os.mkfifo(file),
+        file.mkdir,
+    ):
+        file.unlink()
+        change()
+        assert engine.module.engine()["volumes"][0]["clusters"] == {}
+
+
+@pytest.mark.parametrize("fault", ["error", "silent", "none"])
+def test_engine_that_does_not_answer_is_told_from_one_that_has_nothing(engine, monkeypatch, fault, tmp_path):
+    if fault == "error":
+        engine.answers["/networks"] = []
+    elif fault == "none":
+        monkeypatch.setattr(engine.module, "SOCKET", str(tmp_path / "nowhere.sock"))
+    else:
+        monkeypatch.setattr(engine.module, "SOCKET", str(tmp_path / "silent.sock"))
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(tmp_path / "silent.sock"))
+    assert engine.module.engine() is None
+
+
+def test_bare_host_has_nothing(facts, monkeypatch):
+    monkeypatch.undo()
+    assert facts.ask("no-such-program") == []
+    assert facts.ask("false") == []
+    monkeypatch.setattr(facts, "ask", lambda *command: [])
+    assert (facts.packages(), facts.units(), facts.chains(), facts.ports([])) == ([], [], [], {})
