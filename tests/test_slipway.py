@@ -654,6 +654,24 @@ def test_release_gives_the_database_verifiers_and_no_passwords(slipway, stack, e
     assert fits(slipway, after["blog_app_green"], "value of db_app_password")
 
 
+@pytest.mark.parametrize("left", [b"", b"\n", bytes(40), b"too short", b"two lines\nof it", b"\xff" * 40])
+@pytest.mark.parametrize("command", [["release", "--in-unit", OLD], ["rotate", "--in-unit", "key"]])
+def test_secret_that_is_damaged_is_named_with_the_way_out_and_not_put_into_service(
+    main, stack, engine, capsys, left, command
+):
+    file = Path(stack.config["secrets"]) / "app_secret_key"
+    whole = file.read_text()
+    file.write_bytes(left)
+    assert main(*command) == 1
+    assert f"slipway: {file} is empty or damaged" in capsys.readouterr().err
+    assert (engine.images, stack.slot_secret("blue", "app_secret_key")) == ({"blue": OLD}, whole)
+
+    # The way out: site.yml makes another, and releases what serves with it.
+    file.write_text("made anew by site.yml")
+    assert main("release", "--in-unit", OLD) == 0
+    assert (stack.slot_secret("green", "app_secret_key"), former_keys(stack)) == (file.read_text(), whole)
+
+
 @pytest.mark.parametrize("name", ["db_app_password", "app_secret_key"])
 def test_secret_that_changes_is_released_with_the_image_that_serves(slipway, stack, engine, change, name):
     change(name)
