@@ -1058,6 +1058,88 @@ def test_what_old_releases_left_goes_when_they_are_not_kept(slipway, stack, engi
     assert {path.name for path in stack.static.iterdir()} == {"style.4.css", "style.5.css"}
 
 
+def broken(stack, engine):
+    """Spoil the ledger as a full disk or a hand does; return what the host keeps for earlier releases."""
+    stack.dumps.mkdir(exist_ok=True)
+    for entry in stack.ledger.entries():
+        (stack.dumps / f"{entry['id']}.dump").write_text("a dump")
+    stack.ledger.path.write_text("[{")
+    return lambda: (
+        {path.name for place in (stack.dumps, stack.manifests) for path in place.iterdir()},
+        {path.name for path in stack.static.iterdir()},
+        set(engine.stored),
+    )
+
+
+def test_ledger_that_was_moved_away_as_advised_costs_nothing_that_earlier_releases_left(
+    slipway, main, stack, engine, released, capsys
+):
+    (stack.static / "of-a-release-without-a-list.css").touch()
+    slipway.CONFIG.write_text(json.dumps(stack.config | {"keep": 2}))
+    kept = broken(stack, engine)
+    before = kept()
+    assert main("release", "--in-unit", NEW) == 1
+    told = capsys.readouterr().err
+    assert f"move {stack.ledger.path} away" in told and "is removed" in told
+    stack.ledger.path.rename(stack.ledger.path.with_name("moved-away"))
+    for image in ("4", "5", "6"):
+        engine.static = [f"style.{image}.css"]
+        engine.stored.add(f"sha256:{image}")
+        assert main("release", "--in-unit", f"sha256:{image}") == 0
+    for past, present in zip(before, kept(), strict=True):
+        assert past <= present
+    # The new ledger's own go as ever.
+    assert "sha256:4" not in engine.stored and not (stack.static / "style.4.css").exists()
+
+
+def test_ledger_that_is_put_back_as_advised_is_the_one_before(main, stack, engine, released, capsys):
+    kept = broken(stack, engine)
+    before = kept()
+    assert main("release", "--in-unit", NEW) == 1
+    [advised] = re.findall(r"^    (cp .*)$", capsys.readouterr().err, re.MULTILINE)
+    subprocess.run(advised, shell=True, check=True)
+    assert [entry["id"] for entry in stack.ledger.entries()] == [entry["id"] for entry in released]
+    assert stack.ledger.current()["image"] == THIRD
+    assert kept() == before
+    assert main("rollback", "--in-unit") == 0
+    assert stack.ledger.current()["image"] == NEW and stack.ledger.held(THIRD)
+
+
+@pytest.mark.parametrize("content", ["", "[{", "{}", "[1]", '[{"id": "1"}]', "\0" * 40])
+def test_ledger_that_is_no_ledger_is_named(main, stack, engine, released, capsys, content):
+    stack.ledger.path.write_text(content)
+    assert main("history") == 1
+    assert f"slipway: {stack.ledger.path} is broken" in capsys.readouterr().err
+
+
+def test_half_a_dump_that_a_killed_run_left_goes(slipway, stack, engine):
+    stack.dumps.mkdir()
+    (stack.dumps / "20260101T000000Z.new").touch()
+    (stack.dumps / "by-hand.dump").touch()
+    slipway.release(stack, NEW, "", "", "anna")
+    assert [path.name for path in stack.dumps.iterdir()] == ["by-hand.dump"]
+
+
+def test_static_files_with_a_link_refuse_the_release(slipway, stack, engine, monkeypatch, tmp_path):
+    """nginx would follow it: to its key, for one."""
+    (tmp_path / "secret").write_text("a key")
+
+    def copied(*command, **options):
+        if command[:2] == ("docker", "cp"):
+            (Path(command[-1]) / "fonts").mkdir()
+            (Path(command[-1]) / "fonts/a.woff2").symlink_to(tmp_path / "secret")
+            (Path(command[-1]) / "more").symlink_to(tmp_path)
+            return ""
+        return engine.run(*command, **options)
+
+    monkeypatch.setattr(slipway, "run", copied)
+    with pytest.raises(slipway.Failure, match=r"no plain file: more, fonts/a\.woff2"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert (stack.active(), engine.images) == ("blue", {"blue": OLD})
+    assert [*stack.static.parent.rglob("*")] == [stack.static]
+    assert (tmp_path / "secret").read_text() == "a key"
+
+
 def test_images_of_others_are_not_removed(slipway, stack, engine, released):
     stack.config["keep"] = 2
     engine.labels[OLD] = "slipway/nginx:of-a-test"
@@ -1480,6 +1562,8 @@ def test_import_that_fails_names_each_file(slipway, main, engine, monkeypatch, c
         )
 
     monkeypatch.setattr(slipway.Stack, "flask", refuse)
+    monkeypatch.chdir(tmp_path)
+    Path("posts").mkdir()
     assert main("import", "posts") == 1
     told = capsys.readouterr().err
     assert told == "slipway: the import failed:\na.md: line 2 has no date\nb/c.md: no title\n"
