@@ -423,15 +423,16 @@ def secret_files(tmp_path):
     """A function that runs the module as Ansible does and returns its result, all of its output included."""
     directory = tmp_path / "etc/secrets"
 
-    def run(names=("admin_password",), check=False, optional=(), **parameters):
+    def run(names=("admin_password",), check=False, fails=False, optional=(), **parameters):
         arguments = tmp_path / "arguments.json"
         readers = {name: {"uid": READER, "optional": name in optional} for name in names}
         parameters |= {"directory": str(directory), "names": readers, "_ansible_check_mode": check}
         arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": parameters}))
         done = subprocess.run([sys.executable, SECRET_FILES, arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
         result = json.loads(done.stdout)
-        return {name: result[name] for name in ("changed", "written", "mended")}, done.stdout + done.stderr
+        assert result.get("failed", False) is fails, done.stdout + done.stderr
+        told = ("msg",) if fails else ("changed", "written", "mended")
+        return {name: result[name] for name in told}, done.stdout + done.stderr
 
     run.directory = directory
     return run
@@ -493,6 +494,34 @@ def test_given_value_wins_and_stays(secret_files):
     assert (secret_files.directory / "admin_password").read_text() == "given by the vault"
 
 
+@pytest.mark.parametrize("left", [b"", b"\n", bytes(40), b"too short", b"two lines\nof it", b"\xff" * 40])
+def test_file_that_holds_no_secret_is_refused_with_the_ways_out(secret_files, left):
+    names = ["admin_password", "app_secret_key"]
+    path = secret_files.directory / "admin_password"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(left)
+    for check in (True, False):
+        told = secret_files(names, check=check, fails=True)[0]["msg"]
+        assert told.startswith(f"Empty or damaged, and no secret any more: {path}. Nothing was changed.")
+        assert [file.name for file in path.parent.iterdir()] == ["admin_password"]
+    path.unlink()
+    assert secret_files(names)[0]["written"] == names
+
+    path.chmod(0o600)
+    path.write_bytes(left)
+    given = {"admin_password": "given by the vault"}
+    assert secret_files(names, given=given)[0]["written"] == ["admin_password"]
+    assert path.read_text() == "given by the vault"
+
+
+def test_line_that_an_editor_ended_is_a_secret(secret_files):
+    secret_files()
+    path = secret_files.directory / "admin_password"
+    path.chmod(0o600)
+    path.write_text("written by hand\n")
+    assert secret_files()[0]["written"] == []
+
+
 def test_wrong_mode_and_owner_are_mended(secret_files):
     secret_files()
     path = secret_files.directory / "admin_password"
@@ -512,11 +541,11 @@ def test_check_mode_tells_and_writes_nothing(secret_files):
 
     secret_files.directory.mkdir(mode=0o700, parents=True)
     path = secret_files.directory / "admin_password"
-    path.write_text("as it was")
+    path.write_text("as it was before")
     path.chmod(0o644)
     assert secret_files(check=True)[0]["mended"] == ["admin_password"]
     assert secret_files(check=True, given={"admin_password": "another"})[0]["written"] == ["admin_password"]
-    assert (path.read_text(), oct(path.stat().st_mode & 0o777)) == ("as it was", "0o644")
+    assert (path.read_text(), oct(path.stat().st_mode & 0o777)) == ("as it was before", "0o644")
 
 
 def test_no_value_is_ever_printed(secret_files):

@@ -36,7 +36,7 @@ def slipway(monkeypatch, tmp_path):
     module = load_program(PROGRAM)
     monkeypatch.setattr(module, "RUNTIME", tmp_path / "run")
     if os.geteuid() != 0:  # who can give a file to no one else
-        monkeypatch.setattr(module.os, "chown", lambda *arguments: None)
+        monkeypatch.setattr(module.os, "chown", lambda *arguments, **named: None)
         monkeypatch.setattr(module.os, "fchown", lambda *arguments: None)
     return module
 
@@ -677,6 +677,24 @@ def test_release_gives_the_database_verifiers_and_no_passwords(slipway, stack, e
     assert fits(slipway, after["blog_app_green"], "value of db_app_password")
 
 
+@pytest.mark.parametrize("left", [b"", b"\n", bytes(40), b"too short", b"two lines\nof it", b"\xff" * 40])
+@pytest.mark.parametrize("command", [["release", "--in-unit", OLD], ["rotate", "--in-unit", "key"]])
+def test_secret_that_is_damaged_is_named_with_the_way_out_and_not_put_into_service(
+    main, stack, engine, capsys, left, command
+):
+    file = Path(stack.config["secrets"]) / "app_secret_key"
+    whole = file.read_text()
+    file.write_bytes(left)
+    assert main(*command) == 1
+    assert f"slipway: {file} is empty or damaged" in capsys.readouterr().err
+    assert (engine.images, stack.slot_secret("blue", "app_secret_key")) == ({"blue": OLD}, whole)
+
+    # The way out: site.yml makes another, and releases what serves with it.
+    file.write_text("made anew by site.yml")
+    assert main("release", "--in-unit", OLD) == 0
+    assert (stack.slot_secret("green", "app_secret_key"), former_keys(stack)) == (file.read_text(), whole)
+
+
 @pytest.mark.parametrize("name", ["db_app_password", "app_secret_key"])
 def test_secret_that_changes_is_released_with_the_image_that_serves(slipway, stack, engine, change, name):
     change(name)
@@ -1061,6 +1079,88 @@ def test_what_old_releases_left_goes_when_they_are_not_kept(slipway, stack, engi
     assert engine.stored == {"sha256:4", "sha256:5"}
     assert list(stack.dumps.iterdir()) == []
     assert {path.name for path in stack.static.iterdir()} == {"style.4.css", "style.5.css"}
+
+
+def broken(stack, engine):
+    """Spoil the ledger as a full disk or a hand does; return what the host keeps for earlier releases."""
+    stack.dumps.mkdir(exist_ok=True)
+    for entry in stack.ledger.entries():
+        (stack.dumps / f"{entry['id']}.dump").write_text("a dump")
+    stack.ledger.path.write_text("[{")
+    return lambda: (
+        {path.name for place in (stack.dumps, stack.manifests) for path in place.iterdir()},
+        {path.name for path in stack.static.iterdir()},
+        set(engine.stored),
+    )
+
+
+def test_ledger_that_was_moved_away_as_advised_costs_nothing_that_earlier_releases_left(
+    slipway, main, stack, engine, released, capsys
+):
+    (stack.static / "of-a-release-without-a-list.css").touch()
+    slipway.CONFIG.write_text(json.dumps(stack.config | {"keep": 2}))
+    kept = broken(stack, engine)
+    before = kept()
+    assert main("release", "--in-unit", NEW) == 1
+    told = capsys.readouterr().err
+    assert f"move {stack.ledger.path} away" in told and "is removed" in told
+    stack.ledger.path.rename(stack.ledger.path.with_name("moved-away"))
+    for image in ("4", "5", "6"):
+        engine.static = [f"style.{image}.css"]
+        engine.stored.add(f"sha256:{image}")
+        assert main("release", "--in-unit", f"sha256:{image}") == 0
+    for past, present in zip(before, kept(), strict=True):
+        assert past <= present
+    # The new ledger's own go as ever.
+    assert "sha256:4" not in engine.stored and not (stack.static / "style.4.css").exists()
+
+
+def test_ledger_that_is_put_back_as_advised_is_the_one_before(main, stack, engine, released, capsys):
+    kept = broken(stack, engine)
+    before = kept()
+    assert main("release", "--in-unit", NEW) == 1
+    [advised] = re.findall(r"^    (cp .*)$", capsys.readouterr().err, re.MULTILINE)
+    subprocess.run(advised, shell=True, check=True)
+    assert [entry["id"] for entry in stack.ledger.entries()] == [entry["id"] for entry in released]
+    assert stack.ledger.current()["image"] == THIRD
+    assert kept() == before
+    assert main("rollback", "--in-unit") == 0
+    assert stack.ledger.current()["image"] == NEW and stack.ledger.held(THIRD)
+
+
+@pytest.mark.parametrize("content", ["", "[{", "{}", "[1]", '[{"id": "1"}]', "\0" * 40])
+def test_ledger_that_is_no_ledger_is_named(main, stack, engine, released, capsys, content):
+    stack.ledger.path.write_text(content)
+    assert main("history") == 1
+    assert f"slipway: {stack.ledger.path} is broken" in capsys.readouterr().err
+
+
+def test_half_a_dump_that_a_killed_run_left_goes(slipway, stack, engine):
+    stack.dumps.mkdir()
+    (stack.dumps / "20260101T000000Z.new").touch()
+    (stack.dumps / "by-hand.dump").touch()
+    slipway.release(stack, NEW, "", "", "anna")
+    assert [path.name for path in stack.dumps.iterdir()] == ["by-hand.dump"]
+
+
+def test_static_files_with_a_link_refuse_the_release(slipway, stack, engine, monkeypatch, tmp_path):
+    """nginx would follow it: to its key, for one."""
+    (tmp_path / "secret").write_text("a key")
+
+    def copied(*command, **options):
+        if command[:2] == ("docker", "cp"):
+            (Path(command[-1]) / "fonts").mkdir()
+            (Path(command[-1]) / "fonts/a.woff2").symlink_to(tmp_path / "secret")
+            (Path(command[-1]) / "more").symlink_to(tmp_path)
+            return ""
+        return engine.run(*command, **options)
+
+    monkeypatch.setattr(slipway, "run", copied)
+    with pytest.raises(slipway.Failure, match=r"no plain file: more, fonts/a\.woff2"):
+        slipway.release(stack, NEW, "", "", "anna")
+    assert (stack.active(), engine.images) == ("blue", {"blue": OLD})
+    assert [*stack.static.parent.rglob("*")] == [stack.static]
+    assert (tmp_path / "secret").read_text() == "a key"
 
 
 def test_images_of_others_are_not_removed(slipway, stack, engine, released):
@@ -1478,16 +1578,150 @@ def test_import_needs_a_release(main, stack, capsys):
     assert "run the playbook deploy.yml first" in capsys.readouterr().err
 
 
-def test_import_that_fails_names_each_file(slipway, main, engine, monkeypatch, capsys):
+def test_import_that_fails_names_each_file(slipway, main, engine, monkeypatch, capsys, tmp_path):
     def refuse(*arguments, **named):
         raise slipway.CommandFailure(
             ["docker"], 1, "/import/a.md: line 2 has no date\n/import/b/c.md: no title\n"
         )
 
     monkeypatch.setattr(slipway.Stack, "flask", refuse)
+    monkeypatch.chdir(tmp_path)
+    Path("posts").mkdir()
     assert main("import", "posts") == 1
     told = capsys.readouterr().err
     assert told == "slipway: the import failed:\na.md: line 2 has no date\nb/c.md: no title\n"
+
+
+@pytest.fixture
+def flask(slipway, monkeypatch):
+    """The blog's commands that get a directory: what they find there, and what they are to write."""
+    blog = types.SimpleNamespace(writes={}, links={}, fails=None, found={}, owners=set())
+
+    def run(stack, image, command, *arguments, options):
+        place = Path(options[1].split(":")[0])
+        files = [path for path in place.rglob("*") if path.is_file()]
+        blog.found = {str(path.relative_to(place)): path.read_text() for path in files}
+        blog.owners = {path.lstat().st_uid for path in (place, *place.rglob("*"))}
+        for name, content in blog.writes.items():
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text(content)
+        for name, to in blog.links.items():
+            (place / name).symlink_to(to)
+        if blog.fails:
+            raise blog.fails
+        return {"changed": True}
+
+    monkeypatch.setattr(slipway.Stack, "flask", run)
+    return blog
+
+
+def owners(*paths):
+    return {path.lstat().st_uid for path in paths}
+
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@AS_ROOT
+def test_export_leaves_a_directory_with_other_files_alone(main, engine, flask, tmp_path, monkeypatch, capsys):
+    """As `slipway export .` does in a home: sshd refuses whose home is another's."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    for path in (home, home / ".ssh"):
+        os.chown(path, 1234, 1234)
+    monkeypatch.chdir(home)
+    assert main("export", ".") == 1
+    assert f"slipway: {home} holds other files: name a new directory" in capsys.readouterr().err
+    assert owners(home, *home.rglob("*")) == {1234}
+    assert [*home.iterdir()] == [home / ".ssh"]
+
+
+@AS_ROOT
+@pytest.mark.parametrize("given", ["empty", "new", "new/below"])
+def test_export_belongs_to_whom_the_directory_does(
+    slipway, main, engine, flask, tmp_path, monkeypatch, given
+):
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "1234")
+    (tmp_path / "empty").mkdir(mode=0o755)
+    os.chown(tmp_path / "empty", 1234, 1234)
+    directory = tmp_path / given
+    flask.writes = {"export.json": "{}", "posts/a.md": "one"}
+    assert main("export", str(directory)) == 0
+    assert flask.owners == {slipway.BLOG_UID}
+    assert sorted(path.name for path in directory.rglob("*")) == ["a.md", "export.json", "posts"]
+    assert owners(tmp_path / given.split("/")[0], directory, *directory.rglob("*")) == {1234}
+
+
+@AS_ROOT
+def test_export_brings_an_earlier_one_up_to_date(slipway, main, engine, flask, tmp_path):
+    """Also one that a kill, or a blog that failed, left half-way; what else is there stays."""
+    directory = tmp_path / "blog"
+    flask.writes = {"export.json": "{}", "posts/a.md": "one"}
+    assert main("export", str(directory)) == 0
+    (directory / ".git").mkdir()
+    os.chown(directory / ".git", 1234, 1234)
+    flask.writes = {"posts/b.md": "two"}
+    assert main("export", str(directory)) == 0
+    assert flask.found == {"export.json": "{}", "posts/a.md": "one"}
+    assert owners(directory / ".git") == {1234}
+
+    (directory / ".slipway-export").mkdir()
+    (directory / "posts").rename(directory / ".slipway-export/posts")
+    (directory / "export.json").rename(directory / ".slipway-export/export.json")
+    flask.fails = slipway.Failure("the disk is full")
+    assert main("export", str(directory)) == 1
+    flask.fails = None
+    assert main("export", str(directory)) == 0
+    assert flask.found == {"export.json": "{}", "posts/a.md": "one", "posts/b.md": "two"}
+    assert sorted(path.name for path in directory.iterdir()) == [".git", "export.json", "posts"]
+
+
+def test_export_that_is_elsewhere_by_a_link_stays_there(main, engine, flask, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "blog").mkdir()
+    (tmp_path / "blog/export.json").touch()
+    (tmp_path / "blog/media").symlink_to(tmp_path / "pictures")
+    assert main("export", str(tmp_path / "blog")) == 1
+    assert "holds no export, but links: media" in capsys.readouterr().err
+    assert (tmp_path / "blog/media").is_symlink()
+
+
+def test_export_hands_over_no_link(main, engine, flask, tmp_path, capsys):
+    """One that was taken over could have root give it a file of the host, or have an op copy one."""
+    secret = tmp_path / "secret"
+    secret.write_text("a key")
+    before = secret.stat()
+    flask.writes = {"export.json": "{}", "posts/a.md": "one"}
+    flask.links = {"posts/b.md": secret, "media": tmp_path}
+    assert main("export", str(tmp_path / "blog")) == 1
+    assert "no plain file, which was removed: media, posts/b.md" in capsys.readouterr().err
+    assert (secret.stat().st_uid, secret.read_text()) == (before.st_uid, "a key")
+    assert sorted(path.name for path in (tmp_path / "blog").rglob("*")) == ["a.md", "export.json", "posts"]
+
+
+def test_import_shows_the_blog_a_copy_that_it_can_read_and_nothing_hidden(
+    slipway, main, engine, flask, tmp_path, monkeypatch
+):
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/id_ed25519").write_text("a key")
+    (home / "posts").mkdir(mode=0o700)
+    (home / "posts/a.md").write_text("one")
+    (home / "posts/a.md").chmod(0o600)
+    before = owners(home, *home.rglob("*"))
+    monkeypatch.chdir(home)
+    assert main("import", ".") == 0
+    assert flask.found == {"posts/a.md": "one"}
+    if os.geteuid() == 0:
+        assert flask.owners == {slipway.BLOG_UID}
+    assert owners(home, *home.rglob("*")) == before
+
+
+def test_import_of_what_is_not_there_says_so(main, engine, flask, tmp_path, capsys):
+    assert main("import", str(tmp_path / "nowhere")) == 1
+    assert f"slipway: {tmp_path}/nowhere cannot be read: " in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
 
 
 # --- Maintenance --------------------------------------------------------------------------------------------

@@ -68,6 +68,17 @@ def test_file_that_was_harmed_is_made_anew_by_the_same_authority(program, harm):
     assert (program.AUTHORITY / "ca.pem").read_text() == authority
 
 
+@pytest.mark.parametrize("name", ["ca.key", "ca.pem"])
+def test_authority_that_a_loss_of_power_emptied_is_made_anew(program, name):
+    program.prepare(config(), check=False)
+    (program.AUTHORITY / name).write_text("")
+    program.SERVED.unlink()
+    assert program.prepare(config(), check=False)
+    command = ["openssl", "verify", "-CAfile", program.AUTHORITY / "ca.pem", program.SERVED]
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(file.name for file in program.AUTHORITY.iterdir()) == ["ca.key", "ca.pem"]
+
+
 def test_certificate_is_renewed_in_time(program, monkeypatch):
     program.prepare(config(), check=False)
     before = program.SERVED.read_text()

@@ -111,6 +111,15 @@ def validate(command, path, content, module):
         raise Invalid(f"{path} failed to validate, so nothing was written: {errors or output}")
 
 
+def sync(directory):
+    """Have the names in a directory on the disk, so that they outlive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write(path, state):
     """Bring path to a state, in one step; a directory has none between either."""
     if state["kind"] == "directory":
@@ -129,8 +138,10 @@ def write(path, state):
         with os.fdopen(descriptor, "wb") as file:
             file.write(state["content"])
             own(new, state)
+            file.flush()
             os.fsync(file.fileno())
     new.replace(path)
+    sync(path.parent)
 
 
 def own(path, state):

@@ -2,6 +2,7 @@
 """Keeps one file for each secret; a secret that nobody gave is made once, on the host."""
 
 import os
+import re
 import secrets
 import stat
 import string
@@ -15,6 +16,7 @@ short_description: One file for each secret, given or made once
 description:
   - Writes each secret to a file of its own, mode 0400, owned by the uid that reads it.
   - A secret that is not given is made of letters and digits when its file is absent, and never changed later.
+  - A file that holds no secret, as an empty one, is refused before anything is written, unless it is given.
   - Neither output nor diff ever holds a value.
 options:
   directory:
@@ -59,6 +61,8 @@ removed:
 
 MODE = 0o400
 DIRECTORY_MODE = 0o711
+# What is given or made here: one line of 12 characters of ASCII or more, which an editor may have ended.
+FORM = re.compile(rb"(?=.{12})[!-~][ -~]*[!-~]\n?")
 
 
 def generate(length):
@@ -82,6 +86,15 @@ def keep(directory, check):
     return True
 
 
+def sync(directory):
+    """Have the names in a directory on the disk, so that they outlive a loss of power."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write(path, value, uid):
     """Put value into path in one step: no reader sees a half, and no moment has a wrong owner or mode."""
     temporary = path.with_name(f".{path.name}.new")
@@ -90,8 +103,15 @@ def write(path, value, uid):
     with os.fdopen(descriptor, "w") as file:
         file.write(value)
         os.fchown(file.fileno(), uid, uid)
+        file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync(path.parent)
+
+
+def damaged(path):
+    """Tell whether a file is there and holds no secret."""
+    return path.exists() and not FORM.fullmatch(path.read_bytes())
 
 
 def main():
@@ -105,21 +125,28 @@ def main():
         supports_check_mode=True,
     )
     written, mended, removed = [], [], []
-    directory = Path(module.params["directory"])
+    directory, given = Path(module.params["directory"]), module.params["given"]
+    kept = [name for name, reader in module.params["names"].items() if not reader.get("optional")]
+    if harmed := [str(directory / name) for name in kept if name not in given and damaged(directory / name)]:
+        module.fail_json(
+            msg=f"Empty or damaged, and no secret any more: {', '.join(harmed)}. Nothing was changed. Remove "
+            "it on the host, or give its value in secrets_vault; then run site.yml, which makes what is "
+            "missing and puts it into service."
+        )
     made = keep(directory, module.check_mode)
     for name, reader in module.params["names"].items():
         path, uid = directory / name, reader["uid"]
-        given = module.params["given"].get(name)
-        if given is None and reader.get("optional"):
+        value = given.get(name)
+        if value is None and reader.get("optional"):
             if path.exists():
                 removed.append(name)
                 if not module.check_mode:
                     path.unlink()
             continue
-        if not path.exists() or (given is not None and path.read_text() != str(given)):
+        if not path.exists() or (value is not None and path.read_bytes() != str(value).encode()):
             written.append(name)
             if not module.check_mode:
-                write(path, generate(module.params["length"]) if given is None else str(given), uid)
+                write(path, generate(module.params["length"]) if value is None else str(value), uid)
             continue
         status = path.stat()
         if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) != (uid, uid, MODE):

@@ -1,0 +1,73 @@
+"""A loss of power leaves a file's old content or its new one, whole: never an empty file, nor none."""
+
+import os
+from pathlib import Path
+
+import pytest
+from project import ROOT, load_program
+
+CONTENT = "all of it\n"
+ROLES = ROOT / "roles"
+
+
+def secret_files(path, monkeypatch):
+    load_program(ROLES / "secrets/library/secret_files.py").write(path, CONTENT, os.geteuid())
+
+
+def host_files(path, monkeypatch):
+    module = load_program(ROOT / "plugins/modules/host_files.py")
+    state = {"kind": "file", "owner": module.OWNER, "mode": "0644", "content": CONTENT.encode()}
+    module.write(path, state)
+
+
+def host_files_link(path, monkeypatch):
+    load_program(ROOT / "plugins/modules/host_files.py").write(path, {"kind": "link", "to": "elsewhere"})
+
+
+def slipway_state(path, monkeypatch):
+    load_program(ROLES / "release/files/slipway").write_whole(path, CONTENT)
+
+
+def slipway_secret(path, monkeypatch):
+    load_program(ROLES / "release/files/slipway").write_secret(path, CONTENT, os.geteuid())
+
+
+def slipway_tls(path, monkeypatch):
+    module = load_program(ROLES / "tls/files/slipway-tls")
+    monkeypatch.setattr(module, "SERVED", path)
+    monkeypatch.setattr(module, "NGINX_UID", os.geteuid())
+    monkeypatch.setattr(module.ssl.SSLContext, "load_cert_chain", lambda *arguments: None)
+    module.write(CONTENT)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What os.fsync and renames did, in order: ("file", content), "named", ("directory", names)."""
+    done, fsync, replace = [], os.fsync, Path.replace
+
+    def watched_fsync(descriptor):
+        place = Path(f"/proc/self/fd/{descriptor}").resolve()
+        if place.is_dir():
+            done.append(("directory", sorted(path.name for path in place.iterdir())))
+        else:
+            done.append(("file", place.read_text()))
+        fsync(descriptor)
+
+    def watched_replace(path, target):
+        done.append("named")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    return done
+
+
+@pytest.mark.parametrize("write", [secret_files, host_files, slipway_state, slipway_secret, slipway_tls])
+def test_file_is_on_the_disk_before_its_name_is_and_then_the_name(write, disk, tmp_path, monkeypatch):
+    write(tmp_path / "file.pem", monkeypatch)
+    assert disk == [("file", CONTENT), "named", ("directory", ["file.pem"])]
+
+
+def test_link_is_on_the_disk(disk, tmp_path, monkeypatch):
+    host_files_link(tmp_path / "link", monkeypatch)
+    assert disk == ["named", ("directory", ["link"])]
