@@ -214,11 +214,14 @@ class _Client(FlaskClient):
 
     def send(self, path: str, headers: dict[str, str] | None = None, **fields: object):
         """Post a form with the CSRF token of this session."""
+        return self.post(path, data=fields | {"csrf_token": self.token()}, headers=headers)
+
+    def token(self) -> str:
+        """Return a CSRF token of this session."""
         with self.session_transaction(base_url=BASE_URL) as session:
             session["csrf_token"] = "the-token-of-this-session"
         serializer = URLSafeTimedSerializer(self.application.secret_key, salt="wtf-csrf-token")
-        token = serializer.dumps("the-token-of-this-session")
-        return self.post(path, data=fields | {"csrf_token": token}, headers=headers)
+        return serializer.dumps("the-token-of-this-session")
 
 
 @pytest.fixture
