@@ -28,14 +28,13 @@ from werkzeug.wrappers import Response as AnyResponse
 from wtforms import PasswordField
 from wtforms.validators import EqualTo, InputRequired, Length, ValidationError
 
-from . import throttle
+from . import guesses, sessions, throttle
 from .forms import FlaskForm, LineField, email_address
 from .models import User, db
 
 MIN_PASSWORD_CHARACTERS = 12
 MAX_PASSWORD_CHARACTERS = 1000
-CLIENT_TRIES, CLIENT_WINDOW_S = 20, 600
-ADDRESS_TRIES, ADDRESS_WINDOW_S = 50, 3600
+PASSWORD_TRIES, PASSWORD_WINDOW_S = 20, 600
 REGISTRATIONS, REGISTRATION_WINDOW_S = 5, 3600
 
 bp = Blueprint("accounts", __name__)
@@ -138,26 +137,24 @@ def login() -> str | tuple[str, int] | AnyResponse:
     form = LoginForm()
     if not form.validate_on_submit():
         return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
-    client, address = f"login {throttle.client()}", login_key(form.email.data)
-    for key, limit, seconds in (
-        (client, CLIENT_TRIES, CLIENT_WINDOW_S),
-        (address, ADDRESS_TRIES, ADDRESS_WINDOW_S),
-    ):
-        if not throttle.allow(key, limit, seconds):
-            return _too_often(key, "accounts/login.html", form)
-    nobody, person = _nobody(), db.session.scalar(select(User).where(User.email == form.email.data.lower()))
-    if not (person or nobody).check_password(form.password.data) or person is None:
+    email = form.email.data.lower()
+    person = db.session.scalar(select(User).where(User.email == email))
+    account = person or _nobody()
+    if key := guesses.refuse(email, account):
+        return _too_often(key, "accounts/login.html", form)
+    if not account.check_password(form.password.data) or person is None:
         current_app.logger.warning("login refused for a client at %s", throttle.client())
         problem = "Address and password do not match."
         return render_template("accounts/login.html", form=form, problem=problem), 422
-    throttle.forget(address)
     sign_in(person)
     return redirect(_next_page(), 303)
 
 
 @bp.post("/logout")
 def logout() -> AnyResponse:
-    """End this session."""
+    """End this session: its cookie is worth nothing any more, whoever has a copy of it."""
+    if person := current_user():
+        sessions.end(person, g.session_id)
     session.clear()
     return redirect(url_for("pages.home"), 303)
 
@@ -191,7 +188,7 @@ def register() -> str | tuple[str, int] | AnyResponse:
 @bp.get("/account")
 @login_required
 def account() -> str:
-    """Show the forms for name and password."""
+    """Show the forms for name and password, and where one is signed in."""
     return _account()
 
 
@@ -213,7 +210,7 @@ def change_name() -> tuple[str, int] | AnyResponse:
 def change_password() -> tuple[str, int] | AnyResponse:
     """Change the password, which ends every other session of this user."""
     key = f"password {current_user().id}"
-    if not throttle.allow(key, CLIENT_TRIES, CLIENT_WINDOW_S):
+    if not throttle.allow(key, PASSWORD_TRIES, PASSWORD_WINDOW_S):
         return _too_often(key, "accounts/account.html", PasswordForm(formdata=None))
     form = PasswordForm()
     if not form.validate_on_submit():
@@ -222,23 +219,38 @@ def change_password() -> tuple[str, int] | AnyResponse:
     person.set_password(form.new.data)
     db.session.commit()
     throttle.forget(key)
+    sessions.end_all(person)
+    guesses.forget_places(person)
     sign_in(person)
     flash("Your password is changed, and your other sessions have ended.")
     return redirect(url_for(".account"), 303)
 
 
-def login_key(email: str) -> str:
-    """Return the key that the throttle counts sign-ins with an address under, whoever tries."""
-    return f"login {email.lower()}"
+@bp.post("/account/sessions/<int(max=2147483647):number>/end")
+@login_required
+def end_session(number: int) -> AnyResponse:
+    """Sign out another browser."""
+    if sessions.end(current_user(), number):
+        flash("That session has ended.")
+    return redirect(url_for(".account"), 303)
+
+
+@bp.post("/account/sessions/end")
+@login_required
+def end_other_sessions() -> AnyResponse:
+    """Sign out every browser but this one."""
+    sessions.end_all(current_user(), but=g.session_id)
+    flash("Your other sessions have ended.")
+    return redirect(url_for(".account"), 303)
 
 
 def sign_in(person: User) -> None:
     """Begin a new session for `person`, who has proven who they are."""
     session.clear()
     session.permanent = True
-    session["user"] = person.id
+    session["user"] = person.id  # this and the epoch are what a release before sessions had rows believes
     session["epoch"] = person.session_epoch
-    g.user = person
+    _enter(person)
 
 
 @bp.app_context_processor
@@ -261,12 +273,42 @@ def _has_session_cookie() -> bool:
 
 
 def _user_of_session() -> User | None:
-    if not isinstance(number := session.get("user"), int):
+    if "user" not in session:
         return None
-    person = db.session.get(User, number)
+    if "token" not in session:
+        return _take_over_session()
+    if found := sessions.find(session["token"]):
+        person, g.session_id = found
+        return person
+    for name in ("user", "epoch", "token"):  # it has ended: nobody needs to look for it again
+        session.pop(name, None)
+    return None
+
+
+def _take_over_session() -> User | None:
+    """Make a row of a session that a release without rows began.
+
+    A copy of its cookie is the same session. So each is taken over once, and ends when the row does.
+    """
+    person = db.session.get(User, session["user"])
     if person is None or person.session_epoch != session.get("epoch"):
         return None
-    return person
+    token = throttle.digest(f"former {person.id} {person.session_epoch} {session.get('csrf_token')}")
+    lifetime_s = int(current_app.permanent_session_lifetime.total_seconds())
+    if throttle.allow(f"former session {token}", 1, lifetime_s):
+        _enter(person, token)
+        return person
+    if found := sessions.find(token):
+        session["token"] = token
+        person, g.session_id = found
+        return person
+    return None
+
+
+def _enter(person: User, token: str | None = None) -> None:
+    session["token"], g.session_id = sessions.begin(person, token)
+    guesses.remember(person)
+    g.user = person
 
 
 @cache
@@ -299,5 +341,6 @@ def _account(
         "accounts/account.html",
         name_form=name_form or NameForm(formdata=None, data={"name": current_user().name}),
         password_form=password_form or PasswordForm(formdata=None),
+        sessions=sessions.of(current_user()),
         problem=problem,
     )

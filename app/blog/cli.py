@@ -14,7 +14,7 @@ from psycopg2.errors import UndefinedTable
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import accounts, assets, exporter, importer, rerender, schema, throttle
+from . import assets, exporter, guesses, importer, rerender, schema, sessions
 from .models import User, db
 
 MIN_PASSWORD_CHARACTERS = 12
@@ -120,7 +120,7 @@ def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
 def set_password(email: str, password_file: BinaryIO) -> None:
     """Set the password of a user, which ends the user's sessions.
 
-    When it is the password already, nothing changes.
+    When it is the password already, they go on. Either way what others have tried counts no more.
     """
     email = email.lower().replace("\0", "")
     person = db.session.scalar(select(User).where(User.email == email))
@@ -131,7 +131,9 @@ def set_password(email: str, password_file: BinaryIO) -> None:
     if changed:
         person.set_password(password)
         db.session.commit()
-        throttle.forget(accounts.login_key(email))
+        sessions.end_all(person)
+        guesses.forget_places(person)
+    guesses.forget_tries(person)
     _done(
         f"The password of {email} {'is set' if changed else 'already was this one'}.",
         changed=changed,

@@ -71,6 +71,8 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_PATH": "/",
+        # Tells that somebody has signed in with this browser before; only the login page gets it.
+        "BROWSER_COOKIE_NAME": "__Secure-browser" if https else "browser",
         "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
         "WTF_CSRF_TIME_LIMIT": None,  # a token lives as long as its session
     }

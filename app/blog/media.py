@@ -2,11 +2,16 @@
 
 import fcntl
 import hashlib
-import io
+import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -24,13 +29,6 @@ from flask import (
     url_for,
 )
 from flask_wtf.file import FileField, FileRequired
-from PIL import (
-    Image,
-    ImageCms,
-    ImageOps,
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401 (the only format here that Pillow does not load by itself)
-)
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from werkzeug.wrappers import Response as AnyResponse
@@ -42,20 +40,17 @@ from .author import newest
 from .forms import FlaskForm, LineField
 from .models import Media, Post, db
 
-LONGEST_EDGE = 2560
-MAX_PIXELS = 12_500_000  # 50 MB each of the two times that they are in memory
-MAX_PIXELS_OF_A_PHOTO = 4 * MAX_PIXELS  # a JPEG that is not progressive can be read at half its size
+MEMORY_BYTES = 256 * 1024 * 1024  # the largest picture, a WebP, needs 230; workers and this fit the container
+CPU_S = 15
+WAIT_S, WALL_S = 10, 20  # together less than nginx waits
 NAME = r"[0-9a-f]{24}-\d{1,5}x\d{1,5}\.(?:jpg|png|webp)"  # a hash of the content, and its size for the page
 
-Image.MAX_IMAGE_PIXELS = None  # the limits here are lower
+BUSY = "Other pictures are being read. Send this one again in a moment."
+TOO_LARGE = "This picture takes too much memory to read. Save it as JPEG, or smaller, and try again."
+TOO_SLOW = "This picture takes too long to read. Save it as JPEG, or smaller, and try again."
 
-_WRITTEN_AS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP", "GIF": "PNG"}
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_OPTIONS = {
-    "JPEG": {"quality": 85, "progressive": True, "optimize": True},
-    "PNG": {},
-    "WEBP": {"quality": 85},
-}
+_READER = Path(__file__).with_name("picture.py")
+_KINDS = {"JPEG": (".jpg", "image/jpeg"), "PNG": (".png", "image/png"), "WEBP": (".webp", "image/webp")}
 
 bp = Blueprint("media", __name__)
 
@@ -173,11 +168,12 @@ def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
     folder: Path = current_app.config["MEDIA_DIR"]
     with _one_at_a_time(folder):
         data, image_format, (width, height) = rewrite(stream)
-    name = f"{hashlib.sha256(data).hexdigest()[:24]}-{width}x{height}{_SUFFIXES[image_format]}"
+    suffix, mime = _KINDS[image_format]
+    name = f"{hashlib.sha256(data).hexdigest()[:24]}-{width}x{height}{suffix}"
     _write(folder, name, data)
     row = {
         "name": name,
-        "mime": Image.MIME[image_format],
+        "mime": mime,
         "width": width,
         "height": height,
         "size_bytes": len(data),
@@ -189,27 +185,27 @@ def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
 
 
 def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
-    """Read a picture, and return it encoded anew with its format (JPEG, PNG or WEBP) and size in pixels.
+    """Have a picture read and written anew, by a process of its own with a bound of memory and time.
 
-    Upright, in sRGB, at most LONGEST_EDGE pixels long, and without metadata. Raises PictureError.
+    Return the new picture, its format (JPEG, PNG or WEBP) and its size in pixels. Raises PictureError.
     """
-    try:
-        with Image.open(stream, formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
-            _refuse_unsuitable(image)
-            written_as = _WRITTEN_AS[image.format]
-            if image.width * image.height > MAX_PIXELS:
-                image.draft("RGB", (image.width // 2, image.height // 2))
-            picture = _to_srgb(_upright_and_small(image), written_as)
-    except UnidentifiedImageError as error:
-        raise PictureError("This is no picture for a page. Take a JPEG, PNG, WebP or GIF.") from error
-    except PictureError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever broken data leads them to
-        raise PictureError("This picture is damaged and cannot be read.") from error
-    picture.info.clear()
-    output = io.BytesIO()
-    picture.save(output, written_as, **_OPTIONS[written_as])
-    return output.getvalue(), written_as, picture.size
+    command = [sys.executable, "-I", _READER, str(MEMORY_BYTES), str(CPU_S)]
+    with _as_file(stream) as source:
+        try:
+            process = subprocess.run(  # noqa: S603 (the command is ours)
+                command, stdin=source, capture_output=True, timeout=WALL_S, env={}
+            )
+        except subprocess.TimeoutExpired:
+            raise PictureError(TOO_SLOW) from None
+    if process.returncode != 0:
+        last = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        current_app.logger.warning("reading a picture ended with %s: %s", process.returncode, last)
+        raise PictureError(TOO_SLOW if process.returncode == -signal.SIGXCPU else TOO_LARGE)
+    line, _, data = process.stdout.partition(b"\n")
+    answer = json.loads(line)
+    if "problem" in answer:
+        raise PictureError(answer["problem"])
+    return data, answer["format"], tuple(answer["size"])
 
 
 @bp.app_template_global()
@@ -237,49 +233,39 @@ def _find(number: int) -> Media:
     return picture
 
 
-def _refuse_unsuitable(image: Image.Image) -> None:
-    """Judge by the header alone, before any pixel takes memory."""
-    if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise PictureError("Animated pictures cannot be taken. Choose a still one.")
-    is_photo = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
-    limit = MAX_PIXELS_OF_A_PHOTO if is_photo else MAX_PIXELS
-    if image.width * image.height > limit:
-        raise PictureError(
-            f"This picture has {image.width} x {image.height} pixels. "
-            f"Make it smaller: {limit / 1_000_000:g} million are the most."
-        )
-
-
-def _upright_and_small(image: Image.Image) -> Image.Image:
-    if image.mode not in ("L", "RGB", "RGBA", "CMYK"):  # a palette cannot be made smaller smoothly
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    image.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def _to_srgb(image: Image.Image, written_as: str) -> Image.Image:
-    """Return the picture in a colour mode that browsers know."""
-    profile = image.info.get("icc_profile")
-    transparent = written_as != "JPEG" and image.has_transparency_data
-    mode = "RGBA" if transparent else "RGB"
-    if profile and image.mode in ("RGB", "RGBA", "CMYK"):
-        with suppress(ImageCms.PyCMSError, OSError):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            output_mode = "RGBA" if image.mode == "RGBA" else "RGB"
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode=output_mode
-            )
-            return converted.convert(mode)
-    return image if image.mode == mode else image.convert(mode)
+@contextmanager
+def _as_file(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Return the stream as a file that another process can read: a small upload is in memory only."""
+    try:
+        stream.fileno()
+    except OSError:
+        with tempfile.TemporaryFile() as file:
+            stream.seek(0)
+            shutil.copyfileobj(stream, file)
+            file.flush()
+            yield file
+    else:
+        stream.flush()
+        yield stream
 
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Keep all workers but one waiting: several pictures at once would fill the memory."""
+    """Keep all workers but one waiting: several pictures at once would fill the memory.
+
+    Raises PictureError after WAIT_S: whoever waits holds a thread that readers need.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise PictureError(BUSY) from None
+                time.sleep(0.05)
         yield
 
 

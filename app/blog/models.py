@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     Table,
+    UniqueConstraint,
     false,
     func,
     text,
@@ -250,6 +251,40 @@ class User(Base):
         """Tell whether `password` is the one that was set."""
         with _hashing:
             return check_password_hash(self.password_hash, password)
+
+
+class UserSession(Base):
+    """Where somebody is signed in; see sessions.py.
+
+    epoch: the user's when the session began. token: the digest of what the cookie has.
+    """
+
+    __tablename__ = "user_session"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id", ondelete="CASCADE"))
+    epoch: Mapped[int]
+    token: Mapped[str] = mapped_column(unique=True)
+    browser: Mapped[str]
+    client: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("user_session_user_id_idx", "user_id"),)
+
+
+class KnownPlace(Base):
+    """A browser or a client's address, as a digest, from which a user has signed in; see guesses.py."""
+
+    __tablename__ = "known_place"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id", ondelete="CASCADE"))
+    place: Mapped[str]
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (UniqueConstraint("user_id", "place"),)
 
 
 class SchemaHistory(Base):

@@ -5,8 +5,9 @@ import ipaddress
 from datetime import timedelta
 
 from flask import request
-from sqlalchemy import case, delete, extract, func, select
+from sqlalchemy import ColumnElement, case, delete, extract, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import InstrumentedAttribute
 
 from .models import Throttle, db
 
@@ -21,7 +22,7 @@ def allow(key: str, limit: int, seconds: int) -> bool:
     window_end = func.now() + timedelta(seconds=seconds)
     count = (
         insert(Throttle)
-        .values(key=_digest(key), count=1, expires_at=window_end)
+        .values(key=digest(key), count=1, expires_at=window_end)
         .on_conflict_do_update(
             index_elements=[Throttle.key],
             set_={
@@ -33,16 +34,14 @@ def allow(key: str, limit: int, seconds: int) -> bool:
     )
     with db.engine.begin() as connection:
         tries = connection.execute(count).scalar_one()
-    if tries == 1:  # a new window: time to forget old ones, but none that another request is counting
-        old = select(Throttle.key).where(expired).with_for_update(skip_locked=True)
-        with db.engine.begin() as connection:
-            connection.execute(delete(Throttle).where(Throttle.key.in_(old)))
+    if tries == 1:  # a new window: time to forget old ones
+        forget_rows(Throttle.key, expired)
     return tries <= limit
 
 
 def retry_after(key: str) -> int:
     """Return in how many whole seconds the window of `key` ends; 0 when it has none."""
-    left = select(extract("epoch", Throttle.expires_at - func.now())).where(Throttle.key == _digest(key))
+    left = select(extract("epoch", Throttle.expires_at - func.now())).where(Throttle.key == digest(key))
     with db.engine.connect() as connection:
         return max(0, int(connection.scalar(left) or 0))
 
@@ -50,7 +49,17 @@ def retry_after(key: str) -> int:
 def forget(key: str) -> None:
     """Begin anew with `key`: its next try is the first."""
     with db.engine.begin() as connection:
-        connection.execute(delete(Throttle).where(Throttle.key == _digest(key)))
+        connection.execute(delete(Throttle).where(Throttle.key == digest(key)))
+
+
+def forget_rows(key: InstrumentedAttribute, *which: ColumnElement[bool]) -> None:
+    """Delete rows by their primary key, but none that another request is working on.
+
+    which: what holds for them. It is done at once, in a transaction of its own.
+    """
+    found = select(key).where(*which).with_for_update(skip_locked=True)
+    with db.engine.begin() as connection:
+        connection.execute(delete(key.class_).where(key.in_(found)))
 
 
 def client() -> str:
@@ -64,6 +73,6 @@ def client() -> str:
     return str(address.ipv4_mapped or ipaddress.ip_network((int(address), 64), strict=False))
 
 
-def _digest(key: str) -> str:
+def digest(key: str) -> str:
     """Return what is stored for `key`: short and of plain letters, whatever people typed into it."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

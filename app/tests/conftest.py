@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.pool import NullPool
 from werkzeug.security import generate_password_hash
 
-from blog import create_app, schema
+from blog import create_app, schema, sessions
 from blog.models import Base, Post, Tag, User, db
 
 APP = Path(__file__).parent.parent
@@ -214,11 +214,14 @@ class _Client(FlaskClient):
 
     def send(self, path: str, headers: dict[str, str] | None = None, **fields: object):
         """Post a form with the CSRF token of this session."""
+        return self.post(path, data=fields | {"csrf_token": self.token()}, headers=headers)
+
+    def token(self) -> str:
+        """Return a CSRF token of this session."""
         with self.session_transaction(base_url=BASE_URL) as session:
             session["csrf_token"] = "the-token-of-this-session"
         serializer = URLSafeTimedSerializer(self.application.secret_key, salt="wtf-csrf-token")
-        token = serializer.dumps("the-token-of-this-session")
-        return self.post(path, data=fields | {"csrf_token": token}, headers=headers)
+        return serializer.dumps("the-token-of-this-session")
 
 
 @pytest.fixture
@@ -238,10 +241,12 @@ def signed_in(app: Flask):
             db.session.add(person)
             db.session.commit()
             number = person.id
+            with app.test_request_context():
+                token, _ = sessions.begin(person)
         app.test_client_class = _Client
         client = app.test_client()
         with client.session_transaction(base_url=BASE_URL) as session:
-            session |= {"user": number, "epoch": 0}
+            session |= {"user": number, "epoch": 0, "token": token}
         return client
 
     return sign_in

@@ -13,13 +13,13 @@ from blog.models import Base, SchemaHistory, db
 
 from .conftest import APP, BASE_URL
 
-REVISIONS = ["0001", "0002"]
+REVISIONS = ["0001", "0002", "0003"]
 HEAD = REVISIONS[-1]
 EXPAND = """
 import sqlalchemy as sa
 from alembic import op
 revision = "9001"
-down_revision = "0002"
+down_revision = "0003"
 def upgrade():
     op.add_column("post", sa.Column("subtitle", sa.Text))
 """

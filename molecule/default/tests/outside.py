@@ -343,8 +343,8 @@ class Author:
         """Send one request within the session."""
         cookie = {"Cookie": self.cookie} if self.cookie else {}
         answer = self.reader.request(path, Referer=f"{self.base_url}/", **cookie, **arguments)
-        if "set-cookie" in answer.headers:
-            self.cookie = answer.headers["set-cookie"].partition(";")[0]
+        if found := re.search(r"\b(?:__Host-)?session=[^;]*", answer.headers.get("set-cookie", "")):
+            self.cookie = found[0]
         return answer
 
     def open(self, path):

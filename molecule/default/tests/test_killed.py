@@ -38,7 +38,7 @@ MIGRATION = """
 COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
 from alembic import op
 
-revision, down_revision, destructive = "9001", "0002", False
+revision, down_revision, destructive = "9001", "0003", False
 
 
 def upgrade():
@@ -132,7 +132,7 @@ def schema(sql):
     """The schema is again what it was."""
     yield
     sql("DROP TABLE IF EXISTS slipway_test")
-    sql("UPDATE alembic_version SET version_num = '0002'")
+    sql("UPDATE alembic_version SET version_num = '0003'")
     sql("DELETE FROM schema_history WHERE revision = '9001'")
 
 

@@ -45,6 +45,6 @@ def test_destructive_migration_and_the_way_back(host, contract, inspect, sql, le
     assert get("/").status == 200
     assert old in [c["Image"] for c in healthy().values()]
     assert sql("SELECT version_num, to_regclass('slipway_test') IS NULL FROM alembic_version") == [
-        ("0002", "t")
+        ("0003", "t")
     ]
     assert sql("SELECT slug, body FROM post ORDER BY 1") == posts

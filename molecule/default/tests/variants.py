@@ -28,7 +28,7 @@ MIGRATION = """
 COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
 from alembic import op
 
-revision, down_revision, destructive = "9001", "0002", {destructive}
+revision, down_revision, destructive = "9001", "0003", {destructive}
 
 
 def upgrade():

@@ -1,0 +1,115 @@
+"""Who may try a password now: strangers seldom, and who has signed in before by counters of their own.
+
+Guesses of strangers are counted by client, by client and account, and by account. The last count is what many
+clients can use up together, which keeps strangers out, the right one too. So a browser and an address that
+somebody has signed in from stay known, and have a count each for that account.
+"""
+
+import secrets
+from datetime import timedelta
+
+from flask import Response, after_this_request, current_app, request, url_for
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from . import throttle
+from .models import KnownPlace, User, db
+
+CLIENT_TRIES, CLIENT_WINDOW_S = 20, 600
+PAIR_TRIES, ACCOUNT_TRIES, KNOWN_TRIES, WINDOW_S = 10, 50, 20, 3600
+KNOWN_FOR = timedelta(days=180)
+KEPT = 50  # places of one user: as many counters there are besides that of strangers
+
+
+def refuse(email: str, account: User) -> str | None:
+    """Count one try of a password; return the key of the count that is used up, or None: it may be tried.
+
+    email: what was typed, in lower case. account: whose it is, or the user who is nobody.
+    """
+    for place in _known_places(account):
+        if throttle.allow(_key(place, email, account), KNOWN_TRIES, WINDOW_S):
+            return None
+    client = throttle.client()
+    for key, limit, seconds in (
+        (f"login {client}", CLIENT_TRIES, CLIENT_WINDOW_S),
+        (_key(client, email, account), PAIR_TRIES, WINDOW_S),
+        (_key("", email, account), ACCOUNT_TRIES, WINDOW_S),
+    ):
+        if not throttle.allow(key, limit, seconds):
+            return key
+    return None
+
+
+def remember(person: User) -> None:
+    """Let this browser and this client's address be known: `person` signs in. Their counts begin anew."""
+    token = request.cookies.get(_cookie_name(person), "")
+    if _browser(token) not in _known_places(person):
+        token = secrets.token_urlsafe(32)
+    places = [_browser(token), _address()]
+    throttle.forget_rows(KnownPlace.id, KnownPlace.expires_at <= func.now())
+    expires_at = func.now() + KNOWN_FOR
+    rows = [{"user_id": person.id, "place": place, "expires_at": expires_at} for place in places]
+    same = [KnownPlace.user_id, KnownPlace.place]
+    with db.engine.begin() as connection:
+        connection.execute(
+            insert(KnownPlace)
+            .values(rows)
+            .on_conflict_do_update(index_elements=same, set_={"expires_at": expires_at})
+        )
+    others = select(KnownPlace.id).where(KnownPlace.user_id == person.id)
+    others = others.order_by(KnownPlace.expires_at.desc(), KnownPlace.id.desc()).offset(KEPT)
+    throttle.forget_rows(KnownPlace.id, KnownPlace.id.in_(others))
+    for place in (*places, throttle.client()):
+        throttle.forget(_key(place, person.email, person))
+
+    name = _cookie_name(person)
+
+    @after_this_request
+    def keep(response: Response) -> Response:
+        response.set_cookie(
+            name,
+            token,
+            max_age=KNOWN_FOR,
+            path=url_for("accounts.login"),
+            secure=current_app.config["SESSION_COOKIE_SECURE"],
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
+
+
+def forget_places(person: User) -> None:
+    """Forget where `person` has signed in: it may have been somebody else."""
+    with db.engine.begin() as connection:
+        connection.execute(delete(KnownPlace).where(KnownPlace.user_id == person.id))
+
+
+def forget_tries(person: User) -> None:
+    """Begin anew with the count of all strangers."""
+    throttle.forget(_key("", person.email, person))
+
+
+def _known_places(account: User) -> list[str]:
+    """Return from which places, of those that this request comes from, the user has signed in before."""
+    places = [_browser(request.cookies.get(_cookie_name(account), "")), _address()]
+    query = select(KnownPlace.place).where(KnownPlace.user_id == account.id, KnownPlace.place.in_(places))
+    known = set(db.session.scalars(query.where(KnownPlace.expires_at > func.now())))
+    return [place for place in places if place in known]
+
+
+def _browser(token: str) -> str:
+    return throttle.digest(f"browser {token}")
+
+
+def _address() -> str:
+    return throttle.digest(f"address {throttle.client()}")
+
+
+def _key(place: str, email: str, account: User) -> str:
+    """Return the key of a count, which begins anew with each password."""
+    return f"login {place} {email} {account.session_epoch}"
+
+
+def _cookie_name(account: User) -> str:
+    """Return a name for each account: people who share a browser have each a cookie of their own."""
+    return f"{current_app.config['BROWSER_COOKIE_NAME']}-{account.id}"

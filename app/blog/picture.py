@@ -1,0 +1,137 @@
+"""Reads a picture and writes it anew: a program of its own, as few bytes can ask for much memory and time.
+
+    python -I picture.py MEMORY_BYTES CPU_SECONDS < picture > answer
+
+The answer is a line of JSON, and after it the new picture. The line has `format` and `size`, or `problem`:
+why the author's picture cannot be taken. Where a limit is met there is no answer, and an exit status.
+"""
+
+import io
+import json
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from PIL import (
+    Image,
+    ImageCms,
+    ImageOps,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401 (the only format here that Pillow does not load by itself)
+)
+
+LONGEST_EDGE = 2560
+MAX_PIXELS = 12_500_000  # 50 MB each time that they are in memory: four times while a WebP is read
+MAX_PIXELS_OF_A_PHOTO = 4 * MAX_PIXELS  # a JPEG that is not progressive can be read at half its size
+
+Image.MAX_IMAGE_PIXELS = None  # the limits here are lower
+
+_WRITTEN_AS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP", "GIF": "PNG"}
+_OPTIONS = {
+    "JPEG": {"quality": 85, "progressive": True, "optimize": True},
+    "PNG": {},
+    "WEBP": {"quality": 85},
+}
+
+
+class PictureError(Exception):
+    """The file is no picture that can be taken. The message tells the author why."""
+
+
+def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
+    """Read a picture, and return it encoded anew with its format (JPEG, PNG or WEBP) and size in pixels.
+
+    Upright, in sRGB, at most LONGEST_EDGE pixels long, and without metadata. Raises PictureError, or
+    MemoryError.
+    """
+    try:
+        image, written_as = _read(stream)
+        picture = _to_srgb(_upright_and_small(image), written_as)
+        picture.info.clear()
+        output = io.BytesIO()
+        picture.save(output, written_as, **_OPTIONS[written_as])
+    except UnidentifiedImageError as error:
+        raise PictureError("This is no picture for a page. Take a JPEG, PNG, WebP or GIF.") from error
+    except (PictureError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises whatever broken data, or too little memory, leads it to
+        raise PictureError(
+            "This picture is damaged or too large to be read. Save it as JPEG, or smaller, and try again."
+        ) from error
+    return output.getvalue(), written_as, picture.size
+
+
+def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
+    """Return the picture without its decoder, which may hold it twice more, and the format to write."""
+    with Image.open(stream, formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
+        _refuse_unsuitable(image)
+        if image.width * image.height > MAX_PIXELS:
+            image.draft("RGB", (image.width // 2, image.height // 2))
+        return image.copy(), _WRITTEN_AS[image.format]
+
+
+def _refuse_unsuitable(image: Image.Image) -> None:
+    """Judge by the header alone, before any pixel takes memory."""
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise PictureError("Animated pictures cannot be taken. Choose a still one.")
+    is_photo = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+    limit = MAX_PIXELS_OF_A_PHOTO if is_photo else MAX_PIXELS
+    if image.width * image.height > limit:
+        raise PictureError(
+            f"This picture has {image.width} x {image.height} pixels. "
+            f"Make it smaller: {limit / 1_000_000:g} million are the most."
+        )
+
+
+def _upright_and_small(image: Image.Image) -> Image.Image:
+    if image.mode not in ("L", "RGB", "RGBA", "CMYK"):  # a palette cannot be made smaller smoothly
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _to_srgb(image: Image.Image, written_as: str) -> Image.Image:
+    """Return the picture in a colour mode that browsers know."""
+    profile = image.info.get("icc_profile")
+    transparent = written_as != "JPEG" and image.has_transparency_data
+    mode = "RGBA" if transparent else "RGB"
+    if profile and image.mode in ("RGB", "RGBA", "CMYK"):
+        with suppress(ImageCms.PyCMSError, OSError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            output_mode = "RGBA" if image.mode == "RGBA" else "RGB"
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode=output_mode
+            )
+            return converted.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _limit(memory_bytes: int, cpu_s: int) -> None:
+    """Let this process take no more, and be the first to end when its container has no memory left."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # not everywhere is /proc
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def main() -> None:
+    """Answer for the picture on standard input."""
+    _limit(*map(int, sys.argv[1:]))
+    with open(0, "rb") as source, open(1, "wb") as answer:
+        source.seek(0)
+        try:
+            data, image_format, size = rewrite(source)
+        except PictureError as error:
+            data, line = b"", {"problem": str(error)}
+        else:
+            line = {"format": image_format, "size": size}
+        answer.write(json.dumps(line).encode() + b"\n")
+        answer.write(data)
+
+
+if __name__ == "__main__":
+    main()

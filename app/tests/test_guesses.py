@@ -1,0 +1,208 @@
+import io
+from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy import func, select, update
+
+from blog import create_app, guesses
+from blog.models import KnownPlace, User, db
+
+from .conftest import PASSWORD
+
+ADA = {"email": "ada@blog.test", "password": PASSWORD}
+HOME = "198.51.100.7"
+
+
+@pytest.fixture(autouse=True)
+def ada(signed_in):
+    return signed_in("Ada")
+
+
+@pytest.fixture
+def visitor(app, client):
+    """Make a new browser, which asks from an address."""
+
+    def visit(address: str, browser=None):
+        browser = browser or client.__class__(app, app.response_class)
+        browser.environ_base["REMOTE_ADDR"] = address
+        return browser
+
+    return visit
+
+
+@pytest.fixture
+def regular(visitor):
+    """The browser that Ada has signed in with, from HOME, and signed out again."""
+    browser = visitor(HOME)
+    assert browser.send("/login", **ADA).status_code == 303
+    assert browser.send("/logout").status_code == 303
+    return browser
+
+
+@pytest.fixture
+def guess(visitor):
+    """Send wrong passwords, from as many addresses, and return the last answer."""
+
+    def send(times: int, **fields: str):
+        with patch("blog.models.check_password_hash", return_value=False):
+            for number in range(times):
+                stranger = visitor(f"203.0.113.{number + 1}")
+                response = stranger.send("/login", **ADA | {"password": "wrong"} | fields)
+        return response
+
+    return send
+
+
+def number_of(app, name: str) -> int:
+    with app.app_context():
+        return db.session.scalar(select(User.id).where(User.name == name))
+
+
+def test_many_guesses_keep_out_strangers_alone(regular, visitor, guess):
+    assert guess(60).status_code == 429
+    refused = visitor("192.0.2.1").send("/login", **ADA)
+    assert refused.status_code == 429
+    assert 3590 <= int(refused.headers["Retry-After"]) <= 3600
+    assert "Wait 60 minutes" in refused.text
+    assert visitor("192.0.2.1", regular).send("/login", **ADA).status_code == 303, "a known browser"
+    assert visitor(HOME).send("/login", **ADA).status_code == 303, "a known address"
+
+
+def test_an_unknown_address_is_refused_alike(guess):
+    assert guess(60, email="eve@blog.test").text.count("Too many tries") == 1
+
+
+def test_a_browser_that_another_account_knows_gains_nothing(app, signed_in, regular, visitor, guess):
+    signed_in("Eve")
+    eve = visitor("192.0.2.66")
+    assert eve.send("/login", email="eve@blog.test", password=PASSWORD).status_code == 303
+    eve.send("/logout")
+    guess(60)
+    assert eve.send("/login", **ADA).status_code == 429
+    value = eve.get_cookie(f"browser-{number_of(app, 'Eve')}", "blog.test", "/login").value
+    eve.set_cookie(f"browser-{number_of(app, 'Ada')}", value, domain="blog.test", path="/login")
+    assert eve.send("/login", **ADA).status_code == 429
+    eve.set_cookie(f"browser-{number_of(app, 'Ada')}", "", domain="blog.test", path="/login")
+    assert eve.send("/login", **ADA).status_code == 429
+
+
+def test_guesses_from_a_known_place_are_counted_too(regular, visitor, guess, monkeypatch):
+    monkeypatch.setattr(guesses, "KNOWN_TRIES", 2)
+    guess(60)
+    elsewhere = visitor("192.0.2.1", regular)
+    for status in (422, 422, 429):
+        assert elsewhere.send("/login", **ADA | {"password": "wrong"}).status_code == status
+    assert elsewhere.send("/login", **ADA).status_code == 429
+
+
+def test_guesses_from_the_same_address_leave_a_known_browser_alone(regular, visitor, guess):
+    neighbour = visitor(HOME)
+    with patch("blog.models.check_password_hash", return_value=False):
+        for _ in range(60):
+            status = neighbour.send("/login", **ADA | {"password": "wrong"}).status_code
+    assert status == 429
+    assert regular.send("/login", **ADA).status_code == 303
+
+
+def test_one_client_has_few_tries_of_one_account_and_not_many_more_of_all(visitor, monkeypatch):
+    monkeypatch.setattr(guesses, "PAIR_TRIES", 2)
+    monkeypatch.setattr(guesses, "CLIENT_TRIES", 5)
+    guesser = visitor("203.0.113.1")
+    waits = []
+    for email in ("ada", "ada", "ada", "eve", "ivy"):
+        response = guesser.send("/login", email=f"{email}@blog.test", password="wrong")
+        waits.append(int(response.headers.get("Retry-After", 0)) > 0)
+    assert waits == [False, False, True, False, False]
+    response = guesser.send("/login", email="ann@blog.test", password="wrong")
+    assert 590 <= int(response.headers["Retry-After"]) <= 600
+    assert visitor("203.0.113.2").send("/login", **ADA).status_code == 303, "others can sign in"
+
+
+def test_signing_in_begins_the_counts_of_this_place_anew(regular, monkeypatch):
+    monkeypatch.setattr(guesses, "KNOWN_TRIES", 2)
+    monkeypatch.setattr(guesses, "PAIR_TRIES", 0)
+    for _ in range(4):
+        assert regular.send("/login", **ADA | {"password": "wrong"}).status_code == 422
+        assert regular.send("/login", **ADA).status_code == 303
+        regular.send("/logout")
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "another long password"])
+def test_set_password_lets_strangers_try_again(runner, visitor, guess, password):
+    guess(60)
+    arguments = ["user", "set-password", "--email", "ada@blog.test", "--password-file", "-"]
+    assert runner.invoke(args=arguments, input=io.BytesIO(password.encode())).exit_code == 0
+    assert visitor("192.0.2.1").send("/login", **ADA | {"password": password}).status_code == 303
+
+
+def test_a_new_password_forgets_the_other_places(ada, regular, visitor, guess):
+    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
+    new = ADA | {"password": "another long password"}
+    assert visitor("192.0.2.9", ada).send("/account/password", **fields).status_code == 303
+    guess(60)
+    assert regular.send("/login", **new).status_code == 429
+    ada.send("/logout")
+    assert ada.send("/login", **new).status_code == 303
+
+
+def test_a_place_is_known_for_half_a_year(app, regular, guess):
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    with app.app_context():
+        ages = db.session.scalars(select(KnownPlace.expires_at - func.now())).all()
+        assert all(timedelta(days=179) < age <= timedelta(days=180) for age in ages)
+        db.session.execute(update(KnownPlace).values(expires_at=past))
+        db.session.commit()
+    guess(60)
+    assert regular.send("/login", **ADA).status_code == 429
+
+
+def test_the_oldest_places_of_somebody_are_forgotten(app, visitor, monkeypatch):
+    monkeypatch.setattr(guesses, "KEPT", 3)
+    for number in range(4):
+        assert visitor(f"192.0.2.{number}").send("/login", **ADA).status_code == 303
+    with app.app_context():
+        assert db.session.scalar(select(func.count()).select_from(KnownPlace)) == 3
+
+
+def test_two_people_who_share_a_browser_are_both_known(signed_in, visitor, guess, regular):
+    signed_in("Eve")
+    eve = ADA | {"email": "eve@blog.test"}
+    assert regular.send("/login", **eve).status_code == 303
+    regular.send("/logout")
+    guess(60)
+    guess(60, email="eve@blog.test")
+    elsewhere = visitor("192.0.2.1", regular)
+    assert elsewhere.send("/login", **ADA).status_code == 303
+    elsewhere.send("/logout")
+    assert elsewhere.send("/login", **eve).status_code == 303
+
+
+def test_only_the_login_page_gets_the_cookie_of_a_browser(app, add_posts, visitor):
+    add_posts(1)
+    stranger = visitor(HOME)
+    assert "Set-Cookie" not in stranger.get("/").headers
+    assert "browser" not in stranger.get("/login").headers["Set-Cookie"]
+    response = stranger.send("/login", **ADA)
+    [cookie] = [text for text in response.headers.getlist("Set-Cookie") if text.startswith("browser-")]
+    for attribute in ("Path=/login", "HttpOnly", "SameSite=Lax", "Max-Age=15552000"):
+        assert attribute in cookie.split("; ")
+    stranger.send("/logout")
+    stranger.delete_cookie("session", domain="blog.test")
+    assert stranger.get_cookie(f"browser-{number_of(app, 'Ada')}", "blog.test", "/login")
+    assert "public" in stranger.get("/").headers["Cache-Control"]
+
+
+def test_under_https_the_cookie_is_for_https_alone(settings, client):
+    app = create_app(settings | {"BASE_URL": "https://blog.test"})
+    secure = client.__class__(app, app.response_class)
+    token = secure.get("/login", base_url="https://blog.test").text.partition('value="')[2].partition('"')[0]
+    headers = {"Referer": "https://blog.test/login"}
+    fields = ADA | {"csrf_token": token}
+    response = secure.post("/login", base_url="https://blog.test", data=fields, headers=headers)
+    assert response.status_code == 303
+    [cookie] = [text for text in response.headers.getlist("Set-Cookie") if "browser" in text]
+    assert cookie.startswith("__Secure-browser-")
+    assert "Secure" in cookie.split("; ")
+    with app.app_context():
+        db.engine.dispose()
