@@ -1,8 +1,11 @@
 """Where authors work: posts, pages, comments and messages. Nobody gets in who is not signed in."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import unified_diff
+from hashlib import sha256
+from typing import Self
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError
@@ -29,8 +32,8 @@ PER_PAGE = 30
 MAX_ID = 2**31 - 1
 MAX_TAGS = 20
 CONFLICT = (
-    "Somebody saved another version while you were writing. Nothing is lost: the form has your text, and the "
-    "differences are above it. Take over what you want to keep, and save again."
+    "Somebody saved another version while you were writing. Nothing is lost: the form has what you changed, "
+    "and of the rest what is saved now. See the differences, take over what you want to keep, and save again."
 )
 SESSION_ENDED = (
     "Your session had ended, so nothing was saved. Your text is still here: sign in, in another tab, "
@@ -40,8 +43,20 @@ SESSION_ENDED = (
 bp = Blueprint("author", __name__, url_prefix="/author")
 
 
+@dataclass(frozen=True)
+class Difference:
+    """How the text of one field of the form (lines with +) differs from the other version's (with -)."""
+
+    label: str
+    fate: str
+    lines: list[str]
+
+
 class _TextForm(FlaskForm):
-    """What posts and pages share. `version` is the one that the author began with."""
+    """What posts and pages share.
+
+    version, base: what the author began with: the version, and a digest of what each field said then.
+    """
 
     title = LineField("Title", [InputRequired("Give it a title."), Length(max=200)])
     slug = LineField(
@@ -53,6 +68,41 @@ class _TextForm(FlaskForm):
     )
     body = TextField("Text", [InputRequired("Write some text.")])
     version = HiddenField(default="0")
+    base = HiddenField(default="")
+
+    @classmethod
+    def of(cls, values: dict[str, object]) -> Self:
+        """Return a form that an author begins with."""
+        form = cls(formdata=None, data=values)
+        form.base.data = " ".join(map(_digest, form._texts().values()))
+        return form
+
+    def merge(self, saved: Self) -> tuple[Self, list[Difference]]:
+        """Return a form that rests on `saved`, and how both versions differ, field by field.
+
+        What its author did not touch it takes over from `saved`.
+        """
+        mine, theirs = self._texts(), saved._texts()
+        began = dict(zip(mine, self.base.data.split(), strict=False))
+        merged: dict[str, object] = {}
+        differences = []
+        for name in mine:
+            touched = _digest(mine[name]) != began.get(name)
+            merged[name] = (self if touched else saved)[name].data
+            if not touched:
+                fate, other, own = "saved meanwhile, and taken over", mine[name], theirs[name]
+            elif _digest(theirs[name]) == began.get(name):
+                fate, other, own = "changed by you", theirs[name], mine[name]
+            else:
+                fate, other, own = "changed by both; this is yours", theirs[name], mine[name]
+            if own != other:
+                differences.append(Difference(self[name].label.text, fate, _changed_lines(other, own)))
+        merged |= {"version": saved.version.data, "base": saved.base.data}
+        return type(self)(formdata=None, data=merged), differences
+
+    def _texts(self) -> dict[str, str]:
+        """Return what each field for people says, by its name."""
+        return {field.name: _text(field) for field in self if not isinstance(field, HiddenField)}
 
     def validate_body(self, field: Field) -> None:
         """Refuse more text than an import would take."""
@@ -107,6 +157,24 @@ class PageForm(_TextForm):
     )
 
 
+def _text(field: Field) -> str:
+    value = field.data
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(" ", "minutes")
+    if isinstance(field, RadioField):
+        return {choice.value: choice.label for choice in field.choices}.get(value, "")
+    return "" if value is None else str(value)
+
+
+def _changed_lines(before: str, after: str) -> list[str]:
+    lines = [text.split("\n") if text else [] for text in (before, after)]
+    return list(unified_diff(*lines, lineterm="", n=1))[3:]  # without the head
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
+
+
 def tag_names(text: str | None) -> dict[str, str]:
     """Return the tags of a line with commas: names by slug."""
     names = filter(None, (" ".join(part.split()) for part in (text or "").split(",")))
@@ -154,7 +222,7 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
     """Change a post."""
     found = _find_post(number)
     if request.method == "GET":
-        return _post_editor(PostForm(formdata=None, data=_values(found)), found)
+        return _post_editor(PostForm.of(_post_values(found)), found)
     return _save_post(PostForm(), found) if found else _post_is_gone(PostForm())
 
 
@@ -216,7 +284,7 @@ def _find_post(number: int) -> Post | None:
     return found
 
 
-def _values(post: Post) -> dict[str, object]:
+def _post_values(post: Post) -> dict[str, object]:
     return {
         "title": post.title,
         "slug": post.slug,
@@ -229,10 +297,8 @@ def _values(post: Post) -> dict[str, object]:
     }
 
 
-def _post_editor(
-    form: PostForm, post: Post | None = None, problem: str | None = None, theirs: list[str] | None = None
-) -> str:
-    return render_template("author/post.html", form=form, post=post, problem=problem, theirs=theirs)
+def _post_editor(form: PostForm, post: Post | None = None, problem: str | None = None, **more: object) -> str:
+    return render_template("author/post.html", form=form, post=post, problem=problem, **more)
 
 
 def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
@@ -262,20 +328,13 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
 
 def _post_is_gone(form: PostForm) -> tuple[str, int]:
     problem = "Somebody deleted this post meanwhile. Your text is here: saving it makes a new post."
-    return _post_editor(form, problem=problem), 409
+    return _post_editor(form, problem=problem, action=url_for(".new_post")), 409
 
 
 def _post_conflict(form: PostForm, post: Post) -> tuple[str, int]:
     """Tell what somebody else saved meanwhile, and let the author decide: saving again replaces it."""
-    return _post_editor(form, post, CONFLICT, _difference(form, post)), 409
-
-
-def _difference(form: _TextForm, saved: Post | Page) -> list[str]:
-    """Return what saving the form would change, line by line, and let the form rest on what is saved."""
-    form.version.data = str(saved.version)
-    theirs = f"{saved.title}\n\n{saved.body}".splitlines()
-    mine = f"{form.title.data}\n\n{form.body.data}".splitlines()
-    return list(unified_diff(theirs, mine, lineterm="", n=1))[2:]
+    merged, differences = form.merge(PostForm.of(_post_values(post)))
+    return _post_editor(merged, post, CONFLICT, differences=differences), 409
 
 
 def _fill_post(post: Post, form: PostForm, slug: str) -> None:
@@ -359,7 +418,7 @@ def edit_page(number: int) -> str | tuple[str, int] | AnyResponse:
     """Change a page."""
     found = _find_page(number)
     if request.method == "GET":
-        return _page_editor(PageForm(formdata=None, obj=found or abort(404)), found)
+        return _page_editor(PageForm.of(_page_values(found or abort(404))), found)
     return _save_page(PageForm(), found) if found else _page_is_gone(PageForm())
 
 
@@ -376,10 +435,13 @@ def delete_page(number: int) -> str | AnyResponse:
     return redirect(url_for(".pages"), 303)
 
 
-def _page_editor(
-    form: PageForm, page: Page | None = None, problem: str | None = None, theirs: list[str] | None = None
-) -> str:
-    return render_template("author/page.html", form=form, page=page, problem=problem, theirs=theirs)
+def _page_values(page: Page) -> dict[str, object]:
+    names = ("title", "slug", "body", "position")
+    return {name: getattr(page, name) for name in names} | {"version": str(page.version)}
+
+
+def _page_editor(form: PageForm, page: Page | None = None, problem: str | None = None, **more: object) -> str:
+    return render_template("author/page.html", form=form, page=page, problem=problem, **more)
 
 
 def _find_page(number: int | None) -> Page | None:
@@ -388,11 +450,12 @@ def _find_page(number: int | None) -> Page | None:
 
 def _page_is_gone(form: PageForm) -> tuple[str, int]:
     problem = "Somebody deleted this page meanwhile. Your text is here: saving it makes a new page."
-    return _page_editor(form, problem=problem), 409
+    return _page_editor(form, problem=problem, action=url_for(".new_page")), 409
 
 
 def _page_conflict(form: PageForm, page: Page) -> tuple[str, int]:
-    return _page_editor(form, page, CONFLICT, _difference(form, page)), 409
+    merged, differences = form.merge(PageForm.of(_page_values(page)))
+    return _page_editor(merged, page, CONFLICT, differences=differences), 409
 
 
 def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:

@@ -89,14 +89,27 @@ def render(text: str) -> Rendered:
 
 
 def absolute_urls(html: str, base: str) -> str:
-    """Return sanitised HTML with every link and image made absolute against the URL `base`."""
-    return _cleaner(url_relative=partial(urljoin, base)).clean(html)
+    """Return sanitised HTML with every link and image made absolute against the URL `base`.
+
+    Addresses that cannot be, such as `//[x`, are left out.
+    """
+    return _cleaner(url_relative=partial(_absolute_url, base)).clean(html)
 
 
-def first_image(html: str) -> str | None:
-    """Return the address of the first image of sanitised HTML, as it is written there."""
+def first_image(html: str, base: str) -> str | None:
+    """Return the address of the first image of sanitised HTML, made absolute against the URL `base`.
+
+    Returns None when it has no image, or when the address is none.
+    """
     found = re.search(r'<img [^>]*?src="([^"]+)"', html)
-    return unescape(found[1]) if found else None
+    return _absolute_url(base, unescape(found[1])) if found else None
+
+
+def _absolute_url(base: str, address: str) -> str | None:
+    try:
+        return urljoin(base, address)
+    except ValueError:
+        return None
 
 
 def slugify(text: str) -> str:

@@ -4,7 +4,6 @@ from calendar import month_name
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from urllib.parse import urljoin
 
 from flask import Blueprint, abort, current_app, redirect, render_template, url_for
 from markupsafe import Markup
@@ -201,5 +200,4 @@ def _moved(condition: ColumnElement[bool]) -> AnyResponse:
 
 def _first_image(found: Post) -> str | None:
     """Return the absolute address of a post's first image, for the cards that other sites show."""
-    image = markdown.first_image(found.body_html)
-    return image and urljoin(absolute(url_for("pages.post", slug=found.slug)), image)
+    return markdown.first_image(found.body_html, absolute(url_for("pages.post", slug=found.slug)))

@@ -54,16 +54,20 @@ def value(page, name: str) -> str:
 
 def fields(page, **changes: object) -> dict[str, object]:
     """Return what the editor's form would send."""
-    body = re.search(r"<textarea[^>]* name=\"body\"[^>]*>\r?\n?(.*?)</textarea>", page.text, re.DOTALL)[1]
+    texts = re.findall(r'<textarea[^>]* name="(\w+)"[^>]*>\r?\n?(.*?)</textarea>', page.text, re.DOTALL)
     names = [
         "title",
         "slug",
         "version",
+        "base",
         *(["tags", "published_at"] if 'name="tags"' in page.text else ["position"]),
     ]
     status = re.search(r'<input checked[^>]*value="(\w+)"', page.text)
     return (
-        {name: value(page, name) for name in names} | {"body": body, "status": status and status[1]} | changes
+        {name: value(page, name) for name in names}
+        | {name: unescape(text) for name, text in texts}
+        | {"status": status and status[1]}
+        | changes
     )
 
 
@@ -159,7 +163,7 @@ def test_saving_leaves_what_was_not_touched(app, admin, add_posts, post):
     assert admin.send(f"/author/posts/{before['id']}", **fields(page)).status_code == 303
     after = post()
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"version", "updated_at", "summary"}, "the form had no summary to send"
+    assert changed == {"version", "updated_at"}
     assert after["published_at"] == moment
 
 
@@ -280,6 +284,104 @@ def test_a_conflict_is_told_and_nothing_is_lost(app, ada, admin, post):
     assert post()["body"] == "Both."
 
 
+FULL = MINE | {"slug": "a", "tags": "One", "summary": "Short.", "published_at": "2025-01-01T10:00"}
+# What the form calls a field, what Grace makes of it, what Ada does, and how the difference says both.
+CHANGES = {
+    "title": ("Title", "Hers", "His", "Hers", "His"),
+    "slug": ("Address", "hers", "his", "hers", "his"),
+    "body": ("Text", "Text of hers.", "Text of his.", "Text of hers.", "Text of his."),
+    "summary": ("Summary", "Hers.", "His.", "Hers.", "His."),
+    "tags": ("Tags", "One, Two", "One, Three", "One, Two", "One, Three"),
+    "status": ("Who can read it", "draft", None, "Draft", None),
+    "published_at": (
+        "From (UTC)",
+        "2025-02-02T10:00",
+        "2025-03-03T10:00",
+        "2025-02-02 10:00",
+        "2025-03-03 10:00",
+    ),
+}
+
+
+def differences(page) -> dict[str, tuple[str, list[str]]]:
+    """Return what the editor says of a conflict: by field, its fate and the lines."""
+    found = re.findall(r"<dt>(.*?)<span>: (.*?)</span></dt>\s*<dd><pre>(.*?)</pre>", page.text, re.DOTALL)
+    lines = {name: re.findall(r"<(?:ins|del)>(.*?)</", text) for name, _, text in found}
+    return {name: (fate, lines[name]) for name, fate, _ in found}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, post, name):
+    label, hers, _, said, _ = CHANGES[name]
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    before = fields(page)
+    admin.send(path, **fields(page, **{name: hers}))
+    touched = {"body": "Mine."} if name != "body" else {"title": "Mine"}
+    refused = ada.send(path, **fields(page, **touched))
+    assert refused.status_code == 409
+    fate, lines = differences(refused)[label]
+    assert fate == "saved meanwhile, and taken over"
+    assert f"+{said}" in lines
+    saved = fields(ada.get(path))
+    assert fields(refused) == saved | touched
+    assert before | touched != fields(refused), "something was taken over"
+    assert ada.send(path, **fields(refused)).status_code == 303
+    assert fields(ada.get(path), version="", base="") == saved | touched | {"version": "", "base": ""}
+
+
+@pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change[2]])
+def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, post, name):
+    label, hers, his, said, mine = CHANGES[name]
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, **{name: hers}))
+    refused = ada.send(path, **fields(page, **{name: his}))
+    assert refused.status_code == 409
+    assert differences(refused) == {label: ("changed by both; this is yours", [f"-{said}", f"+{mine}"])}
+    assert fields(refused)[name] == his
+    assert ada.send(path, **fields(refused)).status_code == 303
+    assert fields(ada.get(path))[name] == his
+
+
+def test_what_only_one_changed_is_told_as_well(ada, admin, post):
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, tags=""))
+    refused = ada.send(path, **fields(page, summary="Mine."))
+    assert differences(refused) == {
+        "Tags": ("saved meanwhile, and taken over", ["-One"]),
+        "Summary": ("changed by you", ["-Short.", "+Mine."]),
+    }
+
+
+def test_a_second_conflict_rests_on_the_first(ada, admin, post):
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, tags="Two"))
+    refused = ada.send(path, **fields(page, title="Mine"))
+    admin.send(path, **fields(ada.get(path), tags="Three", title="Hers"))
+    refused = ada.send(path, **fields(refused))
+    assert differences(refused) == {
+        "Title": ("changed by both; this is yours", ["-Hers", "+Mine"]),
+        "Tags": ("saved meanwhile, and taken over", ["-Two", "+Three"]),
+    }
+
+
+@pytest.mark.parametrize("base", ["", "x", "\0 " * 99])
+def test_a_form_that_does_not_say_what_it_began_with_keeps_all(ada, admin, post, base):
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, tags="Two"))
+    refused = ada.send(path, **fields(page, base=base))
+    assert differences(refused) == {"Tags": ("changed by both; this is yours", ["-Two", "+One"])}
+
+
 def test_a_conflict_in_the_same_moment(app, ada, post, monkeypatch):
     ada.send("/author/posts/new", **MINE)
     path = f"/author/posts/{post()['id']}"
@@ -325,6 +427,10 @@ def test_a_post_that_was_deleted_meanwhile(app, ada, post, monkeypatch):
         assert "deleted this post" in refused.text
         assert "My text." in refused.text
     assert ada.get(path).status_code == 404
+    monkeypatch.undo()
+    action = re.search(r'<form class="form editor"[^>]* action="([^"]+)"', refused.text)[1]
+    assert ada.send(action, **fields(refused)).status_code == 303
+    assert post()["body"] == "My text."
 
 
 def test_a_text_is_not_lost_when_the_session_ends(app, ada, client, post, admin):
@@ -424,11 +530,16 @@ def test_pages(app, admin, client):
     assert made.status_code == 303
     assert "We <em>write</em>." in client.get("/about-us").text
     page = admin.get(made.location)
-    assert admin.send(made.location, **fields(page, title="About", slug="about")).status_code == 303
+    assert (
+        admin.send(made.location, **fields(page, title="About", slug="about", position="7")).status_code
+        == 303
+    )
     assert client.get("/about").status_code == 200
     refused = admin.send(made.location, **fields(page, body="Mine."))
     assert refused.status_code == 409
     assert "<ins>+Mine.</ins>" in refused.text
+    assert differences(refused)["Position"] == ("saved meanwhile, and taken over", ["-3", "+7"])
+    assert value(refused, "position") == "7"
     assert "/about" in admin.get("/author/pages").text
     assert "About" in admin.get(f"{made.location}/delete").text
     assert admin.send(f"{made.location}/delete").status_code == 303
@@ -436,6 +547,7 @@ def test_pages(app, admin, client):
     gone = admin.send(made.location, **fields(page, body="Mine."))
     assert gone.status_code == 409
     assert "deleted this page" in gone.text
+    assert ' action="/author/pages/new"' in gone.text
     assert admin.get(f"{made.location}/delete").status_code == 404
 
 

@@ -127,6 +127,54 @@ def test_the_editor_works_without_its_script(filled, page):  # noqa: F811
     context.close()
 
 
+def test_two_who_write_at_the_same_time(request, filled, page, tmp_path):  # noqa: F811
+    scheme, width = request.node.callspec.params["page"]
+    size = {"width": width, "height": 900}
+    other = page.context.browser.new_page(viewport=size, color_scheme=scheme, java_script_enabled=False)
+    for tab in (page, other):
+        sign_in(tab, filled)
+        tab.get_by_role("link", name="Moving a boat").click()
+    page.get_by_label("Tags").fill("Hers")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Readers can see it.").wait_for()
+
+    other.get_by_label("Summary").fill("His.")
+    other.get_by_role("button", name="Save").click()
+    other.get_by_text("Somebody saved another version").wait_for()
+    terms = other.get_by_label("Differences", exact=True).get_by_role("term")
+    assert terms.all_text_contents() == ["Summary: changed by you", "Tags: saved meanwhile, and taken over"]
+    assert other.get_by_label("Tags").input_value() == "Hers"
+    assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
+    other.screenshot(path=screenshots / f"conflict-{scheme}-{width}.png", full_page=True)
+    other.get_by_role("button", name="Save").click()
+    other.get_by_text("Readers can see it.").wait_for()
+    assert (other.get_by_label("Tags").input_value(), other.get_by_label("Summary").input_value()) == (
+        "Hers",
+        "His.",
+    )
+
+
+def test_a_conflict_is_accessible_and_not_left_by_mistake(filled, page):  # noqa: F811
+    other = page.context.browser.new_page()  # whose console says that there is a conflict
+    for tab in (page, other):
+        sign_in(tab, filled)
+        tab.get_by_role("link", name="Moving a boat").click()
+        tab.get_by_label("Title").fill("Another title")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Readers can see it.").wait_for()
+    other.get_by_label("Text", exact=True).fill("One line.\n" * 99)
+    other.keyboard.press("Control+s")
+    other.get_by_text("Somebody saved another version").wait_for()
+    other.locator("[data-preview-body]", has_text="One line.").wait_for()
+    assert_accessible(other, "the editor with differences")
+    asked = []
+    other.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    other.get_by_label("Title").click()  # browsers ask only those who did something
+    other.goto(f"{filled}/author/")
+    assert asked == ["beforeunload"]
+
+
 def test_the_desk_in_light_and_dark_on_every_screen(request, filled, page, tmp_path):  # noqa: F811
     scheme, width = request.node.callspec.params["page"]
     screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
@@ -152,7 +200,8 @@ def test_the_desk_is_valid_html(signed_in, add_posts, tmp_path):
     grace.send("/author/media", file=(io.BytesIO(jpeg()), "boat.jpg"))
     post = re.search(r'href="(/author/posts/\d+)"', grace.get("/author/").text)[1]
     grace.send("/author/pages/new", title="About", body="We.", position="0")
-    conflict = grace.send(post, title="", body="Other", version="0")
+    conflict = grace.send(post, title="A", body="B", status="draft", tags="<a>", version="0")
+    assert conflict.text.count("<dt>") == 7, "every field"
     (tmp_path / "conflict.html").write_text(conflict.text)
     for number, path in enumerate((*DESK, post, f"{post}/delete")):
         (tmp_path / f"{number}.html").write_text(grace.get(path).text)

@@ -28,6 +28,7 @@ EVIL = (
     "\u2028\u202e\ufeff",
     "|a|\n|-|\n|<b|",
     "[^1]\n\n[^1]: <p style=x>",
+    '<img src="//[x">',
 )
 HOSTILE = st.lists(st.sampled_from(EVIL) | st.text(max_size=40), max_size=6).map("".join)
 CLEAN = HOSTILE.filter(lambda written: not CONTROL_CHARACTER.search(written))
@@ -96,6 +97,42 @@ def test_no_post_and_no_comment_breaks_a_page_or_a_feed(client, empty, title, su
         assert page.status_code == 200
         assert what_runs(page.text) == []
     ElementTree.fromstring(client.get("/feed.xml").data)
+
+
+@pytest.fixture
+def ada(signed_in):
+    return signed_in("Ada")
+
+
+ADDRESS = st.builds(
+    "{}{}".format,
+    st.sampled_from(["", "//", "http://", "HTTPS:/", "mailto:", "\\\\", "&#10;//"]),
+    st.text("/[]:@?#%\\.&; x1℀\u3002\u200b", max_size=8),
+)
+SHAPES = (
+    '<img src="{}">',
+    '<a href="{}">x</a>',
+    "![]({})",
+    "![](<{}>)",
+    "[x]({})",
+    "<{}>",
+    "[x]\n\n[x]: {}\n\n",
+)
+
+
+@given(addresses=st.lists(ADDRESS, min_size=1, max_size=4))
+@example(["//[x"])
+@example(["//[x]/", "//a℀b"])
+def test_no_address_in_a_text_breaks_a_page_or_a_feed(ada, empty, capfd, addresses):
+    body = "".join(shape.format(address) for address in addresses for shape in SHAPES)
+    empty()
+    saved = ada.send("/author/posts/new", title="X", body=body, tags="x", status="published")
+    assert saved.status_code == 303
+    for path in ("/posts/x", "/feed.xml", "/tags/x/feed.xml", "/", "/tags/x", saved.location):
+        assert ada.get(path).status_code == 200
+    assert ada.send("/author/preview", body=body).status_code == 200
+    ElementTree.fromstring(ada.get("/feed.xml").data)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @given(
