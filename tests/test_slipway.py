@@ -309,6 +309,7 @@ class Engine:
         self.readers = set()
         self.plan = {"pending": [], "current": "0001", "head": "0001", "destructive": [], "blocked_by": None}
         self.migrate_output = 'a log line\n{"changed": true, "applied": ["0002"], "head": "0002"}\n'
+        self.starting = []  # what a database says that is not there yet
         self.static, self.stored, self.labels = ["style.1.css"], {OLD, NEW}, {}
 
     def run(self, *command, stdin=None, env=None, source=None, into=None):
@@ -355,6 +356,9 @@ class Engine:
             into.write(b"a dump")
         elif words.endswith(" up --detach --wait --wait-timeout 120 db"):
             self.happen("database")
+        elif " pg_isready " in words:
+            if self.starting:
+                raise self.starting.pop()
         elif words.endswith(" flask_migrate flask migrate --check"):
             self.happen("schema")
             return json.dumps(self.plan)
@@ -569,6 +573,13 @@ def test_database_that_does_not_start_says_why(slipway, stack, engine):
         slipway.release(stack, NEW, "1.2", "abc123", "anna")
     assert "container slipway-db-1 exited (1)\nlast words of /slipway-db-1\n" in str(failure.value)
     assert "The blue slot serves as before." in str(failure.value)
+
+
+def test_database_that_the_engine_takes_for_healthy_too_early_is_waited_for(slipway, stack, engine):
+    engine.starting = [slipway.CommandFailure(["docker"], 2, "no response") for _ in range(3)]
+    entry = slipway.release(stack, NEW, "2.0", "abc", "anna")
+    assert entry["outcome"] == "in service"
+    assert engine.starting == []
 
 
 def test_last_words_are_how_a_container_is_and_what_it_wrote(slipway, tmp_path, monkeypatch):
