@@ -25,9 +25,28 @@ _SYNONYMS = {
     "authors": "author",
     "categories": "category",
     "description": "summary",
+    "isdraft": "draft",
     "modified": "updated",
-    "redirect_from": "aliases",
+    "pubdate": "publishdate",
+    "redirectfrom": "aliases",
 }
+
+# What says who may read a post: what it says of a public one, and what of a draft. The first are proposed.
+_YES, _NO = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
+_AUDIENCE = {
+    "draft": (_NO, _YES),
+    "private": (_NO, _YES),
+    "public": (_YES, _NO),
+    "publish": (_YES, _NO),
+    "published": (_YES, _NO),
+    "status": (("published", "publish", "public"), ("draft", "private", "pending", "skip")),
+    "visibility": (("public",), ("private", "draft")),
+}
+# What holds a post back in a way that the blog cannot: ignored, it would be public after all.
+_RESTRICTIONS = (
+    *("expires", "expirydate", "expiredate", "expirationdate", "unpublishdate"),
+    *("headless", "hidden", "password", "unlisted"),
+)
 
 
 class ArticleError(Exception):
@@ -38,11 +57,16 @@ class ArticleError(Exception):
         self.problems = problems
 
 
+class NoFrontMatterError(ArticleError):
+    """The file begins with its text."""
+
+
 @dataclass(frozen=True)
 class Article:
     """What a file says. `slug_line` is for reports.
 
-    published_at: None for a draft; tags: names by slug; aliases: slugs that the post had before.
+    summary: empty when the file has none; published_at: None for a draft; tags: names by slug;
+    aliases: slugs that the post had before.
     """
 
     slug: str
@@ -82,17 +106,20 @@ class _Field:
 _Fields = dict[str, _Field]
 
 
-def read(path: Path, default_author: str) -> Article:
+def read(path: Path, default_author: str, *, draft: bool = False) -> Article:
     """Read the file at `path`; `default_author` is for a file that names nobody.
 
+    draft: it is one, whatever the file says.
     Raises ArticleError with every problem of the file, and OSError when it cannot be read.
     """
     problems: list[tuple[int, str]] = []
     fields, title, body = _parts(path, problems)
 
-    draft = _is_draft(fields, problems)
-    published_at = _date(fields, "date", problems)
-    if not fields.get("date", _Field([], 1)).text and not draft:
+    draft = _is_draft(fields, problems, draft)
+    # A post appears on the later one.
+    moments = [_date(fields, name, problems) for name in ("date", "publishdate")]
+    published_at = max(filter(None, moments), default=None)
+    if not draft and not any(name in fields and fields[name].text for name in ("date", "publishdate")):
         problems.append((1, "has no date; add a line `date: 2026-01-31`, or `status: draft`"))
     updated_at = _date(fields, "updated", problems)
 
@@ -105,7 +132,7 @@ def read(path: Path, default_author: str) -> Article:
         slug=slug,
         slug_line=slug_line,
         title=title.text,
-        summary=fields.get("summary", _Field([], 1)).text or markdown.render(body).summary,
+        summary=fields.get("summary", _Field([], 1)).text,
         body=body,
         author=fields["author"].text if "author" in fields else default_author,
         published_at=None if draft else published_at,
@@ -121,6 +148,8 @@ def read_page(path: Path) -> PageText:
     fields, title, body = _parts(path, problems)
     slug, slug_line = _slug(fields, path, title, problems)
     updated_at = _date(fields, "updated", problems)
+    if _is_draft(fields, problems):
+        problems.append((1, "is a draft, which a page cannot be; remove the file, or what says so"))
     position = fields.get("position", _Field(["0"], 1))
     if not re.fullmatch(r"-?[0-9]{1,9}", position.text):
         problems.append((position.line, f"has the position {position.text!r}; write a whole number"))
@@ -184,7 +213,9 @@ def _split(text: str) -> tuple[_Fields, str, int]:
         header, _, _ = text.partition("\n\n")
         fields, end = _pelican_fields(header), len(header)
     else:
-        raise ArticleError((1, "has no front matter; begin it with a `---` block that holds title and date"))
+        raise NoFrontMatterError(
+            (1, "has no front matter; begin it with a `---` block that holds title and date")
+        )
     return fields, text[end:].strip("\n"), text.count("\n", 0, end) + 1
 
 
@@ -210,9 +241,12 @@ def _yaml_fields(text: str) -> _Fields:
         raise ArticleError((first_line, "front matter is no list of keys; write `key: value` lines"))
     fields: _Fields = {}
     for key, value in root.value:
+        line = key.start_mark.line + first_line
+        if key.value == "<<":
+            raise ArticleError((line, "merges other fields into its own; write its fields out"))
         nodes = value.value if isinstance(value, yaml.SequenceNode) else [value]
         values = [node.value for node in nodes if isinstance(node, yaml.ScalarNode)]
-        _add(fields, str(key.value), values, key.start_mark.line + first_line)
+        _add(fields, str(key.value), values, line)
     return fields
 
 
@@ -231,17 +265,32 @@ def _pelican_fields(header: str) -> _Fields:
 
 
 def _add(fields: _Fields, name: str, values: list[str], line: int) -> None:
-    name = _SYNONYMS.get(name.lower(), name.lower())
+    name = re.sub("[-_]", "", name.lower())  # publishDate, publish_date
+    name = _SYNONYMS.get(name, name)
     before = fields.get(name, _Field([], line))
     clean = [" ".join(value.split()) for value in values]
     fields[name] = _Field([*before.values, *filter(None, clean)], before.line)
 
 
-def _is_draft(fields: _Fields, problems: list[tuple[int, str]]) -> bool:
-    status = fields.get("status", _Field(["published"], 1))
-    if (status.text.lower() or "published") not in ("published", "draft"):
-        problems.append((status.line, f"has the status {status.text!r}; write `published` or `draft`"))
-    return status.text.lower() == "draft" or ("draft" in fields and fields["draft"].text.lower() == "true")
+def _is_draft(fields: _Fields, problems: list[tuple[int, str]], draft: bool = False) -> bool:
+    """Tell whether the post is held back; what cannot be told is a problem, so that it is not public."""
+    for name, (public, held_back) in _AUDIENCE.items():
+        if name not in fields:
+            continue
+        found = fields[name]
+        if found.text.lower() in held_back:
+            draft = True
+        elif found.text.lower() not in public:
+            choice = " or ".join(f"`{value}`" for value in (public[0], held_back[0]))
+            problems.append((found.line, f"has the {name} {found.text!r}; write {choice}"))
+    if not draft:
+        advice = "which the blog cannot heed; write `status: draft`, or remove the line"
+        problems += [
+            (fields[name].line, f"has the field {name}, {advice}")
+            for name in _RESTRICTIONS
+            if name in fields and fields[name].text.lower() not in ("", *_NO)
+        ]
+    return draft
 
 
 def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> datetime | None:

@@ -13,6 +13,7 @@ from flask.cli import with_appcontext
 from psycopg2.errors import UndefinedTable
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
 
 from . import assets, exporter, guesses, importer, rerender, schema, sessions
 from .models import User, db
@@ -26,7 +27,7 @@ class _Command(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         try:
             super().invoke(ctx)
-        except IntegrityError as error:
+        except (IntegrityError, StaleDataError) as error:
             raise click.ClickException(
                 "somebody else wrote the same at the same time: run this again"
             ) from error
@@ -164,19 +165,21 @@ def _password(file: BinaryIO) -> str:
 )
 @with_appcontext
 def import_(source: Path, existing: str) -> None:
-    """Import a Markdown file, every *.md below a directory, or what `flask export` wrote.
+    """Import a Markdown file, every one below a directory, or what `flask export` wrote.
 
     A file begins with YAML front matter (--- lines) or Pelican's header lines; title and date are
-    needed, and slug, aliases, summary, author, tags, category, updated and status: draft are understood.
-    All files are imported or, with a list of all problems, none.
+    needed, and slug, aliases, summary, author, tags, category, updated and publishDate are understood.
+    Drafts are what says status: draft or private, draft or private: true or published: false, and what
+    lies in a folder _drafts. All files are imported or, with a list of all problems, none. What is not
+    Markdown, and what is hidden, is ignored, and told.
     """
     options = {"existing": existing, "default_author": current_app.config["SITE_AUTHOR"]}
     try:
         if (source / exporter.MARKER).is_file():
             media_dir = current_app.config["MEDIA_DIR"]
-            counts = importer.import_site(db.session, source, media_dir=media_dir, **options)
+            result = importer.import_site(db.session, source, media_dir=media_dir, **options)
         else:
-            counts = importer.import_posts(db.session, source, **options)
+            result = importer.import_posts(db.session, source, **options)
     except OSError as error:
         raise click.ClickException(f"nothing was imported: {error}") from error
     except importer.ImportProblemsError as error:
@@ -184,9 +187,12 @@ def import_(source: Path, existing: str) -> None:
             click.echo(problem, err=True)
         raise click.ClickException(f"nothing was imported; problems: {len(error.problems)}") from error
     db.session.commit()
+    counts = result.counts
+    if ignored := counts["ignored"]:
+        click.echo(f"Ignored: {ignored} files, such as {', '.join(result.ignored_files)}.", err=True)
     message = "Posts and pages " + ", ".join(f"{name}: {count}" for name, count in counts.items()) + "."
     changed = any(counts.get(name) for name in ("created", "updated", "comments", "media"))
-    _done(message, changed=changed, **counts)
+    _done(message, changed=changed, **counts, ignored_files=result.ignored_files)
 
 
 @click.command(cls=_Command)

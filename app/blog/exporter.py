@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, selectinload, undefer
 
 from . import articles, markdown
@@ -22,7 +23,9 @@ MARKER = "export.json"
 FOLDERS = ("posts", "pages", "comments", "media")
 COMMENT_FIELDS = ("author", "email", "body", "state")
 MEDIA_FIELDS = ("name", "mime", "width", "height", "size_bytes", "original_name", "alt")
-_BATCH = 200
+_BATCH = 20  # texts in memory: each may be as long as a text can be
+
+_Row = TypeVar("_Row", Post, Page)
 
 
 class ExportError(Exception):
@@ -61,9 +64,10 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
 def _texts(session: Session) -> Iterator[tuple[str, str]]:
     """Yield the name and the content of every file but the pictures. The marker is the first."""
     yield MARKER, _json({"format": FORMAT, "media": list(_media(session))})
-    for post in _posts(session):
+    aliases, tags = selectinload(Post.aliases), selectinload(Post.tags)
+    for post in _each(session, select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)):
         yield f"posts/{post.slug}.md", _post(post)
-    for page in session.scalars(select(Page).options(undefer(Page.body)).order_by(Page.id)):
+    for page in _each(session, select(Page).options(undefer(Page.body)).order_by(Page.id)):
         fields = {
             "title": _line(page.title),
             "slug": page.slug,
@@ -77,12 +81,10 @@ def _texts(session: Session) -> Iterator[tuple[str, str]]:
         yield f"comments/{slug}.json", _json([_comment(row.Comment) for row in group])
 
 
-def _posts(session: Session) -> Iterator[Post]:
-    aliases, tags = selectinload(Post.aliases), selectinload(Post.tags)
-    query = select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)
-    for post in session.scalars(query, execution_options={"yield_per": _BATCH}):
-        yield post
-        session.expunge(post)
+def _each(session: Session, query: Select[tuple[_Row]]) -> Iterator[_Row]:
+    for row in session.scalars(query, execution_options={"yield_per": _BATCH}):
+        yield row
+        session.expunge(row)
 
 
 def _post(post: Post) -> str:

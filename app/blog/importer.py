@@ -1,50 +1,76 @@
-"""Markdown files or an exported site into the blog: all of it or, with a list of every problem, nothing."""
+"""Markdown files or an exported site into the blog: all of it or, with a list of every problem, nothing.
+
+A file is read twice, first to find problems and then to be written, so that memory holds a few texts at a
+time, however many there are.
+"""
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload, undefer
 
 from . import articles, markdown, media, pages
-from .articles import Article, ArticleError, PageText
+from .articles import Article, ArticleError, NoFrontMatterError, PageText
 from .exporter import COMMENT_FIELDS, FORMAT, MARKER, MEDIA_FIELDS
 from .models import COMMENT_STATES, Comment, Media, Page, Post, PostAlias, Tag
 
-OUTCOMES = ("created", "updated", "skipped", "unchanged")
+OUTCOMES = ("created", "updated", "skipped", "unchanged", "ignored")
+SUFFIXES = (".md", ".markdown", ".mdown", ".mdwn", ".mkd", ".mkdn")  # in upper case as well
+MAX_NAMED = 10
+
+# How many texts are in memory at a time: so many, or fewer that have so many characters.
+_BATCH = 25
+_BATCH_CHARACTERS = 1024 * 1024
+
+_DRAFTS = {"_drafts", "drafts", "Drafts"}  # the folders where other programs keep them
 
 _Text = TypeVar("_Text", Article, PageText)
-_Found = dict[str, tuple[Path, _Text]]  # by slug
+_Row = TypeVar("_Row", Post, Page)
 
 
 class ImportProblemsError(Exception):
-    """Nothing was imported. `problems`: one `path:line: what is wrong; what to do` each."""
+    """Nothing is to be imported: roll back. `problems`: one `path:line: what is wrong; what to do` each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
 
 
+@dataclass(frozen=True)
+class Result:
+    """What an import did: how many there were of each outcome, and some of the files that it ignored."""
+
+    counts: dict[str, int]
+    ignored_files: list[str]
+
+
 @dataclass
 class _Import:
-    """What all steps share. existing: refuse, skip or update what the blog has with other content."""
+    """What all steps share. existing: refuse, skip or update what the blog has with other content.
+
+    ignored: the files that are not imported, though nothing is wrong with them.
+    """
 
     session: Session
+    source: Path
     existing: str
-    problems: list[str]
     counts: Counter[str]
+    problems: list[str] = field(default_factory=list)
+    ignored: list[Path] = field(default_factory=list)
 
-    def is_wanted(self, changed: bool, is_rendered: bool) -> bool:
+    def is_wanted(self, changed: bool, row: Post | Page) -> bool:
         """Count what becomes of something that the blog has; tell whether it is to be written."""
-        if not changed and (self.existing != "update" or is_rendered):
+        if not changed and (self.existing != "update" or _is_rendered(row)):
             self.counts["unchanged"] += 1
             return False
         wanted = self.existing == "update"
@@ -59,151 +85,314 @@ class _Import:
                 "choose --existing update to replace it or --existing skip to keep it"
             )
 
+    def stop_at_problems(self) -> None:
+        """Raise ImportProblemsError when there is any."""
+        if self.problems:
+            raise ImportProblemsError(self.problems)
 
-def import_posts(session: Session, source: Path, *, existing: str, default_author: str) -> dict[str, int]:
-    """Add the posts of a Markdown file, or of every `*.md` below a directory; the caller commits.
+    def result(self) -> Result:
+        """Return the result, with the first ignored file of each kind, the most frequent kind first."""
+        self.counts["ignored"] = len(self.ignored)
+        kinds = Counter(path.suffix.lower() for path in self.ignored)
+        first = {path.suffix.lower(): path for path in reversed(self.ignored)}
+        named = sorted(first, key=lambda suffix: (-kinds[suffix], first[suffix]))[:MAX_NAMED]
+        files = [str(first[suffix].relative_to(self.source)) for suffix in named]
+        return Result(dict(self.counts), files)
+
+
+def import_posts(session: Session, source: Path, *, existing: str, default_author: str) -> Result:
+    """Add the posts of a Markdown file, or of every one below a directory; the caller commits.
 
     existing: what to do with a slug that the blog has with other content: refuse, skip or update.
     default_author: for files that name nobody.
-    Returns how many posts were created, updated, skipped and found unchanged.
-    Raises ImportProblemsError, with the session untouched, when any file has a problem.
+    Returns how many posts were created, updated, skipped and found unchanged, and which files were ignored.
+    Raises ImportProblemsError when any file has a problem; then the caller must not commit.
     """
-    step = _Import(session, existing, [], Counter(dict.fromkeys(OUTCOMES, 0)))
-    found = _read(_files(source, step.problems), lambda path: articles.read(path, default_author), step)
-    posts = _check_posts(found, step)
-    if step.problems:
-        raise ImportProblemsError(step.problems)
-    _write_posts(found, posts, step)
-    return dict(step.counts)
+    step = _Import(session, source, existing, Counter(dict.fromkeys(OUTCOMES, 0)))
+    posts = _Posts(
+        step,
+        lambda path: articles.read(path, default_author, draft=not _DRAFTS.isdisjoint(path.parent.parts)),
+    )
+    posts.check(_files(step))
+    _check_addresses(posts.found, step)
+    step.stop_at_problems()
+    posts.write()
+    return step.result()
 
 
 def import_site(
     session: Session, source: Path, *, existing: str, default_author: str, media_dir: Path
-) -> dict[str, int]:
+) -> Result:
     """Add everything that `flask export` wrote to the directory `source`; the caller commits.
 
     media_dir: where the pictures go. The other arguments are those of `import_posts`.
     Returns its numbers, of posts and pages together, and how many comments and pictures (media) were added.
     Raises as `import_posts` does, and OSError when a picture cannot be written.
     """
-    step = _Import(session, existing, [], Counter(dict.fromkeys((*OUTCOMES, "comments", "media"), 0)))
-    found = _read(sorted(source.glob("posts/*.md")), lambda path: articles.read(path, default_author), step)
-    posts = _check_posts(found, step)
-    found_pages = _read(sorted(source.glob("pages/*.md")), articles.read_page, step)
-    old_pages = _check_pages(found_pages, step)
-    comments = _read_comments(source, found, step)
-    pictures = _read_media(source, step)
-    if step.problems:
-        raise ImportProblemsError(step.problems)
-    _write_posts(found, posts, step)
-    _write_pages(found_pages, old_pages, step)
+    step = _Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "comments", "media"), 0)))
+    posts = _Posts(step, lambda path: articles.read(path, default_author))
+    its_pages = _Pages(step, articles.read_page)
+    files = sorted(_walk(step))
+    texts, page_texts, comments = (
+        [path for path in files if path.parent == source / folder and path.suffix == suffix]
+        for folder, suffix in (("posts", ".md"), ("pages", ".md"), ("comments", ".json"))
+    )
+    posts.check(texts)
+    _check_addresses(posts.found, step)
+    its_pages.check(page_texts)
+    _check_comments(comments, posts.found, step)
+    pictures = _read_media(step)
+    known = {source / MARKER, *texts, *page_texts, *comments, *(path for path, _ in pictures)}
+    _ignore((path for path in files if path not in known), step)
+    step.stop_at_problems()
+    posts.write()
+    its_pages.write()
     _write_comments(comments, step)
     _write_media(pictures, media_dir, step)
-    return dict(step.counts)
+    return step.result()
 
 
-def _files(source: Path, problems: list[str]) -> Iterator[Path]:
+def _files(step: _Import) -> Iterator[Path]:
+    """Yield the Markdown files of the source, and note the others."""
+    source = step.source
     if not source.exists():
-        problems.append(f"{source}: does not exist; name a Markdown file, or a directory with some")
+        step.problems.append(f"{source}: does not exist; name a Markdown file, or a directory with some")
         return
     if source.is_file():
         yield source
         return
-    paths = [path for path in sorted(source.rglob("*.md")) if path.is_file()]
+    paths, others = [], []
+    for path in sorted(_walk(step)):
+        is_text = path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path, source)
+        (paths if is_text else others).append(path)
+    _ignore(others, step)
     if not paths:
-        problems.append(f"{source}: holds no file *.md; name a directory that does")
+        *most, last = (f"*{suffix}" for suffix in SUFFIXES)
+        step.problems.append(
+            f"{source}: holds no Markdown (files {', '.join(most)} or {last}); name a directory that does"
+        )
     for path in paths:
         if path.resolve().is_relative_to(source.resolve()):
             yield path
         else:
-            problems.append(f"{path}:1: is a link that leads out of {source}; copy the file there instead")
-
-
-def _read(paths: Iterable[Path], read: Callable[[Path], _Text], step: _Import) -> _Found:
-    """Read files; note what is wrong with them, and slugs that two of them have."""
-    found: _Found = {}
-    for path in paths:
-        try:
-            article = read(path)
-        except ArticleError as error:
-            step.problems += [f"{path}:{line}: {text}" for line, text in error.problems]
-        except OSError as error:
-            step.problems.append(f"{path}:1: cannot be read ({error.strerror}); make it readable")
-        else:
-            if article.slug in found:
-                other = found[article.slug][0]
-                step.problems.append(
-                    f"{path}:{article.slug_line}: has the slug of {other}, {article.slug!r}; change one"
-                )
-            found.setdefault(article.slug, (path, article))
-    return found
-
-
-# Posts
-
-
-def _check_posts(found: _Found[Article], step: _Import) -> dict[str, Post]:
-    """Return the posts that the blog has already, by slug; note what does not fit to them."""
-    query = (
-        select(Post)
-        .where(Post.slug.in_(found))
-        .options(
-            undefer(Post.body), undefer(Post.body_html), selectinload(Post.tags), selectinload(Post.aliases)
-        )
-    )
-    posts = {post.slug: post for post in step.session.scalars(query)}
-    for slug, (path, article) in found.items():
-        if slug in posts and _differs(posts[slug], article):
-            step.refuse(path, article.slug_line, "post", slug)
-
-    # An address leads to one post.
-    owners = {slug: slug for slug in found}
-    wanted = owners.keys() | {alias for _, article in found.values() for alias in article.aliases}
-    owners |= {slug: slug for slug in step.session.scalars(select(Post.slug).where(Post.slug.in_(wanted)))}
-    aliases = select(PostAlias.slug, Post.slug).join(Post).where(PostAlias.slug.in_(wanted))
-    for alias, owner in step.session.execute(aliases):
-        if alias in found:
-            path, article = found[alias]
             step.problems.append(
-                f"{path}:{article.slug_line}: the slug {alias!r} is an old address of {owner!r}; change it"
+                f"{path}:1: is a link that leads out of {source}; copy the file there instead"
             )
-        owners.setdefault(alias, owner)
-    for slug, (path, article) in found.items():
-        for alias in article.aliases:
-            if owners.setdefault(alias, slug) != slug or alias == slug:
-                step.problems.append(
-                    f"{path}:{article.slug_line}: the alias {alias!r} is an address of "
-                    f"{owners[alias]!r}; remove it"
-                )
-    return posts
 
 
-def _write_posts(found: _Found[Article], posts: dict[str, Post], step: _Import) -> None:
-    names = {slug: name for _, article in found.values() for slug, name in article.tags.items()}
-    tags = {tag.slug: tag for tag in step.session.scalars(select(Tag).where(Tag.slug.in_(names)))}
-    for slug in sorted(names.keys() - tags.keys()):
-        tags[slug] = Tag(slug=slug, name=names[slug])
-    for slug, (_, article) in found.items():
-        post = posts.get(slug)
-        if post is None:
-            post = Post(slug=slug)
-            step.session.add(post)
-            _fill(post, article, tags, updated_at=article.published_at)
-            step.counts["created"] += 1
-        elif step.is_wanted(changed := _differs(post, article), _is_rendered(post)):
-            _fill(post, article, tags, updated_at=None if changed else post.updated_at)
+def _walk(step: _Import) -> Iterator[Path]:
+    """Yield everything below the source but folders; note the folders that cannot be read."""
+
+    def note(error: OSError) -> None:
+        step.problems.append(f"{error.filename}: cannot be read ({error.strerror}); make it readable")
+
+    for name, folders, files in os.walk(step.source, onerror=note):
+        folder = Path(name)
+        yield from (folder / file for file in files)
+        yield from (folder / link for link in folders if (folder / link).is_symlink())  # not followed
 
 
-def _differs(post: Post, article: Article) -> bool:
-    return (
-        any(
-            getattr(post, name) != getattr(article, name)
-            for name in ("title", "summary", "body", "author", "published_at")
+def _ignore(paths: Iterable[Path], step: _Import) -> None:
+    """Note what is not imported. What is hidden is the business of programs; but a text may be missed."""
+    step.ignored += [
+        path for path in paths if path.suffix.lower() in SUFFIXES or not _is_hidden(path, step.source)
+    ]
+
+
+def _is_hidden(path: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source).parts)
+
+
+# Posts and pages
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What stays in memory of a file that was read."""
+
+    path: Path
+    line: int
+    digest: bytes
+    aliases: list[str]
+
+
+class _Texts(Generic[_Text, _Row]):
+    """Files that become posts, or pages. found: those that were read, by slug."""
+
+    kind: ClassVar[str]
+    model: ClassVar[type]
+
+    def __init__(self, step: _Import, read: Callable[[Path], _Text]) -> None:
+        self.step, self._read = step, read
+        self.found: dict[str, _Found] = {}
+
+    def check(self, paths: Iterable[Path]) -> None:
+        """Read files; note what is wrong with them, and slugs that two of them have."""
+        for batch in self._batches(paths):
+            rows = self._rows(batch) if self.step.existing == "refuse" else {}
+            for path, text in batch:
+                if text.slug in self.found:
+                    other = self.found[text.slug].path
+                    self.step.problems.append(
+                        f"{path}:{text.slug_line}: has the slug of {other}, {text.slug!r}; change one"
+                    )
+                    continue
+                self._note(path, text)
+                if text.slug in rows and self._differs(rows[text.slug], text):
+                    self.step.refuse(path, text.slug_line, self.kind, text.slug)
+
+    def write(self) -> None:
+        """Write what `check` found, read again. Raises ImportProblemsError when it has changed since."""
+        for batch in self._batches(found.path for found in self.found.values()):
+            rows = self._rows(batch)
+            for path, text in batch:
+                found = self.found.get(text.slug)
+                if found is None or found.digest != _digest(text):
+                    self.step.problems.append(f"{path}:1: changed while it was imported; import again")
+                    continue
+                row = rows.get(text.slug)
+                changed = row is None or self._differs(row, text)
+                if row is None:
+                    rows[text.slug] = row = self.model(slug=text.slug)
+                    self.step.session.add(row)
+                    self.step.counts["created"] += 1
+                else:
+                    if changed:
+                        self.step.refuse(path, text.slug_line, self.kind, text.slug)
+                    if not self.step.is_wanted(changed, row):
+                        continue
+                self._fill(row, text, changed)
+            self.step.stop_at_problems()
+            self.step.session.flush()
+            for row in rows.values():
+                self.step.session.expunge(row)
+
+    def _note(self, path: Path, text: _Text) -> None:
+        """Keep what the other steps need of a file."""
+        self.found[text.slug] = _Found(path, text.slug_line, _digest(text), getattr(text, "aliases", []))
+
+    def _batches(self, paths: Iterable[Path]) -> Iterator[list[tuple[Path, _Text]]]:
+        """Yield the texts of files, a few at a time; note what is wrong with them."""
+        batch: list[tuple[Path, _Text]] = []
+        for path in paths:
+            try:
+                text = self._read(path)
+            except NoFrontMatterError as error:
+                if path.stem.lower() == "readme" and path != self.step.source:
+                    self.step.ignored.append(path)
+                else:
+                    self._report(path, error)
+            except ArticleError as error:
+                self._report(path, error)
+            except OSError as error:
+                self.step.problems.append(f"{path}:1: cannot be read ({error.strerror}); make it readable")
+            else:
+                batch.append((path, text))
+            if len(batch) == _BATCH or sum(len(text.body) for _, text in batch) > _BATCH_CHARACTERS:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _report(self, path: Path, error: ArticleError) -> None:
+        self.step.problems += [f"{path}:{line}: {text}" for line, text in error.problems]
+
+    def _rows(self, batch: list[tuple[Path, _Text]]) -> dict[str, _Row]:
+        """Return what the blog has already under the slugs of a batch."""
+        raise NotImplementedError
+
+    def _differs(self, row: _Row, text: _Text) -> bool:
+        raise NotImplementedError
+
+    def _fill(self, row: _Row, text: _Text, changed: bool) -> None:
+        raise NotImplementedError
+
+
+class _Posts(_Texts[Article, Post]):
+    kind = "post"
+    model = Post
+
+    def __init__(self, step: _Import, read: Callable[[Path], Article]) -> None:
+        super().__init__(step, read)
+        self.tag_names: dict[str, str] = {}
+        self.tags: dict[str, Tag] = {}
+
+    def write(self) -> None:
+        known = self.step.session.scalars(select(Tag).where(Tag.slug.in_(self.tag_names)))
+        self.tags = {tag.slug: tag for tag in known}
+        for slug in sorted(self.tag_names.keys() - self.tags.keys()):
+            self.tags[slug] = Tag(slug=slug, name=self.tag_names[slug])
+        super().write()
+
+    def _note(self, path: Path, text: Article) -> None:
+        super()._note(path, text)
+        self.tag_names |= text.tags
+
+    def _rows(self, batch: list[tuple[Path, Article]]) -> dict[str, Post]:
+        query = select(Post).where(Post.slug.in_([text.slug for _, text in batch]))
+        query = query.options(undefer(Post.body), selectinload(Post.tags), selectinload(Post.aliases))
+        if self.step.existing == "update":
+            query = query.options(undefer(Post.body_html))
+        return {post.slug: post for post in self.step.session.scalars(query)}
+
+    def _differs(self, row: Post, text: Article) -> bool:
+        return (
+            any(
+                getattr(row, name) != getattr(text, name)
+                for name in ("title", "body", "author", "published_at")
+            )
+            or row.summary != _summary(text)
+            or {tag.slug for tag in row.tags} != text.tags.keys()
+            or not {alias.slug for alias in row.aliases} >= set(text.aliases)
+            or text.updated_at not in (None, row.updated_at)
         )
-        or {tag.slug for tag in post.tags} != article.tags.keys()
-        or not {alias.slug for alias in post.aliases} >= set(article.aliases)
-        or article.updated_at not in (None, post.updated_at)
-    )
+
+    def _fill(self, row: Post, text: Article, changed: bool) -> None:
+        is_new = row.id is None
+        for name in ("title", "body", "author", "published_at"):
+            setattr(row, name, getattr(text, name))
+        row.summary = _summary(text)
+        if is_new:
+            row.updated_at = text.updated_at or text.published_at or datetime.now(UTC)
+        elif changed:
+            row.updated_at = text.updated_at or datetime.now(UTC)
+        row.tags = [self.tags[slug] for slug in text.tags]
+        known = {alias.slug for alias in row.aliases}
+        row.aliases += [PostAlias(slug=alias) for alias in text.aliases if alias not in known]
+
+
+class _Pages(_Texts[PageText, Page]):
+    kind = "page"
+    model = Page
+
+    def _note(self, path: Path, text: PageText) -> None:
+        super()._note(path, text)
+        if not pages.is_free_page_slug(text.slug):
+            self.step.problems.append(
+                f"{path}:{text.slug_line}: /{text.slug} is an address of the blog itself; change the slug"
+            )
+
+    def _rows(self, batch: list[tuple[Path, PageText]]) -> dict[str, Page]:
+        query = select(Page).where(Page.slug.in_([text.slug for _, text in batch]))
+        query = query.options(undefer(Page.body), undefer(Page.body_html))
+        return {page.slug: page for page in self.step.session.scalars(query)}
+
+    def _differs(self, row: Page, text: PageText) -> bool:
+        return (row.title, row.body, row.position) != (text.title, text.body, text.position) or (
+            text.updated_at not in (None, row.updated_at)
+        )
+
+    def _fill(self, row: Page, text: PageText, changed: bool) -> None:
+        row.title, row.body, row.position = text.title, text.body, text.position
+        row.updated_at = text.updated_at or row.updated_at or datetime.now(UTC)
+
+
+def _summary(article: Article) -> str:
+    return article.summary or markdown.render(article.body).summary
+
+
+def _digest(text: Article | PageText) -> bytes:
+    return hashlib.sha256(repr(text).encode()).digest()
 
 
 def _is_rendered(text: Post | Page) -> bool:
@@ -211,74 +400,55 @@ def _is_rendered(text: Post | Page) -> bool:
     return text.body_html == markdown.render(text.body).html
 
 
-def _fill(post: Post, article: Article, tags: dict[str, Tag], *, updated_at: datetime | None) -> None:
-    for name in ("title", "summary", "body", "author", "published_at"):
-        setattr(post, name, getattr(article, name))
-    post.updated_at = article.updated_at or updated_at or datetime.now(UTC)
-    post.tags = [tags[slug] for slug in article.tags]
-    known = {alias.slug for alias in post.aliases}
-    post.aliases += [PostAlias(slug=alias) for alias in article.aliases if alias not in known]
-
-
-# Pages
-
-
-def _check_pages(found: _Found[PageText], step: _Import) -> dict[str, Page]:
-    query = select(Page).where(Page.slug.in_(found)).options(undefer(Page.body), undefer(Page.body_html))
-    old = {page.slug: page for page in step.session.scalars(query)}
-    for slug, (path, text) in found.items():
-        if not pages.is_free_page_slug(slug):
+def _check_addresses(found: dict[str, _Found], step: _Import) -> None:
+    """Note what would make an address lead to two posts."""
+    owners = {slug: slug for slug in found}
+    wanted = owners.keys() | {alias for file in found.values() for alias in file.aliases}
+    owners |= {slug: slug for slug in step.session.scalars(select(Post.slug).where(Post.slug.in_(wanted)))}
+    aliases = select(PostAlias.slug, Post.slug).join(Post).where(PostAlias.slug.in_(wanted))
+    for alias, owner in step.session.execute(aliases):
+        if alias in found:
+            file = found[alias]
             step.problems.append(
-                f"{path}:{text.slug_line}: /{slug} is an address of the blog itself; change the slug"
+                f"{file.path}:{file.line}: the slug {alias!r} is an old address of {owner!r}; change it"
             )
-        if slug in old and _page_differs(old[slug], text):
-            step.refuse(path, text.slug_line, "page", slug)
-    return old
-
-
-def _write_pages(found: _Found[PageText], old: dict[str, Page], step: _Import) -> None:
-    for slug, (_, text) in found.items():
-        page = old.get(slug)
-        if page is None:
-            page = Page(slug=slug)
-            step.session.add(page)
-            step.counts["created"] += 1
-        elif not step.is_wanted(_page_differs(page, text), _is_rendered(page)):
-            continue
-        page.title, page.body, page.position = text.title, text.body, text.position
-        page.updated_at = text.updated_at or page.updated_at or datetime.now(UTC)
-
-
-def _page_differs(page: Page, text: PageText) -> bool:
-    return (page.title, page.body, page.position) != (text.title, text.body, text.position) or (
-        text.updated_at not in (None, page.updated_at)
-    )
+        owners.setdefault(alias, owner)
+    for slug, file in found.items():
+        for alias in file.aliases:
+            if owners.setdefault(alias, slug) != slug or alias == slug:
+                step.problems.append(
+                    f"{file.path}:{file.line}: the alias {alias!r} is an address of "
+                    f"{owners[alias]!r}; remove it"
+                )
 
 
 # Comments and pictures, as the exporter wrote them
 
 
-def _read_comments(source: Path, posts: _Found[Article], step: _Import) -> dict[str, list[Comment]]:
-    """Return the comments of each post, by its slug."""
-    comments: dict[str, list[Comment]] = {}
-    for path in sorted(source.glob("comments/*.json")):
+def _check_comments(paths: list[Path], posts: dict[str, _Found], step: _Import) -> None:
+    for path in paths:
         if path.stem not in posts:
             step.problems.append(f"{path}:1: belongs to no post of this export; remove it")
-        comments[path.stem] = list(_rows(path, _json(path, step), _comment, step))
-    return comments
+        for _ in _comments(path, step):
+            pass
 
 
-def _read_media(source: Path, step: _Import) -> list[tuple[Path, Media]]:
-    marker = source / MARKER
+def _comments(path: Path, step: _Import) -> Iterator[Comment]:
+    return _entries(path, _json(path, step), _comment, step)
+
+
+def _read_media(step: _Import) -> list[tuple[Path, Media]]:
+    marker = step.source / MARKER
     site = _json(marker, step)
     if not isinstance(site, dict) or site.get("format") != FORMAT:
         step.problems.append(f"{marker}:1: is not of the format {FORMAT}; export again with this release")
         return []
     pictures = []
-    for picture in _rows(marker, site.get("media"), _picture, step):
-        path = source / "media" / picture.name
+    for picture in _entries(marker, site.get("media"), _picture, step):
+        path = step.source / "media" / picture.name
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             step.problems.append(f"{path}:1: cannot be read ({error.strerror}); bring it back")
         else:
@@ -298,7 +468,7 @@ def _json(path: Path, step: _Import) -> object:
     return []
 
 
-def _rows(path: Path, rows: object, make: Callable[[dict], object], step: _Import) -> Iterator:
+def _entries(path: Path, rows: object, make: Callable[[dict], object], step: _Import) -> Iterator:
     """Make something of each entry of a list, and note the entries that are not what they should be."""
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         try:
@@ -337,18 +507,18 @@ def _moment(row: dict) -> datetime:
     return datetime.fromisoformat(row["created_at"]).astimezone(UTC)
 
 
-def _write_comments(comments: dict[str, list[Comment]], step: _Import) -> None:
-    step.session.flush()
-    found = step.session.execute(select(Post.slug, Post.id).where(Post.slug.in_(comments)))
-    posts = {row.slug: row.id for row in found}
-    old = select(Comment.post_id, Comment.created_at, Comment.author, Comment.body)
-    known = {tuple(row) for row in step.session.execute(old.where(Comment.post_id.in_(posts.values())))}
-    for slug, group in comments.items():
-        for comment in group:
-            comment.post_id = posts[slug]
-            if (comment.post_id, comment.created_at, comment.author, comment.body) not in known:
+def _write_comments(paths: list[Path], step: _Import) -> None:
+    for path in paths:
+        post_id = step.session.scalars(select(Post.id).where(Post.slug == path.stem)).one()
+        old = select(Comment.created_at, Comment.author, Comment.body).where(Comment.post_id == post_id)
+        known = {tuple(row) for row in step.session.execute(old)}
+        for comment in _comments(path, step):
+            if (comment.created_at, comment.author, comment.body) not in known:
+                comment.post_id = post_id
                 step.session.add(comment)
                 step.counts["comments"] += 1
+        step.stop_at_problems()
+        step.session.flush()
 
 
 def _write_media(pictures: list[tuple[Path, Media]], media_dir: Path, step: _Import) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from . import markdown
 from .models import Page, Post
 
-_BATCH = 200
+_BATCH = 20  # texts in memory, with their HTML
 
 
 def rerender(session: Session) -> tuple[int, int]:

@@ -1,5 +1,8 @@
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from sqlalchemy import delete, func, select, text
 from blog import create_app, exporter
 from blog.articles import CONTROL_CHARACTER, SLUG
 from blog.models import Comment, Media, Page, Post, PostAlias, Tag, db
+
+from .conftest import APP
 
 POSTS = Path(__file__).parent / "posts"
 PICTURE = b"not really a picture"
@@ -101,13 +106,35 @@ def test_export_import_export_is_the_same_to_the_byte(app, site, tmp_path, media
     assert one.stat().st_mode & 0o777 == 0o700, "the addresses of commenters are in it"
     clear(app)
     (media_dir / NAME).unlink()
-    counts = {"created": 4, "updated": 0, "skipped": 0, "unchanged": 0, "comments": 2, "media": 1}
-    assert run(app, "import", one) == {"changed": True, **counts}
+    counts = {
+        "created": 4,
+        "updated": 0,
+        "skipped": 0,
+        "unchanged": 0,
+        "ignored": 0,
+        "comments": 2,
+        "media": 1,
+    }
+    assert run(app, "import", one) == {"changed": True, **counts, "ignored_files": []}
     run(app, "export", two)
     assert files(two) == files(one)
     assert (media_dir / NAME).read_bytes() == PICTURE
     again = dict.fromkeys(counts, 0) | {"unchanged": 4}
-    assert run(app, "import", one) == {"changed": False, **again}
+    assert run(app, "import", one) == {"changed": False, **again, "ignored_files": []}
+    (one / "posts/more.rst").write_text("of somebody else")
+    assert run(app, "import", one) == {"changed": False, **again, "ignored": 1} | {
+        "ignored_files": ["posts/more.rst"]
+    }
+
+
+@pytest.mark.parametrize("line", ["draft: true", "status: draft", "password: x", "published: perhaps"])
+def test_a_page_that_is_held_back_is_refused(app, site, tmp_path, line):
+    folder = tmp_path / "site"
+    run(app, "export", folder)
+    path = folder / "pages/about.md"
+    path.write_text(path.read_text().replace("slug:", f"{line}\nslug:"))
+    [problem, _] = run(app, "import", folder)
+    assert problem.startswith(f"{path}:")
 
 
 def test_an_export_follows_the_blog(app, site, tmp_path):
@@ -178,7 +205,7 @@ def test_files_that_vanished_are_named(app, site, tmp_path):
     run(app, "export", folder)
     (folder / "media" / NAME).unlink()
     (folder / "comments/first.json").unlink()
-    (folder / "comments/first.json").mkdir()
+    (folder / "comments/first.json").symlink_to("nowhere")
     problems = run(app, "import", folder)
     assert sum("cannot be read" in problem for problem in problems) == 2
 
@@ -219,6 +246,61 @@ def test_rerender_changes_only_what_comes_out_differently(app, site):
         posts = db.session.scalars(select(Post).order_by(Post.id)).all()
         assert [post.version for post in posts] == before
         assert {post.updated_at for post in posts} == {MOMENT}
+
+
+MEASURED = """
+import atexit, re, sys
+from pathlib import Path
+from flask.cli import main
+
+def tell():
+    sys.stderr.write(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+
+atexit.register(tell)
+main()
+"""
+
+
+def peak_mb(settings, *arguments) -> float:
+    """Run a command in a process of its own; return how many megabytes it had at its peak."""
+    command = [sys.executable, "-c", MEASURED, *map(str, arguments)]
+    env = os.environ | settings | {"FLASK_APP": "wsgi"}
+    done = subprocess.run(command, cwd=APP, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.splitlines()[-1]) / 1024
+
+
+def test_memory_holds_a_few_texts_however_many_there_are(app, settings, tmp_path):
+    """What holds all of them has 60 MB and more here, and what holds a few of them 10 at most."""
+    body = "    " + "A boat in the harbour. " * 5_000  # as code, which is quick to render
+    site = tmp_path / "site"
+    posts = [tmp_path / f"posts/{number}.md" for number in range(300)]
+    posts[0].parent.mkdir()
+    for path in posts:
+        path.write_text(f"---\ntitle: Post {path.stem}\ndate: 2025-01-01\n---\n\n{body}\n")
+    base = peak_mb(settings, "import", posts[0])
+    measured = {"import": peak_mb(settings, "import", posts[0].parent)}
+    with app.app_context():
+        db.session.execute(
+            text(
+                "INSERT INTO page (slug, title, body, body_html) "
+                "SELECT 'p' || slug, title, body, body_html FROM post"
+            )
+        )
+        comment = {"author": "Ben", "state": "approved"}
+        numbers = db.session.scalars(select(Post.id)).all()
+        db.session.add_all(Comment(post_id=number, body=body, **comment) for number in numbers)
+        db.session.commit()
+    measured["export"] = peak_mb(settings, "export", site)
+    assert len(files(site)) == 901
+    clear(app)
+    measured["import of an export"] = peak_mb(settings, "import", site)
+    measured["import again"] = peak_mb(settings, "import", site, "--existing", "update")
+    with app.app_context():
+        db.session.execute(text("UPDATE post SET body_html = ''"))
+        db.session.commit()
+    measured["rerender"] = peak_mb(settings, "rerender")
+    assert {name: peak for name, peak in measured.items() if peak > base + 40} == {}, (base, measured)
 
 
 def test_check_config(app, settings, media_dir):

@@ -1,11 +1,12 @@
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from blog import articles
+from blog import articles, importer
 from blog.models import Post, db
 
 POSTS = Path(__file__).parent / "posts"
@@ -40,8 +41,8 @@ def post(app):
 
 
 def counts(**changed: int) -> dict[str, object]:
-    outcomes = {"created": 0, "updated": 0, "skipped": 0, "unchanged": 0} | changed
-    return {"changed": bool(outcomes["created"] or outcomes["updated"]), **outcomes}
+    outcomes = {"created": 0, "updated": 0, "skipped": 0, "unchanged": 0, "ignored": 0} | changed
+    return {"changed": bool(outcomes["created"] or outcomes["updated"]), **outcomes, "ignored_files": []}
 
 
 def article(folder: Path, name: str = "a.md", *, header: str = "title: A\ndate: 2025-01-01", body="Text."):
@@ -98,12 +99,185 @@ def test_the_other_fields(run, post, tmp_path):
     }
 
 
-@pytest.mark.parametrize("header", ["title: A\nstatus: draft", "title: A\ndraft: true\ndate: 2025-01-01"])
-def test_a_draft_is_imported_but_not_shown(run, post, client, tmp_path, header):
-    assert run(article(tmp_path, header=header)) == counts(created=1)
+DATED = "title: A\ndate: 2025-01-01"
+TRUE = ["true", "True", "TRUE", "yes", "Yes", "on", "y", "1", '"true"', "[true]"]
+FALSE = ["false", "False", "no", "NO", "off", "n", "0", "'no'"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *(f"draft: {value}" for value in TRUE),
+        *(f"published: {value}" for value in FALSE),
+        "Draft: yes",
+        "isDraft: true",
+        "is_draft: true",
+        "private: true",
+        "publish: false",
+        "public: false",
+        "status: draft",
+        "Status: Private",
+        "status: skip",
+        "status: pending",
+        "visibility: private",
+        "published: true\nprivate: true",
+        "draft: true\npassword: secret\nexpiryDate: 2026-01-01",
+    ],
+)
+def test_what_its_author_held_back_is_a_draft(run, post, client, tmp_path, lines):
+    assert run(article(tmp_path, header=f"{DATED}\n{lines}")) == counts(created=1)
     assert post("a")["published_at"] is None
     assert client.get("/posts/a").status_code == 404
     assert run(tmp_path) == counts(unchanged=1)
+
+
+def test_a_draft_needs_no_date(run, post, tmp_path):
+    run(article(tmp_path, header="title: A\ndraft: 1"))
+    assert post("a")["published_at"] is None
+
+
+@pytest.mark.parametrize("header", ["Draft: yes", "Published: no", "Status: draft", "Private: True"])
+def test_a_draft_of_pelican(run, post, tmp_path, header):
+    (tmp_path / "a.md").write_text(f"Title: A\nDate: 2025-01-01\n{header}\n\nText.\n")
+    assert run(tmp_path) == counts(created=1)
+    assert post("a")["published_at"] is None
+
+
+@pytest.mark.parametrize("folder", ["_drafts", "Drafts", "blog/_drafts/2025"])
+def test_what_lies_among_drafts_is_a_draft(run, post, tmp_path, folder):
+    article(tmp_path / folder)
+    assert run(tmp_path) == counts(created=1)
+    assert post("a")["published_at"] is None
+    article(tmp_path / folder, body="Other.")
+    assert run(tmp_path / folder / "a.md", "--existing", "update") == counts(updated=1)
+    assert post("a")["published_at"] is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *(f"draft: {value}" for value in FALSE),
+        *(f"published: {value}" for value in TRUE),
+        "status: published",
+        "status: publish",
+        "visibility: public",
+        "private: no",
+        'password: ""',
+        "unlisted: false",
+        "expiryDate:",
+    ],
+)
+def test_what_is_not_held_back_is_public(run, post, tmp_path, lines):
+    assert run(article(tmp_path, header=f"{DATED}\n{lines}")) == counts(created=1)
+    assert post("a")["published_at"] == datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("draft: maybe", "has the draft 'maybe'; write `false` or `true`"),
+        ("draft:", "has the draft ''; write `false` or `true`"),
+        ("draft: {no: no}", "has the draft ''; write `false` or `true`"),
+        ("published: 2025-01-01", "has the published '2025-01-01'; write `true` or `false`"),
+        ("private: 2", "has the private '2'"),
+        ("status: hidden", "has the status 'hidden'; write `published` or `draft`"),
+        ("status: inherit", "has the status 'inherit'"),
+        ("status:", "has the status ''"),
+        ("visibility: members", "has the visibility 'members'; write `public` or `private`"),
+        ("password: secret", "has the field password"),
+        ("unlisted: true", "has the field unlisted"),
+        ("hidden: yes", "has the field hidden"),
+        ("headless: true", "has the field headless"),
+        ("expiryDate: 2024-01-01", "has the field expirydate, which the blog cannot heed"),
+        ("expiry_date: 2099-01-01", "write `status: draft`, or remove the line"),
+        ("unpublishDate: 2099-01-01", "has the field unpublishdate"),
+        ("<<: {draft: true}", "write its fields out"),
+        ("publishDate: soon", "has the publishdate 'soon'"),
+    ],
+)
+def test_what_may_be_held_back_is_never_public(run, app, tmp_path, line, words):
+    path = article(tmp_path, header=f"{DATED}\n{line}")
+    [problem] = run(tmp_path)
+    assert problem.startswith(f"{path}:4: ")
+    assert words in problem
+    with app.app_context():
+        assert db.session.scalar(select(func.count(Post.id))) == 0
+
+
+@pytest.mark.parametrize("name", ["publishDate", "pubdate", "publish_date"])
+def test_a_post_that_is_to_appear_later_is_scheduled(run, post, client, tmp_path, name):
+    run(article(tmp_path, header=f"{DATED}\n{name}: 2199-01-01"))
+    assert post("a")["published_at"] == datetime(2199, 1, 1, tzinfo=UTC)
+    assert client.get("/posts/a").status_code == 404
+    run(article(tmp_path, "b.md", header=f"title: B\n{name}: 2025-01-01"))
+    assert post("b")["published_at"] == datetime(2025, 1, 1, tzinfo=UTC), "instead of a date"
+
+
+def test_every_file_of_markdown_is_imported_and_the_others_are_named(run, post, runner, tmp_path):
+    for number, suffix in enumerate(("md", "markdown", "MD", "Markdown", "mdown", "mkd", "mkdn", "mdwn")):
+        article(tmp_path, f"{number}.{suffix}", header=f"title: T{number}\ndate: 2025-01-01")
+    for name in ("b/one.rst", "b/two.rst", "c.html", "LICENSE", "picture.png", ".git/config", ".DS_Store"):
+        article(tmp_path, name)
+    (tmp_path / "README.md").write_text("# How to write\n")
+    article(tmp_path, ".trash/deleted.md", header="title: D\ndate: 2025-01-01")
+    article(tmp_path, "e/README.md", header="title: E\ndate: 2025-01-01")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    named = [".trash/deleted.md", "LICENSE", "b/one.rst", "c.html", "picture.png"]
+    told = run(tmp_path)
+    assert told == counts(created=9, ignored=8) | {"ignored_files": named}
+    said = runner.invoke(args=["import", str(tmp_path)]).stderr
+    assert "Ignored: 8 files, such as .trash/deleted.md, LICENSE, b/one.rst, c.html" in said
+
+
+def test_a_post_that_is_saved_while_it_is_imported(run, tmp_path, monkeypatch):
+    run(article(tmp_path))
+    article(tmp_path, body="Other.")
+    fill = importer._Posts._fill
+
+    def meanwhile(*arguments):
+        with db.engine.begin() as connection:
+            connection.execute(update(Post).values(version=Post.version + 1))
+        fill(*arguments)
+
+    monkeypatch.setattr(importer._Posts, "_fill", meanwhile)
+    assert run(tmp_path, "--existing", "update") == []
+    monkeypatch.undo()
+    assert run(tmp_path, "--existing", "update") == counts(updated=1)
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem(run, tmp_path, monkeypatch):
+    article(tmp_path, "a.md")
+    article(tmp_path, "closed/b.md", header="title: B\ndate: 2025-01-01")
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)  # a test that runs as root may read everything
+    assert run(tmp_path) == [f"{tmp_path}/closed: cannot be read (Permission denied); make it readable"]
+
+
+def test_a_readme_that_is_named_is_a_post(run, tmp_path):
+    (tmp_path / "README.md").write_text("# Hello\n")
+    [problem] = run(tmp_path / "README.md")
+    assert "has no front matter" in problem
+
+
+def test_a_file_that_changes_while_it_is_imported_is_refused(run, app, tmp_path, monkeypatch):
+    article(tmp_path, "a.md", header="title: A\ndate: 2025-01-01")
+    path = article(tmp_path, "b.md", header="title: B\ndate: 2025-01-01")
+    check = importer._check_addresses
+
+    def meanwhile(*arguments):
+        check(*arguments)
+        article(tmp_path, "b.md", header="title: C\ndate: 2025-01-01")
+
+    monkeypatch.setattr(importer, "_check_addresses", meanwhile)
+    assert run(tmp_path) == [f"{path}:1: changed while it was imported; import again"]
+    with app.app_context():
+        assert db.session.scalar(select(func.count(Post.id))) == 0
 
 
 def test_a_title_without_ascii_takes_the_name_of_the_file(run, post, tmp_path):
@@ -161,7 +335,6 @@ def pelican(text: str) -> bytes:
         (b"---\ntitle: A\ndate: 2025-01-01\n---\n", 5, "has no text"),
         (b"---\ntitle: A\ndate: 2025-01-01\nslug: a/b\n---\nText.", 4, "slug 'a/b'; set `slug:`"),
         ("---\ntitle: A\ndate: 2025-01-01\ntags: [水]\n---\nText.".encode(), 4, "the tag '水'"),
-        (b"---\ntitle: A\ndate: 2025-01-01\nstatus: hidden\n---\nText.", 4, "'hidden'; write `published`"),
         (b"---\ntitle: A\n---\nOne\nTw\xff", 5, "is not UTF-8 (byte 23 of the file); save it"),
         (b"---\ntitle: A\n---\nOne\nTw\x00", 5, "control character U+0000; remove it"),
         (b"---\ntitle: A\n---\nOne\x1b[0m", 4, "control character U+001B"),
@@ -215,7 +388,10 @@ def test_a_file_at_the_limit_is_taken(run, tmp_path):
 
 def test_nothing_to_import(run, tmp_path):
     (tmp_path / "notes.txt").write_text("not Markdown")
-    assert run(tmp_path) == [f"{tmp_path}: holds no file *.md; name a directory that does"]
+    assert run(tmp_path) == [
+        f"{tmp_path}: holds no Markdown (files *.md, *.markdown, *.mdown, *.mdwn, *.mkd or *.mkdn); "
+        "name a directory that does"
+    ]
     missing = tmp_path / "missing"
     assert run(missing) == [
         f"{missing}: does not exist; name a Markdown file, or a directory with some",
@@ -230,7 +406,7 @@ def test_links_out_of_the_directory_are_not_followed(run, tmp_path):
     (inside / "c.md").symlink_to("b.md")
     assert run(inside) == [f"{inside}/c.md:2: has the slug of {inside}/b.md, 'b'; change one"]
     (inside / "c.md").unlink()
-    assert run(inside) == counts(created=1)
+    assert run(inside) == counts(created=1, ignored=1) | {"ignored_files": ["folder"]}
     (inside / "link.md").symlink_to(outside)
     [problem] = run(inside)
     assert problem.startswith(f"{inside}/link.md:1: is a link that leads out of")
