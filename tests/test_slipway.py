@@ -168,13 +168,46 @@ def test_slots_are_read_as_they_were_set(stack, images):
 
 
 def test_switch_routes_to_one_slot_and_shows_the_other_to_the_gate(stack):
-    assert (stack.routed(), stack.idle(), stack.active()) == ("blue", "green", None)
-    stack.set_slots({"green": NEW})
-    assert stack.active() is None
+    assert (stack.routed(), stack.idle()) == ("blue", "green")
     for slot, other in (("green", "blue"), ("green", "blue"), ("blue", "green"), ("blue", "green")):
-        stack.set_slots({slot: NEW})
         stack.switch(slot)
-        assert (stack.routed(), stack.idle(), stack.active()) == (slot, other, slot)
+        assert (stack.routed(), stack.idle()) == (slot, other)
+
+
+@pytest.mark.parametrize("declared", [{}, {"blue": OLD}, {"green": OLD}, {"blue": OLD, "green": NEW}])
+@pytest.mark.parametrize(
+    ("flag", "states", "active"),
+    [
+        ("blue", {"blue": "running"}, "blue"),
+        ("green", {"green": "running"}, "green"),
+        # The flag was lost, or is left.
+        ("blue", {"green": "running"}, "green"),
+        ("green", {"blue": "running"}, "blue"),
+        ("blue", {"blue": "exited", "green": "running"}, "green"),
+        # A drain was cut short.
+        ("blue", {"blue": "running", "green": "running"}, "blue"),
+        ("green", {"blue": "running", "green": "running"}, "green"),
+        ("blue", {"blue": "unhealthy", "green": "running"}, "green"),
+        ("blue", {"blue": "unhealthy"}, "blue"),
+        ("blue", {"blue": "exited", "green": "unhealthy"}, "green"),
+        # They were stopped by hand.
+        ("green", {"green": "exited"}, "green"),
+        ("blue", {"green": "exited"}, "green"),
+        ("green", {"blue": "exited", "green": "exited"}, "green"),
+    ],
+)
+def test_what_serves_is_told_by_the_flag_and_the_containers(stack, engine, flag, states, active, declared):
+    engine.images, engine.states = dict.fromkeys(states, OLD), states
+    stack.set_slots(declared)
+    stack.switch(flag)
+    assert stack.active() == active
+
+
+def test_nothing_serves_before_the_first_release(slipway, stack, engine):
+    engine.images.clear()
+    stack.set_slots({})
+    assert stack.active() is None
+    assert slipway.drift(stack, None) == []
 
 
 # --- The lock -----------------------------------------------------------------------------------------------
@@ -301,6 +334,8 @@ class Engine:
     def __init__(self, stack):
         self.stack = stack
         self.images, self.events, self.wrong = {}, [], {}
+        # Of containers by slot, where it is not "running".
+        self.states = {}
         # Roles before and after roles.sql and the sessions that ended; verifiers before it.
         self.roles, self.verifiers = "same\nsame\n0\n", "postgres|\n"
         # The psql variables of each time that roles.sql ran, and how its transactions ended.
@@ -318,6 +353,11 @@ class Engine:
         assert not re.search("value of|made anew", f"{words} {stdin} {env}"), "a secret is shown"
         slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
         self.readers |= {env["TOOL_SLOT"]} if "TOOL_SLOT" in (env or {}) else set()
+        if command[:3] == ("docker", "ps", "--all") and "--format" in words:
+            states = {one: self.states.get(one, "running") for one in self.images}
+            told = {"unhealthy": "running Up 2 minutes (unhealthy)", "running": "running Up 2 minutes"}
+            lines = [f"flask_blog_{one} {told.get(state, f'{state} ')}\n" for one, state in states.items()]
+            return "".join([*lines, "nginx running Up 2 minutes (healthy)\n"])
         if " ps " in words:
             return "id-db\n" if words.endswith(" db") else f"id-{slot}\n" if slot in self.images else ""
         if words.endswith(" inspect id-db"):
@@ -374,6 +414,7 @@ class Engine:
         elif " up --detach flask_blog_" in words:
             self.happen("start")
             self.images[slot] = self.stack.slot_images()[slot]
+            self.states.pop(slot, None)
         elif command[:2] == ("docker", "cp"):
             for name in self.static:
                 (Path(command[-1]) / name).write_text(name)
@@ -404,7 +445,7 @@ class Engine:
             "Created": "2026-01-01T00:00:00Z",
             "Image": image,
             "RestartCount": 0,
-            "State": {"Status": "running"},
+            "State": {"Status": self.states.get(slot, "running")},
             "Config": {"Labels": {"com.docker.compose.config-hash": f"hash-of-{image}"}},
         }
 
@@ -518,7 +559,7 @@ def test_old_slot_that_would_not_go_is_removed_by_the_next_run(slipway, stack, e
     assert stack.active() == "green" and stack.ledger.current()["image"] == NEW
 
     monkeypatch.setattr(stack, "remove", remove)
-    assert slipway.release(stack, NEW, "", "", "anna") is None
+    assert slipway.put_into_service(stack, NEW, "", "", "anna") == (True, None)
     assert engine.images == stack.slot_images() == {"green": NEW}
 
 
@@ -860,7 +901,7 @@ def test_hook_is_told_of_what_serves_and_was_killed_while_it_drained(
     with pytest.raises(Killed):
         slipway.release(stack, NEW, "", "", "anna")
     assert engine.images == {"blue": OLD, "green": NEW}
-    assert slipway.release(stack, NEW, "", "", "anna") is None
+    assert slipway.put_into_service(stack, NEW, "", "", "anna") == (True, None)
     assert engine.images == {"green": NEW}
     assert (tmp_path / "told").read_text() == "in service\n"
 
@@ -877,11 +918,139 @@ def test_holder_that_was_killed_is_told_from_one_that_works(slipway):
 
 def test_slot_that_is_not_to_run_is_no_harmony(slipway, stack, engine, released):
     current = stack.ledger.current()
-    assert slipway.drift(stack, current, []) == []
+    slot, other = stack.active(), stack.idle()
+    assert slipway.drift(stack, current) == []
     stack.set_slots({})
-    assert slipway.drift(stack, current, []) == [
-        f"Readers are sent to the {stack.routed()} slot, and slots.env does not list it: run site.yml."
+    assert slipway.drift(stack, current) == [f"slots.env is missing, and {slot} serves: run site.yml."]
+    stack.set_slots({other: THIRD})
+    assert slipway.drift(stack, current) == [f"slots.env lists {other}, and {slot} serves: run site.yml."]
+    stack.set_slots({slot: OLD})
+    assert slipway.drift(stack, current) == [
+        f"slots.env has {OLD} for the {slot} slot, which runs {THIRD}: run site.yml."
     ]
+    stack.set_slots({slot: THIRD})
+    for state in ("running", "exited"):
+        engine.images[other], engine.states = NEW, {other: state}
+        assert slipway.drift(stack, current) == [
+            f"The {other} slot has a container ({state}), and {slot} serves: run site.yml."
+        ]
+    del engine.images[other]
+    stack.switch(other)
+    assert slipway.drift(stack, current) == [
+        f"Readers are sent to the {other} slot, and only {slot} runs: run site.yml, "
+        f"or `slipway release {THIRD}`."
+    ]
+    stack.switch(slot)
+    engine.images.clear()
+    assert slipway.drift(stack, current) == [f"No slot has a container: `slipway release {THIRD}`."]
+
+
+def test_container_of_which_the_ledger_knows_nothing_is_no_harmony(slipway, stack, engine):
+    assert slipway.drift(stack, None) == [
+        f"The blue slot runs {OLD}, and the ledger has no release: put back what it was, "
+        f"as {stack.ledger.former}, or the next release is its first."
+    ]
+
+
+def advised(stack, main, capsys):
+    """Do what the message about a broken slots.env says, up to site.yml."""
+    stack.slots_file.write_text("GREEN_IMAGE=\n")
+    assert main("release", "--in-unit", OLD) == 1
+    assert "is broken: it has no COMPOSE_PROFILES. Remove it and run site.yml" in capsys.readouterr().err
+    stack.slots_file.unlink()
+
+
+HARMS = {
+    "slots.env lost": lambda stack, engine, *_: stack.slots_file.unlink(),
+    "slots.env broken": lambda stack, engine, *rest: advised(stack, *rest),
+    "slots.env of the other slot": lambda stack, engine, *_: stack.set_slots({stack.idle(): THIRD}),
+    "slots.env of both slots": lambda stack, engine, *_: stack.set_slots(
+        {stack.routed(): OLD, stack.idle(): THIRD}
+    ),
+    "flag lost, or left": lambda stack, engine, *_: stack.switch(stack.idle()),
+    "flag and slots.env": lambda stack, engine, *_: (stack.switch(stack.idle()), stack.slots_file.unlink()),
+    "other slot left": lambda stack, engine, *_: engine.images.update({stack.idle(): THIRD}),
+    "other slot left, stopped": lambda stack, engine, *_: (
+        engine.images.update({stack.idle(): THIRD}),
+        engine.states.update({stack.idle(): "exited"}),
+    ),
+}
+
+
+@pytest.fixture(params=["blue", "green"])
+def serving(slipway, stack, engine, request):
+    """The slot that serves OLD: green after a release of it."""
+    if request.param == "green":
+        engine.images["blue"] = NEW
+        slipway.release(stack, OLD, "", "", "anna")
+    engine.events.clear()
+    engine.variables.clear()
+    return request.param
+
+
+@pytest.mark.parametrize("image", [OLD, NEW])
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_serves_goes_on_whatever_was_lost(
+    slipway, main, stack, engine, serving, capsys, monkeypatch, harm, image
+):
+    """Its readers, its container and its login, until the next one serves; and then all is in harmony."""
+    HARMS[harm](stack, engine, main, capsys)
+    engine.events.clear()
+    run = engine.run
+
+    def watched(*command, **options):
+        answer = run(*command, **options)
+        if command[:2] != ("docker", "ps"):
+            slot = stack.routed()
+            assert engine.images.get(slot) and engine.states.get(slot, "running") == "running", command
+            login = engine.variables[-1][f"blog_app_{slot}"] if engine.variables else "LOGIN"
+            assert login.startswith("LOGIN"), command
+        return answer
+
+    assert main("release", "--check", "--json", image) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": True}
+    monkeypatch.setattr(slipway, "run", watched)
+    assert main("release", "--in-unit", "--json", image) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["changed"] is True
+    slot = serving if image == OLD else slipway.SLOTS[serving == "blue"]
+    assert engine.images == stack.slot_images() == {slot: image}
+    assert (stack.routed(), stack.active()) == (slot, slot)
+    assert engine.variables[-1][f"blog_app_{slipway.SLOTS[slot == 'blue']}"] == "NOLOGIN PASSWORD NULL"
+    assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == [slot]
+    stack.ledger.put({"id": "9", "image": image, "outcome": "in service"})
+    assert slipway.drift(stack, stack.ledger.current()) == []
+    assert main("release", "--in-unit", "--json", image) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": False}
+
+
+@pytest.mark.parametrize("harm", ["slots.env lost", "flag lost, or left", "flag and slots.env"])
+def test_commands_find_what_serves_whatever_was_lost(main, stack, engine, serving, capsys, harm):
+    HARMS[harm](stack, engine)
+    assert main("rotate", "--check", "--json", "key") == 0
+    engine.readers.clear()
+    assert main("rotate", "--in-unit", "admin") == 0
+    assert (stack.routed(), stack.slot_images()) == (serving, {serving: OLD})
+    assert engine.readers <= {serving}
+
+
+def test_flag_that_was_lost_while_a_release_was_cut_short_removes_nothing_that_serves(slipway, stack, engine):
+    """Killed after the switch, and what served before has ended: the new one is all that there is."""
+    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
+    slipway.give_secrets(stack, "green")
+    engine.images, engine.states = {"blue": OLD, "green": NEW}, {"blue": "exited"}
+    stack.slots_file.unlink()
+    assert "it was finished" in slipway.recover(stack)
+    assert (stack.routed(), engine.images, stack.slot_images()) == ("green", {"green": NEW}, {"green": NEW})
+
+
+def test_release_that_was_cut_short_is_undone_without_slots_env(slipway, stack, engine):
+    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "ready"})
+    slipway.give_secrets(stack, "green")
+    engine.images["green"] = NEW
+    stack.slots_file.unlink()
+    assert "it was undone" in slipway.recover(stack)
+    assert (engine.images, stack.slot_images()) == ({"blue": OLD}, {"blue": OLD})
+    assert fits(slipway, engine.variables[-1]["blog_app_blue"], "value of db_app_password")
 
 
 @pytest.mark.parametrize(("after_switch", "serves"), [(False, "blue"), (True, "green")])
@@ -911,7 +1080,7 @@ def test_killed_run_is_put_right_where_the_database_is_down(slipway, stack, engi
 
 def test_secrets_of_a_slot_that_was_removed_just_before_the_kill_go(slipway, stack, engine):
     slipway.give_secrets(stack, "green")
-    assert slipway.release(stack, OLD, "", "", "anna") is None
+    assert slipway.put_into_service(stack, OLD, "", "", "anna") == (True, None)
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == ["blue"]
 
 
@@ -1200,15 +1369,26 @@ def test_ledger_is_bounded_and_failures_push_nothing_out_that_served(slipway, st
     assert entries == [*(f"good {number}" for number in each), *(f"bad {number}" for number in each)]
 
 
-@pytest.mark.parametrize("command", [["status"], ["rollback", "--in-unit"], ["release", "--in-unit", NEW]])
-def test_state_that_is_broken_is_named_and_nothing_is_done(main, stack, engine, released, capsys, command):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["rollback", "--in-unit"],
+        ["release", "--in-unit", NEW],
+        ["rotate", "--in-unit", "all"],
+    ],
+)
+def test_state_that_is_broken_is_named_and_nothing_is_done(
+    main, stack, engine, released, values, capsys, command
+):
+    secrets = values()
     for file, content in ((stack.ledger.path, "[{"), (stack.slots_file, "GREEN_IMAGE=\n")):
         engine.events.clear()
         whole = file.read_text()
         file.write_text(content)
         assert main(*command) == 1
         assert f"slipway: {file} is broken" in capsys.readouterr().err
-        assert engine.events == []
+        assert (engine.events, values()) == ([], secrets)
         file.write_text(whole)
 
 
@@ -1577,14 +1757,16 @@ def test_forgetting_is_for_keys(main, engine, values, capsys):
     assert values() == before
 
 
-def test_rotation_needs_a_release(main, stack, capsys):
+def test_rotation_needs_a_release(main, stack, engine, capsys):
     stack.set_slots({})
+    engine.images.clear()
     assert main("rotate", "all") == 1
     assert "run the playbook deploy.yml first" in capsys.readouterr().err
 
 
-def test_import_needs_a_release(main, stack, capsys):
+def test_import_needs_a_release(main, stack, engine, capsys):
     stack.set_slots({})
+    engine.images.clear()
     assert main("import", "posts") == 1
     assert "run the playbook deploy.yml first" in capsys.readouterr().err
 

@@ -515,6 +515,21 @@ def status(host):
 
 
 @pytest.fixture
+def in_harmony(slot, healthy, status, sql):
+    """Show that one slot runs, that it has the readers and a login, and that nothing differs."""
+
+    def in_harmony(serving):
+        assert slot() == serving
+        assert set(healthy()) == {"nginx", "db", f"flask_blog_{serving}"}
+        logins = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'blog_app_%' AND rolcanlogin"
+        assert sql(logins) == [(f"blog_app_{serving}",)]
+        now = status()
+        assert (now["drift"], now["active"], now["image"]) == ([], serving, now["release"]["image"])
+
+    return in_harmony
+
+
+@pytest.fixture
 def in_service(ledger):
     """The ledger's entry of the release in service."""
     return [entry for entry in ledger() if entry["outcome"] == "in service"][-1]

@@ -71,6 +71,21 @@ def test_import_of_an_export_changes_nothing(host, sql, export):
     assert content() == before
 
 
+def test_export_into_a_home_is_refused_and_the_home_stays_its_owners(host, variables):
+    """sshd lets nobody in whose home is another's."""
+    home = host.user(variables["ansible_user"]).home
+    before = host.check_output("ls --all -l --numeric-uid-gid %s", home)
+    done = host.run("cd %s && slipway export .", home)
+    assert (done.rc, "holds other files" in done.stderr + done.stdout) == (1, True)
+    assert host.check_output("ls --all -l --numeric-uid-gid %s", home) == before
+
+
+def test_export_belongs_to_whoever_asked(host, export):
+    host.check_output("SUDO_UID=1234 SUDO_GID=1234 slipway export %s/new", export)
+    owners = host.check_output("find %s/new -printf '%%U:%%G\\n' | sort --unique", export)
+    assert owners == "1234:1234"
+
+
 def test_second_export_writes_nothing(host, export):
     assert json.loads(host.check_output("slipway export %s", export))["changed"] is True
     again = json.loads(host.check_output("slipway export %s", export))

@@ -73,6 +73,24 @@ def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, ap
     assert "Ropes: a table" in get("/", Cookie="after=repair").text
 
 
+def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(
+    host, deploy, hostname, inspect, healthy, login, app_role, status
+):
+    file, before = "/etc/slipway/secrets/db_migrator_password", inspect()
+    host.check_output("truncate --size=0 %s", file)
+    done = deploy("site.yml")
+    assert (done.status, done.changed) == (2, {hostname: 0}), done.output
+    assert f"no secret any more: {file}. Nothing was changed. Remove it" in " ".join(done.output.split())
+    assert login(app_role, "SELECT 1").rc == 0
+
+    host.check_output("rm %s", file)
+    done = deploy("site.yml", "--tags", "secrets,images,release")
+    assert done.status == 0, done.output
+    assert host.file(file).size == 40
+    assert {service: c["Id"] for service, c in healthy().items()} == {s: c["Id"] for s, c in before.items()}
+    assert status()["drift"] == []
+
+
 # Each task that talks to the host is a visit, and costs a third of a second: a new one needs a reason.
 VISITS = 19
 SECONDS = 15

@@ -1,0 +1,101 @@
+"""What serves is told by the flag and the containers: no reader notices that slots.env was lost."""
+
+import json
+
+import pytest
+
+SLOTS = "/var/lib/slipway/slots.env"
+FLAG = "/var/lib/slipway/slot/green"
+
+
+@pytest.fixture
+def lasting(load, request, slot, inspect, in_harmony):
+    """The load throughout a test: no request fails, and the same container serves as before."""
+    serving = slot()
+    before = inspect()[f"flask_blog_{serving}"]
+    with load.step(request.node.name) as step:
+        yield serving
+    assert (step.failures, step.requests > 20) == ([], True)
+    after = inspect()[f"flask_blog_{serving}"]
+    assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    in_harmony(serving)
+
+
+@pytest.mark.parametrize("content", ["", "[{ 'broken", "COMPOSE_PROFILES=blue,green\n"])
+def test_slots_env_that_is_broken_is_removed_as_advised_and_what_serves_goes_on(
+    lasting, host, deploy, in_service, content
+):
+    host.check_output("printf %%s %s > %s", content, SLOTS)
+    for command in ("status", "rotate all", f"release {in_service['image']}"):
+        done = host.run(f"slipway {command}")
+        assert done.rc == 1
+        assert f"{SLOTS} is broken" in done.stdout + done.stderr
+        assert "Remove it and run site.yml" in done.stdout + done.stderr
+    host.check_output("rm %s", SLOTS)
+    done = deploy("site.yml")
+    assert done.status == 0, done.output
+    assert host.file(SLOTS).exists
+
+
+@pytest.mark.parametrize("state", ["lost", "of the other slot"])
+def test_slots_env_is_put_right_by_a_release_of_what_serves(lasting, host, in_service, status, state):
+    other = "blue" if lasting == "green" else "green"
+    host.check_output("mv %s %s.kept", SLOTS, SLOTS)
+    if state != "lost":
+        content = f"COMPOSE_PROFILES={other}\\n{other.upper()}_IMAGE={in_service['image']}\\n"
+        host.check_output(f"printf '{content}' > {SLOTS}")
+    said = "slots.env is missing" if state == "lost" else f"slots.env lists {other}"
+    assert status()["drift"] == [f"{said}, and {lasting} serves: run site.yml."]
+    told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
+    assert json.loads(told) == {"changed": True}
+    assert host.check_output("cat %s", SLOTS) == host.check_output("cat %s.kept && rm %s.kept", SLOTS, SLOTS)
+
+
+def test_slot_that_a_killed_run_left_is_named_and_removed(lasting, host, in_service, status):
+    other = "blue" if lasting == "green" else "green"
+    # Its secrets are not there, so it will not start; that it is there suffices.
+    host.check_output(
+        f"cd /opt/slipway && {other.upper()}_IMAGE={in_service['image']} "
+        f"docker compose --profile {other} create flask_blog_{other}"
+    )
+    assert status()["drift"] == [
+        f"The {other} slot has a container (created), and {lasting} serves: run site.yml."
+    ]
+    told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
+    assert json.loads(told) == {"changed": True}
+
+
+def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
+    host, load, slot, docker, inspect, in_service, variant, status, in_harmony
+):
+    """Where the slot with the readers is away, nginx asks the other one."""
+
+    def lose():
+        host.check_output("rm %s" if serving == "green" else "touch %s", FLAG)
+
+    serving, image = slot(), variant()
+    other = "blue" if serving == "green" else "green"
+    with load.step("the flag is lost") as step:
+        lose()
+        assert status()["drift"] == [
+            f"Readers are sent to the {other} slot, and only {serving} runs: run site.yml, or "
+            f"`slipway release {in_service['image']}`."
+        ]
+        told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
+        assert json.loads(told) == {"changed": True}
+        in_harmony(serving)
+
+        lose()
+        before, since = inspect()[f"flask_blog_{serving}"]["Id"], host.check_output("date +%s")
+        host.check_output("slipway release %s", image)
+        new = inspect()[f"flask_blog_{other}"]["Id"]
+        what = "--filter type=container --filter event=start --filter event=die"
+        told = docker(
+            f"events --since {since} --until $(date +%%s) {what} --format %s", "{{.Action}} {{.ID}}"
+        )
+        events = [line for line in told.splitlines() if line.split()[1] in (before, new)]
+        assert events == [f"start {new}", f"die {before}"]
+        in_harmony(other)
+        host.check_output("slipway release %s", in_service["image"])
+        in_harmony(serving)
+    assert step.failures == []
