@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from flask import Blueprint, Response, current_app, g, request, session
+from flask import Blueprint, Response, current_app, g, request
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
 
@@ -35,7 +35,7 @@ def _begin() -> None:
 @bp.after_app_request
 def _keep(response: Response) -> Response:
     """Let caches keep an answer that does not say otherwise; accounts.py takes that back from a session."""
-    is_public = "Cache-Control" not in response.headers and not session.modified and "asked_at" in g
+    is_public = "Cache-Control" not in response.headers and "asked_at" in g
     if request.method not in ("GET", "HEAD") or response.status_code not in _KEPT or not is_public:
         return response
     response.cache_control.public = True
