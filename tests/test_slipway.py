@@ -353,6 +353,8 @@ class Engine:
         assert not re.search("value of|made anew", f"{words} {stdin} {env}"), "a secret is shown"
         slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
         self.readers |= {env["TOOL_SLOT"]} if "TOOL_SLOT" in (env or {}) else set()
+        if command[:2] == ("docker", "compose"):
+            self.stack.slot_images()  # which compose reads as well, and refuses where it is broken
         if command[:3] == ("docker", "ps", "--all") and "--format" in words:
             states = {one: self.states.get(one, "running") for one in self.images}
             told = {"unhealthy": "running Up 2 minutes (unhealthy)", "running": "running Up 2 minutes"}
