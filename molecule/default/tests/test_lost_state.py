@@ -91,7 +91,8 @@ def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
         new = inspect()[f"flask_blog_{other}"]["Id"]
         what = "--filter type=container --filter event=start --filter event=die"
         told = docker(
-            f"events --since {since} --until $(date +%%s) {what} --format %s", "{{.Action}} {{.ID}}"
+            f"events --since {since} --until $(($(date +%%s) + 1)) {what} --format %s",
+            "{{.Action}} {{.Actor.ID}}",
         )
         events = [line for line in told.splitlines() if line.split()[1] in (before, new)]
         assert events == [f"start {new}", f"die {before}"]
