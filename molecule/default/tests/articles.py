@@ -1,8 +1,10 @@
 """A post, what its author may do to it, and how long readers see it as it was."""
 
+import contextlib
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 
 OLD, NEW = "As it was first.", "As it is now."
@@ -82,30 +84,31 @@ def withdraw(article):
     return lambda: article.decide("approved", "delete", number), lambda page: NEW not in page.text
 
 
-def stale_answers(article, what, idle_seconds, is_visited, fetch):
+def stale_answers(article, what, idle_seconds, is_visited, reader):
     """Change a post that readers have seen; return how late (seconds) the last page from before came."""
     act, is_current = what(article)
     over = threading.Event()
 
     def visit():
-        while not over.wait(0.25):
-            fetch(article.path)
+        with contextlib.closing(reader()) as visitor:
+            while not over.wait(0.25):
+                visitor.request(article.path)
 
-    visitor = threading.Thread(target=visit)
-    if is_visited:
-        visitor.start()
-    try:
-        assert not is_current(fetch(article.path)), "the page is there before it changes"
-        time.sleep(idle_seconds)
-        assert act().status == 303
-        done = time.monotonic()
-        stale = [0.0]
-        while (asked := time.monotonic()) < done + FRESH_SECONDS + 1.5:
-            if not is_current(fetch(article.path)):
-                stale.append(asked - done)
-            time.sleep(0.1)
-        return max(stale)
-    finally:
-        over.set()
-        if is_visited:
-            visitor.join()
+    with contextlib.closing(reader()) as one, ThreadPoolExecutor(1) as pool:
+        visits = pool.submit(visit) if is_visited else None
+        try:
+            assert not is_current(one.request(article.path)), "the page is there before it changes"
+            one.close()  # nginx would, before the next request
+            time.sleep(idle_seconds)
+            status = act().status
+            assert status == 303, f"{what.__name__}: status {status}"
+            done, stale = time.monotonic(), [0.0]
+            while (asked := time.monotonic()) < done + FRESH_SECONDS + 1.5:
+                if not is_current(one.request(article.path)):
+                    stale.append(asked - done)
+                time.sleep(0.1)
+        finally:
+            over.set()
+        if visits:
+            visits.result()
+    return max(stale)

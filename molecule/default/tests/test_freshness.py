@@ -25,7 +25,7 @@ from outside import wait_until
 IDLE_SECONDS = (0.3, 1, 5, 30, 55, 65)
 
 
-def test_no_answer_is_older_than_two_seconds(author, sql, fetch):
+def test_no_answer_is_older_than_two_seconds(author, sql, reader):
     """After each kind of change, some time after the last visit, and with visits all the time."""
     kinds = (edit, delete, unpublish, rename, approve, withdraw)
     cases = list(itertools.product(kinds, IDLE_SECONDS, (False, True)))
@@ -33,7 +33,7 @@ def test_no_answer_is_older_than_two_seconds(author, sql, fetch):
     articles = [Article(author(), sql) for _ in cases]
     with ThreadPoolExecutor(len(cases)) as pool:
         late = pool.map(
-            lambda article, case: stale_answers(article, *case, fetch), articles, cases, timeout=180
+            lambda article, case: stale_answers(article, *case, reader), articles, cases, timeout=180
         )
         found = dict(zip(((what.__name__, *how) for what, *how in cases), late, strict=True))
     assert {case: seconds for case, seconds in found.items() if seconds > FRESH_SECONDS} == {}
