@@ -220,6 +220,18 @@ def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
     assert blog_conf.count(f'!~ "^({"|".join(variables["stack_methods"])})$"') == 2
 
 
+def test_no_place_of_nginx_follows_a_link_to_a_file(blog_conf):
+    """Nor takes a file from the server's own root, which leads where the blog likes."""
+    locations = re.findall(r"^ +location [^{]+ \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL)
+    with_files = [body for body in locations if re.search(r"^\s+(root|try_files) ", body, re.MULTILINE)]
+    assert len(with_files) > 5
+    for body in with_files:
+        assert re.search(r"^\s+root /(srv|srv/www|srv/acme|usr/share/nginx);$", body, re.MULTILINE), body
+        assert "disable_symlinks on;" in body, body
+    answered = [body for body in locations if re.search(r"proxy_pass|return|rewrite", body)]
+    assert {*with_files, *answered} == set(locations)
+
+
 def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf):
     """The others lead on from there; and the gate of a release, whose flag is empty, goes its way."""
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))

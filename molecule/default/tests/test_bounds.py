@@ -113,6 +113,20 @@ def test_blog_that_was_taken_over_leads_nginx_to_no_file(docker, containers, ask
     assert "root:" not in answer.text
 
 
+def test_link_to_the_generation_of_pages_leads_to_no_file(docker, containers, ask):
+    blog = f"exec {containers['flask_blog']['Id']} sh -ec %s"
+    former = docker(blog, "readlink /srv/media/.generation || true").strip()
+    link = "mkdir -p /srv/media/.generation-test && cd /srv/media && ln -sf %s .generation-test/none"
+    docker(blog, f"{link % '/etc/slipway/tls/blog.pem'} && ln -sfn .generation-test .generation")
+    try:
+        answers = [ask(path) for path in ("/author/media", "/none", "/author/none", "/static/none")]
+    finally:
+        back = f"ln -sfn {former} .generation" if former else "rm .generation"
+        docker(blog, f"cd /srv/media && {back} && rm -r .generation-test")
+    for answer in answers:
+        assert "PRIVATE KEY" not in answer.text
+
+
 def test_link_among_static_files_leads_to_no_file(host, ask):
     host.check_output("ln -s /etc/slipway/tls/blog.pem /var/lib/slipway/www/static/slipway-test.css")
     try:
