@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from html import unescape
 from itertools import count, pairwise
 from textwrap import shorten
@@ -79,6 +79,7 @@ class Rendered:
     word_count: int
 
 
+@lru_cache(maxsize=1)  # who saves a text asks for its HTML, and then for its summary
 def render(text: str) -> Rendered:
     """Render Markdown. Whatever the text holds, the HTML is safe to show."""
     parser = _parser()
