@@ -187,7 +187,7 @@ def test_switch_routes_to_one_slot_and_shows_the_other_to_the_gate(stack):
         # A drain was cut short.
         ("blue", {"blue": "running", "green": "running"}, "blue"),
         ("green", {"blue": "running", "green": "running"}, "green"),
-        ("blue", {"blue": "unhealthy", "green": "running"}, "green"),
+        ("blue", {"blue": "unhealthy", "green": "running"}, "blue"),
         ("blue", {"blue": "unhealthy"}, "blue"),
         ("blue", {"blue": "exited", "green": "unhealthy"}, "green"),
         # They were stopped by hand.
@@ -1776,7 +1776,7 @@ def test_import_needs_a_release(main, stack, engine, capsys):
 def test_import_that_fails_names_each_file(slipway, main, engine, monkeypatch, capsys, tmp_path):
     def refuse(*arguments, **named):
         raise slipway.CommandFailure(
-            ["docker"], 1, "/import/a.md: line 2 has no date\n/import/b/c.md: no title\n"
+            ["docker"], 1, f"{arguments[3]}/a.md: line 2 has no date\n{arguments[3]}/b/c.md: no title\n"
         )
 
     monkeypatch.setattr(slipway.Stack, "flask", refuse)
@@ -1907,7 +1907,8 @@ def test_import_shows_the_blog_a_copy_that_it_can_read_and_nothing_hidden(
     before = owners(home, *home.rglob("*"))
     monkeypatch.chdir(home)
     assert main("import", ".") == 0
-    assert flask.found == {"posts/a.md": "one"}
+    # By its whole path, so that what lies among drafts still does.
+    assert flask.found == {f"{home}/posts/a.md".removeprefix("/"): "one"}
     if os.geteuid() == 0:
         assert flask.owners == {slipway.BLOG_UID}
     assert owners(home, *home.rglob("*")) == before

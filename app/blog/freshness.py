@@ -109,8 +109,8 @@ def _is_withdrawn(row: object, *, gone: bool) -> bool:
         return False
     past = inspect(row).attrs
     if isinstance(row, Comment):
-        return "approved" in past.state.load_history().deleted or (gone and row.state == "approved")
-    if gone or past.slug.load_history().deleted:
+        return "approved" in past.state.history.deleted or (gone and row.state == "approved")
+    if gone or past.slug.history.deleted:
         return True
     # A post that was not public yet is none the worse for it.
-    return isinstance(row, Post) and any(past.published_at.load_history().deleted)
+    return isinstance(row, Post) and any(past.published_at.history.deleted)

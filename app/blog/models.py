@@ -78,7 +78,7 @@ class Post(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    slug: Mapped[str] = mapped_column(unique=True)
+    slug: Mapped[str] = mapped_column(unique=True, active_history=True)
     title: Mapped[str]
     summary: Mapped[str]
     body: Mapped[str] = mapped_column(deferred=True)
@@ -86,7 +86,7 @@ class Post(Base):
     word_count: Mapped[int]
     author: Mapped[str]
     author_id: Mapped[int | None] = mapped_column(ForeignKey("user_account.id", ondelete="SET NULL"))
-    published_at: Mapped[datetime | None]
+    published_at: Mapped[datetime | None] = mapped_column(active_history=True)
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     version: Mapped[int] = mapped_column(server_default=text("1"))
     search: Mapped[str] = mapped_column(TSVECTOR, Computed(SEARCH, persisted=True), deferred=True)
@@ -145,7 +145,7 @@ class Page(Base):
     __tablename__ = "page"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    slug: Mapped[str] = mapped_column(unique=True)
+    slug: Mapped[str] = mapped_column(unique=True, active_history=True)
     title: Mapped[str]
     body: Mapped[str] = mapped_column(deferred=True)
     body_html: Mapped[str] = mapped_column(deferred=True)
@@ -176,7 +176,7 @@ class Comment(Base):
     author: Mapped[str]
     email: Mapped[str | None]
     body: Mapped[str]
-    state: Mapped[str] = mapped_column(server_default="pending")
+    state: Mapped[str] = mapped_column(server_default="pending", active_history=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     post: Mapped[Post] = relationship(back_populates="comments")

@@ -4,14 +4,12 @@ import threading
 
 from flask import Blueprint, Response, current_app, render_template, request
 from sqlalchemy import text
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, TimeoutError
 from werkzeug.exceptions import ServiceUnavailable
 
 from .models import db
 
 RETRY_AFTER_S = 10
-
-_AWAY = (OperationalError, InterfaceError, TimeoutError)
 
 bp = Blueprint("outage", __name__)
 
@@ -39,18 +37,21 @@ def _let_go(response: Response) -> Response:
     """End what was read, while an answer can still be given: the page is there, whatever becomes of that."""
     try:
         db.session.close()
-    except _AWAY:
+    except DBAPIError:
         db.session.invalidate()
-        _is_away.set()
     return response
 
 
-@bp.app_errorhandler(OperationalError)
-@bp.app_errorhandler(InterfaceError)
+@bp.app_errorhandler(DBAPIError)
+@bp.app_errorhandler(PendingRollbackError)
 @bp.app_errorhandler(TimeoutError)
 def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
+    """Answer 503 where there is no connection; what the database itself answered is another error."""
+    cause = getattr(error, "orig", None)
+    if isinstance(error, DBAPIError) and not error.connection_invalidated and getattr(cause, "pgcode", None):
+        raise error
     _is_away.set()
-    current_app.logger.error("the database did not answer: %s", getattr(error, "orig", None) or error)
+    current_app.logger.error("the database did not answer: %s", cause or error)
     return page(ServiceUnavailable())
 
 

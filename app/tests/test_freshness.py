@@ -103,6 +103,17 @@ def test_pages_are_forgotten_when_something_is_withdrawn(
     assert (generation() != before) is forgotten
 
 
+def test_withdrawal_is_seen_of_a_row_that_was_not_read(app, add_posts, generation):
+    add_posts(1)
+    before = generation()
+    with app.app_context():
+        post = db.session.scalars(select(Post)).one()
+        db.session.commit()  # and so forgotten
+        post.published_at = None
+        db.session.commit()
+    assert generation() != before
+
+
 def test_draft_and_pending_comment_were_never_seen(app, add_posts, change, generation):
     add_posts(1, published_at=None)
     change(Post, publish(datetime.now(UTC)))
