@@ -814,6 +814,12 @@ def test_key_that_leaked_is_not_believed(slipway, stack, engine, change):
     assert former_keys(stack) == ""
 
 
+def test_directory_that_the_engine_made_is_closed_to_others(slipway, stack, engine):
+    stack.in_service.chmod(0o755)
+    slipway.release(stack, NEW, "", "", "anna")
+    assert oct(stack.in_service.stat().st_mode & 0o777) == "0o700"
+
+
 def test_slot_s_secrets_are_for_the_blog_alone(slipway, stack, engine):
     directory = stack.in_service / "blue"
     assert oct(stack.in_service.stat().st_mode & 0o777) == "0o700"
