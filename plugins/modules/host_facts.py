@@ -17,8 +17,8 @@ module: host_facts
 short_description: What a host has already
 description:
   - Returns as facts which packages are installed, which units run, which passwords are locked, which chains
-    the firewall has, who listens at which port, and what the engine of containers has. What a bare host lacks
-    a program for, it has none of.
+    the firewall has, who listens at which port, what the engine of containers has, and how large the files of
+    secrets are. What a bare host lacks a program for, it has none of.
 options: {}
 attributes:
   check_mode:
@@ -49,6 +49,9 @@ ansible_facts:
       description:
         - Who listens at a TCP port or has it published, by its number.
         - Programs go by their names, a container as C(container NAME).
+      type: dict
+    host_secrets:
+      description: The size in bytes of each secret's file, by its name.
       type: dict
     host_engine:
       description:
@@ -203,6 +206,11 @@ def first_line(file):
     return text if re.fullmatch(r"[0-9.]+", text) else ""
 
 
+def sizes(directory):
+    """Return the size in bytes of each file in a directory, by its name; nothing of what it holds."""
+    return {file.name: file.stat().st_size for file in directory.iterdir()} if directory.is_dir() else {}
+
+
 def main():
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     engine_has = engine()
@@ -213,6 +221,7 @@ def main():
         "host_chains": chains(),
         "host_ports": ports(engine_has["containers"] if engine_has else []),
         "host_engine": engine_has,
+        "host_secrets": sizes(Path("/etc/slipway/secrets")),
     }
     module.exit_json(ansible_facts=facts)
 

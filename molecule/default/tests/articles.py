@@ -84,9 +84,12 @@ def withdraw(article):
     return lambda: article.decide("approved", "delete", number), lambda page: NEW not in page.text
 
 
-def stale_answers(article, what, idle_seconds, is_visited, reader):
-    """Change a post that readers have seen; return how late (seconds) the last page from before came."""
-    act, is_current = what(article)
+def stale_answers(article, change, idle_seconds, is_visited, reader):
+    """Change a post that readers have seen; return how late (seconds) the last page from before came.
+
+    change: how to do so, and how to tell a page from after it: what `edit` and its like return.
+    """
+    act, is_current = change
     over = threading.Event()
 
     def visit():
@@ -101,7 +104,7 @@ def stale_answers(article, what, idle_seconds, is_visited, reader):
             one.close()  # nginx would, before the next request
             time.sleep(idle_seconds)
             status = act().status
-            assert status == 303, f"{what.__name__}: status {status}"
+            assert status == 303, f"the change of {article.path}: status {status}"
             done, stale = time.monotonic(), [0.0]
             while (asked := time.monotonic()) < done + FRESH_SECONDS + 1.5:
                 if not is_current(one.request(article.path)):

@@ -93,7 +93,7 @@ def test_other_image_of_nginx_is_not_noticed(number, load, deploy, containers, a
 def test_change_of_a_post_is_seen_by_all(what, load, author, sql, reader):
     article = Article(author(), sql)
     with load.step(f"{what.__name__} a post") as step:
-        late = stale_answers(article, what, idle_seconds=1, is_visited=True, reader=reader)
+        late = stale_answers(article, what(article), idle_seconds=1, is_visited=True, reader=reader)
     assert (step.failures, late < FRESH_SECONDS) == ([], True)
 
 
