@@ -62,6 +62,7 @@ def stack(slipway, tmp_path):
             "slots": {"blue": "10.0.0.11", "green": "10.0.0.12"},
             "static": "/app/static-export",
             "admin_email": "anna@example.org",
+            "session_cookie": "session",
             "smoke_paths": ["/", "/feed.xml"],
             "ready_timeout": 0.5,
             "drain_seconds": 0,
@@ -424,7 +425,7 @@ class Engine:
             assert command[:2] == ("docker", "events"), f"the engine does not know: {words}"
         return ""
 
-    def get(self, address, path, host, timeout=5, tls=False):
+    def get(self, address, path, host, timeout=5, tls=False, cookie=""):
         """Answer a request as the slot, the gate or the public port would."""
         probes = {"/healthz": "health", "/readyz": "ready"}
         if path in probes:

@@ -211,9 +211,9 @@ def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
         "proxy_pass http://$slot;",
     ]
     ways = [tuple(re.split(r"\s*\n\s*", place)) for place in places]
-    assert ways.count(tuple(limits)) == 2 * 4
-    # A picture is counted where it comes in, before the blog is asked whose it is.
-    assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 4 == 2 * 2
+    assert ways.count(tuple(limits)) == 2 * 6
+    # What an author sends is counted where it comes in, before the blog is asked who sends it.
+    assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 6 == 2 * 2
     assert blog_conf.count("\n        ".join([*limits[:2], "auth_request /author/may-upload;"])) == 2
     assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2 * 2
     assert blog_conf.count(f"client_max_body_size {variables['stack_max_body_kb']}k;") == 2
@@ -238,9 +238,8 @@ def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
     assert closed == {"/", "/author/", "= /author/media"}
-    behind_a_closed_one = {"@upload", "= /author/may-upload"}
-    assert closed == {"/", "/author/", "= /author/media"}
-    assert asked - closed == {"= /healthz", "@slot"} | behind_a_closed_one
+    behind_a_closed_one = {"@page", "@desk", "@author", "@stranger", "= /author/may-upload"}
+    assert asked - closed == {"= /healthz"} | behind_a_closed_one
     assert blog_conf.count('set $maintenance "";') == 2
     assert blog_conf.count("if (-f /run/slot/maintenance) { set $maintenance on; }") == 1
 

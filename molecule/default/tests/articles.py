@@ -7,6 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 
+from outside import wait_until
+
 OLD, NEW = "As it was first.", "As it is now."
 FRESH_SECONDS = 2
 
@@ -17,8 +19,21 @@ class Article:
     def __init__(self, author, sql):
         self.author, self.sql = author, sql
         self.slug = f"fresh-{token_hex(6)}"
-        self.path = f"/posts/{self.slug}"
-        self.form = {"title": "Fresh", "slug": self.slug, "body": OLD, "status": "published", "version": "0"}
+        self.path, self.title, self.word = (
+            f"/posts/{self.slug}",
+            f"Fresh {token_hex(4)}",
+            f"word{token_hex(4)}",
+        )
+        # Where readers find it, beside its own page.
+        self.lists = ("/", "/feed.xml", f"/tags/{self.slug}", f"/search?q={self.word}")
+        self.form = {
+            "title": self.title,
+            "slug": self.slug,
+            "tags": self.slug,
+            "body": f"{OLD} {self.word}",
+            "status": "published",
+            "version": "0",
+        }
         author.open("/author/posts/new")
         created = author.send("/author/posts/new", **self.form)
         assert created.status == 303, created.status
@@ -49,6 +64,11 @@ class Article:
 def edit(article):
     """Change the text."""
     return lambda: article.save(body=NEW), lambda page: OLD not in page.text
+
+
+def retitle(article):
+    """Change the title."""
+    return lambda: article.save(title=f"Now {article.slug}"), lambda page: article.title not in page.text
 
 
 def delete(article):
@@ -84,31 +104,38 @@ def withdraw(article):
     return lambda: article.decide("approved", "delete", number), lambda page: NEW not in page.text
 
 
-def stale_answers(article, change, idle_seconds, is_visited, reader):
+def stale_answers(article, change, idle_seconds, is_visited, reader, paths=()):
     """Change a post that readers have seen; return how late (seconds) the last page from before came.
 
     change: how to do so, and how to tell a page from after it: what `edit` and its like return.
+    paths: the pages to look at, instead of the post's own.
     """
+    paths = paths or (article.path,)
     act, is_current = change
     over = threading.Event()
 
     def visit():
         with contextlib.closing(reader()) as visitor:
             while not over.wait(0.25):
-                visitor.request(article.path)
+                for path in paths:
+                    visitor.request(path)
 
     with contextlib.closing(reader()) as one, ThreadPoolExecutor(1) as pool:
         visits = pool.submit(visit) if is_visited else None
         try:
-            assert not is_current(one.request(article.path)), "the page is there before it changes"
+            for path in paths:
+                shows_it = f"{path} shows what is about to change"
+                wait_until(lambda path=path: not is_current(one.request(path)), FRESH_SECONDS, shows_it)
             one.close()  # nginx would, before the next request
             time.sleep(idle_seconds)
             status = act().status
             assert status == 303, f"the change of {article.path}: status {status}"
             done, stale = time.monotonic(), [0.0]
-            while (asked := time.monotonic()) < done + FRESH_SECONDS + 1.5:
-                if not is_current(one.request(article.path)):
-                    stale.append(asked - done)
+            while time.monotonic() < done + FRESH_SECONDS + 1.5:
+                for path in paths:
+                    asked = time.monotonic()
+                    if not is_current(one.request(path)):
+                        stale.append(asked - done)
                 time.sleep(0.1)
         finally:
             over.set()

@@ -21,6 +21,7 @@ from outside import (
     ROOT,
     Answer,
     Author,
+    Http2Reader,
     Machine,
     Reader,
     SlowSender,
@@ -180,11 +181,15 @@ def site(base_url):
 
 
 @pytest.fixture(scope="session")
-def trust(host, base_url):
+def authority(host, base_url):
+    """The certificate of the host's own authority, as PEM; None where there is no TLS."""
+    return None if base_url.scheme == "http" else host.file("/etc/slipway/ca/ca.pem").content_string
+
+
+@pytest.fixture(scope="session")
+def trust(authority):
     """What a reader trusts: the host's own authority, and no other; None where there is no TLS."""
-    if base_url.scheme == "http":
-        return None
-    return ssl.create_default_context(cadata=host.file("/etc/slipway/ca/ca.pem").content_string)
+    return authority and ssl.create_default_context(cadata=authority)
 
 
 @pytest.fixture(scope="session")
@@ -194,6 +199,14 @@ def reader(base_url, site, trust):
     return lambda address=None: Reader(
         address or "127.0.0.1", port if address else base_url.port, site, trust
     )
+
+
+@pytest.fixture(scope="session")
+def http2_reader(base_url, site, authority):
+    """Make a reader of the blog over HTTP/2, or skip the test where there is no TLS."""
+    if not authority:
+        pytest.skip("HTTP/2 needs TLS")
+    return lambda: Http2Reader("127.0.0.1", base_url.port, site, authority)
 
 
 @pytest.fixture(scope="session")
@@ -314,15 +327,15 @@ def author(enlist, reader, variables, sql):
 def fetch(reader):
     """Ask for a page over a connection of its own, as somebody whom the blog does not know."""
 
-    def fetch(path, method="GET", **headers):
+    def fetch(path, method="GET", **options):
         with contextlib.closing(reader()) as one:
-            return one.request(path, method, **headers)
+            return one.request(path, method, **options)
 
     return fetch
 
 
 @pytest.fixture(scope="session")
-def under_load(enlist, reader, site, trust, host, variables, base_url, sql, pytestconfig):
+def under_load(enlist, reader, site, authority, host, variables, base_url, sql, pytestconfig):
     """Put the blog under load, as in `with under_load() as load`; nothing of it stays in the blog."""
 
     rate = 220 if pytestconfig.getoption("soak") else 120
@@ -344,7 +357,7 @@ def under_load(enlist, reader, site, trust, host, variables, base_url, sql, pyte
             "port": base_url.port,
             "host": site,
             "base_url": variables["stack_base_url"],
-            "ca": trust and host.file("/etc/slipway/ca/ca.pem").content_string,
+            "ca": authority,
             "cookie": author.cookie,
             "token": author.token,
             "posts": re.findall(r'href="(/posts/[^"#]+)"', home),

@@ -32,18 +32,18 @@ PAUSES = (2, 5, 9)
 TIMEOUT = 10
 
 WRITE = "/author/posts/new"
-# What each lane asks for, in turn, and what a whole answer ends with. A mark goes with a cookie, and no cache
-# knows a page of one who has some.
+# What each lane asks for, in turn, and what a whole answer ends with. A mark goes as a session's cookie, and
+# no cache knows a page of one who has a session.
 TURNS = [
     ("/", "</html>"),
-    ("{post}?{mark}", "</html>"),
+    ("{post}?session={mark}", "</html>"),
     ("{style}", "}"),
     (WRITE, ""),
     ("{post}", "</html>"),
     ("/feed.xml", "</feed>"),
     ("/account", "</html>"),
     ("/", "</html>"),
-    ("/?{mark}", "</html>"),
+    ("/?session={mark}", "</html>"),
     ("{post}", "</html>"),
 ]
 

@@ -240,7 +240,10 @@ class Http2Reader:
         }
 
     def request(self, path, method="GET", body=None, **headers):
-        """Send one request and return the whole answer; a header is named like Accept_Encoding."""
+        """Send one request and return the whole answer; a header is named like Accept_Encoding.
+
+        A body that is a file goes without a header that speaks of it.
+        """
         if not self.curl:
             self.curl = pycurl.Curl()
         curl, lines, text, said = self.curl, [], io.BytesIO(), []
@@ -254,7 +257,9 @@ class Http2Reader:
                 said.append(line) if kind == pycurl.INFOTYPE_TEXT else None
             ),
         }
-        if body is not None:
+        if hasattr(body, "read"):
+            options |= {pycurl.UPLOAD: True, pycurl.READDATA: body}
+        elif body is not None:
             options[pycurl.POSTFIELDS] = body
         curl.reset()
         for option, value in options.items():
@@ -286,7 +291,7 @@ class Http2Reader:
 class Prober:
     """Readers who ask for a page without a pause, each over one connection that they keep open.
 
-    No cache has the page, since each request has a cookie. A request fails when it is answered
+    No cache has the page, since each request has a session's cookie. A request fails when it is answered
     with anything but 200, or not answered. A reader dials again after an answer that announced the
     connection's end, as any client does, and after a failure.
     """
@@ -316,7 +321,7 @@ class Prober:
 
     def ask(self, reader, mark):
         """Send one request, unlike any other by its mark; return what is wrong with the answer, or None."""
-        status = reader.request(self.path, Cookie=f"mark={mark}").status
+        status = reader.request(self.path, Cookie=f"session={mark}").status
         return None if status == 200 else f"status {status}"
 
     def __enter__(self):

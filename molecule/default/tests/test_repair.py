@@ -70,7 +70,7 @@ def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, ap
     assert {key: after[key] for key in after if after[key] != before[key]} == {}
     healthy()
     assert login(app_role, "SELECT 1").rc == 0
-    assert "Ropes: a table" in get("/", Cookie="after=repair").text
+    assert "Ropes: a table" in get("/", Cookie="session=unknown").text
 
 
 def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(

@@ -40,7 +40,7 @@ def serves(get):
     def serves(seconds=60):
         def served():
             try:
-                return "Ropes: a table" in get("/", Cookie="not=cached").text
+                return "Ropes: a table" in get("/", Cookie="session=unknown").text
             except OSError:
                 return False
 

@@ -90,7 +90,7 @@ def test_teardown_leaves_data_packages_and_a_safe_host(
     healthy()
     assert (sql("SELECT slug, body FROM post ORDER BY 1") == posts, read_secrets() == secrets) == (True, True)
     assert [entry["outcome"] for entry in ledger()] == ["in service"]
-    assert "Ropes: a table" in get("/", Cookie="after=teardown").text
+    assert "Ropes: a table" in get("/", Cookie="session=unknown").text
 
 
 @pytest.fixture
