@@ -76,7 +76,7 @@ def test_each_module_goes_by_its_full_name(role):
     keywords = set(Block.fattributes) | set(Handler.fattributes)
     own = {
         file.stem
-        for place in (role.path / "library", ROOT / "plugins/modules")
+        for place in (role.path / "library", ROOT / "plugins/modules", ROOT / "plugins/action")
         for file in place.glob("*.py")
     }
     for file, task in role.tasks:

@@ -19,6 +19,7 @@ bundle_problems = load_program(ROLES / "images/filter_plugins/bundle_problems.py
 certificate_problems = load_program(ROLES / "tls/filter_plugins/certificate_problems.py").certificate_problems
 dns = load_program(ROLES / "tls/filter_plugins/dns_problems.py")
 subnet_conflicts = load_program(ROLES / "stack/filter_plugins/subnet_conflicts.py").subnet_conflicts
+port_conflicts = load_program(ROLES / "stack/filter_plugins/port_conflicts.py").port_conflicts
 foreign_objects = load_program(ROLES / "stack/filter_plugins/foreign_objects.py").foreign_objects
 cluster_problem = load_program(ROLES / "stack/filter_plugins/cluster_problem.py").cluster_problem
 
@@ -219,6 +220,66 @@ def test_own_subnets_must_not_overlap_each_other():
 def test_malformed_subnet_is_named(value):
     [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, FACTS)
     assert problem.startswith(f"stack_app_subnet is {value!r}, which is no network")
+
+
+# --- port_conflicts -----------------------------------------------------------------------------------------
+
+LISTENERS = {
+    "host_engine": {
+        "containers": [{"name": "slipway-nginx-1", "own": True}, {"name": "rival", "own": False}],
+    },
+    "host_ports": {"80": ["docker-proxy", "container slipway-nginx-1"], "443": ["sshd", "container rival"]},
+}
+
+
+def test_port_that_somebody_else_has_is_told_with_who_has_it():
+    [problem] = port_conflicts({"stack_http_port": 80, "stack_https_port": 443}, LISTENERS, "web1")
+    assert problem == (
+        "Port 443 (stack_https_port) of web1 is taken by sshd, container rival. "
+        "Stop that, or choose another stack_https_port."
+    )
+
+
+def test_port_that_nobody_has_is_free_without_an_engine_too():
+    assert port_conflicts({"stack_http_port": 80}, {"host_engine": None, "host_ports": {}}, "web1") == []
+
+
+# --- preflight ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """Run checks in a play; return whether it failed, and what it said."""
+
+    def checked(checks, **variables):
+        task = {"preflight": {"checks": checks}, "vars": variables}
+        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
+        (tmp_path / "play.yml").write_text(json.dumps([play]))
+        command = ["ansible-playbook", "--inventory", "localhost,", tmp_path / "play.yml"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode != 0, done.stdout
+
+    return checked
+
+
+def test_each_check_that_does_not_hold_says_so(checked):
+    checks = [
+        {"what": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
+        {"what": "Two", "that": ["two > 1", "two < 3"], "fail_msg": "two is {{ two }}"},
+        {"what": "Three", "that": "two == 3", "fail_msg": "three is {{ two }}", "when": "one == 2"},
+        {"what": "Four", "that": "two == 4", "fail_msg": "four is {{ two }}", "when": "one == 5"},
+    ]
+    failed, said = checked(checks, one=5, two=2)
+    assert failed
+    assert "one is 5" in said
+    assert "four is 2" in said
+    assert "two is" not in said
+    assert "three is" not in said
+
+
+def test_checks_that_hold_say_nothing(checked):
+    failed, said = checked([{"what": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"}], one=1)
+    assert (failed, "one is" in said) == (False, False)
 
 
 # --- foreign_objects ----------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def test_reader_is_told_to_come_back(away, get, path):
 
 
 def test_page_of_the_error_has_its_style(away, get):
-    [path] = re.findall('<link rel="stylesheet" href="([^"]+)">', get("/?not=cached").text)
+    [path] = re.findall('<link rel="stylesheet" href="([^"]+)">', get("/", Cookie="session=unknown").text)
     assert get(path).headers["content-type"].startswith("text/css")
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from outside import ROOT
+from articles import FRESH_SECONDS
+from outside import ROOT, wait_until
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -264,7 +265,7 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
         author.send("Save")
         author.page.get_by_text("The draft is saved.").wait_for()
         author.look("Edit post")
-        assert get(f"{post}?draft").status == 404
+        assert get(post).status == 404
 
         # Published
         author.page.get_by_label("Published").check()
@@ -276,7 +277,8 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
         author.look(title)
 
         # A reader sees it and answers
-        reader.go(f"{post}?new")
+        wait_until(lambda: get(post).status == 200, FRESH_SECONDS, "readers see the post")
+        reader.go(post)
         reader.look(title)
         shown = reader.page.get_by_role("img", name=f"A boat in {colour}")
         assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
@@ -292,8 +294,10 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
         said.get_by_role("button", name="Approve").click()
         author.page.get_by_text("1 comment approved.").wait_for()
         author.look("Comments")
-        reader.go(f"{post}?approved")
-        reader.page.get_by_text(f"What a boat, in {colour}!").wait_for()
+        said = f"What a boat, in {colour}!"
+        wait_until(lambda: said in get(post).text, FRESH_SECONDS, "readers see the comment")
+        reader.go(post)
+        reader.page.get_by_text(said).wait_for()
         reader.look(title)
 
         # The rest of the desk
@@ -316,7 +320,7 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
         author.send("Delete the post")
         author.page.get_by_text(f"“{title}” is deleted.").wait_for()
         author.look("Posts")
-        assert get(f"{post}?deleted").status == 404
+        assert get(post).status == 404
 
         author.go("/author/media")
         shown = author.page.locator(".pictures li").filter(has=author.page.locator(f"img[src='{picture}']"))
