@@ -264,10 +264,10 @@ def checked(tmp_path):
 
 def test_each_check_that_does_not_hold_says_so(checked):
     checks = [
-        {"what": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
-        {"what": "Two", "that": ["two > 1", "two < 3"], "fail_msg": "two is {{ two }}"},
-        {"what": "Three", "that": "two == 3", "fail_msg": "three is {{ two }}", "when": "one == 2"},
-        {"what": "Four", "that": "two == 4", "fail_msg": "four is {{ two }}", "when": "one == 5"},
+        {"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
+        {"name": "Two", "that": ["two > 1", "two < 3"], "fail_msg": "two is {{ two }}"},
+        {"name": "Three", "that": "two == 3", "fail_msg": "three is {{ two }}", "when": "one == 2"},
+        {"name": "Four", "that": "two == 4", "fail_msg": "four is {{ two }}", "when": "one == 5"},
     ]
     failed, said = checked(checks, one=5, two=2)
     assert failed
@@ -278,7 +278,7 @@ def test_each_check_that_does_not_hold_says_so(checked):
 
 
 def test_checks_that_hold_say_nothing(checked):
-    failed, said = checked([{"what": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"}], one=1)
+    failed, said = checked([{"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"}], one=1)
     assert (failed, "one is" in said) == (False, False)
 
 

@@ -238,7 +238,13 @@ def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
     assert closed == {"/", "/author/", "= /author/media"}
-    behind_a_closed_one = {"@page", "@desk", "@author", "@stranger", "= /author/may-upload"}
+    behind_a_closed_one = {
+        "@page",
+        "@author_page",
+        "@large_body_of_author",
+        "@large_body_of_stranger",
+        "= /author/may-upload",
+    }
     assert asked - closed == {"= /healthz"} | behind_a_closed_one
     assert blog_conf.count('set $maintenance "";') == 2
     assert blog_conf.count("if (-f /run/slot/maintenance) { set $maintenance on; }") == 1

@@ -1,23 +1,28 @@
-"""Many checks in one task, each with what to do about it: a task for each would cost a run seconds."""
+"""Check a list of requirements in one task: a task for each would add seconds to every run."""
 
 from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Ansible's entry point. It runs on the control node, and asks no host."""
+    """Evaluate the requirements on the control node; no connection is made."""
 
     _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
-        """Fail with `fail_msg` of each check whose conditions, `that`, do not all hold; where `when` does."""
+        """Fail with the messages of all requirements that are not met.
+
+        Each item of the argument `checks` has `name`, `that` (one condition or a list of them, all of which
+        must hold), `fail_msg`, and optionally `when` (conditions under which it is checked at all).
+        """
         result = super().run(tmp, task_vars)
-        problems = []
-        for check in self._task.args["checks"]:
-            if self._holds(check.get("when", True)) and not self._holds(check["that"]):
-                problems.append(check["fail_msg"])
-        result.update(failed=bool(problems), msg="\n".join(problems) or "All checks passed")
+        failures = [
+            check["fail_msg"]
+            for check in self._task.args["checks"]
+            if self._hold(check.get("when", True)) and not self._hold(check["that"])
+        ]
+        result.update(failed=bool(failures), msg="\n".join(failures) or "All requirements are met")
         return result
 
-    def _holds(self, conditions):
+    def _hold(self, conditions):
         conditions = conditions if isinstance(conditions, list) else [conditions]
         return all(self._templar.evaluate_conditional(condition) for condition in conditions)
