@@ -214,6 +214,16 @@ CASES = [
         ["stack_flask_blog_memory_mb={memory}"],
     ),
     Case(
+        "two mistakes at once",
+        [
+            "stack_nginx_memory_mb is 200",
+            "use 252 or more",
+            'stack_session_cookies is ["a b"]',
+            "a name has letters, digits",
+        ],
+        ['{{"stack_nginx_memory_mb": 200, "stack_session_cookies": ["a b"]}}'],
+    ),
+    Case(
         "port of a program",
         ["Port 22 (stack_http_port) of molecule-default is taken by sshd", "choose another stack_http_port"],
         ["stack_http_port=22"],
