@@ -40,7 +40,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     app.config.from_mapping(config.load(settings))
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     hops = app.config["PROXY_HOPS"]
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # Flask's interface
 
     db.init_app(app)
     assets.init_app(app)

@@ -7,6 +7,7 @@ anonymous, and its page may be cached; what answers a request with it is nobody 
 import re
 from collections.abc import Callable
 from functools import cache, wraps
+from typing import ParamSpec, TypeVar
 
 from flask import (
     Blueprint,
@@ -21,6 +22,7 @@ from flask import (
     session,
     url_for,
 )
+from flask.typing import ResponseReturnValue
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from werkzeug.exceptions import Forbidden
@@ -29,7 +31,7 @@ from wtforms import PasswordField
 from wtforms.validators import EqualTo, InputRequired, Length, ValidationError
 
 from . import guesses, sessions, throttle
-from .forms import FlaskForm, LineField, email_address
+from .forms import Form, LineField, email_address
 from .models import User, db
 
 MIN_PASSWORD_CHARACTERS = 12
@@ -39,23 +41,35 @@ REGISTRATIONS, REGISTRATION_WINDOW_S = 5, 3600
 
 bp = Blueprint("accounts", __name__)
 
+_Params = ParamSpec("_Params")
+_Answer = TypeVar("_Answer")
+
 
 def current_user() -> User | None:
     """Return who is signed in. Without a session cookie it is nobody, and the session stays untouched."""
     if "user" not in g:
         g.user = _user_of_session() if _has_session_cookie() else None
-    return g.user
+    person: User | None = g.user
+    return person
 
 
 class SignedOutError(Forbidden):
     """Somebody sent something, but is not signed in any more."""
 
 
-def login_required(view: Callable) -> Callable:
+def signed_in_user() -> User:
+    """Return who is signed in, in a view that lets nobody else in."""
+    person = current_user()
+    if person is None:
+        raise SignedOutError
+    return person
+
+
+def login_required(view: Callable[_Params, _Answer]) -> Callable[_Params, _Answer | AnyResponse]:
     """Let nobody in who is not signed in: reading leads to the login page, anything else ends with 403."""
 
     @wraps(view)
-    def guarded(*args: object, **kwargs: object) -> object:
+    def guarded(*args: _Params.args, **kwargs: _Params.kwargs) -> _Answer | AnyResponse:
         if current_user() is None:
             if request.method in ("GET", "HEAD"):
                 return redirect(url_for("accounts.login", next=request.full_path.rstrip("?")))
@@ -65,12 +79,12 @@ def login_required(view: Callable) -> Callable:
     return guarded
 
 
-def admin_required(view: Callable) -> Callable:
+def admin_required(view: Callable[_Params, _Answer]) -> Callable[_Params, _Answer | AnyResponse]:
     """Let in only administrators: others who are signed in get 403."""
 
     @wraps(view)
-    def guarded(*args: object, **kwargs: object) -> object:
-        if not current_user().is_admin:
+    def guarded(*args: _Params.args, **kwargs: _Params.kwargs) -> _Answer:
+        if not signed_in_user().is_admin:
             abort(403)
         return view(*args, **kwargs)
 
@@ -88,7 +102,7 @@ def _new_password() -> list[object]:
     ]
 
 
-class LoginForm(FlaskForm):
+class LoginForm(Form):
     """Email address and password of somebody who has an account."""
 
     email = LineField("Email address", [InputRequired("Write your email address."), Length(max=254)])
@@ -97,7 +111,7 @@ class LoginForm(FlaskForm):
     )
 
 
-class RegistrationForm(FlaskForm):
+class RegistrationForm(Form):
     """What a new account needs."""
 
     name = LineField("Name", [InputRequired("Write the name that readers shall see."), Length(max=100)])
@@ -107,13 +121,13 @@ class RegistrationForm(FlaskForm):
     password = PasswordField("Password", _new_password())
 
 
-class NameForm(FlaskForm):
+class NameForm(Form):
     """The name that stands below new posts."""
 
     name = LineField("Name", [Length(max=100)])
 
 
-class PasswordForm(FlaskForm):
+class PasswordForm(Form):
     """A new password, by somebody who knows the old one."""
 
     old = PasswordField(
@@ -125,12 +139,12 @@ class PasswordForm(FlaskForm):
 
     def validate_old(self, field: PasswordField) -> None:
         """Refuse a password that is not the present one."""
-        if not current_user().check_password(field.data or ""):
+        if not signed_in_user().check_password(field.data or ""):
             raise ValidationError("This is not your present password.")
 
 
 @bp.route("/login", methods=["GET", "POST"])
-def login() -> str | tuple[str, int] | AnyResponse:
+def login() -> ResponseReturnValue:
     """Sign somebody in. An unknown address and a wrong password get the same answer, after the same work."""
     if current_user() is not None:
         return redirect(_next_page())
@@ -160,7 +174,7 @@ def logout() -> AnyResponse:
 
 
 @bp.route("/register", methods=["GET", "POST"])
-def register() -> str | tuple[str, int] | AnyResponse:
+def register() -> ResponseReturnValue:
     """Make an account for an author, where the operator allows it."""
     if not current_app.config["REGISTRATION"]:
         abort(404)
@@ -199,7 +213,7 @@ def change_name() -> tuple[str, int] | AnyResponse:
     form = NameForm()
     if not form.validate_on_submit():
         return _account(name_form=form), 422
-    current_user().name = form.name.data
+    signed_in_user().name = form.name.data
     db.session.commit()
     flash("Your name is changed. Posts that exist keep theirs.")
     return redirect(url_for(".account"), 303)
@@ -207,15 +221,15 @@ def change_name() -> tuple[str, int] | AnyResponse:
 
 @bp.post("/account/password")
 @login_required
-def change_password() -> tuple[str, int] | AnyResponse:
+def change_password() -> ResponseReturnValue:
     """Change the password, which ends every other session of this user."""
-    key = f"password {current_user().id}"
+    person = signed_in_user()
+    key = f"password {person.id}"
     if not throttle.allow(key, PASSWORD_TRIES, PASSWORD_WINDOW_S):
         return _too_often(key, "accounts/account.html", PasswordForm(formdata=None))
     form = PasswordForm()
     if not form.validate_on_submit():
         return _account(password_form=form), 422
-    person = current_user()
     person.set_password(form.new.data)
     db.session.commit()
     throttle.forget(key)
@@ -230,7 +244,7 @@ def change_password() -> tuple[str, int] | AnyResponse:
 @login_required
 def end_session(number: int) -> AnyResponse:
     """Sign out another browser."""
-    if sessions.end(current_user(), number):
+    if sessions.end(signed_in_user(), number):
         flash("That session has ended.")
     return redirect(url_for(".account"), 303)
 
@@ -239,7 +253,7 @@ def end_session(number: int) -> AnyResponse:
 @login_required
 def end_other_sessions() -> AnyResponse:
     """Sign out every browser but this one."""
-    sessions.end_all(current_user(), but=g.session_id)
+    sessions.end_all(signed_in_user(), but=g.session_id)
     flash("Your other sessions have ended.")
     return redirect(url_for(".account"), 303)
 
@@ -325,7 +339,7 @@ def _next_page() -> str:
     return target if re.fullmatch(r"/(?![/\\])[!-~]*", target) else url_for("author.posts")
 
 
-def _too_often(key: str, template: str, form: FlaskForm) -> tuple[str, int, dict[str, str]]:
+def _too_often(key: str, template: str, form: Form) -> tuple[str, int, dict[str, str]]:
     wait_s = throttle.retry_after(key)
     minutes = -(-wait_s // 60)
     problem = f"Too many tries. Wait {minutes} minute{'s' if minutes != 1 else ''} and try again."
@@ -337,10 +351,11 @@ def _too_often(key: str, template: str, form: FlaskForm) -> tuple[str, int, dict
 def _account(
     name_form: NameForm | None = None, password_form: PasswordForm | None = None, problem: str | None = None
 ) -> str:
+    person = signed_in_user()
     return render_template(
         "accounts/account.html",
-        name_form=name_form or NameForm(formdata=None, data={"name": current_user().name}),
+        name_form=name_form or NameForm(formdata=None, data={"name": person.name}),
         password_form=password_form or PasswordForm(formdata=None),
-        sessions=sessions.of(current_user()),
+        sessions=sessions.of(person),
         problem=problem,
     )

@@ -104,6 +104,7 @@ class _Field:
 
 
 _Fields = dict[str, _Field]
+FrontMatter = str | int | list[str] | datetime
 
 
 def read(path: Path, default_author: str, *, draft: bool = False) -> Article:
@@ -158,7 +159,7 @@ def read_page(path: Path) -> PageText:
     return PageText(slug, slug_line, title.text, body, int(position.text), updated_at)
 
 
-def write(fields: Mapping[str, str | int | list[str] | datetime], body: str) -> str:
+def write(fields: Mapping[str, FrontMatter], body: str) -> str:
     """Return the text of a file with these front matter fields; moments are written in UTC."""
     plain = {name: utc(value) if isinstance(value, datetime) else value for name, value in fields.items()}
     front_matter = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=float("inf"))

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import unified_diff
 from hashlib import sha256
-from typing import Self
+from typing import Any, Self, TypeVar, cast
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError
 from markupsafe import Markup
-from sqlalchemy import ColumnElement, Select, func, select, true
+from sqlalchemy import ColumnElement, CursorResult, Delete, Select, Update, func, select, true
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_rows
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import contains_eager, selectinload, undefer
+from sqlalchemy.orm import InstrumentedAttribute, contains_eager, selectinload, undefer
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import Conflict, HTTPException
 from werkzeug.wrappers import Response as AnyResponse
@@ -23,10 +23,10 @@ from wtforms import DateTimeLocalField, Field, HiddenField, IntegerField, RadioF
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, Regexp, ValidationError
 
 from . import markdown
-from .accounts import SignedOutError, admin_required, current_user, login_required
+from .accounts import SignedOutError, admin_required, current_user, login_required, signed_in_user
 from .articles import MAX_BYTES, SLUG
-from .forms import FlaskForm, LineField, TextField
-from .models import COMMENT_STATES, Comment, ContactMessage, Page, Post, PostAlias, Tag, db
+from .forms import Form, LineField, TextField
+from .models import COMMENT_STATES, Comment, ContactMessage, Media, Page, Post, PostAlias, Tag, db
 
 PER_PAGE = 30
 MAX_ID = 2**31 - 1
@@ -42,6 +42,8 @@ SESSION_ENDED = (
 
 bp = Blueprint("author", __name__, url_prefix="/author")
 
+_Row = TypeVar("_Row", Comment, ContactMessage, Media, Post)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -52,7 +54,7 @@ class Difference:
     lines: list[str]
 
 
-class _TextForm(FlaskForm):
+class _TextForm(Form):
     """What posts and pages share.
 
     version, base: what the author began with: the version, and a digest of what each field said then.
@@ -162,13 +164,14 @@ def _text(field: Field) -> str:
     if isinstance(value, datetime):
         return value.replace(tzinfo=None).isoformat(" ", "minutes")
     if isinstance(field, RadioField):
-        return {choice.value: choice.label for choice in field.choices}.get(value, "")
+        labels: dict[str, str] = {choice.value: choice.label for choice in field.choices}
+        return labels.get(value, "")
     return "" if value is None else str(value)
 
 
 def _changed_lines(before: str, after: str) -> list[str]:
-    lines = [text.split("\n") if text else [] for text in (before, after)]
-    return list(unified_diff(*lines, lineterm="", n=1))[3:]  # without the head
+    old, new = (text.split("\n") if text else [] for text in (before, after))
+    return list(unified_diff(old, new, lineterm="", n=1))[3:]  # without the head
 
 
 def _digest(text: str) -> str:
@@ -213,7 +216,7 @@ def new_post() -> str | tuple[str, int] | AnyResponse:
     form = PostForm()
     if request.method == "GET":
         return _post_editor(form)
-    return _save_post(form, Post(author=current_user().name or current_app.config["SITE_AUTHOR"]))
+    return _save_post(form, Post(author=signed_in_user().name or current_app.config["SITE_AUTHOR"]))
 
 
 @bp.route(f"/posts/<int(max={MAX_ID}):number>", methods=["GET", "POST"])
@@ -222,7 +225,7 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
     """Change a post."""
     found = _find_post(number)
     if request.method == "GET":
-        return _post_editor(PostForm.of(_post_values(found)), found)
+        return _post_editor(PostForm.of(_post_values(found or abort(404))), found)
     return _save_post(PostForm(), found) if found else _post_is_gone(PostForm())
 
 
@@ -230,7 +233,7 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
 @login_required
 def delete_post(number: int) -> str | AnyResponse:
     """Ask, and then delete a post with its comments."""
-    found = _find_post(number)
+    found = _find_post(number) or abort(404)
     if request.method == "GET":
         comments = db.session.scalar(select(func.count()).where(Comment.post_id == found.id))
         return render_template("author/delete.html", kind="post", text=found, comments=comments)
@@ -261,7 +264,8 @@ def preview() -> str | tuple[str, int]:
 
 def _editable() -> ColumnElement[bool]:
     """Return the condition for posts that the user may change: an author's own, an administrator's all."""
-    return true() if current_user().is_admin else Post.author_id == current_user().id
+    person = signed_in_user()
+    return true() if person.is_admin else Post.author_id == person.id
 
 
 @bp.app_template_global()
@@ -272,14 +276,10 @@ def may_edit(post: Post) -> bool:
 
 
 def _find_post(number: int) -> Post | None:
-    """Return a post, or None when it vanished under somebody who sends a text; else end with 404 or 403."""
+    """Return a post, or None when there is no such post; end with 403 when the user may not change it."""
     query = select(Post).where(Post.id == number).options(undefer(Post.body), selectinload(Post.tags))
     found = db.session.scalar(query)
-    if found is None:
-        if request.endpoint == "author.edit_post" and request.method == "POST":
-            return None
-        abort(404)
-    if not may_edit(found):
+    if found is not None and not may_edit(found):
         abort(403)
     return found
 
@@ -302,7 +302,7 @@ def _post_editor(form: PostForm, post: Post | None = None, problem: str | None =
 
 
 def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
-    known, number = (post, post.id) if post.id else (None, None)
+    known, number = (post, post.id) if post.id else (None, 0)
     if not form.validate():
         return _post_editor(form, known), 422
     if known and form.version.data != str(post.version):
@@ -347,7 +347,7 @@ def _fill_post(post: Post, form: PostForm, slug: str) -> None:
             mine_again = (PostAlias.slug == slug) & (PostAlias.post_id == post.id)
             db.session.execute(delete_from(PostAlias).where(mine_again))
         else:
-            post.author_id = current_user().id
+            post.author_id = signed_in_user().id
         post.slug, post.title = slug, form.title.data
         if post.body != form.body.data:
             post.body = form.body.data
@@ -444,7 +444,7 @@ def _page_editor(form: PageForm, page: Page | None = None, problem: str | None =
     return render_template("author/page.html", form=form, page=page, problem=problem, **more)
 
 
-def _find_page(number: int | None) -> Page | None:
+def _find_page(number: int) -> Page | None:
     return db.session.get(Page, number, options=[undefer(Page.body)])
 
 
@@ -459,7 +459,7 @@ def _page_conflict(form: PageForm, page: Page) -> tuple[str, int]:
 
 
 def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
-    known, number = (page, page.id) if page.id else (None, None)
+    known, number = (page, page.id) if page.id else (None, 0)
     if not form.validate():
         return _page_editor(form, known), 422
     if known and form.version.data != str(page.version):
@@ -532,14 +532,16 @@ def _decide(state: str, may_edit: ColumnElement[bool]) -> AnyResponse:
     numbers = request.form.getlist(decision if decision in request.form else "ids")
     ids = [int(number) for number in numbers if _is_id(number)]
     condition = Comment.id.in_(ids) & may_edit
+    change: Delete | Update
     if decision == "delete":
-        result = db.session.execute(delete_from(Comment).where(condition))
+        change = delete_from(Comment).where(condition)
     else:
         new_state = "approved" if decision == "approve" else "spam"
-        result = db.session.execute(update_rows(Comment).where(condition).values(state=new_state))
+        change = update_rows(Comment).where(condition).values(state=new_state)
+    count = cast("CursorResult[Any]", db.session.execute(change)).rowcount
     db.session.commit()
-    if result.rowcount:
-        flash(f"{result.rowcount} comment{'s' if result.rowcount > 1 else ''} {done[decision]}.")
+    if count:
+        flash(f"{count} comment{'s' if count > 1 else ''} {done[decision]}.")
     else:
         flash("Nothing was chosen. Tick some comments first.", "error")
     return redirect(url_for(".comments", state=state), 303)
@@ -587,16 +589,13 @@ def desk_counts() -> dict[str, int]:
 @bp.errorhandler(CSRFError)
 def _session_ended(error: HTTPException) -> tuple[str, int]:
     """Give a text back that was sent after its session had ended: it must not be lost."""
-    editors = {
-        "author.new_post": (_post_editor, PostForm),
-        "author.edit_post": (_post_editor, PostForm),
-        "author.new_page": (_page_editor, PageForm),
-        "author.edit_page": (_page_editor, PageForm),
-    }
-    if request.endpoint not in editors:
-        return render_template("error.html", error=error), error.code
-    editor, form = editors[request.endpoint]
-    return editor(form(), problem=SESSION_ENDED), error.code
+    if request.endpoint in ("author.new_post", "author.edit_post"):
+        page = _post_editor(PostForm(), problem=SESSION_ENDED)
+    elif request.endpoint in ("author.new_page", "author.edit_page"):
+        page = _page_editor(PageForm(), problem=SESSION_ENDED)
+    else:
+        page = render_template("error.html", error=error)
+    return page, error.code or 403
 
 
 @bp.errorhandler(StaleDataError)
@@ -605,7 +604,7 @@ def _changed_meanwhile(_error: StaleDataError) -> tuple[str, int]:
     return render_template("error.html", error=Conflict()), 409
 
 
-def newest(query: Select, key: ColumnElement[int]) -> tuple[list, int | None]:
+def newest(query: Select[_Row], key: InstrumentedAttribute[int]) -> tuple[list[_Row], int | None]:
     """Return the rows with the largest keys below `?before`, and the `before` of the next page or None."""
     before = request.args.get("before", "")
     if _is_id(before):

@@ -68,7 +68,7 @@ def _texts(session: Session) -> Iterator[tuple[str, str]]:
     for post in _each(session, select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)):
         yield f"posts/{post.slug}.md", _post(post)
     for page in _each(session, select(Page).options(undefer(Page.body)).order_by(Page.id)):
-        fields = {
+        fields: dict[str, articles.FrontMatter] = {
             "title": _line(page.title),
             "slug": page.slug,
             "position": page.position,
@@ -81,14 +81,14 @@ def _texts(session: Session) -> Iterator[tuple[str, str]]:
         yield f"comments/{slug}.json", _json([_comment(row.Comment) for row in group])
 
 
-def _each(session: Session, query: Select[tuple[_Row]]) -> Iterator[_Row]:
+def _each(session: Session, query: Select[_Row]) -> Iterator[_Row]:
     for row in session.scalars(query, execution_options={"yield_per": _BATCH}):
         yield row
         session.expunge(row)
 
 
 def _post(post: Post) -> str:
-    fields = {
+    fields: dict[str, articles.FrontMatter] = {
         "title": _line(post.title),
         "slug": post.slug,
         **({"date": post.published_at} if post.published_at else {"status": "draft"}),

@@ -79,7 +79,7 @@ def for_feed(post: Post) -> str:
     return markdown.absolute_urls(post.body_html, pages.absolute(url_for("pages.post", slug=post.slug)))
 
 
-def _atom(query: Select[tuple[Post]], tag: Tag | None = None) -> Response:
+def _atom(query: Select[Post], tag: Tag | None = None) -> Response:
     query = pages.newest_first(query.where(pages.is_visible())).limit(FEED_POSTS)
     posts = db.session.scalars(query.options(undefer(Post.body_html), selectinload(Post.tags))).all()
     if tag and not posts:

@@ -11,7 +11,11 @@ from .articles import CONTROL_CHARACTER
 
 csrf = CSRFProtect()
 
-__all__ = ["FlaskForm", "LineField", "ReaderForm", "TextField", "csrf", "email_address"]
+__all__ = ["Form", "LineField", "ReaderForm", "TextField", "csrf", "email_address"]
+
+
+class Form(FlaskForm):
+    """What every form is: with a token against requests that other sites forge."""
 
 
 class LineField(StringField):
@@ -20,7 +24,7 @@ class LineField(StringField):
     def process_formdata(self, valuelist: list[str]) -> None:
         self.data = " ".join(valuelist[0].split()) if valuelist else ""
 
-    def pre_validate(self, _form: FlaskForm) -> None:
+    def pre_validate(self, _form: Form) -> None:
         _refuse_control_characters(self)
 
 
@@ -31,11 +35,11 @@ class TextField(TextAreaField):
         text = valuelist[0] if valuelist else ""
         self.data = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
 
-    def pre_validate(self, _form: FlaskForm) -> None:
+    def pre_validate(self, _form: Form) -> None:
         _refuse_control_characters(self)
 
 
-def email_address(_form: FlaskForm, field: Field) -> None:
+def email_address(_form: Form, field: Field) -> None:
     """Refuse what cannot be an email address (a WTForms validator)."""
     if field.data and not re.fullmatch(r"[^@\s]{1,64}@[^@\s]{1,189}", field.data):
         raise ValidationError("Write an email address like name@example.com.")
@@ -46,7 +50,7 @@ def _refuse_control_characters(field: Field) -> None:
         raise ValidationError(f"Remove the control character U+{ord(found[0]):04X}.")
 
 
-class ReaderForm(FlaskForm):
+class ReaderForm(Form):
     """What somebody without an account sends. Programs that fill in every field give themselves away."""
 
     name = LineField("Name", [DataRequired("Write your name."), Length(max=80)])

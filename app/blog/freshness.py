@@ -10,10 +10,11 @@ import fcntl
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, current_app, g, request
-from sqlalchemy import event, inspect
-from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction
+from sqlalchemy import Executable, Update, event, inspect
+from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction
 
 from .models import Comment, Page, Post
 
@@ -79,9 +80,12 @@ def _note_withdrawn(session_: Session, _context: UOWTransaction, _instances: obj
 def _note_withdrawn_in_bulk(state: ORMExecuteState) -> None:
     if not (state.is_update or state.is_delete) or state.bind_mapper is None:
         return
-    is_approval = state.is_update and state.statement.compile().params.get("state") == "approved"
-    if state.bind_mapper.class_ in (Comment, Page, Post) and not is_approval:
+    if state.bind_mapper.class_ in (Comment, Page, Post) and not _is_approval(state.statement):
         state.session.info["withdrawn"] = True
+
+
+def _is_approval(statement: Executable) -> bool:
+    return isinstance(statement, Update) and statement.compile().params.get("state") == "approved"
 
 
 @event.listens_for(Session, "after_commit")
@@ -107,7 +111,8 @@ def _is_withdrawn(row: object, *, gone: bool) -> bool:
     """Tell whether readers could see something of a row that they cannot see any more, once it is written."""
     if not isinstance(row, Comment | Page | Post):
         return False
-    past = inspect(row).attrs
+    state: InstanceState[Any] = inspect(row)
+    past = state.attrs
     if isinstance(row, Comment):
         return "approved" in past.state.history.deleted or (gone and row.state == "approved")
     if gone or past.slug.history.deleted:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload, undefer
@@ -36,6 +36,7 @@ _DRAFTS = {"_drafts", "drafts", "Drafts"}  # the folders where other programs ke
 
 _Text = TypeVar("_Text", Article, PageText)
 _Row = TypeVar("_Row", Post, Page)
+_Entry = TypeVar("_Entry", Comment, Media)
 
 
 class ImportProblemsError(Exception):
@@ -161,7 +162,8 @@ def _files(step: _Import) -> Iterator[Path]:
     if source.is_file():
         yield source
         return
-    paths, others = [], []
+    paths: list[Path] = []
+    others: list[Path] = []
     for path in sorted(_walk(step)):
         is_text = path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path, source)
         (paths if is_text else others).append(path)
@@ -223,7 +225,8 @@ class _Texts(Generic[_Text, _Row]):
     model: ClassVar[type]
 
     def __init__(self, step: _Import, read: Callable[[Path], _Text]) -> None:
-        self.step, self._read = step, read
+        self.step = step
+        self._read: Callable[[Path], _Text] = read
         self.found: dict[str, _Found] = {}
 
     def check(self, paths: Iterable[Path]) -> None:
@@ -468,7 +471,9 @@ def _json(path: Path, step: _Import) -> object:
     return []
 
 
-def _entries(path: Path, rows: object, make: Callable[[dict], object], step: _Import) -> Iterator:
+def _entries(
+    path: Path, rows: object, make: Callable[[dict[str, Any]], _Entry], step: _Import
+) -> Iterator[_Entry]:
     """Make something of each entry of a list, and note the entries that are not what they should be."""
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         try:
@@ -477,7 +482,7 @@ def _entries(path: Path, rows: object, make: Callable[[dict], object], step: _Im
             step.problems.append(f"{path}:1: entry {number} is not as an export has it; export again")
 
 
-def _comment(row: dict) -> Comment:
+def _comment(row: dict[str, Any]) -> Comment:
     """Raises KeyError, TypeError or ValueError when `row` is no comment."""
     comment = Comment(**{name: row[name] for name in COMMENT_FIELDS}, created_at=_moment(row))
     if comment.state not in COMMENT_STATES:
@@ -486,7 +491,7 @@ def _comment(row: dict) -> Comment:
     return comment
 
 
-def _picture(row: dict) -> Media:
+def _picture(row: dict[str, Any]) -> Media:
     """Raises KeyError, TypeError or ValueError when `row` is no picture."""
     picture = Media(**{name: row[name] for name in MEDIA_FIELDS}, created_at=_moment(row))
     if not re.fullmatch(media.NAME, picture.name):
@@ -503,7 +508,7 @@ def _refuse_control_characters(*texts: str) -> None:
         raise ValueError
 
 
-def _moment(row: dict) -> datetime:
+def _moment(row: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(row["created_at"]).astimezone(UTC)
 
 

@@ -44,9 +44,9 @@ class AccessFormatter(JsonFormatter):
         return super().facts(record) | {
             "method": atoms["m"],
             "path": atoms["U"],
-            "status": int(atoms["s"]),
-            "duration_ms": int(atoms["M"]),
-            "request_id": _request_id(atoms["{x-request-id}i"]),
+            "status": int(str(atoms["s"])),
+            "duration_ms": int(str(atoms["M"])),
+            "request_id": _request_id(str(atoms["{x-request-id}i"])),
         }
 
 

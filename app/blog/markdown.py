@@ -83,7 +83,7 @@ class Rendered:
 def render(text: str) -> Rendered:
     """Render Markdown. Whatever the text holds, the HTML is safe to show."""
     parser = _parser()
-    env: dict = {}
+    env: dict[str, object] = {}
     tokens = parser.parse(text, env)
     html = _sanitise(parser.renderer.render(tokens, parser.options, env))
     return Rendered(html, _summary(tokens), len(_strip_tags(html).split()))
@@ -123,7 +123,8 @@ def slugify(text: str) -> str:
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"linkify": True})
     parser.enable(["table", "strikethrough", "linkify"])
-    parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False})  # `main.py` is a file, not a site
+    if parser.linkify is not None:  # it is None only without linkify-it-py
+        parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False})  # `main.py` is a file, not a site
     parser.use(footnote_plugin)
     parser.inline.ruler.push("attributes", _inline_attributes)
     # Between blocks and inline text, where the attributes of a heading still are text.
@@ -200,7 +201,7 @@ def _heading_attributes(state: StateCore) -> None:
 def _headings(state: StateCore) -> None:
     """Give each heading a level below the page's title without gaps, its own id, and a link to itself."""
     headings = list(_each_heading(state))
-    wanted = {opening.attrGet("id") for opening, _, _ in headings}
+    wanted = {_identifier(opening) for opening, _, _ in headings}
     used: set[str] = set()
     above: list[int] = []
     for opening, inline, closing in headings:
@@ -211,13 +212,18 @@ def _headings(state: StateCore) -> None:
         opening.tag = closing.tag = f"h{min(len(above) + 1, 6)}"
 
         text = _plain_text(inline)
-        identifier = opening.attrGet("id")
-        if identifier is None or identifier in used:
+        identifier = _identifier(opening)
+        if not identifier or identifier in used:
             identifier = _unused(slugify(text) or "section", wanted | used)
             opening.attrSet("id", identifier)
         used.add(identifier)
-        link = {"class": "anchor", "href": f"#{identifier}", "aria-label": f"Link to “{text}”"}
-        inline.children += [Token("link_open", "a", 1, attrs=link), Token("link_close", "a", -1)]
+        link = Token("link_open", "a", 1)
+        link.attrs = {"class": "anchor", "href": f"#{identifier}", "aria-label": f"Link to “{text}”"}
+        inline.children = [*(inline.children or ()), link, Token("link_close", "a", -1)]
+
+
+def _identifier(opening: Token) -> str:
+    return str(opening.attrGet("id") or "")
 
 
 def _unused(name: str, taken: set[str]) -> str:
@@ -255,7 +261,8 @@ def _code(_renderer: RendererHTML, tokens: Sequence[Token], index: int, *_: obje
         lexer = get_lexer_by_name(language, stripnl=False)
     except ClassNotFound:
         return f'<div class="highlight"><pre><code>{escapeHtml(code)}</code></pre></div>\n'
-    return highlight(code, lexer, HtmlFormatter(wrapcode=True))
+    html: str = highlight(code, lexer, HtmlFormatter(wrapcode=True))
+    return html
 
 
 def _plain_text(inline: Token) -> str:

@@ -28,16 +28,17 @@ from flask import (
     send_from_directory,
     url_for,
 )
+from flask.typing import ResponseReturnValue
 from flask_wtf.file import FileField, FileRequired
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from werkzeug.wrappers import Response as AnyResponse
 from wtforms.validators import Length
 
-from .accounts import current_user, login_required
+from .accounts import current_user, login_required, signed_in_user
 from .assets import YEAR_S
 from .author import newest
-from .forms import FlaskForm, LineField
+from .forms import Form, LineField
 from .models import Media, Post, db
 
 MEMORY_BYTES = 256 * 1024 * 1024  # the largest picture, a WebP, needs 230; workers and this fit the container
@@ -59,14 +60,14 @@ class PictureError(Exception):
     """The file is no picture that can be taken. The message tells the author why."""
 
 
-class UploadForm(FlaskForm):
+class UploadForm(Form):
     """A picture and what it shows."""
 
     file = FileField("Picture", [FileRequired("Choose a picture.")])
     alt = LineField("What it shows", [Length(max=500)])
 
 
-class AltForm(FlaskForm):
+class AltForm(Form):
     """What a picture shows, for those who cannot see it."""
 
     alt = LineField("What it shows", [Length(max=500)])
@@ -105,7 +106,7 @@ def library() -> str:
 
 @bp.post("/author/media")
 @login_required
-def upload() -> tuple[str, int] | AnyResponse:
+def upload() -> ResponseReturnValue:
     """Take a picture. The editor's script gets JSON: `url` and `markdown`, or `error`."""
     form = UploadForm()
     wants_json = request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
@@ -129,7 +130,7 @@ def upload() -> tuple[str, int] | AnyResponse:
 
 @bp.post("/author/media/<int(max=2147483647):number>")
 @login_required
-def describe(number: int) -> tuple[str, int] | AnyResponse:
+def describe(number: int) -> AnyResponse:
     """Change what the picture is said to show, in lines that are copied from now on."""
     picture, form = _find(number), AltForm()
     if not form.validate_on_submit():
@@ -145,7 +146,7 @@ def describe(number: int) -> tuple[str, int] | AnyResponse:
 @login_required
 def delete(number: int) -> str | AnyResponse:
     """Ask, and then remove a picture. Administrators only: other people's posts may show it."""
-    if not current_user().is_admin:
+    if not signed_in_user().is_admin:
         abort(403)
     picture = _find(number)
     if request.method == "GET":
@@ -189,7 +190,7 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
 
     Return the new picture, its format (JPEG, PNG or WEBP) and its size in pixels. Raises PictureError.
     """
-    command = [sys.executable, "-I", _READER, str(MEMORY_BYTES), str(CPU_S)]
+    command = [sys.executable, "-I", str(_READER), str(MEMORY_BYTES), str(CPU_S)]
     with _as_file(stream) as source:
         try:
             process = subprocess.run(  # noqa: S603 (the command is ours)

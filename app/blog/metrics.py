@@ -6,7 +6,9 @@ Every worker counts in files below PROMETHEUS_MULTIPROC_DIR, and whichever is as
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
@@ -32,7 +34,7 @@ def init_app(app: Flask) -> None:
     """Measure each request, and answer on METRICS_PORT with the metrics and nothing else."""
     app.before_request(_begin)
     app.after_request(_count)
-    app.wsgi_app = _PortSwitch(app.wsgi_app, app.config["METRICS_PORT"])
+    app.wsgi_app = _PortSwitch(app.wsgi_app, app.config["METRICS_PORT"])  # type: ignore[method-assign]  # Flask's interface
 
 
 def clear() -> None:
@@ -44,16 +46,16 @@ def clear() -> None:
 
 def forget_worker(pid: int) -> None:
     """Give up what only a living worker has. Its counters stay in the sums."""
-    mark_process_dead(pid)
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no types for it
 
 
 class _PortSwitch:
     """WSGI middleware. It stands in front of the app, whose trusted hosts a scraper need not know."""
 
-    def __init__(self, app, port: int) -> None:
+    def __init__(self, app: WSGIApplication, port: int) -> None:
         self._app, self._port = app, str(port)
 
-    def __call__(self, environ, start_response):
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("SERVER_PORT") != self._port:
             return self._app(environ, start_response)
         known = environ.get("PATH_INFO") == PATH
@@ -63,7 +65,7 @@ class _PortSwitch:
 
 def _metrics() -> Response:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types for it
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -4,6 +4,7 @@ from calendar import month_name
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any, TypeVar
 
 from flask import Blueprint, abort, current_app, redirect, render_template, url_for
 from markupsafe import Markup
@@ -19,6 +20,8 @@ from .models import Comment, Page, Post, PostAlias, Tag, db
 MAX_PAGE = 1_000_000  # Postgres can count that far, and further back the archive leads
 
 bp = Blueprint("pages", __name__)
+
+_Query = TypeVar("_Query", bound="Select[*tuple[Any, ...]]")
 
 
 class SlugConverter(BaseConverter):
@@ -130,7 +133,8 @@ def page(slug: str) -> str:
 @bp.app_template_global()
 def absolute(path: str) -> str:
     """Return the public URL of a path of this site."""
-    return current_app.config["BASE_URL"] + path
+    base_url: str = current_app.config["BASE_URL"]
+    return base_url + path
 
 
 @bp.app_template_global()
@@ -164,12 +168,12 @@ def is_visible() -> ColumnElement[bool]:
     return Post.published_at <= func.now()
 
 
-def newest_first(query: Select) -> Select:
+def newest_first(query: _Query) -> _Query:
     """Return a query for posts in the order of every list."""
     return query.order_by(Post.published_at.desc(), Post.id.desc())
 
 
-def _listing(query: Select[tuple[Post]], number: int) -> Listing:
+def _listing(query: Select[Post], number: int) -> Listing:
     """Return a page of the visible posts of `query`; end the request with 404 when it is out of range."""
     size = current_app.config["POSTS_PER_PAGE"]
     query = newest_first(query.where(is_visible())).limit(size + 1).offset((number - 1) * size)
@@ -179,7 +183,7 @@ def _listing(query: Select[tuple[Post]], number: int) -> Listing:
     return Listing(posts[:size], number, len(posts) > size)
 
 
-def _months(year: int) -> list[tuple[str, list[Row]]]:
+def _months(year: int) -> list[tuple[str, list["Row[str, str, datetime | None]"]]]:
     """Return the name of each month of a year that has posts, with their slug, title and published_at."""
     begin, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
     query = select(Post.slug, Post.title, Post.published_at)

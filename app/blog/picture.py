@@ -29,7 +29,7 @@ MAX_PIXELS_OF_A_PHOTO = 4 * MAX_PIXELS  # a JPEG that is not progressive can be 
 Image.MAX_IMAGE_PIXELS = None  # the limits here are lower
 
 _WRITTEN_AS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP", "GIF": "PNG"}
-_OPTIONS = {
+_OPTIONS: dict[str, dict[str, int]] = {
     "JPEG": {"quality": 85, "progressive": True, "optimize": True},
     "PNG": {},
     "WEBP": {"quality": 85},
@@ -69,7 +69,7 @@ def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
         _refuse_unsuitable(image)
         if image.width * image.height > MAX_PIXELS:
             image.draft("RGB", (image.width // 2, image.height // 2))
-        return image.copy(), _WRITTEN_AS[image.format]
+        return image.copy(), _WRITTEN_AS[image.format or ""]
 
 
 def _refuse_unsuitable(image: Image.Image) -> None:
@@ -105,7 +105,8 @@ def _to_srgb(image: Image.Image, written_as: str) -> Image.Image:
             converted = ImageCms.profileToProfile(
                 image, source, ImageCms.createProfile("sRGB"), outputMode=output_mode
             )
-            return converted.convert(mode)
+            if converted is not None:  # None is only for a conversion in place
+                return converted.convert(mode)
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -118,6 +119,11 @@ def _limit(memory_bytes: int, cpu_s: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
+def _answer(stream: IO[bytes], data: bytes, **line: object) -> None:
+    stream.write(json.dumps(line).encode() + b"\n")
+    stream.write(data)
+
+
 def main() -> None:
     """Answer for the picture on standard input."""
     _limit(*map(int, sys.argv[1:]))
@@ -126,11 +132,9 @@ def main() -> None:
         try:
             data, image_format, size = rewrite(source)
         except PictureError as error:
-            data, line = b"", {"problem": str(error)}
+            _answer(answer, b"", problem=str(error))
         else:
-            line = {"format": image_format, "size": size}
-        answer.write(json.dumps(line).encode() + b"\n")
-        answer.write(data)
+            _answer(answer, data, format=image_format, size=size)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from . import markdown
-from .models import Page, Post
+from .models import Base, Page, Post
 
 _BATCH = 20  # texts in memory, with their HTML
 
@@ -27,5 +27,6 @@ def rerender(session: Session) -> tuple[int, int]:
             if model is Post:
                 values["word_count"] = rendered.word_count
             unmoved = (model.id == row.id, model.version == row.version)
-            changed += session.execute(update(model.__table__).where(*unmoved).values(values)).rowcount
+            change = update(Base.metadata.tables[model.__tablename__]).where(*unmoved).values(values)
+            changed += session.connection().execute(change).rowcount
     return changed, total

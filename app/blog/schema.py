@@ -13,9 +13,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import Revision
 from flask import current_app
 from psycopg2.errors import LockNotAvailable
-from sqlalchemy import Connection, Engine, create_engine, select, text
+from sqlalchemy import Connection, Engine, create_engine, insert, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import aliased
 from sqlalchemy.pool import NullPool
@@ -57,7 +58,10 @@ class SchemaState:
 
 def head() -> str:
     """Return the newest revision that this code knows."""
-    return _scripts(MIGRATIONS).get_current_head()
+    newest = _scripts(MIGRATIONS).get_current_head()
+    if newest is None:
+        raise SchemaError(f"{MIGRATIONS} holds no migrations: install the release anew")
+    return newest
 
 
 def check_compatible(connection: Connection) -> None:
@@ -119,14 +123,15 @@ def migrator_engine() -> Engine:
 
 def record_revision(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
     """Write a migration that was just applied into `schema_history` (Alembic calls this)."""
-    destructive = _destructive(step.up_revision)
-    ctx.connection.execute(
-        SchemaHistory.__table__.insert().values(revision=step.up_revision_id, destructive=destructive)
-    )
+    if ctx.connection is None:
+        raise SchemaError("migrations need a connection: Alembic's offline mode is not for this schema")
+    row = {"revision": step.up_revision_id, "destructive": _destructive(step.up_revision)}
+    ctx.connection.execute(insert(SchemaHistory).values(row))
 
 
-def _destructive(script: Script) -> bool:
-    return getattr(script.module, "destructive", False)
+def _destructive(revision: Revision | None) -> bool:
+    """Tell whether a migration says of itself that it is destructive."""
+    return isinstance(revision, Script) and bool(getattr(revision.module, "destructive", False))
 
 
 def _upgrade(connection: Connection) -> None:

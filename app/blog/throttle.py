@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 from datetime import timedelta
+from typing import Any
 
 from flask import request
 from sqlalchemy import ColumnElement, case, delete, extract, func, select
@@ -52,7 +53,7 @@ def forget(key: str) -> None:
         connection.execute(delete(Throttle).where(Throttle.key == digest(key)))
 
 
-def forget_rows(key: InstrumentedAttribute, *which: ColumnElement[bool]) -> None:
+def forget_rows(key: InstrumentedAttribute[Any], *which: ColumnElement[bool]) -> None:
     """Delete rows by their primary key, but none that another request is working on.
 
     which: what holds for them. It is done at once, in a transaction of its own.
