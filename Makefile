@@ -59,11 +59,12 @@ test: lint unit app-test molecule ## Everything: lint, tests without a host, the
 	@bench/home.py --show
 
 .PHONY: lint
-lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, shellcheck, hadolint, zizmor
+lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, mypy, shellcheck, hadolint, zizmor
 	@yamllint --strict .
 	ansible-lint -q
 	ruff check --quiet .
 	ruff format --quiet --check .
+	mypy --no-error-summary
 	shellcheck .ci/run roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
 	hadolint --config roles/images/files/.hadolint.yaml app/Dockerfile $$(git ls-files 'roles/*Dockerfile' 'tests/*Dockerfile')
 	zizmor --quiet --offline .github/workflows
