@@ -214,7 +214,7 @@ def posts() -> str:
 def new_post() -> str | tuple[str, int] | AnyResponse:
     """Write a post."""
     form = PostForm()
-    if request.method == "GET":
+    if request.method != "POST":
         return _post_editor(form)
     return _save_post(form, Post(author=signed_in_user().name or current_app.config["SITE_AUTHOR"]))
 
@@ -224,7 +224,7 @@ def new_post() -> str | tuple[str, int] | AnyResponse:
 def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
     """Change a post."""
     found = _find_post(number)
-    if request.method == "GET":
+    if request.method != "POST":
         return _post_editor(PostForm.of(_post_values(found or abort(404))), found)
     return _save_post(PostForm(), found) if found else _post_is_gone(PostForm())
 
@@ -234,7 +234,7 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
 def delete_post(number: int) -> str | AnyResponse:
     """Ask, and then delete a post with its comments."""
     found = _find_post(number) or abort(404)
-    if request.method == "GET":
+    if request.method != "POST":
         comments = db.session.scalar(select(func.count()).where(Comment.post_id == found.id))
         return render_template("author/delete.html", kind="post", text=found, comments=comments)
     db.session.delete(found)
@@ -407,7 +407,7 @@ def pages() -> str:
 def new_page() -> str | tuple[str, int] | AnyResponse:
     """Write a page."""
     form = PageForm()
-    if request.method == "GET":
+    if request.method != "POST":
         return _page_editor(form)
     return _save_page(form, Page())
 
@@ -417,7 +417,7 @@ def new_page() -> str | tuple[str, int] | AnyResponse:
 def edit_page(number: int) -> str | tuple[str, int] | AnyResponse:
     """Change a page."""
     found = _find_page(number)
-    if request.method == "GET":
+    if request.method != "POST":
         return _page_editor(PageForm.of(_page_values(found or abort(404))), found)
     return _save_page(PageForm(), found) if found else _page_is_gone(PageForm())
 
@@ -427,7 +427,7 @@ def edit_page(number: int) -> str | tuple[str, int] | AnyResponse:
 def delete_page(number: int) -> str | AnyResponse:
     """Ask, and then delete a page."""
     found = db.session.get(Page, number) or abort(404)
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("author/delete.html", kind="page", text=found, comments=0)
     db.session.delete(found)
     db.session.commit()

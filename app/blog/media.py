@@ -149,7 +149,7 @@ def delete(number: int) -> str | AnyResponse:
     if not signed_in_user().is_admin:
         abort(403)
     picture = _find(number)
-    if request.method == "GET":
+    if request.method != "POST":
         shows_it = Post.body.contains(picture.name, autoescape=True)
         posts = db.session.scalars(select(Post).where(shows_it).order_by(Post.id).limit(20)).all()
         return render_template("author/delete_picture.html", picture=picture, posts=posts)

@@ -467,6 +467,16 @@ def test_deleting_asks_first(app, ada, client, post):
     assert client.get("/posts/a-post").status_code == 404
 
 
+def test_a_head_request_changes_nothing(app, admin, add_posts, post):
+    add_posts(1)
+    editor = f"/author/posts/{post()['id']}"
+    page = admin.send("/author/pages/new", title="A", body="B", position="0").location
+    for path in (editor, f"{editor}/delete", page, f"{page}/delete"):
+        assert admin.head(path).status_code == 200
+    assert (count(app, Post), count(app, Page)) == (1, 1)
+    assert admin.head("/author/posts/999").status_code == 404
+
+
 def test_a_post_that_changes_while_it_is_deleted(app, ada, post, monkeypatch):
     ada.send("/author/posts/new", **MINE)
     find = author._find_post

@@ -260,6 +260,7 @@ def test_deleting_a_picture(app, ada, admin, client):
     assert ada.get(path).status_code == 403
     assert ada.send(path).status_code == 403
     assert "Shows it" in admin.get(path).text
+    assert admin.head(path).status_code == 200
     assert client.get(url).status_code == 200
     assert admin.send(path).status_code == 303
     assert client.get(url).status_code == 404
