@@ -37,7 +37,7 @@ from wtforms.validators import Length
 
 from .accounts import current_user, login_required, signed_in_user
 from .assets import YEAR_S
-from .author import newest
+from .author.desk import newest
 from .forms import Form, LineField
 from .models import Media, Post, db
 

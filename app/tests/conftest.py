@@ -20,7 +20,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from itsdangerous import URLSafeTimedSerializer
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.pool import NullPool
 from werkzeug.security import generate_password_hash
@@ -250,6 +250,33 @@ def signed_in(app: Flask):
         return client
 
     return sign_in
+
+
+@pytest.fixture
+def ada(signed_in):
+    """A client of an author who is no administrator."""
+    return signed_in("Ada")
+
+
+@pytest.fixture
+def admin(signed_in):
+    return signed_in("Grace", is_admin=True)
+
+
+@pytest.fixture
+def post(app):
+    """Return the columns of the newest post, with its tags and aliases."""
+
+    def post(**where: object) -> dict[str, object]:
+        with app.app_context():
+            found = db.session.scalars(select(Post).filter_by(**where).order_by(Post.id.desc())).first()
+            columns = {
+                key: getattr(found, key) for key, _ in Post.__table__.columns.items() if key != "search"
+            }
+            tags, aliases = [tag.name for tag in found.tags], [alias.slug for alias in found.aliases]
+            return columns | {"tags": tags, "aliases": aliases}
+
+    return post
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""The queue of comments: an author decides on those below their own posts."""
+
+from typing import Any, cast
+
+from flask import abort, flash, redirect, render_template, request, url_for
+from sqlalchemy import ColumnElement, CursorResult, Delete, Update, delete, func, select, update
+from sqlalchemy.orm import contains_eager
+from werkzeug.wrappers import Response as AnyResponse
+
+from ..accounts import login_required
+from ..models import COMMENT_STATES, Comment, Post, db
+from .desk import bp, editable, is_id, newest
+
+
+@bp.route("/comments", methods=["GET", "POST"])
+@login_required
+def comments() -> str | tuple[str, int] | AnyResponse:
+    """List the comments on the author's posts by state; a POST decides on some of them.
+
+    The form sends `decision` (approve, spam or delete) with the comments' numbers in `ids`, or one number
+    under the name of the decision: the buttons for all that are ticked, and those of one comment.
+    """
+    state = request.args.get("state", "pending")
+    if state not in COMMENT_STATES:
+        abort(404)
+    mine = select(Post.id).where(editable())
+    if request.method == "POST":
+        return _decide(state, Comment.post_id.in_(mine))
+    query = select(Comment).join(Comment.post).options(contains_eager(Comment.post))
+    found, older = newest(query.where(Comment.state == state, Comment.post_id.in_(mine)), Comment.id)
+    counts = dict(
+        db.session.execute(
+            select(Comment.state, func.count()).where(Comment.post_id.in_(mine)).group_by(Comment.state)
+        ).all()
+    )
+    return render_template(
+        "author/comments.html", comments=found, older=older, state=state, states=COMMENT_STATES, counts=counts
+    )
+
+
+def _decide(state: str, may_edit: ColumnElement[bool]) -> AnyResponse:
+    done = {"approve": "approved", "spam": "marked as spam", "delete": "deleted"}
+    decision = next((name for name in done if name in request.form), request.form.get("decision"))
+    if decision not in done:
+        abort(400)
+    numbers = request.form.getlist(decision if decision in request.form else "ids")
+    ids = [int(number) for number in numbers if is_id(number)]
+    condition = Comment.id.in_(ids) & may_edit
+    change: Delete | Update
+    if decision == "delete":
+        change = delete(Comment).where(condition)
+    else:
+        new_state = "approved" if decision == "approve" else "spam"
+        change = update(Comment).where(condition).values(state=new_state)
+    count = cast("CursorResult[Any]", db.session.execute(change)).rowcount
+    db.session.commit()
+    if count:
+        flash(f"{count} comment{'s' if count > 1 else ''} {done[decision]}.")
+    else:
+        flash("Nothing was chosen. Tick some comments first.", "error")
+    return redirect(url_for(".comments", state=state), 303)

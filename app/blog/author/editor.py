@@ -1,0 +1,132 @@
+"""What the editors of posts and pages share: their form, the preview, and what to do about a conflict."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import unified_diff
+from hashlib import sha256
+from typing import Self
+
+from flask import abort, render_template, request
+from markupsafe import Markup
+from wtforms import Field, HiddenField, RadioField
+from wtforms.validators import InputRequired, Length, Optional, Regexp, ValidationError
+
+from .. import markdown
+from ..accounts import login_required
+from ..articles import MAX_BYTES, SLUG
+from ..forms import Form, LineField, TextField
+from .desk import bp
+
+CONFLICT = (
+    "Somebody saved another version while you were writing. Nothing is lost: the form has what you changed, "
+    "and of the rest what is saved now. See the differences, take over what you want to keep, and save again."
+)
+SESSION_ENDED = (
+    "Your session had ended, so nothing was saved. Your text is still here: sign in, in another tab, "
+    "and save again."
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the text of one field of the form (lines with +) differs from the other version's (with -)."""
+
+    label: str
+    fate: str
+    lines: list[str]
+
+
+class TextForm(Form):
+    """What posts and pages share.
+
+    version, base: what the author began with: the version, and a digest of what each field said then.
+    """
+
+    title = LineField("Title", [InputRequired("Give it a title."), Length(max=200)])
+    slug = LineField(
+        "Address",
+        [
+            Optional(),
+            Regexp(f"(?:{SLUG})$", message="Use ASCII letters, digits and -._~ only."),
+        ],
+    )
+    body = TextField("Text", [InputRequired("Write some text.")])
+    version = HiddenField(default="0")
+    base = HiddenField(default="")
+
+    @classmethod
+    def of(cls, values: dict[str, object]) -> Self:
+        """Return a form that an author begins with."""
+        form = cls(formdata=None, data=values)
+        form.base.data = " ".join(map(_digest, form._texts().values()))
+        return form
+
+    def merge(self, saved: Self) -> tuple[Self, list[Difference]]:
+        """Return a form that rests on `saved`, and how both versions differ, field by field.
+
+        What its author did not touch it takes over from `saved`.
+        """
+        mine, theirs = self._texts(), saved._texts()
+        began = dict(zip(mine, self.base.data.split(), strict=False))
+        merged: dict[str, object] = {}
+        differences = []
+        for name in mine:
+            touched = _digest(mine[name]) != began.get(name)
+            merged[name] = (self if touched else saved)[name].data
+            if not touched:
+                fate, other, own = "saved meanwhile, and taken over", mine[name], theirs[name]
+            elif _digest(theirs[name]) == began.get(name):
+                fate, other, own = "changed by you", theirs[name], mine[name]
+            else:
+                fate, other, own = "changed by both; this is yours", theirs[name], mine[name]
+            if own != other:
+                differences.append(Difference(self[name].label.text, fate, _changed_lines(other, own)))
+        merged |= {"version": saved.version.data, "base": saved.base.data}
+        return type(self)(formdata=None, data=merged), differences
+
+    def _texts(self) -> dict[str, str]:
+        """Return what each field for people says, by its name."""
+        return {field.name: _text(field) for field in self if not isinstance(field, HiddenField)}
+
+    def validate_body(self, field: Field) -> None:
+        """Refuse more text than an import would take."""
+        if len((field.data or "").encode()) > MAX_BYTES:
+            raise ValidationError("This is more than 1 MiB of text: split it.")
+
+
+@bp.post("/preview")
+@login_required
+def preview() -> str | tuple[str, int]:
+    """Show the text of the form as readers will see it; `?part=body` returns no more than that."""
+    text = request.form.get("body", "")
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        abort(413)
+    rendered = markdown.render(text)
+    minutes = max(1, round(rendered.word_count / 220))
+    part = "author/preview_body.html" if request.args.get("part") == "body" else "author/preview.html"
+    return render_template(
+        part,
+        title=request.form.get("title", ""),
+        body=Markup(rendered.html),  # noqa: S704 (sanitised)
+        word_count=rendered.word_count,
+        minutes=minutes,
+    )
+
+
+def _text(field: Field) -> str:
+    value = field.data
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(" ", "minutes")
+    if isinstance(field, RadioField):
+        labels: dict[str, str] = {choice.value: choice.label for choice in field.choices}
+        return labels.get(value, "")
+    return "" if value is None else str(value)
+
+
+def _changed_lines(before: str, after: str) -> list[str]:
+    old, new = (text.split("\n") if text else [] for text in (before, after))
+    return list(unified_diff(old, new, lineterm="", n=1))[3:]  # without the head
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]

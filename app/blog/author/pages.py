@@ -1,0 +1,128 @@
+"""Pages, such as "About": their list and their editor, for administrators."""
+
+from datetime import UTC, datetime
+
+from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import undefer
+from sqlalchemy.orm.exc import StaleDataError
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
+from wtforms import IntegerField
+from wtforms.validators import InputRequired, NumberRange
+
+from .. import markdown
+from ..accounts import admin_required
+from ..models import Page, db
+from .desk import MAX_ID, bp
+from .editor import CONFLICT, TextForm
+
+
+class PageForm(TextForm):
+    """A page as an administrator edits it."""
+
+    position = IntegerField(
+        "Position", [InputRequired("Write a number; 0 will do."), NumberRange(-1000, 1000)], default=0
+    )
+
+
+@bp.get("/pages")
+@admin_required
+def pages() -> str:
+    """List the pages."""
+    found = db.session.scalars(select(Page).order_by(Page.position, Page.title, Page.id)).all()
+    return render_template("author/pages.html", pages=found)
+
+
+@bp.route("/pages/new", methods=["GET", "POST"])
+@admin_required
+def new_page() -> str | tuple[str, int] | AnyResponse:
+    """Write a page."""
+    form = PageForm()
+    if request.method != "POST":
+        return page_editor(form)
+    return _save_page(form, Page())
+
+
+@bp.route(f"/pages/<int(max={MAX_ID}):number>", methods=["GET", "POST"])
+@admin_required
+def edit_page(number: int) -> str | tuple[str, int] | AnyResponse:
+    """Change a page."""
+    found = _find_page(number)
+    if request.method != "POST":
+        return page_editor(PageForm.of(_page_values(found or abort(404))), found)
+    return _save_page(PageForm(), found) if found else _page_is_gone(PageForm())
+
+
+@bp.route(f"/pages/<int(max={MAX_ID}):number>/delete", methods=["GET", "POST"])
+@admin_required
+def delete_page(number: int) -> str | AnyResponse:
+    """Ask, and then delete a page."""
+    found = db.session.get(Page, number) or abort(404)
+    if request.method != "POST":
+        return render_template("author/delete.html", kind="page", text=found, comments=0)
+    db.session.delete(found)
+    db.session.commit()
+    flash(f"“{found.title}” is deleted.")
+    return redirect(url_for(".pages"), 303)
+
+
+def _page_values(page: Page) -> dict[str, object]:
+    names = ("title", "slug", "body", "position")
+    return {name: getattr(page, name) for name in names} | {"version": str(page.version)}
+
+
+def page_editor(form: PageForm, page: Page | None = None, problem: str | None = None, **more: object) -> str:
+    return render_template("author/page.html", form=form, page=page, problem=problem, **more)
+
+
+def _find_page(number: int) -> Page | None:
+    return db.session.get(Page, number, options=[undefer(Page.body)])
+
+
+def _page_is_gone(form: PageForm) -> tuple[str, int]:
+    problem = "Somebody deleted this page meanwhile. Your text is here: saving it makes a new page."
+    return page_editor(form, problem=problem, action=url_for(".new_page")), 409
+
+
+def _page_conflict(form: PageForm, page: Page) -> tuple[str, int]:
+    merged, differences = form.merge(PageForm.of(_page_values(page)))
+    return page_editor(merged, page, CONFLICT, differences=differences), 409
+
+
+def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
+    known, number = (page, page.id) if page.id else (None, 0)
+    if not form.validate():
+        return page_editor(form, known), 422
+    if known and form.version.data != str(page.version):
+        return _page_conflict(form, page)
+    slug = form.slug.data or (known.slug if known else markdown.slugify(form.title.data)[:90].strip("-"))
+    if not slug or _is_route(slug):
+        form.slug.errors = ["Choose another address: this one cannot be a page's."]
+        return page_editor(form, known), 409
+    page.slug, page.title, page.position = slug, form.title.data, form.position.data
+    page.body, page.updated_at = form.body.data, datetime.now(UTC)
+    db.session.add(page)
+    try:
+        db.session.commit()
+    except StaleDataError:
+        db.session.rollback()
+        found = _find_page(number)
+        return _page_conflict(form, found) if found else _page_is_gone(form)
+    except IntegrityError:
+        db.session.rollback()
+        form.slug.errors = ["Another page has this address. Choose another one."]
+        return page_editor(form, known), 409
+    flash("The page is saved. Readers can see it.")
+    return redirect(url_for(".edit_page", number=page.id), 303)
+
+
+def _is_route(slug: str) -> bool:
+    """Tell whether an address belongs to another part of the site."""
+    adapter = current_app.url_map.bind("")
+    try:
+        endpoint, _ = adapter.match(f"/{slug}")
+    except HTTPException:  # a redirect to the address with a slash
+        return True
+    return endpoint not in ("pages.page", "contact.contact")  # the contact form shows the page above it

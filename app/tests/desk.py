@@ -1,0 +1,45 @@
+"""What the tests of the desk share: what an editor's page shows, and what its form would send."""
+
+import re
+from html import unescape
+
+from sqlalchemy import func, select
+
+from blog.models import db
+
+MINE = {"title": "A post", "body": "Some *text*.", "status": "published"}
+
+
+def count(app, model) -> int:
+    with app.app_context():
+        return db.session.scalar(select(func.count()).select_from(model))
+
+
+def value(page, name: str) -> str:
+    return unescape(re.search(rf'<input[^>]* name="{name}"[^>]* value="([^"]*)"', page.text)[1])
+
+
+def fields(page, **changes: object) -> dict[str, object]:
+    """Return what the editor's form would send."""
+    texts = re.findall(r'<textarea[^>]* name="(\w+)"[^>]*>\r?\n?(.*?)</textarea>', page.text, re.DOTALL)
+    names = [
+        "title",
+        "slug",
+        "version",
+        "base",
+        *(["tags", "published_at"] if 'name="tags"' in page.text else ["position"]),
+    ]
+    status = re.search(r'<input checked[^>]*value="(\w+)"', page.text)
+    return (
+        {name: value(page, name) for name in names}
+        | {name: unescape(text) for name, text in texts}
+        | {"status": status and status[1]}
+        | changes
+    )
+
+
+def differences(page) -> dict[str, tuple[str, list[str]]]:
+    """Return what the editor says of a conflict: by field, its fate and the lines."""
+    found = re.findall(r"<dt>(.*?)<span>: (.*?)</span></dt>\s*<dd><pre>(.*?)</pre>", page.text, re.DOTALL)
+    lines = {name: re.findall(r"<(?:ins|del)>(.*?)</", text) for name, _, text in found}
+    return {name: (fate, lines[name]) for name, fate, _ in found}

@@ -1,0 +1,90 @@
+"""The queue of comments, and the messages."""
+
+import re
+
+import pytest
+from sqlalchemy import select
+
+from blog.author import desk
+from blog.models import Comment, ContactMessage, db
+
+from .desk import MINE, count
+
+
+@pytest.fixture
+def commented(app, ada, post):
+    """Ada's post with three comments; returns their numbers."""
+    ada.send("/author/posts/new", **MINE)
+    number = post()["id"]
+    with app.app_context():
+        comments = [Comment(post_id=number, author=f"Ben {n}", body=f"Text {n}") for n in range(3)]
+        db.session.add_all(comments)
+        db.session.commit()
+        return [comment.id for comment in comments]
+
+
+def states(app) -> list[str]:
+    with app.app_context():
+        return list(db.session.scalars(select(Comment.state).order_by(Comment.id)))
+
+
+def test_the_queue(app, ada, client, commented):
+    page = ada.get("/author/comments")
+    assert page.text.count("Text ") == 3
+    assert '<span class="count">3<span class="unseen"> waiting</span>' in page.text
+    response = ada.send("/author/comments", approve=commented[1])
+    assert (response.status_code, response.location) == (303, "/author/comments?state=pending")
+    assert states(app) == ["pending", "approved", "pending"]
+    assert "Text 1" in client.get("/posts/a-post").text
+    assert "1 comment approved." in ada.get("/author/comments").text
+    ada.send("/author/comments", decision="spam", ids=[commented[0], commented[2]])
+    assert states(app) == ["spam", "approved", "spam"]
+    assert "Text 0" in ada.get("/author/comments?state=spam").text
+    ada.send("/author/comments?state=spam", decision="delete", ids=[commented[0], "x", "9" * 30])
+    assert states(app) == ["approved", "spam"]
+    ada.send("/author/comments?state=spam", decision="approve")
+    assert "Nothing was chosen." in ada.get("/author/comments?state=spam").text
+    assert ada.send("/author/comments", decision="burn").status_code == 400
+    assert ada.send("/author/comments").status_code == 400
+    assert ada.get("/author/comments?state=none").status_code == 404
+    assert "No comment waits for you." in ada.get("/author/comments").text
+
+
+def test_authors_see_the_comments_on_their_own_posts(app, admin, signed_in, commented):
+    eve = signed_in("Eve")
+    assert "Text 0" not in eve.get("/author/comments").text
+    eve.send("/author/comments", delete=commented[0])
+    assert states(app) == ["pending"] * 3
+    assert "Text 0" in admin.get("/author/comments").text
+    admin.send("/author/comments", delete=commented[0])
+    assert states(app) == ["pending"] * 2
+
+
+def test_the_queue_has_pages(ada, commented, monkeypatch):
+    monkeypatch.setattr(desk, "PER_PAGE", 2)
+    page = ada.get("/author/comments")
+    assert "Text 0" not in page.text
+    older = re.search(r'href="([^"]+)">Older comments', page.text)[1].replace("&amp;", "&")
+    assert "Text 0" in ada.get(older).text
+
+
+def test_messages(app, ada, admin):
+    assert "Nobody has written yet." in admin.get("/author/messages").text
+    with app.app_context():
+        db.session.add(ContactMessage(name="<Cleo>", email="c@d.test?bcc=x", body="Hello\n<b>there</b>"))
+        db.session.commit()
+        path = f"/author/messages/{db.session.scalar(select(ContactMessage.id))}"
+    page = admin.get("/author/messages").text
+    assert "&lt;b&gt;there" in page
+    assert "mailto:c%40d.test%3Fbcc%3Dx" in page
+    assert 'class="unread"' in page
+    assert ada.send(path, decision="delete").status_code == 403
+    assert admin.send(path, decision="read").status_code == 303
+    assert 'class="unread"' not in admin.get("/author/messages").text
+    admin.send(path, decision="unread")
+    assert 'class="unread"' in admin.get("/author/messages").text
+    assert admin.send(path, decision="burn").status_code == 400
+    assert admin.get(path).status_code == 405
+    admin.send(path, decision="delete")
+    assert count(app, ContactMessage) == 0
+    assert admin.send(path, decision="delete").status_code == 404

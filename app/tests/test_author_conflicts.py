@@ -1,0 +1,158 @@
+"""Two people who edit one post."""
+
+import re
+
+import pytest
+from sqlalchemy import update
+
+from blog.author import posts
+from blog.models import Post, db
+
+from .desk import MINE, differences, fields, value
+
+FULL = MINE | {"slug": "a", "tags": "One", "summary": "Short.", "published_at": "2025-01-01T10:00"}
+# What the form calls a field, what Grace makes of it, what Ada does, and how the difference says both.
+CHANGES = {
+    "title": ("Title", "Hers", "His", "Hers", "His"),
+    "slug": ("Address", "hers", "his", "hers", "his"),
+    "body": ("Text", "Text of hers.", "Text of his.", "Text of hers.", "Text of his."),
+    "summary": ("Summary", "Hers.", "His.", "Hers.", "His."),
+    "tags": ("Tags", "One, Two", "One, Three", "One, Two", "One, Three"),
+    "status": ("Who can read it", "draft", None, "Draft", None),
+    "published_at": (
+        "From (UTC)",
+        "2025-02-02T10:00",
+        "2025-03-03T10:00",
+        "2025-02-02 10:00",
+        "2025-03-03 10:00",
+    ),
+}
+
+
+def test_a_conflict_is_told_and_nothing_is_lost(app, ada, admin, post):
+    ada.send("/author/posts/new", **MINE)
+    path = f"/author/posts/{post()['id']}"
+    mine, hers = ada.get(path), admin.get(path)
+    admin.send(path, **fields(hers, body="The text of Grace."))
+    refused = ada.send(path, **fields(mine, body="The text of <Ada>."))
+    assert refused.status_code == 409
+    assert post()["body"] == "The text of Grace."
+    assert "<del>-The text of Grace.</del>" in refused.text
+    assert "<ins>+The text of &lt;Ada&gt;.</ins>" in refused.text
+    assert value(refused, "version") == "2"
+    assert ada.send(path, **fields(refused, body="Both.")).status_code == 303
+    assert post()["body"] == "Both."
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, post, name):
+    label, hers, _, said, _ = CHANGES[name]
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    before = fields(page)
+    admin.send(path, **fields(page, **{name: hers}))
+    touched = {"body": "Mine."} if name != "body" else {"title": "Mine"}
+    refused = ada.send(path, **fields(page, **touched))
+    assert refused.status_code == 409
+    fate, lines = differences(refused)[label]
+    assert fate == "saved meanwhile, and taken over"
+    assert f"+{said}" in lines
+    saved = fields(ada.get(path))
+    assert fields(refused) == saved | touched
+    assert before | touched != fields(refused), "something was taken over"
+    assert ada.send(path, **fields(refused)).status_code == 303
+    assert fields(ada.get(path), version="", base="") == saved | touched | {"version": "", "base": ""}
+
+
+@pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change[2]])
+def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, post, name):
+    label, hers, his, said, mine = CHANGES[name]
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, **{name: hers}))
+    refused = ada.send(path, **fields(page, **{name: his}))
+    assert refused.status_code == 409
+    assert differences(refused) == {label: ("changed by both; this is yours", [f"-{said}", f"+{mine}"])}
+    assert fields(refused)[name] == his
+    assert ada.send(path, **fields(refused)).status_code == 303
+    assert fields(ada.get(path))[name] == his
+
+
+def test_what_only_one_changed_is_told_as_well(ada, admin, post):
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, tags=""))
+    refused = ada.send(path, **fields(page, summary="Mine."))
+    assert differences(refused) == {
+        "Tags": ("saved meanwhile, and taken over", ["-One"]),
+        "Summary": ("changed by you", ["-Short.", "+Mine."]),
+    }
+
+
+def test_a_second_conflict_rests_on_the_first(ada, admin, post):
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, tags="Two"))
+    refused = ada.send(path, **fields(page, title="Mine"))
+    admin.send(path, **fields(ada.get(path), tags="Three", title="Hers"))
+    refused = ada.send(path, **fields(refused))
+    assert differences(refused) == {
+        "Title": ("changed by both; this is yours", ["-Hers", "+Mine"]),
+        "Tags": ("saved meanwhile, and taken over", ["-Two", "+Three"]),
+    }
+
+
+@pytest.mark.parametrize("base", ["", "x", "\0 " * 99])
+def test_a_form_that_does_not_say_what_it_began_with_keeps_all(ada, admin, post, base):
+    ada.send("/author/posts/new", **FULL)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    admin.send(path, **fields(page, tags="Two"))
+    refused = ada.send(path, **fields(page, base=base))
+    assert differences(refused) == {"Tags": ("changed by both; this is yours", ["-Two", "+One"])}
+
+
+def test_a_conflict_in_the_same_moment(app, ada, post, monkeypatch):
+    ada.send("/author/posts/new", **MINE)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+    fill = posts._fill_post
+
+    def meanwhile(*arguments):
+        with db.engine.begin() as connection:
+            connection.execute(update(Post).values(version=Post.version + 1, title="Grace's"))
+        fill(*arguments)
+
+    monkeypatch.setattr(posts, "_fill_post", meanwhile)
+    refused = ada.send(path, **fields(page, title="Ada's"))
+    assert refused.status_code == 409
+    assert "another version" in refused.text
+    assert post()["title"] == "Grace's"
+
+
+def test_a_post_that_was_deleted_meanwhile(app, ada, post, monkeypatch):
+    ada.send("/author/posts/new", **MINE)
+    path = f"/author/posts/{post()['id']}"
+    page = ada.get(path)
+
+    def meanwhile(*_):
+        with db.engine.begin() as connection:
+            connection.execute(Post.__table__.delete())
+        fill(*_)
+
+    fill = posts._fill_post
+    monkeypatch.setattr(posts, "_fill_post", meanwhile)
+    for _ in range(2):
+        refused = ada.send(path, **fields(page, body="My text."))
+        assert refused.status_code == 409
+        assert "deleted this post" in refused.text
+        assert "My text." in refused.text
+    assert ada.get(path).status_code == 404
+    monkeypatch.undo()
+    action = re.search(r'<form class="form editor"[^>]* action="([^"]+)"', refused.text)[1]
+    assert ada.send(action, **fields(refused)).status_code == 303
+    assert post()["body"] == "My text."

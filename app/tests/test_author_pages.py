@@ -1,0 +1,77 @@
+import pytest
+from sqlalchemy import update
+
+from blog.author import pages
+from blog.models import Page, db
+
+from .desk import count, differences, fields, value
+
+
+def test_pages(app, admin, client):
+    assert "There are no pages yet." in admin.get("/author/pages").text
+    assert admin.get("/author/pages/new").status_code == 200
+    made = admin.send("/author/pages/new", title="About us", body="We *write*.", position="3")
+    assert made.status_code == 303
+    assert "We <em>write</em>." in client.get("/about-us").text
+    page = admin.get(made.location)
+    assert (
+        admin.send(made.location, **fields(page, title="About", slug="about", position="7")).status_code
+        == 303
+    )
+    assert client.get("/about").status_code == 200
+    refused = admin.send(made.location, **fields(page, body="Mine."))
+    assert refused.status_code == 409
+    assert "<ins>+Mine.</ins>" in refused.text
+    assert differences(refused)["Position"] == ("saved meanwhile, and taken over", ["-3", "+7"])
+    assert value(refused, "position") == "7"
+    assert "/about" in admin.get("/author/pages").text
+    assert "About" in admin.get(f"{made.location}/delete").text
+    assert admin.send(f"{made.location}/delete").status_code == 303
+    assert client.get("/about").status_code == 404
+    gone = admin.send(made.location, **fields(page, body="Mine."))
+    assert gone.status_code == 409
+    assert "deleted this page" in gone.text
+    assert ' action="/author/pages/new"' in gone.text
+    assert admin.get(f"{made.location}/delete").status_code == 404
+
+
+@pytest.mark.parametrize("slug", ["login", "archive", "tags", "feed.xml", "healthz", "robots.txt", "account"])
+def test_a_page_takes_no_address_of_the_site(admin, slug):
+    response = admin.send("/author/pages/new", title="A", body="B", position="0", slug=slug)
+    assert response.status_code == 409
+    assert "Choose another address" in response.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"title": ""}, {"body": ""}, {"position": "x"}, {"position": "5000"}, {"slug": "a/b"}]
+)
+def test_what_cannot_be_a_page(app, admin, change):
+    assert (
+        admin.send("/author/pages/new", **{"title": "A", "body": "B", "position": "0"} | change).status_code
+        == 422
+    )
+    assert count(app, Page) == 0
+
+
+def test_two_pages_of_one_address(app, admin):
+    for status in (303, 409):
+        assert admin.send("/author/pages/new", title="A", body="B", position="0").status_code == status
+    assert admin.send("/author/pages/new", title="港", body="B", position="0").status_code == 409
+    assert admin.send("/author/pages/new", title="Contact", body="Hello", position="0").status_code == 303
+
+
+def test_a_page_that_changes_in_the_same_moment(app, admin, monkeypatch):
+    path = admin.send("/author/pages/new", title="A", body="B", position="0").location
+    page = admin.get(path)
+    statement = update(Page).values(version=Page.version + 1)
+
+    def meanwhile(slug):
+        with db.engine.begin() as connection:
+            connection.execute(statement)
+        return False
+
+    monkeypatch.setattr(pages, "_is_route", meanwhile)
+    assert "another version" in admin.send(path, **fields(page, title="C")).text
+    page = admin.get(path)
+    statement = Page.__table__.delete()
+    assert "deleted this page" in admin.send(path, **fields(page, title="C")).text

@@ -1,0 +1,229 @@
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, update
+
+from blog.author import desk, posts
+from blog.models import Comment, Post, PostAlias, Tag, db
+
+from .desk import MINE, count, fields
+
+
+def test_writing_a_post(ada, client, post):
+    assert ada.get("/author/posts/new").status_code == 200
+    response = ada.send(
+        "/author/posts/new", **MINE, tags="Harbour, ropes ,  Harbour,,Ropes", summary="Short."
+    )
+    number = post()["id"]
+    assert (response.status_code, response.location) == (303, f"/author/posts/{number}")
+    saved = post()
+    assert (saved["slug"], saved["author"], saved["version"]) == ("a-post", "Ada", 1)
+    assert (saved["summary"], saved["tags"]) == ("Short.", ["Harbour", "ropes"])
+    assert "Some <em>text</em>." in client.get("/posts/a-post").text
+    assert "Readers can see it." in ada.get(response.location).text
+
+
+def test_a_draft_is_for_its_author_alone(ada, client, post):
+    ada.send("/author/posts/new", **MINE | {"status": "draft"})
+    assert post()["published_at"] is None
+    assert client.get("/posts/a-post").status_code == 404
+    page = ada.get(f"/author/posts/{post()['id']}")
+    ada.send(f"/author/posts/{post()['id']}", **fields(page, status="published"))
+    assert client.get("/posts/a-post").status_code == 200
+    ada.send(f"/author/posts/{post()['id']}", **fields(page, status="draft", version="2"))
+    assert client.get("/posts/a-post").status_code == 404
+
+
+def test_a_date_to_come_schedules_the_post(app, ada, client, post):
+    moment = (datetime.now(UTC) + timedelta(days=1)).replace(second=0, microsecond=0)
+    ada.send("/author/posts/new", **MINE, published_at=moment.strftime("%Y-%m-%dT%H:%M"))
+    assert post()["published_at"] == moment
+    assert client.get("/posts/a-post").status_code == 404
+    page = ada.get("/author/?show=scheduled")
+    assert "Scheduled" in page.text
+    assert "A post" in page.text
+    assert "A post" not in ada.get("/author/?show=published").text
+    assert "A post" not in ada.get("/author/?show=drafts").text
+    with app.app_context():
+        db.session.execute(update(Post).values(published_at=func.now()))
+        db.session.commit()
+    assert client.get("/posts/a-post").status_code == 200
+
+
+def test_a_scheduled_post_can_be_published_at_once(ada, post):
+    ada.send("/author/posts/new", **MINE, published_at="2199-01-01T00:00")
+    page = ada.get(f"/author/posts/{post()['id']}")
+    ada.send(f"/author/posts/{post()['id']}", **fields(page, published_at=""))
+    assert post()["published_at"] <= datetime.now(UTC)
+
+
+def test_saving_leaves_what_was_not_touched(app, admin, add_posts, post):
+    moment = datetime(2025, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+    add_posts(1, published_at=moment)
+    before = post()
+    page = admin.get(f"/author/posts/{before['id']}")
+    assert admin.send(f"/author/posts/{before['id']}", **fields(page)).status_code == 303
+    after = post()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"version", "updated_at"}
+    assert after["published_at"] == moment
+
+
+def test_a_summary_that_was_made_is_made_anew(ada, post):
+    ada.send("/author/posts/new", **MINE)
+    assert post()["summary"] == "Some text."
+    page = ada.get(f"/author/posts/{post()['id']}")
+    assert "Some text." not in re.search(r'name="summary"[^>]*>(.*?)</textarea>', page.text, re.DOTALL)[1]
+    ada.send(f"/author/posts/{post()['id']}", **fields(page, body="Other text."))
+    assert post()["summary"] == "Other text."
+
+
+def test_an_old_address_leads_to_the_post(ada, client, post):
+    ada.send("/author/posts/new", **MINE)
+    path = f"/author/posts/{post()['id']}"
+    ada.send(path, **fields(ada.get(path), slug="better"))
+    assert post()["aliases"] == ["a-post"]
+    response = client.get("/posts/a-post")
+    assert (response.status_code, response.location) == (301, "/posts/better")
+
+    taken = ada.send("/author/posts/new", **MINE, slug="a-post")
+    assert taken.status_code == 409
+    assert "had it before" in taken.text
+    ada.send("/author/posts/new", **MINE)
+    assert post()["slug"] == "a-post-2", "an address that is made avoids those that are taken"
+
+    ada.send(path, **fields(ada.get(path), slug="a-post"))
+    assert post(slug="a-post")["aliases"] == ["better"], "and back again"
+
+
+def test_a_draft_leaves_no_old_address(ada, post):
+    ada.send("/author/posts/new", **MINE | {"status": "draft"})
+    path = f"/author/posts/{post()['id']}"
+    ada.send(path, **fields(ada.get(path), slug="better"))
+    assert post()["aliases"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"title": ""}, "Give it a title."),
+        ({"title": "x" * 201}, "longer than 200"),
+        ({"title": "a\0b"}, "control character U+0000"),
+        ({"body": ""}, "Write some text."),
+        ({"body": "a\x1bb"}, "control character U+001B"),
+        ({"body": "é" * 524_289}, "more than 1 MiB"),
+        ({"slug": "über"}, "ASCII letters"),
+        ({"slug": "../etc"}, "ASCII letters"),
+        ({"slug": "a\n"}, None),
+        ({"slug": "x" * 201}, "ASCII letters"),
+        ({"tags": "港"}, "needs ASCII letters"),
+        ({"tags": "x" * 61}, "at most 60"),
+        ({"tags": ",".join(map(str, range(21)))}, "20 are the most"),
+        ({"status": "secret"}, "Not a valid choice"),
+        ({"published_at": "soon"}, "Not a valid datetime"),
+        ({"published_at": "0001-01-01T00:00"}, "from 1970 to 2199"),
+        ({"summary": "x" * 1001}, "longer than 1000"),
+    ],
+)
+def test_what_cannot_be_a_post(app, ada, change, words):
+    response = ada.send("/author/posts/new", **MINE | change)
+    if words is None:
+        assert response.status_code == 303, "white space at the end goes"
+        return
+    assert response.status_code == 422
+    assert words in response.text
+    assert "Nothing is saved yet" in response.text
+    assert count(app, Post) == 0
+
+
+def test_a_title_without_ascii_gets_an_address(ada, post):
+    ada.send("/author/posts/new", **MINE | {"title": "港のノート"})
+    assert post()["slug"] == "post"
+
+
+def test_the_preview(ada, client, app):
+    part = ada.send("/author/preview?part=body", body="# One\n\nTwo three.")
+    assert part.text.startswith('<div class="prose">')
+    assert "3 words" in part.text
+    whole = ada.send("/author/preview", title="A title", body="Text")
+    assert "<h1>A title</h1>" in whole.text
+    assert "Nothing is saved yet" in whole.text
+    assert "What you write appears here" in ada.send("/author/preview?part=body").text
+    assert ada.send("/author/preview", body="x" * 1_048_577).status_code == 413
+    assert client.send("/author/preview", body="x").status_code == 403
+    assert ada.get("/author/preview").status_code == 405
+    assert count(app, Post) == 0
+
+
+def test_the_same_address_in_the_same_moment(app, ada, add_posts, monkeypatch):
+    add_posts(1)
+    monkeypatch.setattr(posts, "_slug_is_taken", lambda *_: False)
+    refused = ada.send("/author/posts/new", **MINE, slug="post-1")
+    assert refused.status_code == 409
+    assert "Save again" in refused.text
+    assert "Some *text*." in refused.text
+
+
+def test_deleting_asks_first(app, ada, client, post):
+    ada.send("/author/posts/new", **MINE)
+    number = post()["id"]
+    with app.app_context():
+        db.session.add(Comment(post_id=number, author="B", body="Text"))
+        db.session.add(PostAlias(slug="old", post_id=number))
+        db.session.commit()
+    question = ada.get(f"/author/posts/{number}/delete")
+    assert "goes for ever, and with it 1 comment." in question.text
+    assert count(app, Post) == 1
+    assert ada.send(f"/author/posts/{number}/delete").status_code == 303
+    assert [count(app, model) for model in (Post, Comment, PostAlias)] == [0, 0, 0]
+    assert "is deleted" in ada.get("/author/").text
+    assert ada.send(f"/author/posts/{number}/delete").status_code == 404
+    assert client.get("/posts/a-post").status_code == 404
+
+
+def test_a_post_that_changes_while_it_is_deleted(app, ada, post, monkeypatch):
+    ada.send("/author/posts/new", **MINE)
+    find = posts._find_post
+
+    def meanwhile(number):
+        found = find(number)
+        with db.engine.begin() as connection:
+            connection.execute(update(Post).values(version=Post.version + 1))
+        return found
+
+    monkeypatch.setattr(posts, "_find_post", meanwhile)
+    assert ada.send(f"/author/posts/{post()['id']}/delete").status_code == 409
+    assert count(app, Post) == 1
+
+
+def test_the_list_has_pages_and_can_be_searched(ada, monkeypatch):
+    monkeypatch.setattr(desk, "PER_PAGE", 2)
+    for number in range(5):
+        ada.send("/author/posts/new", **MINE | {"title": f"Number {number}", "body": f"The word{number}."})
+    seen, path = [], "/author/"
+    while path:
+        page = ada.get(path)
+        seen += re.findall(r">Number (\d)<", page.text)
+        older = re.search(r'href="([^"]+)">Older posts', page.text)
+        path = older and older[1].replace("&amp;", "&")
+    assert seen == ["4", "3", "2", "1", "0"]
+    assert re.findall(r">Number (\d)<", ada.get("/author/?q=word3").text) == ["3"]
+    assert "No post is like that." in ada.get("/author/?q=nothing").text
+    for query in (
+        "before=x",
+        "before=99999999999",
+        "before=-1",
+        "q=%00",
+        "q=%27%22%29",
+        "show=x",
+        "before=%D9%A1",
+    ):
+        assert ada.get(f"/author/?{query}").status_code == 200
+
+
+def test_tags_that_exist_keep_their_names(app, ada, post):
+    ada.send("/author/posts/new", **MINE, tags="Harbour")
+    ada.send("/author/posts/new", **MINE, tags="HARBOUR")
+    assert post()["tags"] == ["Harbour"]
+    assert count(app, Tag) == 1
