@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from blog import articles, importer
+from blog.importer import texts
 from blog.models import Post, db
 
 POSTS = Path(__file__).parent / "posts"
@@ -232,14 +233,14 @@ def test_every_file_of_markdown_is_imported_and_the_others_are_named(run, post, 
 def test_a_post_that_is_saved_while_it_is_imported(run, tmp_path, monkeypatch):
     run(article(tmp_path))
     article(tmp_path, body="Other.")
-    fill = importer._Posts._fill
+    fill = texts.Posts._fill
 
     def meanwhile(*arguments):
         with db.engine.begin() as connection:
             connection.execute(update(Post).values(version=Post.version + 1))
         fill(*arguments)
 
-    monkeypatch.setattr(importer._Posts, "_fill", meanwhile)
+    monkeypatch.setattr(texts.Posts, "_fill", meanwhile)
     assert run(tmp_path, "--existing", "update") == []
     monkeypatch.undo()
     assert run(tmp_path, "--existing", "update") == counts(updated=1)
@@ -268,13 +269,13 @@ def test_a_readme_that_is_named_is_a_post(run, tmp_path):
 def test_a_file_that_changes_while_it_is_imported_is_refused(run, app, tmp_path, monkeypatch):
     article(tmp_path, "a.md", header="title: A\ndate: 2025-01-01")
     path = article(tmp_path, "b.md", header="title: B\ndate: 2025-01-01")
-    check = importer._check_addresses
+    check = importer.check_addresses
 
     def meanwhile(*arguments):
         check(*arguments)
         article(tmp_path, "b.md", header="title: C\ndate: 2025-01-01")
 
-    monkeypatch.setattr(importer, "_check_addresses", meanwhile)
+    monkeypatch.setattr(importer, "check_addresses", meanwhile)
     assert run(tmp_path) == [f"{path}:1: changed while it was imported; import again"]
     with app.app_context():
         assert db.session.scalar(select(func.count(Post.id))) == 0

@@ -1,0 +1,43 @@
+"""The JSON files of an export: lists, of which each entry becomes a row."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import articles
+from ..models import Comment, Media
+from .step import Import
+
+_Entry = TypeVar("_Entry", Comment, Media)
+
+
+def read_json(path: Path, step: Import) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        step.problems.append(f"{path}:1: cannot be read ({error.strerror}); make it readable")
+    except (ValueError, RecursionError):
+        step.problems.append(f"{path}:1: is not JSON; export again")
+    return []
+
+
+def entries(
+    path: Path, rows: object, make: Callable[[dict[str, Any]], _Entry], step: Import
+) -> Iterator[_Entry]:
+    """Make something of each entry of a list, and note the entries that are not what they should be."""
+    for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
+        try:
+            yield make(row)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            step.problems.append(f"{path}:1: entry {number} is not as an export has it; export again")
+
+
+def refuse_control_characters(*texts: str) -> None:
+    if any(articles.CONTROL_CHARACTER.search(text) for text in texts):
+        raise ValueError
+
+
+def moment(row: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(row["created_at"]).astimezone(UTC)

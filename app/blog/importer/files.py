@@ -1,0 +1,61 @@
+"""The files below the source of an import."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .step import Import
+
+SUFFIXES = (".md", ".markdown", ".mdown", ".mdwn", ".mkd", ".mkdn")  # in upper case as well
+
+
+def markdown_files(step: Import) -> Iterator[Path]:
+    """Yield the Markdown files of the source, and note the others."""
+    source = step.source
+    if not source.exists():
+        step.problems.append(f"{source}: does not exist; name a Markdown file, or a directory with some")
+        return
+    if source.is_file():
+        yield source
+        return
+    paths: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(walk(step)):
+        is_text = path.suffix.lower() in SUFFIXES and path.is_file() and not _is_hidden(path, source)
+        (paths if is_text else others).append(path)
+    ignore(others, step)
+    if not paths:
+        *most, last = (f"*{suffix}" for suffix in SUFFIXES)
+        step.problems.append(
+            f"{source}: holds no Markdown (files {', '.join(most)} or {last}); name a directory that does"
+        )
+    for path in paths:
+        if path.resolve().is_relative_to(source.resolve()):
+            yield path
+        else:
+            step.problems.append(
+                f"{path}:1: is a link that leads out of {source}; copy the file there instead"
+            )
+
+
+def walk(step: Import) -> Iterator[Path]:
+    """Yield everything below the source but folders; note the folders that cannot be read."""
+
+    def note(error: OSError) -> None:
+        step.problems.append(f"{error.filename}: cannot be read ({error.strerror}); make it readable")
+
+    for name, folders, files in os.walk(step.source, onerror=note):
+        folder = Path(name)
+        yield from (folder / file for file in files)
+        yield from (folder / link for link in folders if (folder / link).is_symlink())  # not followed
+
+
+def ignore(paths: Iterable[Path], step: Import) -> None:
+    """Note what is not imported. What is hidden is the business of programs; but a text may be missed."""
+    step.ignored += [
+        path for path in paths if path.suffix.lower() in SUFFIXES or not _is_hidden(path, step.source)
+    ]
+
+
+def _is_hidden(path: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source).parts)

@@ -1,0 +1,235 @@
+"""Posts and pages: read, compared with those of the blog, and written."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload, undefer
+
+from .. import markdown, pages
+from ..articles import Article, ArticleError, NoFrontMatterError, PageText
+from ..models import Page, Post, PostAlias, Tag
+from .step import Import
+
+# How many texts are in memory at a time: so many, or fewer that have so many characters.
+_BATCH = 25
+_BATCH_CHARACTERS = 1024 * 1024
+
+_Text = TypeVar("_Text", Article, PageText)
+_Row = TypeVar("_Row", Post, Page)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What stays in memory of a file that was read."""
+
+    path: Path
+    line: int
+    digest: bytes
+    aliases: list[str]
+
+
+class _Texts(Generic[_Text, _Row]):
+    """Files that become posts, or pages. found: those that were read, by slug."""
+
+    kind: ClassVar[str]
+    model: ClassVar[type]
+
+    def __init__(self, step: Import, read: Callable[[Path], _Text]) -> None:
+        self.step = step
+        self._read: Callable[[Path], _Text] = read
+        self.found: dict[str, Found] = {}
+
+    def check(self, paths: Iterable[Path]) -> None:
+        """Read files; note what is wrong with them, and slugs that two of them have."""
+        for batch in self._batches(paths):
+            rows = self._rows(batch) if self.step.existing == "refuse" else {}
+            for path, text in batch:
+                if text.slug in self.found:
+                    other = self.found[text.slug].path
+                    self.step.problems.append(
+                        f"{path}:{text.slug_line}: has the slug of {other}, {text.slug!r}; change one"
+                    )
+                    continue
+                self._note(path, text)
+                if text.slug in rows and self._differs(rows[text.slug], text):
+                    self.step.refuse(path, text.slug_line, self.kind, text.slug)
+
+    def write(self) -> None:
+        """Write what `check` found, read again. Raises ImportProblemsError when it has changed since."""
+        for batch in self._batches(found.path for found in self.found.values()):
+            rows = self._rows(batch)
+            for path, text in batch:
+                found = self.found.get(text.slug)
+                if found is None or found.digest != _digest(text):
+                    self.step.problems.append(f"{path}:1: changed while it was imported; import again")
+                    continue
+                row = rows.get(text.slug)
+                changed = row is None or self._differs(row, text)
+                if row is None:
+                    rows[text.slug] = row = self.model(slug=text.slug)
+                    self.step.session.add(row)
+                    self.step.counts["created"] += 1
+                else:
+                    if changed:
+                        self.step.refuse(path, text.slug_line, self.kind, text.slug)
+                    if not self.step.is_wanted(changed, row):
+                        continue
+                self._fill(row, text, changed)
+            self.step.stop_at_problems()
+            self.step.session.flush()
+            for row in rows.values():
+                self.step.session.expunge(row)
+
+    def _note(self, path: Path, text: _Text) -> None:
+        """Keep what the other steps need of a file."""
+        self.found[text.slug] = Found(path, text.slug_line, _digest(text), getattr(text, "aliases", []))
+
+    def _batches(self, paths: Iterable[Path]) -> Iterator[list[tuple[Path, _Text]]]:
+        """Yield the texts of files, a few at a time; note what is wrong with them."""
+        batch: list[tuple[Path, _Text]] = []
+        for path in paths:
+            try:
+                text = self._read(path)
+            except NoFrontMatterError as error:
+                if path.stem.lower() == "readme" and path != self.step.source:
+                    self.step.ignored.append(path)
+                else:
+                    self._report(path, error)
+            except ArticleError as error:
+                self._report(path, error)
+            except OSError as error:
+                self.step.problems.append(f"{path}:1: cannot be read ({error.strerror}); make it readable")
+            else:
+                batch.append((path, text))
+            if len(batch) == _BATCH or sum(len(text.body) for _, text in batch) > _BATCH_CHARACTERS:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _report(self, path: Path, error: ArticleError) -> None:
+        self.step.problems += [f"{path}:{line}: {text}" for line, text in error.problems]
+
+    def _rows(self, batch: list[tuple[Path, _Text]]) -> dict[str, _Row]:
+        """Return what the blog has already under the slugs of a batch."""
+        raise NotImplementedError
+
+    def _differs(self, row: _Row, text: _Text) -> bool:
+        raise NotImplementedError
+
+    def _fill(self, row: _Row, text: _Text, changed: bool) -> None:
+        raise NotImplementedError
+
+
+class Posts(_Texts[Article, Post]):
+    kind = "post"
+    model = Post
+
+    def __init__(self, step: Import, read: Callable[[Path], Article]) -> None:
+        super().__init__(step, read)
+        self.tag_names: dict[str, str] = {}
+        self.tags: dict[str, Tag] = {}
+
+    def write(self) -> None:
+        known = self.step.session.scalars(select(Tag).where(Tag.slug.in_(self.tag_names)))
+        self.tags = {tag.slug: tag for tag in known}
+        for slug in sorted(self.tag_names.keys() - self.tags.keys()):
+            self.tags[slug] = Tag(slug=slug, name=self.tag_names[slug])
+        super().write()
+
+    def _note(self, path: Path, text: Article) -> None:
+        super()._note(path, text)
+        self.tag_names |= text.tags
+
+    def _rows(self, batch: list[tuple[Path, Article]]) -> dict[str, Post]:
+        query = select(Post).where(Post.slug.in_([text.slug for _, text in batch]))
+        query = query.options(undefer(Post.body), selectinload(Post.tags), selectinload(Post.aliases))
+        if self.step.existing == "update":
+            query = query.options(undefer(Post.body_html))
+        return {post.slug: post for post in self.step.session.scalars(query)}
+
+    def _differs(self, row: Post, text: Article) -> bool:
+        return (
+            any(
+                getattr(row, name) != getattr(text, name)
+                for name in ("title", "body", "author", "published_at")
+            )
+            or row.summary != _summary(text)
+            or {tag.slug for tag in row.tags} != text.tags.keys()
+            or not {alias.slug for alias in row.aliases} >= set(text.aliases)
+            or text.updated_at not in (None, row.updated_at)
+        )
+
+    def _fill(self, row: Post, text: Article, changed: bool) -> None:
+        is_new = row.id is None
+        for name in ("title", "body", "author", "published_at"):
+            setattr(row, name, getattr(text, name))
+        row.summary = _summary(text)
+        if is_new:
+            row.updated_at = text.updated_at or text.published_at or datetime.now(UTC)
+        elif changed:
+            row.updated_at = text.updated_at or datetime.now(UTC)
+        row.tags = [self.tags[slug] for slug in text.tags]
+        known = {alias.slug for alias in row.aliases}
+        row.aliases += [PostAlias(slug=alias) for alias in text.aliases if alias not in known]
+
+
+class Pages(_Texts[PageText, Page]):
+    kind = "page"
+    model = Page
+
+    def _note(self, path: Path, text: PageText) -> None:
+        super()._note(path, text)
+        if not pages.is_free_page_slug(text.slug):
+            self.step.problems.append(
+                f"{path}:{text.slug_line}: /{text.slug} is an address of the blog itself; change the slug"
+            )
+
+    def _rows(self, batch: list[tuple[Path, PageText]]) -> dict[str, Page]:
+        query = select(Page).where(Page.slug.in_([text.slug for _, text in batch]))
+        query = query.options(undefer(Page.body), undefer(Page.body_html))
+        return {page.slug: page for page in self.step.session.scalars(query)}
+
+    def _differs(self, row: Page, text: PageText) -> bool:
+        return (row.title, row.body, row.position) != (text.title, text.body, text.position) or (
+            text.updated_at not in (None, row.updated_at)
+        )
+
+    def _fill(self, row: Page, text: PageText, changed: bool) -> None:
+        row.title, row.body, row.position = text.title, text.body, text.position
+        row.updated_at = text.updated_at or row.updated_at or datetime.now(UTC)
+
+
+def _summary(article: Article) -> str:
+    return article.summary or markdown.render(article.body).summary
+
+
+def _digest(text: Article | PageText) -> bytes:
+    return hashlib.sha256(repr(text).encode()).digest()
+
+
+def check_addresses(found: dict[str, Found], step: Import) -> None:
+    """Note what would make an address lead to two posts."""
+    owners = {slug: slug for slug in found}
+    wanted = owners.keys() | {alias for file in found.values() for alias in file.aliases}
+    owners |= {slug: slug for slug in step.session.scalars(select(Post.slug).where(Post.slug.in_(wanted)))}
+    aliases = select(PostAlias.slug, Post.slug).join(Post).where(PostAlias.slug.in_(wanted))
+    for alias, owner in step.session.execute(aliases):
+        if alias in found:
+            file = found[alias]
+            step.problems.append(
+                f"{file.path}:{file.line}: the slug {alias!r} is an old address of {owner!r}; change it"
+            )
+        owners.setdefault(alias, owner)
+    for slug, file in found.items():
+        for alias in file.aliases:
+            if owners.setdefault(alias, slug) != slug or alias == slug:
+                step.problems.append(
+                    f"{file.path}:{file.line}: the alias {alias!r} is an address of "
+                    f"{owners[alias]!r}; remove it"
+                )
