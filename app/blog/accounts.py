@@ -105,18 +105,18 @@ def _new_password() -> list[object]:
 class LoginForm(Form):
     """Email address and password of somebody who has an account."""
 
-    email = LineField("Email address", [InputRequired("Write your email address."), Length(max=254)])
+    email = LineField("Email address", [InputRequired("Enter your email address."), Length(max=254)])
     password = PasswordField(
-        "Password", [InputRequired("Write your password."), Length(max=MAX_PASSWORD_CHARACTERS)]
+        "Password", [InputRequired("Enter your password."), Length(max=MAX_PASSWORD_CHARACTERS)]
     )
 
 
 class RegistrationForm(Form):
     """What a new account needs."""
 
-    name = LineField("Name", [InputRequired("Write the name that readers shall see."), Length(max=100)])
+    name = LineField("Name", [InputRequired("Enter the name that readers will see."), Length(max=100)])
     email = LineField(
-        "Email address", [InputRequired("Write your email address."), Length(max=254), email_address]
+        "Email address", [InputRequired("Enter your email address."), Length(max=254), email_address]
     )
     password = PasswordField("Password", _new_password())
 
@@ -131,16 +131,16 @@ class PasswordForm(Form):
     """A new password, by somebody who knows the old one."""
 
     old = PasswordField(
-        "Present password",
-        [InputRequired("Write your present password."), Length(max=MAX_PASSWORD_CHARACTERS)],
+        "Current password",
+        [InputRequired("Enter your current password."), Length(max=MAX_PASSWORD_CHARACTERS)],
     )
     new = PasswordField("New password", _new_password())
-    again = PasswordField("New password, again", [EqualTo("new", "This is not the same password.")])
+    again = PasswordField("Repeat the new password", [EqualTo("new", "The two new passwords differ.")])
 
     def validate_old(self, field: PasswordField) -> None:
         """Refuse a password that is not the present one."""
         if not signed_in_user().check_password(field.data or ""):
-            raise ValidationError("This is not your present password.")
+            raise ValidationError("This is not your current password.")
 
 
 @bp.route("/login", methods=["GET", "POST"])
@@ -158,7 +158,7 @@ def login() -> ResponseReturnValue:
         return _too_often(key, "accounts/login.html", form)
     if not account.check_password(form.password.data) or person is None:
         current_app.logger.warning("login refused for a client at %s", throttle.client())
-        problem = "Address and password do not match."
+        problem = "Email address and password do not match."
         return render_template("accounts/login.html", form=form, problem=problem), 422
     sign_in(person)
     return redirect(_next_page(), 303)
@@ -193,7 +193,7 @@ def register() -> ResponseReturnValue:
         db.session.commit()
     except IntegrityError:
         db.session.rollback()
-        form.email.errors = ["This address has an account: sign in with it."]
+        form.email.errors = ["An account with this address exists. Sign in instead."]
         return render_template("accounts/register.html", form=form), 409
     sign_in(person)
     return redirect(url_for("author.posts"), 303)
@@ -215,7 +215,7 @@ def change_name() -> tuple[str, int] | AnyResponse:
         return _account(name_form=form), 422
     signed_in_user().name = form.name.data
     db.session.commit()
-    flash("Your name is changed. Posts that exist keep theirs.")
+    flash("Your name is changed. Existing posts keep the old name.")
     return redirect(url_for(".account"), 303)
 
 
@@ -342,7 +342,7 @@ def _next_page() -> str:
 def _too_often(key: str, template: str, form: Form) -> tuple[str, int, dict[str, str]]:
     wait_s = throttle.retry_after(key)
     minutes = -(-wait_s // 60)
-    problem = f"Too many tries. Wait {minutes} minute{'s' if minutes != 1 else ''} and try again."
+    problem = f"Too many attempts. Wait {minutes} minute{'s' if minutes != 1 else ''} and try again."
     if template == "accounts/account.html":
         return _account(password_form=form, problem=problem), 429, {"Retry-After": str(wait_s)}
     return render_template(template, form=form, problem=problem), 429, {"Retry-After": str(wait_s)}

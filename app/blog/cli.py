@@ -121,7 +121,7 @@ def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
 def set_password(email: str, password_file: BinaryIO) -> None:
     """Set the password of a user, which ends the user's sessions.
 
-    When it is the password already, they go on. Either way what others have tried counts no more.
+    The sessions go on when the password stays the same. Failed sign-ins are forgotten in both cases.
     """
     email = email.lower().replace("\0", "")
     person = db.session.scalar(select(User).where(User.email == email))
@@ -220,7 +220,7 @@ def rerender_() -> None:
     """Render every post and page again, as this release renders them."""
     changed, total = rerender.rerender(db.session)
     db.session.commit()
-    message = f"Posts and pages rendered: {total}, of which came out differently: {changed}."
+    message = f"Posts and pages rendered: {total}, changed: {changed}."
     _done(message, changed=bool(changed), rerendered=changed, total=total)
 
 

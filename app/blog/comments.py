@@ -21,7 +21,7 @@ csrf.exempt(bp)  # the form checks the token itself: a stale one must not cost t
 
 
 class CommentForm(ReaderForm):
-    body = TextField("Comment", [DataRequired("Write something."), Length(max=5000)])
+    body = TextField("Comment", [DataRequired("Write a comment."), Length(max=5000)])
 
 
 @bp.route("", methods=["GET", "POST"])
@@ -35,7 +35,7 @@ def comment(slug: str) -> AnyResponse | tuple[str, int] | tuple[str, int, dict[s
         return render_template("comment.html", form=form, post=post), status
     key = f"comment {throttle.client()}"
     if not throttle.allow(key, LIMIT, WINDOW_S):
-        problem = "That were many comments in a short time. Please send this one again in a few minutes."
+        problem = "Too many comments. Try again in ten minutes."
         page = render_template("comment.html", form=form, post=post, problem=problem)
         return page, 429, {"Retry-After": str(throttle.retry_after(key))}
     state = "approved" if person and person.is_admin else "spam" if form.is_trapped else "pending"
@@ -51,7 +51,7 @@ def comment(slug: str) -> AnyResponse | tuple[str, int] | tuple[str, int, dict[s
 def thanks(slug: str) -> str:
     """Say what happens to a comment that was sent."""
     _post(slug)
-    message = "Your comment will appear below the post when somebody has read it."
+    message = "Your comment will appear below the post after an author has approved it."
     target = url_for("pages.post", slug=slug)
     return render_template("thanks.html", message=message, target=target, target_name="Back to the post")
 

@@ -19,9 +19,9 @@ csrf.exempt(bp)  # the form checks the token itself: a stale one must not cost t
 
 class ContactForm(ReaderForm):
     email = LineField(
-        "Email", [DataRequired("Write the address to answer to."), Length(max=254), email_address]
+        "Email", [DataRequired("Enter the address for the answer."), Length(max=254), email_address]
     )
-    body = TextField("Message", [DataRequired("Write something."), Length(max=10_000)])
+    body = TextField("Message", [DataRequired("Write a message."), Length(max=10_000)])
 
 
 @bp.route("", methods=["GET", "POST"])
@@ -32,7 +32,7 @@ def contact() -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]
         return _form(form), 422 if form.is_submitted() else 200
     key = f"contact {throttle.client()}"
     if not throttle.allow(key, LIMIT, WINDOW_S):
-        problem = "That were many messages in a short time. Please send this one again later."
+        problem = "Too many messages. Try again in an hour."
         return _form(form, problem), 429, {"Retry-After": str(throttle.retry_after(key))}
     if not form.is_trapped:
         message = ContactMessage(name=form.name.data, email=form.email.data, body=form.body.data)

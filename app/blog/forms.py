@@ -42,7 +42,7 @@ class TextField(TextAreaField):
 def email_address(_form: Form, field: Field) -> None:
     """Refuse what cannot be an email address (a WTForms validator)."""
     if field.data and not re.fullmatch(r"[^@\s]{1,64}@[^@\s]{1,189}", field.data):
-        raise ValidationError("Write an email address like name@example.com.")
+        raise ValidationError("Enter an email address like name@example.com.")
 
 
 def _refuse_control_characters(field: Field) -> None:
@@ -53,7 +53,7 @@ def _refuse_control_characters(field: Field) -> None:
 class ReaderForm(Form):
     """What somebody without an account sends. Programs that fill in every field give themselves away."""
 
-    name = LineField("Name", [DataRequired("Write your name."), Length(max=80)])
+    name = LineField("Name", [DataRequired("Enter your name."), Length(max=80)])
     email = LineField("Email", [Length(max=254), email_address])
     website = StringField("Leave this empty")
 

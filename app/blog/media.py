@@ -46,9 +46,9 @@ CPU_S = 15
 WAIT_S, WALL_S = 10, 20  # together less than nginx waits
 NAME = r"[0-9a-f]{24}-\d{1,5}x\d{1,5}\.(?:jpg|png|webp)"  # a hash of the content, and its size for the page
 
-BUSY = "Other pictures are being read. Send this one again in a moment."
-TOO_LARGE = "This picture takes too much memory to read. Save it as JPEG, or smaller, and try again."
-TOO_SLOW = "This picture takes too long to read. Save it as JPEG, or smaller, and try again."
+BUSY = "The server is busy with other pictures. Try again in a moment."
+TOO_LARGE = "This picture needs too much memory. Save it as JPEG or make it smaller, then try again."
+TOO_SLOW = "This picture takes too long to read. Save it as JPEG or make it smaller, then try again."
 
 _READER = Path(__file__).with_name("picture.py")
 _KINDS = {"JPEG": (".jpg", "image/jpeg"), "PNG": (".png", "image/png"), "WEBP": (".webp", "image/webp")}
@@ -64,13 +64,13 @@ class UploadForm(Form):
     """A picture and what it shows."""
 
     file = FileField("Picture", [FileRequired("Choose a picture.")])
-    alt = LineField("What it shows", [Length(max=500)])
+    alt = LineField("Description", [Length(max=500)])
 
 
 class AltForm(Form):
     """What a picture shows, for those who cannot see it."""
 
-    alt = LineField("What it shows", [Length(max=500)])
+    alt = LineField("Description", [Length(max=500)])
 
 
 @bp.get("/media/<name>")
@@ -124,7 +124,7 @@ def upload() -> ResponseReturnValue:
     db.session.commit()
     if wants_json:
         return jsonify(url=url_of(picture), markdown=markdown_of(picture)), 201
-    flash("The picture is here. Copy its line into a post.")
+    flash("The picture is uploaded. Copy its Markdown line into a post.")
     return redirect(url_for(".library"), 303)
 
 
@@ -134,11 +134,11 @@ def describe(number: int) -> AnyResponse:
     """Change what the picture is said to show, in lines that are copied from now on."""
     picture, form = _find(number), AltForm()
     if not form.validate_on_submit():
-        flash(" ".join(form.alt.errors) or "That could not be read. Try again.", "error")
+        flash(" ".join(form.alt.errors) or "The description could not be saved. Try again.", "error")
         return redirect(url_for(".library"), 303)
     picture.alt = form.alt.data
     db.session.commit()
-    flash("The description is changed. Posts that show the picture keep theirs.")
+    flash("The description is changed. Existing posts keep the old one.")
     return redirect(url_for(".library"), 303)
 
 

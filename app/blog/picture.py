@@ -53,12 +53,12 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
         output = io.BytesIO()
         picture.save(output, written_as, **_OPTIONS[written_as])
     except UnidentifiedImageError as error:
-        raise PictureError("This is no picture for a page. Take a JPEG, PNG, WebP or GIF.") from error
+        raise PictureError("This is not a supported picture. Choose a JPEG, PNG, WebP or GIF.") from error
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # Pillow raises whatever broken data, or too little memory, leads it to
         raise PictureError(
-            "This picture is damaged or too large to be read. Save it as JPEG, or smaller, and try again."
+            "This picture is damaged or too large. Save it as JPEG or make it smaller, then try again."
         ) from error
     return output.getvalue(), written_as, picture.size
 
@@ -75,13 +75,13 @@ def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
 def _refuse_unsuitable(image: Image.Image) -> None:
     """Judge by the header alone, before any pixel takes memory."""
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise PictureError("Animated pictures cannot be taken. Choose a still one.")
+        raise PictureError("Animated pictures are not supported. Choose a still one.")
     is_photo = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
     limit = MAX_PIXELS_OF_A_PHOTO if is_photo else MAX_PIXELS
     if image.width * image.height > limit:
         raise PictureError(
             f"This picture has {image.width} x {image.height} pixels. "
-            f"Make it smaller: {limit / 1_000_000:g} million are the most."
+            f"Make it smaller: the limit is {limit / 1_000_000:g} million."
         )
 
 

@@ -150,7 +150,7 @@ def test_an_unknown_address_and_a_wrong_password_are_told_alike(ada, client):
     assert wrong.status_code == unknown.status_code == 422
     strip = re.compile(r'value="[^"]*"')
     assert strip.sub("", wrong.text) == strip.sub("", unknown.text)
-    assert "Address and password do not match." in unknown.text
+    assert "Email address and password do not match." in unknown.text
     assert "wrong" not in unknown.text
 
 
@@ -233,11 +233,11 @@ def test_changing_the_password_ends_the_other_sessions(app, ada, client):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"old": "wrong"}, "not your present password"),
-        ({"old": ""}, "Write your present password"),
+        ({"old": "wrong"}, "not your current password"),
+        ({"old": ""}, "Enter your current password"),
         ({"new": "short", "again": "short"}, "at least 12 characters"),
         ({"new": "x" * 1001, "again": "x" * 1001}, "at least 12 characters"),
-        ({"again": "something else"}, "not the same password"),
+        ({"again": "something else"}, "The two new passwords differ"),
     ],
 )
 def test_a_password_that_cannot_be_is_refused(ada, change, words):
@@ -252,7 +252,7 @@ def test_guessing_the_old_password_is_slowed_down(ada, monkeypatch):
     assert ada.send("/account/password", old="wrong").status_code == 422
     refused = ada.send("/account/password", old="wrong")
     assert refused.status_code == 429
-    assert "Too many tries" in refused.text
+    assert "Too many attempts" in refused.text
 
 
 def test_registration_is_closed_by_default(client):
@@ -274,7 +274,7 @@ def test_registering(open_client):
     open_client.send("/logout")
     again = open_client.send("/register", **fields)
     assert again.status_code == 409
-    assert "This address has an account" in again.text
+    assert "An account with this address exists" in again.text
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,11 @@ def test_the_queue(app, ada, client, commented):
     ada.send("/author/comments?state=spam", decision="delete", ids=[commented[0], "x", "9" * 30])
     assert states(app) == ["approved", "spam"]
     ada.send("/author/comments?state=spam", decision="approve")
-    assert "Nothing was chosen." in ada.get("/author/comments?state=spam").text
+    assert "No comment was selected." in ada.get("/author/comments?state=spam").text
     assert ada.send("/author/comments", decision="burn").status_code == 400
     assert ada.send("/author/comments").status_code == 400
     assert ada.get("/author/comments?state=none").status_code == 404
-    assert "No comment waits for you." in ada.get("/author/comments").text
+    assert "No comments are waiting." in ada.get("/author/comments").text
 
 
 def test_authors_see_the_comments_on_their_own_posts(app, admin, signed_in, commented):

@@ -56,7 +56,7 @@ def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, post, 
     refused = ada.send(path, **fields(page, **touched))
     assert refused.status_code == 409
     fate, lines = differences(refused)[label]
-    assert fate == "saved meanwhile, and taken over"
+    assert fate == "changed by somebody else"
     assert f"+{said}" in lines
     saved = fields(ada.get(path))
     assert fields(refused) == saved | touched
@@ -74,7 +74,7 @@ def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, p
     admin.send(path, **fields(page, **{name: hers}))
     refused = ada.send(path, **fields(page, **{name: his}))
     assert refused.status_code == 409
-    assert differences(refused) == {label: ("changed by both; this is yours", [f"-{said}", f"+{mine}"])}
+    assert differences(refused) == {label: ("changed by both; yours is shown", [f"-{said}", f"+{mine}"])}
     assert fields(refused)[name] == his
     assert ada.send(path, **fields(refused)).status_code == 303
     assert fields(ada.get(path))[name] == his
@@ -87,7 +87,7 @@ def test_what_only_one_changed_is_told_as_well(ada, admin, post):
     admin.send(path, **fields(page, tags=""))
     refused = ada.send(path, **fields(page, summary="Mine."))
     assert differences(refused) == {
-        "Tags": ("saved meanwhile, and taken over", ["-One"]),
+        "Tags": ("changed by somebody else", ["-One"]),
         "Summary": ("changed by you", ["-Short.", "+Mine."]),
     }
 
@@ -101,8 +101,8 @@ def test_a_second_conflict_rests_on_the_first(ada, admin, post):
     admin.send(path, **fields(ada.get(path), tags="Three", title="Hers"))
     refused = ada.send(path, **fields(refused))
     assert differences(refused) == {
-        "Title": ("changed by both; this is yours", ["-Hers", "+Mine"]),
-        "Tags": ("saved meanwhile, and taken over", ["-Two", "+Three"]),
+        "Title": ("changed by both; yours is shown", ["-Hers", "+Mine"]),
+        "Tags": ("changed by somebody else", ["-Two", "+Three"]),
     }
 
 
@@ -113,7 +113,7 @@ def test_a_form_that_does_not_say_what_it_began_with_keeps_all(ada, admin, post,
     page = ada.get(path)
     admin.send(path, **fields(page, tags="Two"))
     refused = ada.send(path, **fields(page, base=base))
-    assert differences(refused) == {"Tags": ("changed by both; this is yours", ["-Two", "+One"])}
+    assert differences(refused) == {"Tags": ("changed by both; yours is shown", ["-Two", "+One"])}
 
 
 def test_a_conflict_in_the_same_moment(app, ada, post, monkeypatch):

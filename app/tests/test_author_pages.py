@@ -22,7 +22,7 @@ def test_pages(app, admin, client):
     refused = admin.send(made.location, **fields(page, body="Mine."))
     assert refused.status_code == 409
     assert "<ins>+Mine.</ins>" in refused.text
-    assert differences(refused)["Position"] == ("saved meanwhile, and taken over", ["-3", "+7"])
+    assert differences(refused)["Position"] == ("changed by somebody else", ["-3", "+7"])
     assert value(refused, "position") == "7"
     assert "/about" in admin.get("/author/pages").text
     assert "About" in admin.get(f"{made.location}/delete").text

@@ -62,10 +62,10 @@ def test_the_form_is_for_one_person(client, add_posts):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": " "}, "Write your name."),
+        ({"name": " "}, "Enter your name."),
         ({"name": "x" * 81}, "80"),
-        ({"email": "nobody"}, "Write an email address"),
-        ({"body": "\n \n"}, "Write something."),
+        ({"email": "nobody"}, "Enter an email address"),
+        ({"body": "\n \n"}, "Write a comment."),
         ({"body": "a\0b"}, "Remove the control character U+0000."),
         ({"body": "x" * 5001}, "5000"),
     ],

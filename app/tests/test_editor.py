@@ -107,7 +107,7 @@ def test_a_file_that_is_no_picture_is_told(filled, page):  # noqa: F811
     page.goto(f"{filled}/author/posts/new")
     file = {"name": "a.png", "mimeType": "image/png", "buffer": b"not a picture"}
     page.set_input_files("[data-file]", file)
-    page.get_by_text("a.png: This is no picture").wait_for()
+    page.get_by_text("a.png: This is not a supported picture").wait_for()
     assert page.get_by_label("Text", exact=True).input_value() == ""
 
 
@@ -142,7 +142,7 @@ def test_two_who_write_at_the_same_time(request, filled, page, tmp_path):  # noq
     other.get_by_role("button", name="Save").click()
     other.get_by_text("Somebody saved another version").wait_for()
     terms = other.get_by_label("Differences", exact=True).get_by_role("term")
-    assert terms.all_text_contents() == ["Summary: changed by you", "Tags: saved meanwhile, and taken over"]
+    assert terms.all_text_contents() == ["Summary: changed by you", "Tags: changed by somebody else"]
     assert other.get_by_label("Tags").input_value() == "Hers"
     assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
     screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)

@@ -70,7 +70,7 @@ def test_many_guesses_keep_out_strangers_alone(regular, visitor, guess):
 
 
 def test_an_unknown_address_is_refused_alike(guess):
-    assert guess(60, email="eve@blog.test").text.count("Too many tries") == 1
+    assert guess(60, email="eve@blog.test").text.count("Too many attempts") == 1
 
 
 def test_a_browser_that_another_account_knows_gains_nothing(app, signed_in, regular, visitor, guess):

@@ -80,7 +80,7 @@ def test_uploading_without_a_script(app, ada):
     assert 'width="60" height="40" loading="lazy"' in page
     refused = upload(ada, b"not a picture", json=False)
     assert refused.status_code == 422
-    assert "This is no picture" in refused.text
+    assert "This is not a supported picture" in refused.text
 
 
 def test_the_same_picture_is_kept_once(app, ada):
@@ -177,11 +177,11 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
     ("data", "words"),
     [
         (b"", "Choose a picture."),
-        (b"<script>alert(1)</script>", "This is no picture"),
-        (SVG, "This is no picture"),
-        (picture("TIFF"), "This is no picture"),
-        (picture("BMP"), "This is no picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "This is no picture"),
+        (b"<script>alert(1)</script>", "This is not a supported picture"),
+        (SVG, "This is not a supported picture"),
+        (picture("TIFF"), "This is not a supported picture"),
+        (picture("BMP"), "This is not a supported picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "This is not a supported picture"),
         (picture("JPEG", size=(600, 400))[:700], "damaged"),
         (picture("PNG", size=(600, 400))[:100], "damaged"),
         (animation(), "Animated pictures"),
@@ -225,7 +225,7 @@ def test_only_those_who_are_signed_in_may_send_much(signed_in, client):
     ):
         response = send_much(somebody, path, megabytes)
         assert response.status_code == 413
-        assert "That is too much" in response.text
+        assert "The request is too large" in response.text
 
 
 @pytest.mark.parametrize("name", ["../secret", "..%2fsecret", ".lock", "x.png", "0" * 24 + "-1x1.png", "%00"])

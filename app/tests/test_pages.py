@@ -62,7 +62,7 @@ def test_what_is_not_there_is_404_in_the_theme(client, add_posts, path):
     add_posts(1)
     response = client.get(path)
     assert response.status_code == 404
-    assert "There is no such page" in response.text
+    assert "This page does not exist" in response.text
     assert "style." in response.text
 
 

@@ -77,7 +77,7 @@ def test_matches_come_in_pages(client, add_posts):
 def test_without_words_there_is_only_the_form(client):
     for path in ("/search", "/search?q=", "/search?q=%00%20"):
         page = client.get(path)
-        assert "All the words have to occur" in page.text
+        assert "A post must contain all words" in page.text
         assert "Nothing was found" not in page.text
 
 

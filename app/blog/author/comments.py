@@ -57,5 +57,5 @@ def _decide(state: str, may_edit: ColumnElement[bool]) -> AnyResponse:
     if count:
         flash(f"{count} comment{'s' if count > 1 else ''} {done[decision]}.")
     else:
-        flash("Nothing was chosen. Tick some comments first.", "error")
+        flash("No comment was selected. Select at least one.", "error")
     return redirect(url_for(".comments", state=state), 303)

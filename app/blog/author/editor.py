@@ -18,12 +18,12 @@ from ..forms import Form, LineField, TextField
 from .desk import bp
 
 CONFLICT = (
-    "Somebody saved another version while you were writing. Nothing is lost: the form has what you changed, "
-    "and of the rest what is saved now. See the differences, take over what you want to keep, and save again."
+    "Somebody saved another version while you were writing. The form contains your changes; every field that "
+    "you did not change shows the saved version. Check the differences, edit the form and save again."
 )
 SESSION_ENDED = (
-    "Your session had ended, so nothing was saved. Your text is still here: sign in, in another tab, "
-    "and save again."
+    "Your session has ended, so nothing was saved. Your text is still here. Use another tab to sign in, "
+    "then save again."
 )
 
 
@@ -42,7 +42,7 @@ class TextForm(Form):
     version, base: what the author began with: the version, and a digest of what each field said then.
     """
 
-    title = LineField("Title", [InputRequired("Give it a title."), Length(max=200)])
+    title = LineField("Title", [InputRequired("Enter a title."), Length(max=200)])
     slug = LineField(
         "Address",
         [
@@ -74,11 +74,11 @@ class TextForm(Form):
             touched = _digest(mine[name]) != began.get(name)
             merged[name] = (self if touched else saved)[name].data
             if not touched:
-                fate, other, own = "saved meanwhile, and taken over", mine[name], theirs[name]
+                fate, other, own = "changed by somebody else", mine[name], theirs[name]
             elif _digest(theirs[name]) == began.get(name):
                 fate, other, own = "changed by you", theirs[name], mine[name]
             else:
-                fate, other, own = "changed by both; this is yours", theirs[name], mine[name]
+                fate, other, own = "changed by both; yours is shown", theirs[name], mine[name]
             if own != other:
                 differences.append(Difference(self[name].label.text, fate, _changed_lines(other, own)))
         merged |= {"version": saved.version.data, "base": saved.base.data}
@@ -91,7 +91,7 @@ class TextForm(Form):
     def validate_body(self, field: Field) -> None:
         """Refuse more text than an import would take."""
         if len((field.data or "").encode()) > MAX_BYTES:
-            raise ValidationError("This is more than 1 MiB of text: split it.")
+            raise ValidationError("The text is longer than 1 MiB. Split it.")
 
 
 @bp.post("/preview")

@@ -27,7 +27,7 @@ def handle_message(number: int) -> AnyResponse:
         abort(400)
     if decision == "delete":
         db.session.delete(message)
-        flash(f"The message of {message.name} is deleted.")
+        flash(f"The message from {message.name} is deleted.")
     else:
         message.is_read = decision == "read"
     db.session.commit()

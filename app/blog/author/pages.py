@@ -23,7 +23,7 @@ class PageForm(TextForm):
     """A page as an administrator edits it."""
 
     position = IntegerField(
-        "Position", [InputRequired("Write a number; 0 will do."), NumberRange(-1000, 1000)], default=0
+        "Position", [InputRequired("Enter a number, for example 0."), NumberRange(-1000, 1000)], default=0
     )
 
 
@@ -82,7 +82,7 @@ def _find_page(number: int) -> Page | None:
 
 
 def _page_is_gone(form: PageForm) -> tuple[str, int]:
-    problem = "Somebody deleted this page meanwhile. Your text is here: saving it makes a new page."
+    problem = "Somebody deleted this page while you were writing. Save your text to create a new page."
     return page_editor(form, problem=problem, action=url_for(".new_page")), 409
 
 
@@ -99,7 +99,7 @@ def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
         return _page_conflict(form, page)
     slug = form.slug.data or (known.slug if known else markdown.slugify(form.title.data)[:90].strip("-"))
     if not slug or _is_route(slug):
-        form.slug.errors = ["Choose another address: this one cannot be a page's."]
+        form.slug.errors = ["Choose another address: a page cannot have this one."]
         return page_editor(form, known), 409
     page.slug, page.title, page.position = slug, form.title.data, form.position.data
     page.body, page.updated_at = form.body.data, datetime.now(UTC)

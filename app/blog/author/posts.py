@@ -40,9 +40,9 @@ class PostForm(TextForm):
         """Refuse tags without an address, and too many of them."""
         names = tag_names(field.data)
         if bad := [name for slug, name in names.items() if not slug or len(name) > 60]:
-            raise ValidationError(f"The tag {bad[0]!r} needs ASCII letters or digits, and at most 60 in all.")
+            raise ValidationError(f"The tag {bad[0]!r} needs ASCII letters or digits, at most 60 characters.")
         if len(names) > MAX_TAGS:
-            raise ValidationError(f"These are {len(names)} tags; {MAX_TAGS} are the most.")
+            raise ValidationError(f"A post can have at most {MAX_TAGS} tags, not {len(names)}.")
 
     def validate_published_at(self, field: Field) -> None:
         """Refuse years that are slips."""
@@ -157,7 +157,7 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
         return _post_conflict(form, post)
     slug = form.slug.data or (known.slug if known else _free_slug(form.title.data))
     if _slug_is_taken(slug, known):
-        form.slug.errors = ["Another post has this address, or had it before. Choose another one."]
+        form.slug.errors = ["Another post has or had this address. Choose a different one."]
         return post_editor(form, known), 409
     try:
         _fill_post(post, form, slug)
@@ -168,14 +168,14 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
         return _post_conflict(form, found) if found else _post_is_gone(form)
     except IntegrityError:
         db.session.rollback()
-        problem = "Somebody saved the same address at the same moment. Save again."
+        problem = "Somebody saved another post with this address at the same moment. Save again."
         return post_editor(form, known, problem=problem), 409
     flash(_saved(post))
     return redirect(url_for(".edit_post", number=post.id), 303)
 
 
 def _post_is_gone(form: PostForm) -> tuple[str, int]:
-    problem = "Somebody deleted this post meanwhile. Your text is here: saving it makes a new post."
+    problem = "Somebody deleted this post while you were writing. Save your text to create a new post."
     return post_editor(form, problem=problem, action=url_for(".new_post")), 409
 
 
@@ -235,5 +235,5 @@ def _saved(post: Post) -> str:
     if post.published_at is None:
         return "The draft is saved."
     if post.published_at > datetime.now(UTC):
-        return "Saved. The post appears when its time comes."
+        return "Saved. The post will appear at the scheduled time."
     return "Saved. Readers can see it."

@@ -35,7 +35,7 @@
       const html = await response.text();
       if (number !== latest) return; // a later one is under way
       if (response.ok) preview.innerHTML = html; // sanitised where it is rendered
-      else say("The preview is out of date: sign in again, in another tab.", true);
+      else say("The preview is out of date: sign in again in another tab.", true);
     } catch {
       say("The preview is out of date: the server cannot be reached.", true);
     }
@@ -64,9 +64,9 @@
       if (response.ok) words = answer.markdown;
       else if (answer.error) say(`${file.name}: ${answer.error}`, true);
       else if (response.status === 413) say(`${file.name} is too large.`, true);
-      else say(`${file.name} was not taken: sign in again, in another tab.`, true);
+      else say(`${file.name} was not uploaded: sign in again in another tab.`, true);
     } catch {
-      say(`${file.name} was not taken: the server cannot be reached, or the file is too large.`, true);
+      say(`${file.name} was not uploaded: the server cannot be reached, or the file is too large.`, true);
     }
     const start = text.value.indexOf(marker);
     if (start < 0) return; // the author removed the marker
