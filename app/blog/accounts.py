@@ -58,7 +58,7 @@ class SignedOutError(Forbidden):
 
 
 def signed_in_user() -> User:
-    """Return who is signed in, in a view that lets nobody else in."""
+    """Return the current user, in a view behind `login_required`."""
     person = current_user()
     if person is None:
         raise SignedOutError

@@ -15,7 +15,7 @@ __all__ = ["Form", "LineField", "ReaderForm", "TextField", "csrf", "email_addres
 
 
 class Form(FlaskForm):
-    """What every form is: with a token against requests that other sites forge."""
+    """The base class of all forms, with a CSRF token."""
 
 
 class LineField(StringField):

@@ -167,7 +167,7 @@ def test_a_picture_that_is_gone_ends_the_export(app, site, tmp_path, media_dir):
     ("name", "change", "words"),
     [
         ("export.json", lambda _: "{}", "is not of the format 1"),
-        ("export.json", lambda text: text.replace(NAME, "../x.png"), "entry 1 is not as an export has it"),
+        ("export.json", lambda text: text.replace(NAME, "../x.png"), "entry 1 is not valid"),
         ("export.json", lambda text: text.replace('"width": 3', '"width": "3"'), "entry 1"),
         ("export.json", lambda text: text.replace("A ☃", "A \\u0000"), "entry 1"),
         (f"media/{NAME}", lambda _: "other", "is damaged"),
@@ -176,7 +176,7 @@ def test_a_picture_that_is_gone_ends_the_export(app, site, tmp_path, media_dir):
         ("comments/first.json", lambda text: text.replace("spam", "ham"), "entry 2"),
         ("comments/first.json", lambda text: text.replace("Grace", "\\u0007"), "entry 1"),
         ("comments/first.json", lambda text: text.replace('"Grace"', "[]"), "entry 1"),
-        ("comments/none.json", lambda _: "[]", "belongs to no post"),
+        ("comments/none.json", lambda _: "[]", "does not belong to a post"),
         ("pages/about.md", lambda text: text.replace("-3", "first"), ":4: has the position 'first'"),
         ("pages/about.md", lambda text: text.replace("slug: about", "slug: search"), "/search is an address"),
         ("pages/two.md", lambda _: "---\ntitle: B\nslug: about\n---\nText.", "has the slug of"),

@@ -390,12 +390,12 @@ def test_a_file_at_the_limit_is_taken(run, tmp_path):
 def test_nothing_to_import(run, tmp_path):
     (tmp_path / "notes.txt").write_text("not Markdown")
     assert run(tmp_path) == [
-        f"{tmp_path}: holds no Markdown (files *.md, *.markdown, *.mdown, *.mdwn, *.mkd or *.mkdn); "
-        "name a directory that does"
+        f"{tmp_path}: contains no Markdown files (*.md, *.markdown, *.mdown, *.mdwn, *.mkd or *.mkdn); "
+        "name another directory"
     ]
     missing = tmp_path / "missing"
     assert run(missing) == [
-        f"{missing}: does not exist; name a Markdown file, or a directory with some",
+        f"{missing}: does not exist; name a Markdown file, or a directory that contains some",
     ]
 
 

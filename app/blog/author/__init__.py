@@ -1,4 +1,7 @@
-"""Where authors work: posts, pages, comments and messages. Nobody gets in who is not signed in."""
+"""The desk: the pages where authors manage posts, pages, comments and messages.
+
+Every view requires a signed-in user.
+"""
 
 from . import comments, errors, messages, pages, posts
 from .desk import bp

@@ -1,4 +1,4 @@
-"""The queue of comments: an author decides on those below their own posts."""
+"""The comment queue. Authors decide on the comments on their own posts."""
 
 from typing import Any, cast
 
@@ -15,10 +15,10 @@ from .desk import bp, editable, is_id, newest
 @bp.route("/comments", methods=["GET", "POST"])
 @login_required
 def comments() -> str | tuple[str, int] | AnyResponse:
-    """List the comments on the author's posts by state; a POST decides on some of them.
+    """List the comments on the author's posts by state. A POST request decides on some of them.
 
-    The form sends `decision` (approve, spam or delete) with the comments' numbers in `ids`, or one number
-    under the name of the decision: the buttons for all that are ticked, and those of one comment.
+    The buttons for the selected comments send `decision` (approve, spam or delete) and the comments' numbers
+    in `ids`. The buttons of one comment send its number under the name of the decision.
     """
     state = request.args.get("state", "pending")
     if state not in COMMENT_STATES:

@@ -1,4 +1,4 @@
-"""What the lists of the desk share: which posts the user may change, and pages of long lists."""
+"""The blueprint of the desk, the rights to change posts, and the paging of lists."""
 
 import re
 from typing import TypeVar
@@ -19,21 +19,21 @@ _Row = TypeVar("_Row", Comment, ContactMessage, Media, Post)
 
 
 def editable() -> ColumnElement[bool]:
-    """Return the condition for posts that the user may change: an author's own, an administrator's all."""
+    """Return the condition for the posts that the user may change: their own, or all for administrators."""
     person = signed_in_user()
     return true() if person.is_admin else Post.author_id == person.id
 
 
 @bp.app_template_global()
 def may_edit(post: Post) -> bool:
-    """Tell whether somebody is signed in who may change the post."""
+    """Tell whether the current user may change the post."""
     person = current_user()
     return person is not None and (person.is_admin or post.author_id == person.id)
 
 
 @bp.app_template_global()
 def desk_counts() -> dict[str, int]:
-    """Return how many comments and messages wait for the user."""
+    """Return the numbers of comments and messages that wait for the user."""
     mine = select(Post.id).where(editable())
     pending = select(func.count()).where(Comment.state == "pending", Comment.post_id.in_(mine))
     unread = select(func.count()).where(ContactMessage.is_read.is_(False))
@@ -42,7 +42,10 @@ def desk_counts() -> dict[str, int]:
 
 
 def newest(query: Select[_Row], key: InstrumentedAttribute[int]) -> tuple[list[_Row], int | None]:
-    """Return the rows with the largest keys below `?before`, and the `before` of the next page or None."""
+    """Return one page of a list, newest first, and the `before` of the next page (None on the last page).
+
+    key: the primary key. The page begins below the key in `?before`.
+    """
     before = request.args.get("before", "")
     if is_id(before):
         query = query.where(key < int(before))

@@ -1,4 +1,4 @@
-"""What the editors of posts and pages share: their form, the preview, and what to do about a conflict."""
+"""The parts that the editors of posts and pages share: the form, the preview and the merge of conflicts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ SESSION_ENDED = (
 
 @dataclass(frozen=True)
 class Difference:
-    """How the text of one field of the form (lines with +) differs from the other version's (with -)."""
+    """The difference in one field: lines with + are in the form, lines with - in the other version."""
 
     label: str
     fate: str
@@ -37,9 +37,9 @@ class Difference:
 
 
 class TextForm(Form):
-    """What posts and pages share.
+    """The fields that posts and pages share.
 
-    version, base: what the author began with: the version, and a digest of what each field said then.
+    version: the version that the author started from. base: a digest of each field of that version.
     """
 
     title = LineField("Title", [InputRequired("Enter a title."), Length(max=200)])
@@ -56,15 +56,15 @@ class TextForm(Form):
 
     @classmethod
     def of(cls, values: dict[str, object]) -> Self:
-        """Return a form that an author begins with."""
+        """Return a form with these values, and their digests in `base`."""
         form = cls(formdata=None, data=values)
         form.base.data = " ".join(map(_digest, form._texts().values()))
         return form
 
     def merge(self, saved: Self) -> tuple[Self, list[Difference]]:
-        """Return a form that rests on `saved`, and how both versions differ, field by field.
+        """Merge this form with the saved version. Return the merged form and the differences by field.
 
-        What its author did not touch it takes over from `saved`.
+        Fields that the author did not change take the saved value.
         """
         mine, theirs = self._texts(), saved._texts()
         began = dict(zip(mine, self.base.data.split(), strict=False))
@@ -85,11 +85,11 @@ class TextForm(Form):
         return type(self)(formdata=None, data=merged), differences
 
     def _texts(self) -> dict[str, str]:
-        """Return what each field for people says, by its name."""
+        """Return the text of each visible field, by name."""
         return {field.name: _text(field) for field in self if not isinstance(field, HiddenField)}
 
     def validate_body(self, field: Field) -> None:
-        """Refuse more text than an import would take."""
+        """Refuse a text that is too long for the importer as well."""
         if len((field.data or "").encode()) > MAX_BYTES:
             raise ValidationError("The text is longer than 1 MiB. Split it.")
 
@@ -97,7 +97,7 @@ class TextForm(Form):
 @bp.post("/preview")
 @login_required
 def preview() -> str | tuple[str, int]:
-    """Show the text of the form as readers will see it; `?part=body` returns no more than that."""
+    """Show the text of the form as readers will see it. `?part=body` returns only the text."""
     text = request.form.get("body", "")
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         abort(413)
@@ -125,7 +125,7 @@ def _text(field: Field) -> str:
 
 def _changed_lines(before: str, after: str) -> list[str]:
     old, new = (text.split("\n") if text else [] for text in (before, after))
-    return list(unified_diff(old, new, lineterm="", n=1))[3:]  # without the head
+    return list(unified_diff(old, new, lineterm="", n=1))[3:]  # without the header
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Answers to a form that was sent too late."""
+"""Responses to forms that arrive too late."""
 
 from flask import render_template, request
 from flask_wtf.csrf import CSRFError
@@ -16,7 +16,7 @@ from .posts import PostForm, post_editor
 @bp.errorhandler(SignedOutError)
 @bp.errorhandler(CSRFError)
 def _session_ended(error: HTTPException) -> tuple[str, int]:
-    """Give a text back that was sent after its session had ended: it must not be lost."""
+    """Return the editor with the text that was sent, so that it is not lost with the session."""
     if request.endpoint in ("author.new_post", "author.edit_post"):
         page = post_editor(PostForm(), problem=SESSION_ENDED)
     elif request.endpoint in ("author.new_page", "author.edit_page"):

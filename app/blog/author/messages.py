@@ -1,4 +1,4 @@
-"""The messages that came in through the contact form, for administrators."""
+"""The messages from the contact form. Only administrators read them."""
 
 from flask import abort, flash, redirect, render_template, request, url_for
 from sqlalchemy import select
@@ -12,7 +12,7 @@ from .desk import MAX_ID, bp, newest
 @bp.get("/messages")
 @admin_required
 def messages() -> str:
-    """List what came in through the contact form."""
+    """List the messages from the contact form."""
     found, older = newest(select(ContactMessage), ContactMessage.id)
     return render_template("author/messages.html", messages=found, older=older)
 
@@ -20,7 +20,7 @@ def messages() -> str:
 @bp.post(f"/messages/<int(max={MAX_ID}):number>")
 @admin_required
 def handle_message(number: int) -> AnyResponse:
-    """Mark a message as read or unread, or delete it: what the button's `decision` says."""
+    """Mark a message as read or unread, or delete it. The form's `decision` says which."""
     message = db.session.get(ContactMessage, number) or abort(404)
     decision = request.form.get("decision")
     if decision not in ("read", "unread", "delete"):

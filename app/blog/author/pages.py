@@ -1,4 +1,4 @@
-"""Pages, such as "About": their list and their editor, for administrators."""
+"""The list and the editor of pages such as "About". Only administrators change pages."""
 
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ from .editor import CONFLICT, TextForm
 
 
 class PageForm(TextForm):
-    """A page as an administrator edits it."""
+    """The form for a page."""
 
     position = IntegerField(
         "Position", [InputRequired("Enter a number, for example 0."), NumberRange(-1000, 1000)], default=0
@@ -58,7 +58,7 @@ def edit_page(number: int) -> str | tuple[str, int] | AnyResponse:
 @bp.route(f"/pages/<int(max={MAX_ID}):number>/delete", methods=["GET", "POST"])
 @admin_required
 def delete_page(number: int) -> str | AnyResponse:
-    """Ask, and then delete a page."""
+    """Ask for confirmation. A POST request deletes the page."""
     found = db.session.get(Page, number) or abort(404)
     if request.method != "POST":
         return render_template("author/delete.html", kind="page", text=found, comments=0)
@@ -119,7 +119,7 @@ def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
 
 
 def _is_route(slug: str) -> bool:
-    """Tell whether an address belongs to another part of the site."""
+    """Tell whether the address belongs to another part of the site."""
     adapter = current_app.url_map.bind("")
     try:
         endpoint, _ = adapter.match(f"/{slug}")

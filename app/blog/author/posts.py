@@ -1,4 +1,4 @@
-"""Posts: the list of the author's own, and their editor."""
+"""The list and the editor of posts."""
 
 from datetime import UTC, datetime
 
@@ -23,7 +23,7 @@ MAX_TAGS = 20
 
 
 class PostForm(TextForm):
-    """A post as its author edits it."""
+    """The form for a post."""
 
     summary = TextField("Summary", [Length(max=1000)])
     tags = LineField("Tags", [Length(max=1000)])
@@ -37,7 +37,7 @@ class PostForm(TextForm):
     )
 
     def validate_tags(self, field: Field) -> None:
-        """Refuse tags without an address, and too many of them."""
+        """Refuse tags that give no slug, tags that are too long, and too many tags."""
         names = tag_names(field.data)
         if bad := [name for slug, name in names.items() if not slug or len(name) > 60]:
             raise ValidationError(f"The tag {bad[0]!r} needs ASCII letters or digits, at most 60 characters.")
@@ -45,24 +45,27 @@ class PostForm(TextForm):
             raise ValidationError(f"A post can have at most {MAX_TAGS} tags, not {len(names)}.")
 
     def validate_published_at(self, field: Field) -> None:
-        """Refuse years that are slips."""
+        """Refuse years that are probably typing errors."""
         if field.data and not 1970 <= field.data.year <= 2199:
             raise ValidationError("Choose a year from 1970 to 2199.")
 
     def moment(self, before: datetime | None) -> datetime | None:
-        """Return when the post is published: None for a draft; now, unless a date is said or was before."""
+        """Return the publication time, or None for a draft.
+
+        Without a time in the form, a public post keeps its time, and any other post is published now.
+        """
         if self.status.data == "draft":
             return None
         if self.published_at.data is None:
             now = datetime.now(UTC)
             return min(before or now, now)
         said = self.published_at.data.replace(tzinfo=UTC)
-        # The form knows minutes: a moment that was not touched keeps its seconds.
+        # The form has no seconds. A time that the author did not change keeps the stored ones.
         return before if before and before.replace(second=0, microsecond=0) == said else said
 
 
 def tag_names(text: str | None) -> dict[str, str]:
-    """Return the tags of a line with commas: names by slug."""
+    """Split a line at its commas into tags. Return their names by slug."""
     names = filter(None, (" ".join(part.split()) for part in (text or "").split(",")))
     tags: dict[str, str] = {}
     for name in names:
@@ -73,7 +76,7 @@ def tag_names(text: str | None) -> dict[str, str]:
 @bp.get("/")
 @login_required
 def posts() -> str:
-    """List the posts that the author may change, the newest first."""
+    """List the posts that the author may change, newest first."""
     show, words = request.args.get("show", ""), request.args.get("q", "").replace("\0", "").strip()[:200]
     states = {
         "drafts": Post.published_at.is_(None),
@@ -112,7 +115,7 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
 @bp.route(f"/posts/<int(max={MAX_ID}):number>/delete", methods=["GET", "POST"])
 @login_required
 def delete_post(number: int) -> str | AnyResponse:
-    """Ask, and then delete a post with its comments."""
+    """Ask for confirmation. A POST request deletes the post and its comments."""
     found = _find_post(number) or abort(404)
     if request.method != "POST":
         comments = db.session.scalar(select(func.count()).where(Comment.post_id == found.id))
@@ -124,7 +127,7 @@ def delete_post(number: int) -> str | AnyResponse:
 
 
 def _find_post(number: int) -> Post | None:
-    """Return a post, or None when there is no such post; end with 403 when the user may not change it."""
+    """Return the post, or None if it does not exist. Abort with 403 if the user may not change it."""
     query = select(Post).where(Post.id == number).options(undefer(Post.body), selectinload(Post.tags))
     found = db.session.scalar(query)
     if found is not None and not may_edit(found):
@@ -162,7 +165,7 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
     try:
         _fill_post(post, form, slug)
         db.session.commit()
-    except StaleDataError:  # somebody saved it since it was read, a moment ago
+    except StaleDataError:  # another request changed the post after this one read it
         db.session.rollback()
         found = _find_post(number)
         return _post_conflict(form, found) if found else _post_is_gone(form)
@@ -180,7 +183,7 @@ def _post_is_gone(form: PostForm) -> tuple[str, int]:
 
 
 def _post_conflict(form: PostForm, post: Post) -> tuple[str, int]:
-    """Tell what somebody else saved meanwhile, and let the author decide: saving again replaces it."""
+    """Show the form merged with the newer version. Saving again replaces that version."""
     merged, differences = form.merge(PostForm.of(_post_values(post)))
     return post_editor(merged, post, CONFLICT, differences=differences), 409
 
@@ -207,7 +210,7 @@ def _fill_post(post: Post, form: PostForm, slug: str) -> None:
 
 
 def _tags(names: dict[str, str]) -> list[Tag]:
-    """Return the tags by these names, made where the blog lacks them."""
+    """Return the tags with these names, and create those that do not exist."""
     if names:
         rows = [{"slug": slug, "name": name} for slug, name in sorted(names.items())]
         db.session.execute(insert(Tag).values(rows).on_conflict_do_nothing(index_elements=[Tag.slug]))
@@ -222,7 +225,7 @@ def _slug_is_taken(slug: str, post: Post | None) -> bool:
 
 
 def _free_slug(title: str) -> str:
-    """Return an address made of the title, with a number if others have it."""
+    """Return a slug made from the title, with a number if the slug is taken."""
     stem = markdown.slugify(title)[:90].strip("-") or "post"
     slug, number = stem, 1
     while _slug_is_taken(slug, None):

@@ -1,7 +1,7 @@
-"""Markdown files or an exported site into the blog: all of it or, with a list of every problem, nothing.
+"""Import Markdown files or an exported site: everything, or nothing and a list of all problems.
 
-A file is read twice, first to find problems and then to be written, so that memory holds a few texts at a
-time, however many there are.
+Each file is read twice: first to find problems, then to write it. So memory holds only a few texts at a time,
+however many files there are.
 """
 
 from collections import Counter
@@ -21,16 +21,16 @@ __all__ = ["OUTCOMES", "ImportProblemsError", "Result", "import_posts", "import_
 
 OUTCOMES = ("created", "updated", "skipped", "unchanged", "ignored")
 
-_DRAFTS = {"_drafts", "drafts", "Drafts"}  # the folders where other programs keep them
+_DRAFTS = {"_drafts", "drafts", "Drafts"}  # folders in which other programs keep drafts
 
 
 def import_posts(session: Session, source: Path, *, existing: str, default_author: str) -> Result:
-    """Add the posts of a Markdown file, or of every one below a directory; the caller commits.
+    """Import one Markdown file, or all Markdown files below a directory. The caller commits.
 
-    existing: what to do with a slug that the blog has with other content: refuse, skip or update.
-    default_author: for files that name nobody.
-    Returns how many posts were created, updated, skipped and found unchanged, and which files were ignored.
-    Raises ImportProblemsError when any file has a problem; then the caller must not commit.
+    existing: what to do if the blog has the slug with other content: refuse, skip or update.
+    default_author: the author of files that name none.
+    Returns the numbers of created, updated, skipped and unchanged posts, and the ignored files.
+    Raises ImportProblemsError if any file has a problem. The caller must not commit then.
     """
     step = Import(session, source, existing, Counter(dict.fromkeys(OUTCOMES, 0)))
     posts = Posts(
@@ -47,11 +47,11 @@ def import_posts(session: Session, source: Path, *, existing: str, default_autho
 def import_site(
     session: Session, source: Path, *, existing: str, default_author: str, media_dir: Path
 ) -> Result:
-    """Add everything that `flask export` wrote to the directory `source`; the caller commits.
+    """Import everything that `flask export` wrote to the directory `source`. The caller commits.
 
-    media_dir: where the pictures go. The other arguments are those of `import_posts`.
-    Returns its numbers, of posts and pages together, and how many comments and pictures (media) were added.
-    Raises as `import_posts` does, and OSError when a picture cannot be written.
+    media_dir: the directory for the pictures. The other arguments are those of `import_posts`.
+    Returns the same numbers, for posts and pages together, and the numbers of added comments and pictures.
+    Raises the same errors as `import_posts`, and OSError if a picture cannot be written.
     """
     step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "comments", "media"), 0)))
     posts = Posts(step, lambda path: articles.read(path, default_author))

@@ -1,4 +1,4 @@
-"""Comments, as the exporter wrote them."""
+"""Import the comments of an export."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from .texts import Found
 def check_comments(paths: list[Path], posts: dict[str, Found], step: Import) -> None:
     for path in paths:
         if path.stem not in posts:
-            step.problems.append(f"{path}:1: belongs to no post of this export; remove it")
+            step.problems.append(f"{path}:1: does not belong to a post of this export; remove it")
         for _ in _comments(path, step):
             pass
 
@@ -26,7 +26,7 @@ def _comments(path: Path, step: Import) -> Iterator[Comment]:
 
 
 def _comment(row: dict[str, Any]) -> Comment:
-    """Raises KeyError, TypeError or ValueError when `row` is no comment."""
+    """Return the comment in `row`. Raises KeyError, TypeError or ValueError if it is not valid."""
     comment = Comment(**{name: row[name] for name in COMMENT_FIELDS}, created_at=moment(row))
     if comment.state not in COMMENT_STATES:
         raise ValueError

@@ -1,4 +1,4 @@
-"""The JSON files of an export: lists, of which each entry becomes a row."""
+"""Read the JSON lists of an export. Each entry becomes a row."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -26,12 +26,12 @@ def read_json(path: Path, step: Import) -> object:
 def entries(
     path: Path, rows: object, make: Callable[[dict[str, Any]], _Entry], step: Import
 ) -> Iterator[_Entry]:
-    """Make something of each entry of a list, and note the entries that are not what they should be."""
+    """Make an object from each entry of a list, and report entries that are not valid."""
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         try:
             yield make(row)
         except (KeyError, TypeError, ValueError, AttributeError):
-            step.problems.append(f"{path}:1: entry {number} is not as an export has it; export again")
+            step.problems.append(f"{path}:1: entry {number} is not valid; export again")
 
 
 def refuse_control_characters(*texts: str) -> None:

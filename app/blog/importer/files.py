@@ -1,4 +1,4 @@
-"""The files below the source of an import."""
+"""Find the files that an import reads, and those that it ignores."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -6,14 +6,16 @@ from pathlib import Path
 
 from .step import Import
 
-SUFFIXES = (".md", ".markdown", ".mdown", ".mdwn", ".mkd", ".mkdn")  # in upper case as well
+SUFFIXES = (".md", ".markdown", ".mdown", ".mdwn", ".mkd", ".mkdn")  # upper case is accepted as well
 
 
 def markdown_files(step: Import) -> Iterator[Path]:
-    """Yield the Markdown files of the source, and note the others."""
+    """Yield the Markdown files of the source, and record the other files as ignored."""
     source = step.source
     if not source.exists():
-        step.problems.append(f"{source}: does not exist; name a Markdown file, or a directory with some")
+        step.problems.append(
+            f"{source}: does not exist; name a Markdown file, or a directory that contains some"
+        )
         return
     if source.is_file():
         yield source
@@ -27,7 +29,7 @@ def markdown_files(step: Import) -> Iterator[Path]:
     if not paths:
         *most, last = (f"*{suffix}" for suffix in SUFFIXES)
         step.problems.append(
-            f"{source}: holds no Markdown (files {', '.join(most)} or {last}); name a directory that does"
+            f"{source}: contains no Markdown files ({', '.join(most)} or {last}); name another directory"
         )
     for path in paths:
         if path.resolve().is_relative_to(source.resolve()):
@@ -39,7 +41,7 @@ def markdown_files(step: Import) -> Iterator[Path]:
 
 
 def walk(step: Import) -> Iterator[Path]:
-    """Yield everything below the source but folders; note the folders that cannot be read."""
+    """Yield the path of every file below the source, and report directories that cannot be read."""
 
     def note(error: OSError) -> None:
         step.problems.append(f"{error.filename}: cannot be read ({error.strerror}); make it readable")
@@ -51,7 +53,7 @@ def walk(step: Import) -> Iterator[Path]:
 
 
 def ignore(paths: Iterable[Path], step: Import) -> None:
-    """Note what is not imported. What is hidden is the business of programs; but a text may be missed."""
+    """Record files as ignored: all but hidden files that are not Markdown."""
     step.ignored += [
         path for path in paths if path.suffix.lower() in SUFFIXES or not _is_hidden(path, step.source)
     ]

@@ -1,4 +1,4 @@
-"""Pictures, as the exporter wrote them."""
+"""Import the pictures of an export."""
 
 import hashlib
 import re
@@ -31,13 +31,13 @@ def read_media(step: Import) -> list[tuple[Path, Media]]:
             step.problems.append(f"{path}:1: cannot be read ({error.strerror}); bring it back")
         else:
             if not digest.startswith(picture.name.partition("-")[0]):
-                step.problems.append(f"{path}:1: is damaged: its content does not fit its name; replace it")
+                step.problems.append(f"{path}:1: is damaged: the content does not match the name; replace it")
             pictures.append((path, picture))
     return pictures
 
 
 def _picture(row: dict[str, Any]) -> Media:
-    """Raises KeyError, TypeError or ValueError when `row` is no picture."""
+    """Return the picture in `row`. Raises KeyError, TypeError or ValueError if it is not valid."""
     picture = Media(**{name: row[name] for name in MEDIA_FIELDS}, created_at=moment(row))
     if not re.fullmatch(media.NAME, picture.name):
         raise ValueError

@@ -1,4 +1,4 @@
-"""What the steps of an import share: their settings, what they count, and the problems that they find."""
+"""The state that the steps of an import share: settings, counts and problems."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +13,10 @@ MAX_NAMED = 10
 
 
 class ImportProblemsError(Exception):
-    """Nothing is to be imported: roll back. `problems`: one `path:line: what is wrong; what to do` each."""
+    """Nothing can be imported, and the caller rolls back.
+
+    problems: lines of the form `path:line: what is wrong; what to do`.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -22,7 +25,7 @@ class ImportProblemsError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What an import did: how many there were of each outcome, and some of the files that it ignored."""
+    """The number of files with each outcome, and some of the ignored files."""
 
     counts: dict[str, int]
     ignored_files: list[str]
@@ -30,9 +33,10 @@ class Result:
 
 @dataclass
 class Import:
-    """What all steps share. existing: refuse, skip or update what the blog has with other content.
+    """The state that all steps share.
 
-    ignored: the files that are not imported, though nothing is wrong with them.
+    existing: what to do if the blog has a slug with other content: refuse, skip or update.
+    ignored: the files that are not imported although they have no problem.
     """
 
     session: Session
@@ -43,7 +47,7 @@ class Import:
     ignored: list[Path] = field(default_factory=list)
 
     def is_wanted(self, changed: bool, row: Post | Page) -> bool:
-        """Count what becomes of something that the blog has; tell whether it is to be written."""
+        """Count the outcome for a row that exists already, and tell whether the import writes it."""
         if not changed and (self.existing != "update" or is_rendered(row)):
             self.counts["unchanged"] += 1
             return False
@@ -52,7 +56,7 @@ class Import:
         return wanted
 
     def refuse(self, path: Path, line: int, kind: str, slug: str) -> None:
-        """Report what the blog has with other content, when that is to be refused."""
+        """Report a slug that the blog has with other content, if the import refuses such slugs."""
         if self.existing == "refuse":
             self.problems.append(
                 f"{path}:{line}: the blog has a {kind} {slug!r} with other content; "
@@ -60,12 +64,12 @@ class Import:
             )
 
     def stop_at_problems(self) -> None:
-        """Raise ImportProblemsError when there is any."""
+        """Raise ImportProblemsError if there is a problem."""
         if self.problems:
             raise ImportProblemsError(self.problems)
 
     def result(self) -> Result:
-        """Return the result, with the first ignored file of each kind, the most frequent kind first."""
+        """Return the result. It names one ignored file of each type, the most frequent type first."""
         self.counts["ignored"] = len(self.ignored)
         kinds = Counter(path.suffix.lower() for path in self.ignored)
         first = {path.suffix.lower(): path for path in reversed(self.ignored)}
@@ -75,5 +79,5 @@ class Import:
 
 
 def is_rendered(text: Post | Page) -> bool:
-    """Tell whether the stored HTML is what this release makes of the text."""
+    """Tell whether the stored HTML is the HTML that this release renders."""
     return text.body_html == markdown.render(text.body).html

@@ -1,4 +1,4 @@
-"""Posts and pages: read, compared with those of the blog, and written."""
+"""Read the files of posts and pages, compare them with the blog, and write them."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ from ..articles import Article, ArticleError, NoFrontMatterError, PageText
 from ..models import Page, Post, PostAlias, Tag
 from .step import Import
 
-# How many texts are in memory at a time: so many, or fewer that have so many characters.
+# The limits of a batch in memory: the number of texts, and their length in characters.
 _BATCH = 25
 _BATCH_CHARACTERS = 1024 * 1024
 
@@ -25,7 +25,7 @@ _Row = TypeVar("_Row", Post, Page)
 
 @dataclass(frozen=True)
 class Found:
-    """What stays in memory of a file that was read."""
+    """The data of a file that stays in memory after reading."""
 
     path: Path
     line: int
@@ -34,7 +34,7 @@ class Found:
 
 
 class _Texts(Generic[_Text, _Row]):
-    """Files that become posts, or pages. found: those that were read, by slug."""
+    """Files that become posts or pages. found: the files that were read, by slug."""
 
     kind: ClassVar[str]
     model: ClassVar[type]
@@ -45,7 +45,7 @@ class _Texts(Generic[_Text, _Row]):
         self.found: dict[str, Found] = {}
 
     def check(self, paths: Iterable[Path]) -> None:
-        """Read files; note what is wrong with them, and slugs that two of them have."""
+        """Read the files, and report their problems and the slugs that occur twice."""
         for batch in self._batches(paths):
             rows = self._rows(batch) if self.step.existing == "refuse" else {}
             for path, text in batch:
@@ -60,7 +60,10 @@ class _Texts(Generic[_Text, _Row]):
                     self.step.refuse(path, text.slug_line, self.kind, text.slug)
 
     def write(self) -> None:
-        """Write what `check` found, read again. Raises ImportProblemsError when it has changed since."""
+        """Read the files that `check` found again, and write them.
+
+        Raises ImportProblemsError if a file has changed since.
+        """
         for batch in self._batches(found.path for found in self.found.values()):
             rows = self._rows(batch)
             for path, text in batch:
@@ -86,11 +89,11 @@ class _Texts(Generic[_Text, _Row]):
                 self.step.session.expunge(row)
 
     def _note(self, path: Path, text: _Text) -> None:
-        """Keep what the other steps need of a file."""
+        """Keep the data of a file that the other steps need."""
         self.found[text.slug] = Found(path, text.slug_line, _digest(text), getattr(text, "aliases", []))
 
     def _batches(self, paths: Iterable[Path]) -> Iterator[list[tuple[Path, _Text]]]:
-        """Yield the texts of files, a few at a time; note what is wrong with them."""
+        """Yield the texts of the files in batches, and report files that cannot be read."""
         batch: list[tuple[Path, _Text]] = []
         for path in paths:
             try:
@@ -116,7 +119,7 @@ class _Texts(Generic[_Text, _Row]):
         self.step.problems += [f"{path}:{line}: {text}" for line, text in error.problems]
 
     def _rows(self, batch: list[tuple[Path, _Text]]) -> dict[str, _Row]:
-        """Return what the blog has already under the slugs of a batch."""
+        """Return the rows that the blog has for the slugs of a batch, by slug."""
         raise NotImplementedError
 
     def _differs(self, row: _Row, text: _Text) -> bool:
@@ -214,7 +217,7 @@ def _digest(text: Article | PageText) -> bytes:
 
 
 def check_addresses(found: dict[str, Found], step: Import) -> None:
-    """Note what would make an address lead to two posts."""
+    """Report every address that would belong to two posts."""
     owners = {slug: slug for slug in found}
     wanted = owners.keys() | {alias for file in found.values() for alias in file.aliases}
     owners |= {slug: slug for slug in step.session.scalars(select(Post.slug).where(Post.slug.in_(wanted)))}
