@@ -167,11 +167,11 @@ def _password(file: BinaryIO) -> str:
 def import_(source: Path, existing: str) -> None:
     """Import a Markdown file, every one below a directory, or what `flask export` wrote.
 
-    A file begins with YAML front matter (--- lines) or Pelican's header lines; title and date are
-    needed, and slug, aliases, summary, author, tags, category, updated and publishDate are understood.
-    Drafts are what says status: draft or private, draft or private: true or published: false, and what
-    lies in a folder _drafts. All files are imported or, with a list of all problems, none. What is not
-    Markdown, and what is hidden, is ignored, and told.
+    A file begins with YAML front matter (--- lines) or Pelican's header lines. Title and date are
+    required; slug, aliases, summary, author, tags, category, updated and publishDate are optional.
+    A file is a draft if it says status: draft or private, draft or private: true, or published: false,
+    or if it is in a folder _drafts. Either all files are imported, or none, with a list of all
+    problems. Hidden files and files that are not Markdown are ignored and reported.
     """
     options = {"existing": existing, "default_author": current_app.config["SITE_AUTHOR"]}
     try:
