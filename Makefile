@@ -71,7 +71,7 @@ lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, mypy, shellchec
 
 .PHONY: unit
 unit: $(VENV)/dev sandbox-base ## Tests that need no host
-	@pytest tests
+	@pytest tests host/tests
 
 .PHONY: app-test
 app-test: $(VENV)/dev $(NODE_MODULES) ## The blog's tests, against a real Postgres and with a real browser

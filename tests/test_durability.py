@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from project import ROOT, load_program
 
+from slipway import files, tls
+from slipway.host import Host
+from slipway.settings import Settings
+
 CONTENT = "all of it\n"
 ROLES = ROOT / "roles"
 
@@ -25,19 +29,16 @@ def host_files_link(path, monkeypatch):
 
 
 def slipway_state(path, monkeypatch):
-    load_program(ROLES / "release/files/slipway").write_whole(path, CONTENT)
+    files.write(path, CONTENT)
 
 
 def slipway_secret(path, monkeypatch):
-    load_program(ROLES / "release/files/slipway").write_secret(path, CONTENT, os.geteuid())
+    files.write_secret(path, CONTENT, os.geteuid())
 
 
 def slipway_tls(path, monkeypatch):
-    module = load_program(ROLES / "tls/files/slipway-tls")
-    monkeypatch.setattr(module, "SERVED", path)
-    monkeypatch.setattr(module, "NGINX_UID", os.geteuid())
-    monkeypatch.setattr(module.ssl.SSLContext, "load_cert_chain", lambda *arguments: None)
-    module.write(CONTENT)
+    monkeypatch.setattr(tls, "check_pair", lambda pem: None)
+    tls.install(Host(Settings(certificate=path, project=path.parent, nginx_uid=os.geteuid())), CONTENT)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The program slipway-nginx: what it does, in which order, with a fake engine; its rules, with a real nft."""
+"""Changes of nginx: what is done, in which order, with a fake engine; the rules, with a real nft."""
 
 import fcntl
 import functools
@@ -6,26 +6,30 @@ import http.server
 import io
 import itertools
 import json
+import math
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
-from project import ROOT, load_program
+from fakes import Killed
+
+from slipway import cli, nginx
+from slipway import host as real
+from slipway.settings import Settings
+from slipway.shell import Failure
 
 OLD, NEW = "old-definition", "new-definition"
 
 
-class Killed(BaseException):
-    """The program ends here, as by SIGKILL."""
-
-
-class Host:
+class Host(real.Host):
     """An engine, a firewall and readers, as far as the program sees them.
 
     Attributes:
         containers: what `docker inspect` says of each container, by id.
-        redirect: the rules of the program's own table, or None.
+        rules: those of the program's own table, or None.
         events: what the program did, in order.
         definition: nginx's, in compose.yml.
         stopped: containers that do not run.
@@ -33,12 +37,18 @@ class Host:
         taken: whether the engine takes nginx's ports for allocated.
         life: after how many changes the program is killed.
         health: what the engine says of nginx's health, time after time.
+        answer: the status that a container's address answers a reader with.
+        current: whether nginx is younger than its files.
+        renewed: whether a reload brings new workers.
     """
 
-    def __init__(self, program, state):
-        self.program, self.slot = program, state / "slot"
+    def __init__(self, settings, state):
+        super().__init__(settings)
+        self.slot, self.files = state / "slot", state / "conf.d"
         self.slot.mkdir()
-        self.containers, self.redirect, self.events, self.broken, self.life = {}, None, [], set(), None
+        self.files.mkdir()
+        self.answer, self.current, self.renewed = lambda address: 200, lambda: True, True
+        self.containers, self.rules, self.events, self.broken, self.life = {}, None, [], set(), None
         self.definition, self.stopped, self.numbers = NEW, set(), itertools.count(1)
         self.health, self.taken = ["healthy"], False
         self.create("nginx", OLD)
@@ -47,7 +57,9 @@ class Host:
         number = next(self.numbers)
         self.containers[f"{service}-{number}"] = {
             "Id": f"{service}-{number}",
-            "State": {"Pid": number},
+            "Name": f"/{service}",
+            "Created": "2026-01-01T00:00:00Z",
+            "State": {"Pid": number, "Status": "restarting"},
             "Config": {
                 "Hostname": f"host-of-{service}-{number}",
                 "Labels": {
@@ -55,7 +67,10 @@ class Host:
                     "com.docker.compose.config-hash": definition,
                 },
             },
-            "Mounts": [{"Destination": "/run/slot", "Source": str(self.slot)}],
+            "Mounts": [
+                {"Destination": "/run/slot", "Source": str(self.slot)},
+                {"Destination": "/etc/nginx/conf.d", "Source": str(self.files)},
+            ],
             "NetworkSettings": {
                 "Ports": {
                     "80/tcp": [{"HostIp": ip, "HostPort": "8080"} for ip in ("0.0.0.0", "::")],
@@ -96,12 +111,10 @@ class Host:
                 return "\n".join(self.of(service))
             case ["docker", "inspect", "--format={{.State.Health.Status}}", _]:
                 return f"{self.health.pop(0) if self.health[1:] else self.health[0]}\n"
-            case ["docker", "inspect", form, name] if form == f"--format={self.program.STATE}":
-                return f"/{name.partition('-')[0]} restarting\n"
             case ["docker", "events", *_]:
-                return "137\n1\n"
-            case ["docker", "inspect", name]:
-                return json.dumps([self.containers[name]])
+                return '{"exitCode": "137"}\n{"exitCode": "1"}\n'
+            case ["docker", "inspect", *names]:
+                return json.dumps([self.containers[name] for name in names])
             case ["docker", "compose", *_, "config", "--hash=nginx"]:
                 return f"nginx {stdin or self.definition}"
             case ["docker", "compose", *_, "config", "--format", "json"]:
@@ -116,7 +129,7 @@ class Host:
             case ["docker", "exec", _, "nginx", *options]:
                 self.change(f"nginx {' '.join(options)}")
                 if "spoiled" in self.broken:
-                    raise self.program.Failure("unknown directive")
+                    raise Failure("unknown directive")
             case ["systemctl", "restart", "docker"]:
                 self.change("the engine starts anew")
                 self.taken = False
@@ -125,11 +138,11 @@ class Host:
                 [name] = [n for n, c in self.containers.items() if str(c["State"]["Pid"]) == command[3]]
                 return "" if self.flag(name).exists() else "ESTAB 0 0 10.83.1.2:443 192.0.2.1:5000"
             case ["nft", "list", "tables"]:
-                return "table inet slipway\n" + ("table inet slipway_nginx\n" if self.redirect else "")
+                return "table inet slipway\n" + ("table inet slipway_nginx\n" if self.rules else "")
             case ["nft", "--file", "-"]:
-                rules = stdin.removeprefix(self.program.NO_REDIRECT)
+                rules = stdin.removeprefix(nginx.NO_REDIRECT)
                 self.change("redirect" if rules else "no redirect")
-                self.redirect = rules or None
+                self.rules = rules or None
             case _:
                 raise AssertionError(f"nobody expected {command}")
         return ""
@@ -142,50 +155,51 @@ class Host:
         self.change(f"start {service}")
         self.create(service, self.definition)
         if service in self.broken:
-            raise self.program.Failure(f"container {service} exited (1)")
+            raise Failure(f"container {service} exited (1)")
         if self.taken:
-            raise self.program.Failure("Bind for 0.0.0.0:443 failed: port is already allocated")
+            raise Failure("Bind for 0.0.0.0:443 failed: port is already allocated")
 
-    def status(self, address, port, url):
-        assert (port, url) == (443, "https://blog.example.org")
-        return 200
+    def output(self, *command):
+        assert command[:2] == ("docker", "logs")
+        return f"last words of {command[-1].partition('-')[0]}\n"
+
+    def get(self, address, path, host, timeout=5, tls=False, cookie=""):
+        at, _, port = address.rpartition(":")
+        assert (path, host, tls, port) == ("/", "blog.example.org", True, "443")
+        return self.answer(at.strip("[]")), ""
+
+    def is_root(self):
+        return True
+
+    def children(self, pid, command):
+        assert command == "nginx: worker process"
+        return {"2"} if self.renewed and "nginx -s reload" in self.events else {"1"}
+
+    def started(self, pid):
+        return math.inf if self.current() else 0
 
     def somebody_serves(self):
         """Tell whether new connections lead to a container that runs."""
-        if not self.redirect:
+        if not self.rules:
             return bool(self.of("nginx"))
         addresses = (
             self.containers[name]["NetworkSettings"]["Networks"] for name in self.of("nginx_stand_in")
         )
-        return any(f"ip to {at['slipway_edge']['IPAddress']}:" in self.redirect for at in addresses)
+        return any(f"ip to {at['slipway_edge']['IPAddress']}:" in self.rules for at in addresses)
 
 
 @pytest.fixture
-def program(tmp_path, monkeypatch):
-    """The program, with its lock in tmp_path, and no patience."""
-    program = load_program(ROOT / "roles/stack/files/slipway-nginx")
-    monkeypatch.setattr(program, "LOCK", tmp_path / "run/lock")
-    for name in ("IDLE_SECONDS", "START_SECONDS"):
-        monkeypatch.setattr(program, name, 0.2)
-    monkeypatch.setattr(program, "log", lambda container: f"last words of {container.partition('-')[0]}\n")
-    monkeypatch.setattr(program.Container, "is_current", lambda container: True)
-    return program
-
-
-@pytest.fixture
-def host(program, tmp_path, monkeypatch):
-    """A host on which nginx runs with the definition before."""
-    host = Host(program, tmp_path)
-    monkeypatch.setattr(program, "run", host.run)
-    monkeypatch.setattr(program, "status", host.status)
-    return host
+def host(tmp_path):
+    """A host on which nginx runs with the definition before, and a program with no patience."""
+    settings = Settings(runtime=tmp_path / "run", idle_seconds=0.2, start_seconds=0.2)
+    return Host(settings, tmp_path)
 
 
 def settled(host):
     """Tell whether nginx is what compose.yml says and nothing is left of how it became so."""
     [name] = host.containers
     definition = host.containers[name]["Config"]["Labels"]["com.docker.compose.config-hash"]
-    return (host.of("nginx"), definition, host.redirect, list(host.slot.iterdir())) == (
+    return (host.of("nginx"), definition, host.rules, list(host.slot.iterdir())) == (
         [name],
         host.definition,
         None,
@@ -196,8 +210,8 @@ def settled(host):
 # --- A replacement ------------------------------------------------------------------------------------------
 
 
-def test_replacement_goes_by_a_stand_in(program, host):
-    assert program.settle() == ["replace"]
+def test_replacement_goes_by_a_stand_in(host):
+    assert nginx.apply(host) == ["replace"]
     assert host.events == [
         "start nginx_stand_in",
         "redirect",
@@ -208,18 +222,18 @@ def test_replacement_goes_by_a_stand_in(program, host):
         "remove nginx_stand_in",
     ]
     assert settled(host)
-    assert program.settle() == []
+    assert nginx.apply(host) == []
 
 
-def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(program, host, check):
+def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(host, check):
     host.broken.add("nginx")  # so that they stay
-    with pytest.raises(program.Failure):
-        program.settle()
+    with pytest.raises(Failure):
+        nginx.apply(host)
     [name] = host.of("nginx_stand_in")
     number = host.containers[name]["State"]["Pid"]
-    given = program.NO_REDIRECT + host.redirect
+    given = nginx.NO_REDIRECT + host.rules
     load = "nft --file /tmp/rules && nft --file /tmp/rules"
-    script = f"cat > /tmp/rules; {load} && nft --numeric-priority list table {program.TABLE}"
+    script = f"cat > /tmp/rules; {load} && nft --numeric-priority list table {nginx.TABLE}"
     done = check("--cap-add=NET_ADMIN", "--tmpfs=/tmp", command=["sh", "-c", script], stdin=given)
     assert (done.returncode, done.stderr) == (0, "")
     rules = [line.strip() for line in done.stdout.splitlines() if "dnat" in line]
@@ -234,22 +248,20 @@ def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(program, host, che
 
 
 @pytest.mark.parametrize("seen", [None, 500, 502])
-def test_stand_in_that_does_not_serve_readers_gets_none(program, host, monkeypatch, seen):
-    monkeypatch.setattr(
-        program, "status", lambda address, port, url: 200 if address in ("10.83.1.1", "fd00::1") else seen
-    )
-    with pytest.raises(program.Failure, match="does not answer to https://blog"):
-        program.settle()
+def test_stand_in_that_does_not_serve_readers_gets_none(host, seen):
+    host.answer = lambda address: 200 if address in ("10.83.1.1", "fd00::1") else seen
+    with pytest.raises(Failure, match="does not answer to https://blog"):
+        nginx.apply(host)
     assert host.events == ["start nginx_stand_in", "remove nginx_stand_in"]
 
 
-def test_nginx_without_tls_is_asked_without_it(program, host):
+def test_nginx_without_tls_is_asked_without_it(host):
     """As where a load balancer in front of it ends TLS, whatever readers type."""
     del host.containers["nginx-1"]["NetworkSettings"]["Ports"]["443/tcp"]
-    assert program.running("nginx").port == 80
+    assert nginx.running(host, "nginx").port == 80
 
 
-def test_page_is_asked_for_by_the_name_that_readers_type(program):
+def test_page_is_asked_for_by_the_name_that_readers_type():
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200 if self.headers["Host"] == "blog.example.org" else 404)
@@ -257,36 +269,35 @@ def test_page_is_asked_for_by_the_name_that_readers_type(program):
 
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.handle_request).start()
-        assert program.status("127.0.0.1", server.server_port, "https://blog.example.org") == 200
+        port, url = server.server_port, "https://blog.example.org"
+        assert nginx.status(real.Host(), "127.0.0.1", port, url) == 200
 
 
-def test_stand_in_need_not_do_better_than_what_serves(program, host, monkeypatch):
+def test_stand_in_need_not_do_better_than_what_serves(host):
     """During maintenance, or before the first release."""
-    monkeypatch.setattr(program, "status", lambda address, port, url: 503)
-    program.settle()
+    host.answer = lambda address: 503
+    nginx.apply(host)
     assert settled(host)
 
 
-def test_whatever_answers_is_better_than_one_that_does_not(program, host, monkeypatch):
+def test_whatever_answers_is_better_than_one_that_does_not(host):
     """As where nothing answers to a new name before it is in force, and the blog after that."""
-    monkeypatch.setattr(
-        program, "status", lambda address, port, url: None if address in ("10.83.1.1", "fd00::1") else 502
-    )
-    program.settle()
+    host.answer = lambda address: None if address in ("10.83.1.1", "fd00::1") else 502
+    nginx.apply(host)
     assert settled(host)
 
 
-def test_stand_in_answers_over_both_families(program, host, monkeypatch):
-    monkeypatch.setattr(program, "status", lambda address, port, url: 200 if "." in address else None)
-    with pytest.raises(program.Failure, match="does not answer"):
-        program.settle()
-    assert [host.of("nginx"), host.of("nginx_stand_in"), host.redirect] == [["nginx-1"], [], None]
+def test_stand_in_answers_over_both_families(host):
+    host.answer = lambda address: 200 if "." in address else None
+    with pytest.raises(Failure, match="does not answer"):
+        nginx.apply(host)
+    assert [host.of("nginx"), host.of("nginx_stand_in"), host.rules] == [["nginx-1"], [], None]
 
 
-def test_image_that_does_not_start_leaves_the_old_one(program, host):
+def test_image_that_does_not_start_leaves_the_old_one(host):
     host.broken.add("nginx_stand_in")
-    with pytest.raises(program.Failure) as failure:
-        program.settle()
+    with pytest.raises(Failure) as failure:
+        nginx.apply(host)
     assert str(failure.value) == (
         "The new nginx does not work, so the old one serves as before. container nginx_stand_in exited (1)\n"
         "The container nginx_stand_in is restarting (exit code 1). Its last lines:\n"
@@ -296,36 +307,36 @@ def test_image_that_does_not_start_leaves_the_old_one(program, host):
     assert list(host.containers) == ["nginx-1"]
 
 
-def test_stand_in_serves_on_where_nginx_then_does_not_start(program, host):
+def test_stand_in_serves_on_where_nginx_then_does_not_start(host):
     host.broken.add("nginx")
-    with pytest.raises(program.Failure, match="a stand-in serves in nginx's place"):
-        program.settle()
-    assert host.redirect
+    with pytest.raises(Failure, match="a stand-in serves in nginx's place"):
+        nginx.apply(host)
+    assert host.rules
     assert host.somebody_serves()
 
 
 @pytest.mark.parametrize("life", range(8))
-def test_killed_at_any_moment_somebody_serves_and_the_next_run_finishes(program, host, life):
+def test_killed_at_any_moment_somebody_serves_and_the_next_run_finishes(host, life):
     host.life = life
     if life < 7:
         with pytest.raises(Killed):
-            program.settle()
+            nginx.apply(host)
     else:
-        program.settle()
+        nginx.apply(host)
     assert host.somebody_serves()
     host.life = None
-    program.settle()
+    nginx.apply(host)
     assert settled(host)
 
 
-def test_after_a_reboot_half_way_nothing_is_left(program, host):
+def test_after_a_reboot_half_way_nothing_is_left(host):
     """The rules are gone, the stand-in has stopped, and nginx came back by itself, with its flag up."""
     host.create("nginx_stand_in", NEW)
     host.stopped.add("nginx_stand_in-2")
     host.flag("nginx-1").touch()
     host.definition = OLD
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
-    assert program.settle() == ["recover"]
+    assert nginx.apply(host) == ["recover"]
     assert settled(host)
 
 
@@ -339,16 +350,16 @@ def without_power(host):
 
 
 @pytest.mark.usefixtures("without_power")
-def test_after_a_loss_of_power_there_is_an_nginx_again(program, host):
-    assert program.settle() == ["recover"]
+def test_after_a_loss_of_power_there_is_an_nginx_again(host):
+    assert nginx.apply(host) == ["recover"]
     assert host.events == ["start nginx", "no redirect", "remove nginx_stand_in"]
     assert settled(host)
 
 
 @pytest.mark.usefixtures("without_power")
-def test_engine_that_lost_power_and_holds_on_to_ports_starts_anew(program, host):
+def test_engine_that_lost_power_and_holds_on_to_ports_starts_anew(host):
     host.taken = True
-    assert program.settle() == ["recover"]
+    assert nginx.apply(host) == ["recover"]
     assert host.events == [
         "start nginx",
         "the engine starts anew",
@@ -361,101 +372,86 @@ def test_engine_that_lost_power_and_holds_on_to_ports_starts_anew(program, host)
 
 
 @pytest.mark.usefixtures("without_power")
-def test_engine_is_left_alone_where_it_is_nginx_that_does_not_start(program, host):
+def test_engine_is_left_alone_where_it_is_nginx_that_does_not_start(host):
     host.broken.add("nginx")
-    with pytest.raises(program.Failure, match="exited"):
-        program.settle()
+    with pytest.raises(Failure, match="exited"):
+        nginx.apply(host)
     assert host.events == ["start nginx"]
 
 
-def test_without_nginx_there_is_nothing_to_replace(program, host):
+def test_without_nginx_there_is_nothing_to_replace(host):
     del host.containers["nginx-1"]
-    assert program.settle() == []
+    assert nginx.apply(host) == []
     assert host.events == []
-    host.redirect = "left over"
-    assert program.settle() == ["recover"]
+    host.rules = "left over"
+    assert nginx.apply(host) == ["recover"]
     assert settled(host)
 
 
 # --- A reload -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def workers(program, host, monkeypatch):
-    """nginx's workers, which a reload replaces."""
-    monkeypatch.setattr(
-        program.Container, "workers", lambda container: {"2"} if "nginx -s reload" in host.events else {"1"}
-    )
-
-
-@pytest.mark.usefixtures("workers")
-def test_reload_drains_first(program, host, monkeypatch):
-    drained = []
-    change = host.change
-    monkeypatch.setattr(
-        host, "change", lambda event: (drained.append(host.flag("nginx-1").exists()), change(event))
-    )
-    program.reload()
+def test_reload_drains_first(host):
+    drained, change = [], host.change
+    host.change = lambda event: (drained.append(host.flag("nginx-1").exists()), change(event))
+    nginx.reload(host)
     assert list(zip(host.events, drained, strict=True)) == [("nginx -t -q", False), ("nginx -s reload", True)]
     assert not host.flag("nginx-1").exists()
 
 
-def test_configuration_that_nginx_refuses_drains_nobody(program, host):
+def test_configuration_that_nginx_refuses_drains_nobody(host):
     host.broken.add("spoiled")
-    with pytest.raises(program.Failure, match="unknown directive"):
-        program.reload()
+    with pytest.raises(Failure, match="unknown directive"):
+        nginx.reload(host)
     assert (host.events, list(host.slot.iterdir())) == (["nginx -t -q"], [])
 
 
-def test_reload_that_brings_no_new_workers_is_said(program, host, monkeypatch):
-    monkeypatch.setattr(program.Container, "workers", lambda container: {"1"})
-    with pytest.raises(program.Failure, match="did not take the new configuration"):
-        program.reload()
+def test_reload_that_brings_no_new_workers_is_said(host):
+    host.renewed = False
+    with pytest.raises(Failure, match="did not take the new configuration"):
+        nginx.reload(host)
     assert not host.flag("nginx-1").exists()
 
 
-@pytest.mark.usefixtures("workers")
-def test_reload_of_what_was_ill_waits_until_it_is_well(program, host):
+def test_reload_of_what_was_ill_waits_until_it_is_well(host):
     """As where nginx had started before there was anything for it to read."""
     host.health = ["unhealthy", "healthy"]
-    program.reload()
+    nginx.reload(host)
     assert host.health == ["healthy"]
     host.health, host.events = ["unhealthy"], []
-    with pytest.raises(program.Failure, match="is not healthy: `slipway logs nginx` says why"):
-        program.reload()
+    with pytest.raises(Failure, match="is not healthy: `slipway logs nginx` says why"):
+        nginx.reload(host)
 
 
-def test_reload_without_nginx_says_how_to_start_it(program, host):
+def test_reload_without_nginx_says_how_to_start_it(host):
     host.containers.clear()
-    with pytest.raises(program.Failure, match="docker compose up -d"):
-        program.reload()
+    with pytest.raises(Failure, match="docker compose up -d"):
+        nginx.reload(host)
 
 
-@pytest.mark.usefixtures("workers")
-def test_reload_comes_where_a_file_is_newer_than_what_runs(program, host, monkeypatch):
+def test_reload_comes_where_a_file_is_newer_than_what_runs(host):
     host.definition = OLD
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
-    monkeypatch.setattr(program.Container, "is_current", lambda container: "nginx -s reload" in host.events)
-    assert program.settle() == ["reload"]
-    assert program.settle() == []
+    host.current = lambda: "nginx -s reload" in host.events
+    assert nginx.apply(host) == ["reload"]
+    assert nginx.apply(host) == []
 
 
 def test_what_runs_is_current_until_a_file_changes(tmp_path):
-    program = load_program(ROOT / "roles/stack/files/slipway-nginx")
-    nginx = object.__new__(program.Container)
-    nginx.mounts = {"/etc/nginx/conf.d": tmp_path}
+    container = object.__new__(nginx.Container)
+    container.host, container.mounts = real.Host(), {"/etc/nginx/conf.d": tmp_path}
     (tmp_path / "blog.conf").write_text("old")
     processes = []
 
     # Both clocks are coarse, so each step is repeated until they see it.
     def is_current_after_a_start():
         processes.append(subprocess.Popen(["sleep", "60"]))
-        nginx.workers = lambda: {str(processes[-1].pid)}
-        return nginx.is_current()
+        container.workers = lambda: {str(processes[-1].pid)}
+        return container.is_current()
 
     def is_outdated_after(change):
         change()
-        return not nginx.is_current()
+        return not container.is_current()
 
     def written():
         (tmp_path / "blog.conf").write_text("new")
@@ -466,8 +462,8 @@ def test_what_runs_is_current_until_a_file_changes(tmp_path):
 
     try:
         for change in (written, removed):
-            assert program.wait_until(is_current_after_a_start, 5)
-            assert program.wait_until(functools.partial(is_outdated_after, change), 5)
+            assert real.wait_until(is_current_after_a_start, 5)
+            assert real.wait_until(functools.partial(is_outdated_after, change), 5)
     finally:
         for process in processes:
             process.kill()
@@ -477,69 +473,51 @@ def test_what_runs_is_current_until_a_file_changes(tmp_path):
 # --- Commands -----------------------------------------------------------------------------------------------
 
 
-def call(program, monkeypatch, *arguments, stdin=""):
-    monkeypatch.setattr(sys, "argv", ["slipway-nginx", *arguments])
-    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-    return program.main()
-
-
 @pytest.mark.parametrize(("text", "done"), [(NEW, "replace"), (OLD, "nothing")])
-def test_check_tells_what_a_compose_yml_would_need_and_changes_nothing(
-    program, host, monkeypatch, capsys, text, done
-):
+def test_check_tells_what_a_compose_yml_would_need_and_changes_nothing(host, monkeypatch, capsys, text, done):
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
-    assert call(program, monkeypatch, "settle", "--check", stdin=text) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert cli.main(["nginx", "apply", "--check"], host) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": done != "nothing", "done": [done]}
     assert host.events == []
 
 
-def test_changes_are_the_work_of_a_unit(program, host, monkeypatch):
+@pytest.mark.parametrize("command", ["apply", "reload"])
+def test_changes_are_the_work_of_a_unit(host, monkeypatch, command):
     started = []
 
     def become(name, command):
         started.append(command)
         raise Killed
 
-    monkeypatch.setattr(program.os, "execvp", become)
+    monkeypatch.setattr(os, "execvp", become)
     with pytest.raises(Killed):
-        call(program, monkeypatch, "settle")
+        cli.main(["nginx", command], host)
     assert host.events == []
-    [[*_, unit, python, path, command, told]] = started
-    assert (started[0][0], python, command, told) == ("systemd-run", sys.executable, "settle", "--in-unit")
+    [[*words, unit, python, isolated, clean, path, nginx, what, told]] = started
+    assert words == ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
     assert unit.startswith("--unit=slipway-nginx-")
-    assert path.endswith("slipway-nginx")
+    assert (python, isolated, clean) == (sys.executable, "-I", "-B")
+    assert Path(path) == Path(cli.__file__).with_name("__main__.py")
+    assert (nginx, what, told) == ("nginx", command, "--in-unit")
 
 
-def test_release_under_way_is_named(program, host, monkeypatch, capsys):
-    program.LOCK.parent.mkdir()
-    with program.LOCK.open("w") as file:
+def test_release_under_way_is_named(host, capsys):
+    host.settings.runtime.mkdir()
+    with host.settings.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("anna, since 2026-11-22T18:00:00Z, process 7")
         file.flush()
-        assert call(program, monkeypatch, "settle", "--in-unit") == 1
+        assert cli.main(["nginx", "apply", "--in-unit"], host) == 1
     told = capsys.readouterr().err
-    assert "under way: anna, since 2026-11-22T18:00:00Z, process 7." in told
+    assert "Something else is under way: anna, since 2026-11-22T18:00:00Z, process 7." in told
     assert host.events == []
 
 
-def test_lock_tells_a_release_who_has_it(program, host, monkeypatch, capsys):
-    holders = []
-    change = host.change
-    monkeypatch.setattr(
-        host, "change", lambda event: (holders.append(program.LOCK.read_text()), change(event))
-    )
-    assert call(program, monkeypatch, "settle", "--in-unit") == 0
+def test_lock_tells_a_release_who_has_it(host, capsys):
+    holders, change = [], host.change
+    host.change = lambda event: (holders.append(host.settings.lock.read_text()), change(event))
+    assert cli.main(["nginx", "apply", "--in-unit"], host) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": True, "done": ["replace"]}
     assert all(holder.startswith("a change of nginx, since 2") for holder in holders)
     assert holders
-
-
-def test_commands_see_nothing_of_the_callers_environment(program, monkeypatch):
-    monkeypatch.setenv("BLUE_IMAGE", "of the caller")
-    assert {line.split("=")[0] for line in program.run("env").splitlines()} == {"PATH", "HOME"}
-
-
-def test_command_that_fails_ends_with_its_last_lines(program):
-    with pytest.raises(program.Failure, match=r"`sh -c .* failed:") as failure:
-        program.run("sh", "-c", "seq 100 >&2; exit 3")
-    assert str(failure.value).splitlines()[1:] == [f"    {number}" for number in range(86, 101)]

@@ -1,0 +1,90 @@
+"""What must hold for a release: the host, nginx, the new slot, and a page for readers."""
+
+import time
+from collections.abc import Callable
+
+from slipway.containers import why
+from slipway.database import SPARE_DISK
+from slipway.ledger import Entry
+from slipway.shell import CommandFailure, Failure, last_lines
+from slipway.stack import Stack
+
+
+def check_host(stack: Stack, image: str) -> None:
+    """Raise Failure where something that a release relies on is broken already."""
+    stack.host.run("docker", "image", "inspect", image)
+    free = stack.host.free(stack.state)
+    if free < SPARE_DISK:
+        raise Failure(
+            f"{stack.state} has {free // 2**20} MB free, and a release needs {SPARE_DISK // 2**20} MB."
+        )
+    try_nginx(stack)
+
+
+def try_nginx(stack: Stack, attempts: int = 3) -> None:
+    """Raise Failure unless nginx would start with the configuration that it has now."""
+    try:
+        stack.compose("exec", "-T", "nginx", "nginx", "-t", "-q")
+    except CommandFailure as failure:
+        if failure.status == 1:
+            raise Failure(
+                "nginx would not start with the configuration that it has now. "
+                f"Put it right with `ansible-playbook site.yml`.\n{last_lines(failure.output)}"
+            ) from None
+        # The engine could not start a process there: it can fail to, for a moment, on a busy host.
+        if attempts == 1:
+            raise
+        stack.host.sleep(1)
+        try_nginx(stack, attempts - 1)
+
+
+def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | None = None) -> None:
+    """Return once the slot's /readyz answers 200; raise Failure at the deadline or if its container stops.
+
+    Args:
+        slot: the slot.
+        unless: called once when it answers something else; then the deadline is counted anew.
+    """
+    config = stack.config
+    deadline = time.monotonic() + config["ready_timeout"]
+    address = f"{config['slots'][slot]}:8000"
+    while True:
+        status, body = stack.host.get(address, "/readyz", config["host"], timeout=2)
+        if status == 200:
+            return
+        if status and unless:
+            unless()
+            unless, deadline = None, time.monotonic() + config["ready_timeout"]
+        container = stack.container(slot)
+        if container is None or container["State"]["Status"] != "running" or container["RestartCount"]:
+            raise Failure(
+                f"The new release's container stopped instead of becoming ready.{why(stack.host, container)}"
+            )
+        if time.monotonic() > deadline:
+            answer = f"/readyz answered {status}" if status else f"/readyz did not answer ({body})"
+            raise Failure(
+                f"The new release was not ready within {config['ready_timeout']} s: {answer}. "
+                "A slow start may need a larger release_ready_timeout."
+            )
+        stack.host.sleep(0.2)
+
+
+def expect_page(stack: Stack, address: str, path: str, where: str, tls: bool = False) -> None:
+    """Raise Failure unless path answers 200 with a body."""
+    host, cookie = stack.config["host"], f"{stack.config['session_cookie']}=slipway"
+    # No cache answers who has a session: it would, with an older page, for a release that does not.
+    status, body = stack.host.get(address, path, host, timeout=10, tls=tls, cookie=cookie)
+    if status != 200 or not body:
+        answer = f"{where[0].upper()}{where[1:]} answered {status or body} to {path} (Host {host})"
+        raise Failure(f"{answer}; a page with status 200 was due.")
+
+
+def check_public(stack: Stack, entry: Entry) -> None:
+    """Raise Failure unless the release runs in its slot and readers get a page from nginx."""
+    image = stack.running(entry["slot"])
+    if image != entry["image"]:
+        raise Failure(f"The {entry['slot']} slot runs {image or 'nothing'} instead of {entry['image']}.")
+    if stack.maintenance_flag.exists():
+        return
+    public, [first, *_] = stack.config["public"], stack.config["smoke_paths"]
+    expect_page(stack, public, first, "the public port", stack.config["tls"])

@@ -1,0 +1,171 @@
+"""The database: whether it runs, its roles and their passwords, and its dumps."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from slipway.containers import inspect, last_words
+from slipway.files import replace
+from slipway.ledger import Entry
+from slipway.settings import SLOTS
+from slipway.shell import CommandFailure, Failure
+from slipway.stack import PSQL, Stack
+
+SPARE_DISK = 64 * 2**20  # bytes that must stay free
+
+# The database's other roles, each with the secret that holds its password.
+OWNERS = {"postgres": "db_superuser_password", "blog_migrator": "db_migrator_password"}
+
+
+# What roles.sql may change, as one line.
+ROLES = """
+    SELECT md5(string_agg(fact, ' ' ORDER BY fact)) FROM (
+        SELECT t::text FROM pg_authid t UNION ALL SELECT t::text FROM pg_auth_members t
+        UNION ALL SELECT t::text FROM pg_default_acl t
+        UNION ALL SELECT datacl::text FROM pg_database WHERE datname = 'blog'
+        UNION ALL SELECT nspowner || nspacl::text FROM pg_namespace WHERE nspname = 'public'
+    ) facts (fact)
+"""
+
+# A login that ended may still be logged in.
+END_SESSIONS = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity JOIN pg_roles ON rolname = usename
+    WHERE usename IN ('blog_app_blue', 'blog_app_green') AND NOT rolcanlogin
+"""
+
+
+def start_database(stack: Stack) -> None:
+    """Have the database run and answer; raise Failure with how it is, and what it wrote last."""
+    try:
+        stack.compose("up", "--detach", "--wait", "--wait-timeout", "120", "db")
+    except CommandFailure as failure:
+        found = stack.compose("ps", "--all", "--quiet", "db").split()
+        words = [last_words(stack.host, container) for container in inspect(stack.host, *found)]
+        raise Failure("\n".join([str(failure), *words])) from None
+    # For some seconds after its restart the engine takes a database for healthy that is only starting.
+    deadline = time.monotonic() + stack.host.settings.database_seconds
+    while True:
+        try:
+            stack.compose("exec", "-T", "db", "pg_isready", "--quiet", "--host=127.0.0.1")
+            return
+        except CommandFailure:
+            if time.monotonic() > deadline:
+                raise
+        stack.host.sleep(0.2)
+
+
+def scram_verifier(password: str, existing: str | None = None) -> str:
+    """Return what Postgres stores for password, so that the password itself never reaches its log.
+
+    Args:
+        password: the password; letters and digits need no SASLprep.
+        existing: the verifier stored now, returned as it is when it is one of this password.
+
+    The form is that of RFC 5803 with SCRAM-SHA-256 (RFC 7677).
+    """
+    salt, iterations = secrets.token_bytes(16), 4096
+    if existing and existing.startswith("SCRAM-SHA-256$"):
+        parameters = existing.split("$")[1].split(":")
+        salt, iterations = base64.b64decode(parameters[1]), int(parameters[0])
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [base64.b64encode(part).decode() for part in (salt, stored_key, server_key)]
+    return f"SCRAM-SHA-256${iterations}:{encoded[0]}${encoded[1]}:{encoded[2]}"
+
+
+def stored_verifiers(stack: Stack) -> dict[str, str]:
+    """Return what the database stores of each role's password, by the role's name; empty for none."""
+    answer = stack.query("SELECT rolname, coalesce(rolpassword, '') FROM pg_authid")
+    return dict(line.split("|", 1) for line in answer.splitlines())
+
+
+def reconcile_roles(stack: Stack, slots: Collection[str | None] | None = None, keep: bool = True) -> bool:
+    """Make the database's roles, their passwords and their rights what roles.sql and the secrets say.
+
+    Args:
+        stack: the stack, with a running database.
+        slots: the slots whose login is valid, by default the one in service. The other's ends.
+        keep: False to only try, and change nothing.
+
+    Returns:
+        Whether anything was, or would be, changed.
+    """
+    slots = {stack.active()} if slots is None else slots
+    stored = stored_verifiers(stack)
+    variables = {
+        f"{role}_verifier": scram_verifier(stack.secret(secret), stored.get(role))
+        for role, secret in OWNERS.items()
+    }
+    for slot in SLOTS:
+        role, password = f"blog_app_{slot}", stack.slot_secret(slot, "db_app_password")
+        if slot not in slots:
+            variables[role] = "NOLOGIN PASSWORD NULL"
+        elif password:
+            variables[role] = f"LOGIN PASSWORD ''{scram_verifier(password, stored.get(role))}''"
+        else:
+            variables[role] = ""  # as it is
+    script = (stack.directory / "roles.sql").read_text()
+    lines = stack.compose(
+        *PSQL,
+        "--command=BEGIN",
+        f"--command={ROLES}",
+        "--file=-",
+        f"--command={ROLES}",
+        *(["--command=COMMIT", f"--command={END_SESSIONS}"] if keep else ["--command=ROLLBACK"]),
+        stdin="\n".join([*(f"\\set {name} '{value}'" for name, value in variables.items()), script]),
+    ).splitlines()
+    return lines[:1] != lines[1:2]
+
+
+def dump_of(stack: Stack, entry: Entry) -> Path:
+    """Return the path of the dump that was taken before the entry's migrations."""
+    return stack.dumps / f"{entry['id']}.dump"
+
+
+def dump_database(stack: Stack, entry: Entry) -> None:
+    """Write the database into the entry's dump; raise Failure beforehand where there is no room for it."""
+    stack.dumps.mkdir(mode=0o700, exist_ok=True)
+    size = int(stack.query("SELECT pg_database_size('blog')"))
+    free = stack.host.free(stack.dumps)
+    if free < size + SPARE_DISK:
+        raise Failure(
+            f"A dump before the migration may take {size // 10**6} MB, and {stack.dumps} has "
+            f"{free // 10**6} MB free: make room, and release again."
+        )
+    temporary = dump_of(stack, entry).with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        dump = (
+            "exec",
+            "-T",
+            "db",
+            "pg_dump",
+            "--username=postgres",
+            "--format=custom",
+            "--schema=public",
+            "blog",
+        )
+        stack.compose(*dump, into=file)
+        os.fsync(file.fileno())
+    replace(temporary, dump_of(stack, entry))
+
+
+# All of it or nothing: COMMIT comes only when pg_restore has read the dump to its end.
+RESTORE = """
+    { echo "BEGIN; SET LOCAL lock_timeout = '30s'; DROP SCHEMA public CASCADE;" \\
+    && pg_restore --file=- && echo "COMMIT;"; } \\
+    | psql --username=postgres --dbname=blog --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --output=/dev/null
+"""
+
+
+def restore_dump(stack: Stack, entry: Entry) -> None:
+    """Make the database what it was when the entry's dump was taken."""
+    with dump_of(stack, entry).open("rb") as file:
+        stack.compose("exec", "-T", "db", "bash", "-euo", "pipefail", "-c", RESTORE, source=file)
+    reconcile_roles(stack)

@@ -1,0 +1,127 @@
+"""The ledger of releases: the truth about what should run."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from slipway.files import replace, write
+from slipway.shell import Failure
+
+ENTRIES = 200
+
+Entry = dict[str, Any]
+
+
+class Ledger:
+    """releases.json: the latest releases, oldest first, with who, when, what and how each ended.
+
+    An entry's outcome is "under way", "in service" (it was put there, whatever came later), "failed", or
+    "rotated": nothing but the admin's password is new.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # As the ledger was before it was last written, and whole.
+        self.former = path.with_name(f"{path.name}.former")
+
+    def entries(self) -> list[Entry]:
+        """Return the entries, oldest first; raise Failure where they cannot be read."""
+        try:
+            entries = json.loads(self.path.read_text()) if self.path.exists() else []
+            if not isinstance(entries, list) or not all({"id", "outcome"} <= {*entry} for entry in entries):
+                raise ValueError("it holds no entries of releases")
+        except (ValueError, TypeError) as error:
+            raise Failure(
+                f"{self.path} is broken ({error}), and nothing was changed. Put back what it was when it was "
+                f"last written:\n    cp {self.former} {self.path}\n"
+                f"Where that does not help, move {self.path} away and run site.yml: a new one begins with "
+                "what is released next, and nothing that earlier releases left is removed."
+            ) from None
+        return entries
+
+    def put(self, *changed: Entry) -> None:
+        """Add entries, or replace those with the same id, in one step; forget the oldest beyond a bound.
+
+        Those that served and the others have a bound each: failures push nothing out that served.
+        """
+        entries = list({entry["id"]: entry for entry in [*self.entries(), *changed]}.values())
+        served = [entry for entry in entries if entry["outcome"] == "in service"][-ENTRIES:]
+        others = [entry for entry in entries if entry["outcome"] != "in service"][-ENTRIES:]
+        kept = [entry for entry in entries if entry in served or entry in others]
+        if self.path.exists():
+            # The new version is another file, so a second name keeps this one.
+            name = self.former.with_name(f"{self.former.name}.new")
+            name.unlink(missing_ok=True)
+            os.link(self.path, name)
+            replace(name, self.former)
+        write(self.path, json.dumps(kept, indent=2) + "\n")
+
+    def settle(self, entry: Entry) -> None:
+        """Add the entry of a release that came into service: what it rolled back is held, and it is not.
+
+        Where it takes back a rollback, nobody found fault with what served between: that is not held.
+        """
+        changed = []
+        before = {other["id"] for other in self.good() if other["image"] == entry["image"]}
+        for other in self.good():
+            if other["id"] == entry.get("instead_of") and other.get("instead_of") not in before:
+                changed.append(other | {"held": {"since": entry["at"], "by": entry["by"]}})
+            elif other["image"] == entry["image"] and "held" in other:
+                changed.append({key: value for key, value in other.items() if key != "held"})
+        self.put(*changed, entry)
+
+    def good(self) -> list[Entry]:
+        """Return the entries of releases that were put into service, oldest first."""
+        return [entry for entry in self.entries() if entry["outcome"] == "in service"]
+
+    def current(self) -> Entry | None:
+        """Return the entry of the release in service, or None."""
+        return next(iter(self.good()[::-1]), None)
+
+    def in_service(self) -> Entry:
+        """Return the entry of the release in service; raise Failure where the ledger has none."""
+        current = self.current()
+        if not current:
+            raise Failure(f"{self.path} has no release in service: run the playbook deploy.yml.")
+        return current
+
+    def under_way(self) -> Entry | None:
+        """Return the entry of a release that has not ended, or None."""
+        return next((e for e in reversed(self.entries()) if e["outcome"] == "under way"), None)
+
+    def held(self, image: str) -> Entry | None:
+        """Return the entry by which image is held, or None: the newest one that had it in service."""
+        newest = next((entry for entry in reversed(self.good()) if entry["image"] == image), None)
+        return newest if newest and newest.get("held") else None
+
+    def find(self, name: str) -> Entry:
+        """Return the newest release with that id or version that was in service; raise Failure for none."""
+        found = [entry for entry in self.good() if name in (entry["id"], entry["version"])]
+        if not found:
+            known = ", ".join(entry["id"] for entry in self.good()[-5:]) or "none yet"
+            raise Failure(
+                f"No release {name} was ever in service. The latest are: {known}; see `slipway history`."
+            )
+        return found[-1]
+
+    def kept(self, keep: int) -> list[Entry]:
+        """Return the entries whose image, dump and static files are kept.
+
+        Args:
+            keep: how many images that were in service, counted from the newest.
+        """
+        images = []
+        for entry in reversed(self.good()):
+            if entry["image"] not in images:
+                images.append(entry["image"])
+        chosen = set(images[: max(keep, 2)])
+        # What is held must stay while the repository may still ask for it: built anew, it is another image.
+        ordinary = [number for number, entry in enumerate(self.good()) if not entry.get("instead_of")]
+        recent = self.good()[ordinary[-1] :] if ordinary else []
+        chosen |= {entry["image"] for entry in recent}
+        oldest = min((entry["id"] for entry in self.good() if entry["image"] in chosen), default="")
+        # A dump stays while a release from before its migration does, also where its own release failed then.
+        migrated = {revision: entry for entry in self.entries() for revision in entry.get("applied", [])}
+        needed = [entry for entry in migrated.values() if entry["id"] > oldest] + self.entries()[-1:]
+        return [entry for entry in self.entries() if entry["image"] in chosen or entry in needed]

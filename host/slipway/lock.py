@@ -1,0 +1,51 @@
+"""The one lock of the host: whoever changes what serves holds it."""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from slipway.host import Host, wait_until
+from slipway.shell import Failure
+
+
+@contextlib.contextmanager
+def lock(host: Host, what: str, seconds: float = 0, other: str = "Another release") -> Iterator[None]:
+    """Hold the lock; raise Failure that names the holder when another process keeps it.
+
+    The kernel drops the lock with the process, so a dead holder's lock is no lock.
+
+    Args:
+        host: the host.
+        what: what holds it from now on, such as who releases.
+        seconds: how long to wait for it.
+        other: what the message calls the holder.
+    """
+    path = host.settings.lock
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    with path.open("a+") as file:
+
+        def is_ours() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            return False
+
+        if not wait_until(is_ours, seconds):
+            file.seek(0)
+            raise Failure(
+                f"{other} is under way: {file.read().strip()}. Wait until it ends (`slipway status`)."
+            )
+        file.truncate(0)
+        file.write(f"{what}, since {host.now()}, process {os.getpid()}")
+        file.flush()
+        yield
+
+
+def is_held(host: Host) -> bool:
+    """Tell whether the process that took the lock last still runs, without a touch of the lock."""
+    path = host.settings.lock
+    holder = re.search(r"process (\d+)$", path.read_text()) if path.exists() else None
+    return holder is not None and Path("/proc", holder[1]).exists()

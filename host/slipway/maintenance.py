@@ -1,0 +1,22 @@
+"""The page that readers get while the blog is away on purpose."""
+
+import json
+from argparse import Namespace
+
+from slipway.files import sync
+from slipway.stack import Stack
+
+
+def command_maintenance(stack: Stack, options: Namespace) -> int:
+    """Switch the page for readers. nginx looks at the flag for each request, so nothing is reloaded."""
+    changed = stack.maintenance_flag.exists() != (options.state == "on")
+    if options.state == "on":
+        stack.maintenance_flag.touch()
+    else:
+        stack.maintenance_flag.unlink(missing_ok=True)
+    sync(stack.maintenance_flag.parent)
+    if options.json:
+        print(json.dumps({"changed": changed}))
+    else:
+        print(f"Maintenance is {options.state}{'' if changed else ' already'}.")
+    return 0

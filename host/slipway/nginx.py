@@ -1,0 +1,339 @@
+"""Changes of nginx in which no reader loses a request.
+
+`reload` has nginx read its configuration and certificate again. `apply` does what it takes for nginx to be
+what compose.yml and its files say: nothing, a reload, or another container in place of the one that runs.
+
+Either ends processes of nginx, and with them connections that readers keep open: a request that is on its way
+just then is lost. So nginx is drained first: it ends each connection itself, by an answer that says so. A
+container that is replaced has a stand-in meanwhile, which gets every new connection. It all happens in a
+systemd unit of its own and under the lock of a release. Where the program is killed, the old container or the
+stand-in serves, and the next run goes on from there; a host that boots runs it once.
+"""
+
+import contextlib
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from slipway import containers
+from slipway.containers import Inspected
+from slipway.host import Host, wait_until
+from slipway.lock import lock
+from slipway.shell import Failure
+from slipway.unit import become
+
+STAND_IN = "nginx_stand_in"
+TABLE = "inet slipway_nginx"
+# One can only delete what is there.
+NO_REDIRECT = f"table {TABLE}\ndelete table {TABLE}\n"
+
+
+def running(host: Host, service: str) -> "Container | None":
+    """Return the service's container if it runs, else None; one that is to be restarted does not."""
+    found = containers.of_service(host, service, "--filter=status=running")[:1]
+    return next((Container(host, inspected) for inspected in containers.inspect(host, *found)), None)
+
+
+def expect(host: Host, service: str) -> "Container":
+    """Return the service's container; raise Failure where none runs."""
+    container = running(host, service)
+    if not container:
+        raise Failure(f"{service} does not run: `docker compose up -d` in /opt/slipway starts what should.")
+    return container
+
+
+class Container:
+    """A container of nginx that runs, by what `docker inspect` says of it."""
+
+    def __init__(self, host: Host, inspected: Inspected) -> None:
+        self.host = host
+        self.id: str = inspected["Id"]
+        self.pid = str(inspected["State"]["Pid"])
+        self.hash = containers.config_hash(inspected)
+        self.mounts = {mount["Destination"]: Path(mount["Source"]) for mount in inspected["Mounts"]}
+        # Each container looks for the flag with its own name.
+        self.flag = self.mounts["/run/slot"] / f"drain-{inspected['Config']['Hostname']}"
+        self.published = {
+            (*port.split("/"), binding["HostPort"])
+            for port, bindings in inspected["NetworkSettings"]["Ports"].items()
+            for binding in bindings or []
+        }
+        # Readers may type https where nginx has no such port: TLS then ends in front of it.
+        self.port = 443 if ("443", "tcp") in {port[:2] for port in self.published} else 80
+        # The network that ports are published from; an engine without IPv6 leaves that address empty.
+        edge = inspected["NetworkSettings"]["Networks"]["slipway_edge"]
+        self.addresses = {"ipv4": edge["IPAddress"], "ipv6": edge["GlobalIPv6Address"]}
+
+    def connections(self) -> set[str]:
+        """Return the far ends of readers' connections, but for those on which all is said."""
+        command = ("nsenter", "--net", "--target", self.pid, "ss", "--no-header", "--numeric", "--tcp")
+        state = ("state", "connected", "exclude", "time-wait", "exclude", "fin-wait-2")
+        lines = self.host.run(*command, *state, "( sport = :80 or sport = :443 )").splitlines()
+        return {line.split()[-1] for line in lines}
+
+    def drain(self) -> None:
+        """Have each connection end by itself, or give up when they had their time. The flag stays up."""
+        self.flag.touch()
+        old = self.connections()
+        wait_until(lambda: not old & self.connections(), self.host.settings.idle_seconds)
+
+    def workers(self) -> set[str]:
+        """Return the ids of the processes that take connections; one that is to end has another name."""
+        return self.host.children(self.pid, "nginx: worker process")
+
+    def is_current(self) -> bool:
+        """Tell whether the processes that take connections are younger than what nginx reads for them."""
+        read = [self.mounts[at] for at in ("/etc/nginx/conf.d", "/etc/slipway/tls") if at in self.mounts]
+        changed = max(path.stat().st_ctime for where in read for path in (where, *where.iterdir()))
+        return all(self.host.started(pid) > changed for pid in self.workers())
+
+    def is_healthy(self) -> bool:
+        """Tell whether the engine found it well when it looked last, as it does every ten seconds."""
+        status = self.host.run("docker", "inspect", "--format={{.State.Health.Status}}", self.id)
+        return status.strip() == "healthy"
+
+    def answers(self, url: str, like: "Container") -> bool:
+        """Tell whether readers get the page at url, over IPv4 and IPv6, or no worse than like gives them.
+
+        The latter because the blog may be away: for maintenance, or before its first release.
+        """
+
+        def is_fine(family: str) -> bool:
+            got = self.status(family, url)
+            return got == 200 or (got is not None and like.status(family, url) in (got, None))
+
+        return all(is_fine(family) for family, address in self.addresses.items() if address)
+
+    def status(self, family: str, url: str) -> int | None:
+        """Return the status of the page at url, asked for at the address of a family; None for no answer."""
+        return status(self.host, self.addresses[family], self.port, url)
+
+
+def status(host: Host, address: str, port: int, url: str) -> int | None:
+    """Return the status of the page at url, asked for at a container's address; None for no answer."""
+    at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return host.get(at, "/", urlsplit(url).netloc, timeout=10, tls=port == 443)[0]
+
+
+def compose(host: Host, *arguments: str, stdin: str | None = None) -> str:
+    """Run docker compose; stdin takes the place of compose.yml."""
+    project = (
+        "--progress=quiet",
+        "--project-directory",
+        str(host.settings.project),
+        *(("--file", "-") if stdin else ()),
+    )
+    return host.run("docker", "compose", *project, *arguments, stdin=stdin)
+
+
+def public_url(host: Host) -> str:
+    """Return the blog's address as readers type it."""
+    config = json.loads(compose(host, "config", "--format", "json"))
+    return str(config["x-blog-environment"]["BASE_URL"])
+
+
+def up(host: Host, service: str) -> None:
+    """Start a service as compose.yml has it, and wait until it is healthy."""
+    compose(
+        host,
+        "up",
+        "--detach",
+        "--no-deps",
+        "--wait",
+        f"--wait-timeout={host.settings.start_seconds}",
+        service,
+    )
+
+
+def start(host: Host, service: str, serving: Container) -> Container:
+    """Start a service, and return its container once it is healthy and readers would get what they get now.
+
+    Args:
+        service: the service.
+        serving: the container that readers are with.
+
+    Raises:
+        Failure: with the reason, and what the service said last.
+    """
+    url = public_url(host)
+    with last_words(host, service):
+        up(host, service)
+        started = expect(host, service)
+        if not wait_until(lambda: started.answers(url, like=serving), host.settings.start_seconds):
+            raise Failure(f"It is healthy and does not answer to {url}.")
+    return started
+
+
+@contextlib.contextmanager
+def last_words(host: Host, service: str) -> Iterator[None]:
+    """Add to a Failure how the service's containers are, and what they said last."""
+    try:
+        yield
+    except Failure as failure:
+        found = containers.inspect(host, *containers.of_service(host, service))
+        said = [str(failure), *(containers.last_words(host, container) for container in found)]
+        raise Failure("\n".join(said)) from None
+
+
+def redirect(host: Host, nginx: Container, stand_in: Container) -> None:
+    """Lead each new connection for the ports that nginx publishes to the stand-in; others stay as they are.
+
+    These rules come before Docker's own, and the first that leads a connection elsewhere counts.
+    """
+    to = {"ipv4": f"ip to {stand_in.addresses['ipv4']}", "ipv6": f"ip6 to [{stand_in.addresses['ipv6']}]"}
+    rules = "".join(
+        f"meta nfproto {family} fib daddr type local {protocol} dport {asked} dnat {to[family]}:{port}; "
+        for port, protocol, asked in sorted(nginx.published)
+        for family, address in stand_in.addresses.items()
+        if address
+    )
+    chains = "".join(
+        f"chain {hook} {{ type nat hook {hook} priority -110; {rules}}}\n"
+        for hook in ("prerouting", "output")
+    )
+    host.run("nft", "--file", "-", stdin=f"{NO_REDIRECT}table {TABLE} {{\n{chains}}}\n")
+
+
+def hand_back(host: Host, nginx: Container) -> None:
+    """Lead readers to nginx itself again, and remove the stand-in when theirs are answered."""
+    nginx.flag.unlink(missing_ok=True)
+    host.run("nft", "--file", "-", stdin=NO_REDIRECT)
+    if stand_in := running(host, STAND_IN):
+        stand_in.drain()
+        host.run("docker", "stop", f"--time={host.settings.stop_seconds}", stand_in.id)
+    remove_stand_in(host)
+    for flag in flags(nginx):
+        flag.unlink()
+
+
+def remove_stand_in(host: Host) -> None:
+    """Remove the stand-in, whatever its state."""
+    for container in containers.of_service(host, STAND_IN):
+        host.run("docker", "rm", "--force", container)
+
+
+def flags(nginx: Container) -> list[Path]:
+    """Return the drain flags that are up, also those of containers that are gone."""
+    return list(nginx.mounts["/run/slot"].glob("drain-*"))
+
+
+def task(host: Host, text: str | None = None) -> str:
+    """Return what is to be done for nginx to be what compose.yml and its files say.
+
+    text takes the place of compose.yml.
+    """
+    nginx = running(host, "nginx")
+    if is_cut_short(host, nginx):
+        return "recover"
+    # Where it does not run, `docker compose up` starts it, with all that is new.
+    if nginx and compose(host, "config", "--hash=nginx", stdin=text).split()[-1] != nginx.hash:
+        return "replace"
+    if nginx and not nginx.is_current():
+        return "reload"
+    return "nothing"
+
+
+def is_cut_short(host: Host, nginx: Container | None) -> bool:
+    """Tell whether a run was killed before it had tidied up."""
+    redirected = f"table {TABLE}" in host.run("nft", "list", "tables").splitlines()
+    return redirected or bool(containers.of_service(host, STAND_IN) or (nginx and flags(nginx)))
+
+
+def recover(host: Host) -> None:
+    """Finish what a run that was killed left: nginx serves, with the definition that it has."""
+    nginx, stand_in = running(host, "nginx"), running(host, STAND_IN)
+    if stand_in and not (nginx and nginx.answers(public_url(host), like=stand_in)):
+        nginx = start(host, "nginx", serving=stand_in)
+    hand_back(host, nginx or after_loss_of_power(host))
+
+
+def after_loss_of_power(host: Host) -> Container:
+    """Start nginx on a host that came up without it: the engine starts what ran before, and no stand-in."""
+    try:
+        up(host, "nginx")
+    except Failure as failure:
+        if "port is already allocated" not in str(failure):
+            raise
+        # A known fault of the engine (moby/libnetwork#1790): it holds on to ports of a container that is gone
+        # until it starts anew. That leaves the other containers alone.
+        host.run("systemctl", "restart", "docker")
+        with last_words(host, "nginx"):
+            up(host, "nginx")
+    return expect(host, "nginx")
+
+
+def replace(host: Host) -> None:
+    """Put a container that is what compose.yml says in place of the one that runs."""
+    nginx = expect(host, "nginx")
+    try:
+        stand_in = start(host, STAND_IN, serving=nginx)
+    except Failure as failure:
+        remove_stand_in(host)
+        raise Failure(f"The new nginx does not work, so the old one serves as before. {failure}") from None
+    redirect(host, nginx, stand_in)
+    nginx.drain()
+    try:
+        replacement = start(host, "nginx", serving=stand_in)
+    except Failure as failure:
+        raise Failure(f"Until site.yml is run again, a stand-in serves in nginx's place. {failure}") from None
+    hand_back(host, replacement)
+
+
+def reload(host: Host) -> None:
+    """Have nginx read its configuration and certificate again."""
+    nginx = expect(host, "nginx")
+    host.run("docker", "exec", nginx.id, "nginx", "-t", "-q")
+    try:
+        nginx.drain()
+        before = nginx.workers()
+        host.run("docker", "exec", nginx.id, "nginx", "-s", "reload")
+        # The old ones go on to take connections until the new ones are there.
+        if not wait_until(lambda: (now := nginx.workers()) and not now & before, host.settings.start_seconds):
+            raise Failure("nginx did not take the new configuration: `slipway logs nginx` says why.")
+    finally:
+        nginx.flag.unlink(missing_ok=True)
+    # Compose takes the engine's last look for the present state, and would give up on what was ill before.
+    if not wait_until(nginx.is_healthy, host.settings.start_seconds):
+        raise Failure("nginx has the new configuration, and is not healthy: `slipway logs nginx` says why.")
+
+
+TASKS: dict[str, Callable[[Host], None]] = {"recover": recover, "replace": replace, "reload": reload}
+
+
+def apply(host: Host) -> list[str]:
+    """Do all that is to be done, each once; return what that was."""
+    done: list[str] = []
+    while (what := task(host)) not in ("nothing", *done):
+        TASKS[what](host)
+        done.append(what)
+    return done
+
+
+def command_apply(host: Host, options: Namespace) -> int:
+    if options.check:
+        return tell([task(host, sys.stdin.read())])
+    if task(host) == "nothing":
+        return tell([])
+    if not options.in_unit:
+        become("slipway-nginx", options.arguments)
+    with lock(host, "a change of nginx", other="Something else"):
+        return tell(apply(host))
+
+
+def command_reload(host: Host, options: Namespace) -> int:
+    if not options.in_unit:
+        become("slipway-nginx", options.arguments)
+    with lock(host, "a change of nginx", host.settings.lock_seconds, other="Something else"):
+        if is_cut_short(host, running(host, "nginx")):
+            recover(host)
+        reload(host)
+    return tell(["reload"])
+
+
+def tell(done: list[str]) -> int:
+    """Print what was done, as one JSON object; return the exit status."""
+    print(json.dumps({"changed": done not in ([], ["nothing"]), "done": done}))
+    return 0

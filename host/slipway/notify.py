@@ -1,0 +1,100 @@
+"""Telling others of a release: hooks on this host, and a webhook."""
+
+import contextlib
+import http.client
+import json
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from slipway.ledger import Entry
+from slipway.shell import ENVIRONMENT, Failure, last_lines
+from slipway.stack import Stack
+
+
+def run_hook(stack: Stack, moment: str, entry: Entry) -> None:
+    """Run the hook of a moment (before, after, failed), if there is one; raise Failure when it fails."""
+    command = stack.config.get("hooks", {}).get(moment)
+    if not command:
+        return
+    seconds = stack.config["hook_timeout"]
+    told = {
+        f"SLIPWAY_{key.upper()}": str(entry.get(key) or "") for key in ("image", "version", "revision", "by")
+    }
+    told |= {"SLIPWAY_RELEASE": entry["id"], "SLIPWAY_OUTCOME": entry["outcome"]}
+    told |= {"SLIPWAY_REASON": entry.get("reason", ""), "SLIPWAY_INSTEAD_OF": entry.get("instead_of", "")}
+    try:
+        process = subprocess.Popen(
+            shlex.split(command),
+            env=ENVIRONMENT | told,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise Failure(f"The hook `{moment}` cannot be run: {error}.") from None
+    with process:
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise Failure(f"The hook `{moment}` ({command}) had not ended after {seconds} s.") from None
+    if process.returncode:
+        raise Failure(f"The hook `{moment}` ({command}) failed ({process.returncode}):\n{last_lines(output)}")
+
+
+class Straight(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the token is for the address that was configured, and for no other."""
+
+    def redirect_request(self, *arguments: object) -> None:
+        """Follow none."""
+
+
+def call_webhook(stack: Stack, entry: Entry) -> None:
+    """POST the entry as JSON to the webhook, if there is one; raise Failure when that does not take it."""
+    url = stack.config.get("webhook_url")
+    if not url:
+        return
+    headers = {"Content-Type": "application/json", "User-Agent": "slipway"}
+    with contextlib.suppress(FileNotFoundError):
+        headers["Authorization"] = f"Bearer {stack.secret('webhook_token')}"
+    body = json.dumps({"host": stack.config["host"], "release": entry}).encode()
+    seconds = stack.host.settings.webhook_seconds
+    problems: list[str] = []
+
+    def send() -> None:
+        try:
+            request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+            urllib.request.build_opener(Straight).open(request, timeout=seconds).close()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            problems.append(f"did not take it: {error}")
+
+    # A timeout is for each read alone, and a name may take as long as it likes to be found.
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    sender.join(seconds)
+    if sender.is_alive():
+        problems = [f"had not answered after {seconds} s"]
+    if problems:
+        raise Failure(f"The webhook {problems[0]}.")
+
+
+def tell(stack: Stack, moment: str, entry: Entry) -> None:
+    """Run the hook of a moment and call the webhook; a failure is said and changes nothing."""
+    ways: list[Callable[[], None]] = [
+        lambda: run_hook(stack, moment, entry),
+        lambda: call_webhook(stack, entry),
+    ]
+    for way in ways:
+        try:
+            way()
+        except Failure as failure:
+            print(f"{failure} The release is as it is.", flush=True)

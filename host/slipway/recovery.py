@@ -1,0 +1,148 @@
+"""Undoing a release that failed, and finishing or undoing one that was killed."""
+
+import contextlib
+from collections.abc import Callable, Collection
+
+from slipway.checks import check_public
+from slipway.containers import last_words
+from slipway.database import dump_of, reconcile_roles
+from slipway.ledger import Entry
+from slipway.notify import tell
+from slipway.schema import end_migration
+from slipway.settings import SLOTS
+from slipway.shell import Failure
+from slipway.stack import Stack
+
+
+def settle(stack: Stack) -> bool:
+    """Have the flag, slots.env and the containers say that what serves does, whatever became of them.
+
+    Returns:
+        Whether anything was changed.
+    """
+    active = stack.active()
+    if not active:
+        return False
+    # Readers first.
+    if lost := stack.routed() != active:
+        stack.switch(active)
+    serving, idle = stack.serving(), stack.idle()
+    if undeclared := stack.slot_images() != serving:
+        stack.set_slots(serving)
+    # A run that was killed while it drained left a container, or the copies of its secrets alone.
+    if left := idle in stack.slot_states() or (stack.in_service / idle).exists():
+        stack.remove(idle)
+    return lost or undeclared or left
+
+
+def disagreement(stack: Stack) -> list[str]:
+    """Return sentences about what the flag, slots.env and the containers of the slots say differently."""
+    declared, states, active = stack.slot_images(), stack.slot_states(), stack.active()
+    if not active:
+        return []
+    found, image, idle = [], stack.image(active), next(slot for slot in SLOTS if slot != active)
+    if stack.routed() != active:
+        found.append(
+            f"Readers are sent to the {stack.routed()} slot, and only {active} runs: run site.yml, or "
+            f"`slipway release {image}`."
+        )
+    if not declared:
+        found.append(f"slots.env is missing, and {active} serves: run site.yml.")
+    elif set(declared) != {active}:
+        found.append(f"slots.env lists {', '.join(declared)}, and {active} serves: run site.yml.")
+    elif declared[active] != image:
+        found.append(
+            f"slots.env has {declared[active]} for the {active} slot, which runs {image}: run site.yml."
+        )
+    if idle in states:
+        found.append(f"The {idle} slot has a container ({states[idle]}), and {active} serves: run site.yml.")
+    return found
+
+
+def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseException | str) -> Failure:
+    """Put back what served before a release, and return the Failure that says why and what is left.
+
+    Args:
+        entry: the release, under way.
+        serving: the image of the slot that served, by slot; empty before the first release.
+        failure: what went wrong.
+    """
+    slot, problems, tail = entry["slot"], [], ""
+    had_readers = stack.routed() == slot
+    entry = entry | {"outcome": "failed", "at": stack.host.now(), "reason": str(failure)}
+    entry.pop("stage", None)
+
+    def log() -> None:
+        nonlocal tail
+        tail = slot_log(stack, slot)
+
+    # Readers first, then the state: an engine or a disk that fails too must not stand in their way.
+    steps: list[Callable[[], object]] = [
+        lambda: stack.switch(next(other for other in SLOTS if other != slot)),
+        lambda: stack.set_slots(serving),
+        lambda: stack.ledger.put(entry),
+        log,
+        lambda: stack.remove(slot, at_once=not had_readers),
+    ]
+    for step in steps:
+        try:
+            step()
+        except (Failure, OSError) as problem:
+            problems.append(f"While putting things back: {problem}\n")
+    end_logins(stack, serving)
+    active = next(iter(serving), None)
+    after = f"The {active} slot serves as before." if active else "Nothing was in service before."
+    if not problems:
+        after = f"The new slot was removed. {after}"
+    if entry.get("applied"):
+        after += f" If the migration {', '.join(entry['applied'])} was applied, it stays."
+        if dump_of(stack, entry).exists():
+            after += f" The dump from before is {dump_of(stack, entry)}."
+    tell(stack, "failed", entry)
+    return Failure(f"{failure}\n{tail}{''.join(problems)}{after}")
+
+
+def slot_log(stack: Stack, slot: str) -> str:
+    """Return how the slot's container is, and what it wrote last; empty where there is none."""
+    container = stack.container(slot)
+    return f"{last_words(stack.host, container)}\n" if container else ""
+
+
+def end_logins(stack: Stack, slots: Collection[str]) -> None:
+    """End the logins of slots but for these; without a database, the next release sees to that."""
+    with contextlib.suppress(Failure):
+        reconcile_roles(stack, slots)
+
+
+def recover(stack: Stack) -> str | None:
+    """Finish or undo a release whose program was killed half-way; return a sentence about it, or None.
+
+    It had the readers already: then it is finished. Else it is undone, and what served before still does.
+    """
+    entry = stack.ledger.under_way()
+    if not entry:
+        return None
+    end_migration(stack)
+    slot, stage = entry["slot"], entry.pop("stage", "check")
+    others = {other: stack.image(other) for other in stack.slot_states() if other != slot}
+    serving = {other: image for other, image in others.items() if image}
+    # The flag of the last stage may have been lost.
+    had_readers = slot == (stack.active() if stage == "switch" else stack.routed())
+    what = f"Release {entry['id']} was cut short during the stage `{stage}`"
+    if had_readers and stack.running(slot) == entry["image"]:
+        try:
+            stack.switch(slot)
+            check_public(stack, entry)
+        except Failure as failure:
+            undo(stack, entry, serving, failure)
+            return f"{what}; it did not answer readers, so it was undone."
+        entry |= {"outcome": "in service", "at": stack.host.now()}
+        stack.ledger.settle(entry)
+        tell(stack, "after", entry)
+        stack.set_slots({slot: entry["image"]})
+        for other in serving:
+            stack.remove(other)
+        end_logins(stack, {slot})
+        return f"{what}, after the switch; it was finished."
+    undo(stack, entry, serving, f"The program was killed during the stage `{stage}`.")
+    return f"{what}; it was undone."

@@ -1,0 +1,426 @@
+"""Putting an image into service, and the commands that do: release, rollback, rotate, restore-dump."""
+
+import contextlib
+import json
+import time
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from slipway.checks import check_host, check_public, expect_page, wait_until_ready
+from slipway.credentials import (
+    ROTATIONS,
+    admin_waits,
+    for_admin,
+    give_secrets,
+    make_anew,
+    set_admin_password,
+    waiting_secrets,
+)
+from slipway.database import dump_database, dump_of, reconcile_roles, restore_dump, start_database
+from slipway.files import sync
+from slipway.ledger import Entry
+from slipway.lock import lock
+from slipway.notify import run_hook, tell
+from slipway.recovery import disagreement, recover, settle, undo
+from slipway.retention import copy_static, tidy
+from slipway.schema import plan_migrations
+from slipway.shell import Failure
+from slipway.stack import Stack
+from slipway.unit import detach
+
+
+class Stages:
+    """Times the stages of a release, and says each as it begins and as it ends."""
+
+    def __init__(self, begins: Callable[[str], object] = lambda name: None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.begins, self.started = begins, time.monotonic()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        print(f"{name:<10} …", flush=True)
+        self.begins(name)
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 2)
+        print(f"{name:<10} {self.seconds[name]:6.2f} s", flush=True)
+
+    def total(self) -> float:
+        """Return the seconds since the first stage began."""
+        return round(time.monotonic() - self.started, 2)
+
+
+class Rollout:
+    """One release on its way into service.
+
+    Attributes:
+        entry: what the ledger gets.
+        slot: the idle slot, which it is for.
+        active: the slot in service, or None before the first release.
+        serving: the image of the slot in service, by slot; empty before the first release.
+        allow: revisions whose destructive migration was acknowledged.
+    """
+
+    def __init__(self, stack: Stack, entry: Entry, allow: Collection[str]) -> None:
+        self.stack, self.entry, self.allow = stack, entry, allow
+        self.slot, self.image = entry["slot"], entry["image"]
+        self.active, self.serving = stack.active(), stack.serving()
+        self.is_rollback = "instead_of" in entry
+        self.stages = Stages(self.note)
+        self.stage = self.stages.stage
+
+    def note(self, stage: str) -> None:
+        """Have the ledger say how far the release is: a run that is killed is found by that."""
+        if self.entry["outcome"] == "under way":
+            self.stack.ledger.put(self.entry | {"stage": stage})
+
+    def attempt(self) -> None:
+        """Bring the release into service; raise whatever stands against it."""
+        stack, slot = self.stack, self.slot
+        with self.stage("check"):
+            check_host(stack, self.image)
+            run_hook(stack, "before", self.entry)
+            stack.remove(slot)
+            give_secrets(stack, slot)
+        with self.stage("database"):
+            start_database(stack)
+            if self.active:
+                self.entry["secrets"] = waiting_secrets(stack)
+            reconcile_roles(stack, {*self.serving, slot})
+        if not self.is_rollback:
+            self.prepare_schema()
+        self.start()
+        self.try_out()
+        with self.stage("switch"):
+            stack.switch(slot)
+            check_public(stack, self.entry)
+
+    def prepare_schema(self) -> None:
+        """Migrate, after a dump of what there is."""
+        stack, entry = self.stack, self.entry
+        with self.stage("schema"):
+            plan = plan_migrations(stack, self.image, self.slot, self.allow)
+            entry["schema"] = plan["head"]
+        if plan["pending"]:
+            # Before the first migration there is nothing to keep.
+            if plan["current"]:
+                with self.stage("dump"):
+                    dump_database(stack, entry)
+            entry["applied"] = plan["pending"]
+            with self.stage("migrate"):
+                stack.flask(self.image, "migrate", slot=self.slot, service="flask_migrate")
+
+    def start(self) -> None:
+        """Start the slot, and wait until it is ready."""
+        stack, slot = self.stack, self.slot
+        with self.stage("start"):
+            stack.set_slots({**self.serving, slot: self.image})
+            self.entry["config"] = stack.wanted_hash(slot, self.image)
+            stack.compose("up", "--detach", f"flask_blog_{slot}")
+        if not self.is_rollback:
+            with self.stage("admin"):
+                for_admin(stack, self.image, "ensure-admin", slot)
+        with self.stage("ready"):
+            # What served before is nearly always ready at once; only where it says no is it asked why.
+            wait_until_ready(stack, slot, self.prepare_schema if self.is_rollback else None)
+
+    def try_out(self) -> None:
+        """Ask the slot for pages as nginx will, while readers are still with the other one."""
+        with self.stage("smoke"):
+            copy_static(self.stack, self.slot, self.entry["id"])
+            for path in self.stack.config["smoke_paths"]:
+                expect_page(
+                    self.stack, self.stack.config["preview"], path, f"the {self.slot} slot behind nginx"
+                )
+
+    def finish(self) -> None:
+        """Say that the release serves, and end what served before."""
+        stack, entry, stages = self.stack, self.entry, self.stages
+        # The ledger says it as soon as it is true: whatever becomes of the old slot, this release serves.
+        entry |= {
+            "outcome": "in service",
+            "at": stack.host.now(),
+            "stages": dict(stages.seconds),
+            "switched": stages.total(),
+        }
+        stack.ledger.settle(entry)
+        tell(stack, "after", entry)
+        if self.active:
+            with self.stage("drain"):
+                stack.host.sleep(stack.config["drain_seconds"])
+                stack.set_slots({self.slot: self.image})
+                stack.remove(self.active)
+                reconcile_roles(stack, {self.slot})
+        with self.stage("tidy"):
+            try:
+                tidy(stack)
+            except (Failure, OSError) as failure:
+                print(f"What old releases left could not be removed: {failure}", flush=True)
+        print(f"switched after {entry['switched']:.2f} s, {stages.total():.2f} s in all", flush=True)
+        entry["stages"] = stages.seconds
+        with contextlib.suppress(OSError):
+            stack.ledger.put(entry)
+
+
+def release(
+    stack: Stack,
+    image: str,
+    version: str,
+    revision: str,
+    by: str,
+    *,
+    allow: Collection[str] = (),
+    instead_of: Entry | None = None,
+) -> Entry | None:
+    """Put image into service: migrate, start the idle slot, try it, switch, drain, stop the old slot.
+
+    With it go the secrets as their files have them.
+
+    Args:
+        stack: the stack, under the lock and settled.
+        image: id of the image.
+        version, revision, by: for the ledger.
+        allow: revisions whose destructive migration was acknowledged.
+        instead_of: the entry that this release rolls back, and that is held from now on.
+
+    Returns:
+        The ledger's new entry, or None when image, configuration and secrets are already in service.
+
+    Raises:
+        Failure: the new slot is gone, and what served before still does.
+    """
+    active = stack.active()
+    if active and stack.serves(active, image):
+        return None
+    entry: Entry = {
+        "id": stack.host.new_id(),
+        "image": image,
+        "version": version,
+        "revision": revision,
+        "slot": stack.idle(),
+        "by": by,
+        "at": stack.host.now(),
+        "outcome": "under way",
+    }
+    if instead_of:
+        past = next(e for e in reversed(stack.ledger.good()) if e["image"] == image)
+        entry |= {"instead_of": instead_of["id"], "schema": past.get("schema")}
+    rollout = Rollout(stack, entry, allow)
+    try:
+        rollout.attempt()
+    except Exception as failure:
+        raise undo(stack, entry, rollout.serving, failure) from None
+    rollout.finish()
+    return entry
+
+
+def put_into_service(
+    stack: Stack, image: str, version: str, revision: str, by: str, **how: Any
+) -> tuple[bool, Entry | None]:
+    """Bring everything to what is wanted: the image, the secrets, the database's roles, the admin's password.
+
+    Args:
+        stack, image, version, revision, by, how: as for `release`.
+
+    Returns:
+        Whether anything changed, and the ledger's new entry, or None when there was nothing to release.
+    """
+    changed = settle(stack)
+    entry = release(stack, image, version, revision, by, **how)
+    changed = entry is not None or reconcile_roles(stack) or changed
+    stack.forget_flag.unlink(missing_ok=True)
+    return set_admin_password(stack, image) or changed, entry
+
+
+def image_in_service(stack: Stack) -> str:
+    """Return the image whose flask commands act on the blog; raise Failure before the first release."""
+    active = stack.active()
+    if not active:
+        raise Failure("No release is in service yet, so there is no blog: run the playbook deploy.yml first.")
+    image = stack.image(active)
+    if not image:
+        raise Failure(f"The {active} slot has no container and no image: run the playbook deploy.yml.")
+    return image
+
+
+def command_release(stack: Stack, options: Namespace) -> int:
+    if not options.image.startswith("sha256:") and not options.check:
+        raise Failure(
+            f"{options.image} is not an image's id. A tag can be moved: "
+            "give what `docker images --no-trunc` calls IMAGE ID."
+        )
+    if options.check:
+        held, active = held_back(stack, options), stack.active()
+        image = image_in_service(stack) if held else options.image
+        text = options.compose.read_text() if options.compose else None
+        serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
+        changed = (
+            not serves
+            or bool(disagreement(stack))
+            or reconcile_roles(stack, keep=False)
+            or admin_waits(stack)
+        )
+        print(json.dumps({"changed": changed, **({"held": held} if held else {})}))
+        return 0
+    if not options.in_unit:
+        return detach(stack.host, options.by, options.arguments)
+    with lock(stack.host, options.by):
+        recovered = recover(stack)
+        if recovered:
+            print(recovered, flush=True)
+        held = held_back(stack, options)
+        chosen = stack.ledger.in_service() if held else vars(options)
+        image, version, revision = (chosen[key] for key in ("image", "version", "revision"))
+        changed, entry = put_into_service(
+            stack, image, version, revision, options.by, allow=options.allow_destructive
+        )
+        changed = changed or bool(recovered)
+    if options.json:
+        print(json.dumps({"changed": changed, **({"held": held} if held else {}), **(entry or {})}))
+        return 0
+    if held:
+        print(held["message"])
+    if entry:
+        print(f"Release {entry['id']} is in service in the {entry['slot']} slot.")
+    elif changed and not recovered:
+        print("Roles or passwords were put right; the image already serves as configured.")
+    else:
+        print("Nothing to do: this image already serves with the present configuration.")
+    return 0
+
+
+def held_back(stack: Stack, options: Namespace) -> dict[str, Any] | None:
+    """Return why the image that was asked for is not to be released, or None.
+
+    What serves then stays, and still gets the present configuration.
+    """
+    entry = stack.ledger.held(options.image)
+    if not entry or not stack.active() or options.held in (entry["id"], entry["version"]):
+        return None
+    current = stack.ledger.in_service()
+    return {
+        **entry["held"],
+        "id": entry["id"],
+        "message": f"Release {entry['id']} ({entry['version'] or 'no version'}) was rolled back by "
+        f"{entry['held']['by']} at {entry['held']['since']} and is held; {current['id']} "
+        f"({current['version'] or 'no version'}) stays in service. To release it all the same, name it: "
+        f"-e release_held={entry['id']}, or `slipway rollback {entry['id']}` on the host.",
+    }
+
+
+def command_rollback(stack: Stack, options: Namespace) -> int:
+    if not options.in_unit and not options.check:
+        return detach(stack.host, options.by, options.arguments)
+    with contextlib.nullcontext() if options.check else lock(stack.host, options.by):
+        recovered = None if options.check else recover(stack)
+        if recovered:
+            print(recovered, flush=True)
+        target = stack.ledger.find(options.release) if options.release else before(stack)
+        current, active = stack.ledger.in_service(), stack.active()
+        if options.check:
+            changed = not active or stack.running(active) != target["image"]
+            print(json.dumps({"changed": changed, "instead_of": current["id"], "to": target["id"]}))
+            return 0
+        replaced = current if current["image"] != target["image"] else None
+        image, version, revision = (target[key] for key in ("image", "version", "revision"))
+        print(f"Back to {target['id']} ({target['version'] or 'no version'}), of {target['at']}.", flush=True)
+        changed, entry = put_into_service(
+            stack,
+            image,
+            version,
+            revision,
+            options.by,
+            instead_of=replaced,
+            allow=options.allow_destructive,
+        )
+    if options.json:
+        print(json.dumps({"changed": changed or bool(recovered), "to": target["id"], **(entry or {})}))
+    elif entry and replaced:
+        held = f" {replaced['id']} is held." if stack.ledger.held(replaced["image"]) else ""
+        print(f"{target['id']} serves again, in the {entry['slot']} slot.{held}")
+    else:
+        print(f"{target['id']} {'serves again' if entry else 'serves already'}.")
+    return 0
+
+
+def before(stack: Stack) -> Entry:
+    """Return the newest release before the one in service that may come back.
+
+    It is of another image, not held, and still here.
+    """
+    current = stack.ledger.current()
+    if not current:
+        raise Failure(
+            "No release is in service yet, so there is none to go back to: run the playbook deploy.yml."
+        )
+    here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
+    for entry in reversed(stack.ledger.good()):
+        other = entry["image"] != current["image"] and not stack.ledger.held(entry["image"])
+        if other and entry["image"] in here:
+            return entry
+    raise Failure(
+        "There is no earlier release to go back to: the ledger has none whose image is still on this host "
+        "and is not held. `slipway history` has them all; a held one can be named."
+    )
+
+
+def command_restore_dump(stack: Stack, options: Namespace) -> int:
+    if not stack.maintenance_flag.exists():
+        raise Failure("Readers would meet a blog whose tables go away: `slipway maintenance on` first.")
+    with lock(stack.host, f"a restore of the dump of {options.release}"):
+        entry = next((e for e in stack.ledger.entries() if e["id"] == options.release), None)
+        if not entry or not dump_of(stack, entry).exists():
+            dumps = ", ".join(sorted(path.stem for path in stack.dumps.glob("*.dump"))) or "none"
+            raise Failure(f"There is no dump of a release {options.release}. There are: {dumps}.")
+        restore_dump(stack, entry)
+    print(f"The database is what it was before the migrations of {entry['id']}. Now roll back.")
+    return 0
+
+
+def command_rotate(stack: Stack, options: Namespace) -> int:
+    image_in_service(stack)
+    parts = [part for part in ROTATIONS if {part, "all"} & set(options.what)]
+    names = [name for part in parts for name in ROTATIONS[part]]
+    if options.forget and "key" not in parts:
+        raise Failure("--forget is about the app's keys: rotate `key` with it.")
+    if options.check:
+        print(json.dumps({"changed": True, "secrets": names, "waiting": waiting_secrets(stack)}))
+        return 0
+    if not options.in_unit:
+        return detach(stack.host, options.by, options.arguments)
+    with lock(stack.host, options.by):
+        recovered = recover(stack)
+        if recovered:
+            print(recovered, flush=True)
+        # What cannot be put right stops it before there are new values.
+        settle(stack)
+        image = image_in_service(stack)
+        if options.forget:
+            stack.forget_flag.touch()
+            sync(stack.in_service)
+        make_anew(stack, [name for name in names if name not in options.given])
+        current = stack.ledger.current() or {}
+        source = {name: current.get(name, "") for name in ("version", "revision")}
+        try:
+            _, entry = put_into_service(stack, image, **source, by=options.by)
+        except Failure as failure:
+            after = "The new secrets wait in their files: mend it and rotate again, or release."
+            raise Failure(f"{failure}\n{after}") from None
+        if entry is None:
+            entry = {
+                "id": stack.host.new_id(),
+                "image": image,
+                **source,
+                "slot": stack.active(),
+                "by": options.by,
+            }
+            entry |= {"secrets": names, "at": stack.host.now(), "outcome": "rotated"}
+            stack.ledger.put(entry)
+            tell(stack, "after", entry)
+    if options.json:
+        print(json.dumps({"changed": True, **entry}))
+    else:
+        print(f"In service with new values: {', '.join(names)}.")
+    return 0

@@ -1,0 +1,78 @@
+"""What releases leave on the host: static files, dumps and images, and which of them stay."""
+
+import json
+import shutil
+
+from slipway.files import not_plain, sync, write
+from slipway.schema import remove_once
+from slipway.shell import Failure
+from slipway.stack import Stack
+
+BLOG_LABEL = "slipway/flask_blog"
+
+
+def copy_static(stack: Stack, slot: str, name: str) -> None:
+    """Move the release's static files to where nginx serves them; hashed names keep the old ones valid.
+
+    Args:
+        slot: the slot whose container has them.
+        name: the release's id, under which their names are kept for the day they go.
+    """
+    container = stack.container(slot)
+    if not container:
+        raise Failure(f"The {slot} slot has no container any more.")
+    stack.manifests.mkdir(exist_ok=True)
+    # One name, so that what a killed run left goes with the next.
+    incoming = stack.static.parent / "incoming"
+    shutil.rmtree(incoming, ignore_errors=True)
+    incoming.mkdir()
+    stack.host.run("docker", "cp", "--quiet", f"{container['Id']}:{stack.config['static']}/.", str(incoming))
+    if odd := not_plain(incoming):
+        shutil.rmtree(incoming)
+        raise Failure(
+            f"The image's static files hold what is no plain file: {', '.join(odd)}. A link would lead nginx "
+            "to files that are not for readers: copy what it leads to."
+        )
+    names = [str(path.relative_to(incoming)) for path in incoming.rglob("*") if path.is_file()]
+    write(stack.manifests / f"{name}.txt", "\n".join(names) + "\n")
+    for file in names:
+        target = stack.static / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sync(incoming / file)
+        (incoming / file).replace(target)
+    shutil.rmtree(incoming)
+
+
+def tidy(stack: Stack) -> None:
+    """Remove images, dumps and static files of releases that are not kept, and what a killed run left.
+
+    Of a release that the ledger does not know, everything stays: the ledger may be a new one.
+    """
+    remove_once(stack, "status=exited")
+    kept = stack.ledger.kept(stack.config["keep"])
+    gone = [entry for entry in stack.ledger.entries() if entry not in kept]
+    listed = ("docker", "image", "ls", "--no-trunc", "--quiet", "--all", "--filter", "label=slipway.image")
+    here = set(stack.host.run(*listed).split()) & {entry["image"] for entry in gone}
+    in_use = {stack.image(slot) for slot in stack.slot_states()}
+    for image in here - {entry["image"] for entry in kept} - in_use:
+        try:
+            [found] = json.loads(stack.host.run("docker", "image", "inspect", image))
+            if found["Config"]["Labels"]["slipway.image"].startswith(BLOG_LABEL):
+                stack.host.run("docker", "image", "rm", "--force", image)
+        except Failure as failure:
+            print(f"An image of an old release stays: {failure}", flush=True)
+    ids = {entry["id"] for entry in gone}
+    manifests = {path.stem: set(path.read_text().splitlines()) for path in stack.manifests.glob("*.txt")}
+    # Releases from before there were manifests have none: then nothing is known to be unused.
+    if all(entry["id"] in manifests for entry in kept if entry["outcome"] == "in service"):
+        used = set().union(*(names for name, names in manifests.items() if name not in ids))
+        unused = set().union(*(names for name, names in manifests.items() if name in ids)) - used
+        for path in stack.static.rglob("*"):
+            if path.is_file() and str(path.relative_to(stack.static)) in unused:
+                path.unlink()
+        for name in ids:
+            (stack.manifests / f"{name}.txt").unlink(missing_ok=True)
+    for path in stack.dumps.glob("*.*"):
+        # One without its last name was not taken to its end.
+        if path.stem in ids or path.suffix == ".new":
+            path.unlink()

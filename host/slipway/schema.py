@@ -1,0 +1,77 @@
+"""Migrations: what an image would do to the schema, and the way back."""
+
+import contextlib
+from collections.abc import Collection
+from typing import Any
+
+from slipway.containers import PROJECT
+from slipway.database import dump_of
+from slipway.shell import Failure
+from slipway.stack import Stack
+
+END_MIGRATION = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'blog_migrator'"
+)
+
+
+def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str]) -> dict[str, Any]:
+    """Ask the image what it would do to the schema, and refuse what must not be done.
+
+    Args:
+        image: the release's image.
+        slot: the slot that it is for.
+        allow: revisions whose destructive migration was acknowledged.
+
+    Returns:
+        What `flask migrate --check` says: pending, current, head, destructive.
+
+    Raises:
+        Failure: the image cannot run on the schema, or a destructive migration was not acknowledged.
+    """
+    plan = stack.flask(image, "migrate", "--check", slot=slot, service="flask_migrate")
+    if plan.get("blocked_by"):
+        raise Failure(
+            f"This release cannot run on the present schema: {way_back(stack, image, plan['blocked_by'])}"
+        )
+    unasked = [revision for revision in plan.get("destructive", []) if revision not in allow]
+    if unasked:
+        named = ", ".join(unasked)
+        raise Failure(
+            f"The pending migration {named} is destructive: it removes what older releases need, so "
+            f"there is no rollback past it. Where no release needs that any more, acknowledge it by name: "
+            f"{' '.join(f'--allow-destructive {revision}' for revision in unasked)} "
+            f"(-e release_allow_destructive={','.join(unasked)} for the playbook deploy.yml)."
+        )
+    return plan
+
+
+def way_back(stack: Stack, image: str, revision: str) -> str:
+    """Say which migration stands against an older image, and how to undo it where its dump is still here."""
+    # Of those for which it was pending the newest applied it: the others failed.
+    culprit = next((e for e in reversed(stack.ledger.entries()) if revision in e.get("applied", [])), None)
+    if not culprit or not dump_of(stack, culprit).exists():
+        return f"revision {revision} removed what it needs, and no dump from before is kept on this host."
+    name = next((e["id"] for e in reversed(stack.ledger.good()) if e["image"] == image), "RELEASE")
+    return (
+        f"revision {revision}, applied by release {culprit['id']}, removed what it needs. The way back "
+        f"is the dump from before; what was written since is lost:\n"
+        f"    slipway maintenance on\n"
+        f"    slipway restore-dump {culprit['id']}\n"
+        f"    slipway rollback {name}\n"
+        f"    slipway maintenance off"
+    )
+
+
+def remove_once(stack: Stack, which: str) -> None:
+    """Remove the containers of flask commands that a filter of `docker ps` chooses."""
+    filters = [f"--filter={one}" for one in ("label=com.docker.compose.oneoff=True", which)]
+    if found := stack.host.run("docker", "ps", "--all", "--quiet", PROJECT, *filters).split():
+        stack.host.run("docker", "rm", "--force", *found)
+
+
+def end_migration(stack: Stack) -> None:
+    """End a migration that nobody waits for; it is one transaction."""
+    remove_once(stack, "label=com.docker.compose.service=flask_migrate")
+    # The database would go on with a statement that nobody waits for, and a next migration would wait for it.
+    with contextlib.suppress(Failure):
+        stack.query(END_MIGRATION)

@@ -1,0 +1,237 @@
+"""The compose project on this host, and the state that says which slot is in service."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from slipway.containers import PROJECT, Inspected, config_hash, inspect, of_service
+from slipway.files import sync, write
+from slipway.host import Host
+from slipway.ledger import Ledger
+from slipway.settings import SLOTS, Configuration
+from slipway.shell import Failure, last_lines
+
+SECRET_FORM = re.compile(rb"[!-~][ -~]{10,}[!-~]")
+# What a slot reads, besides the app's former keys.
+SLOT_SECRETS = ("db_app_password", "app_secret_key")
+PSQL = (
+    "exec",
+    "-T",
+    "db",
+    "psql",
+    "--username=postgres",
+    "--dbname=blog",
+    "--no-psqlrc",
+    "--quiet",
+    "--tuples-only",
+    "--no-align",
+    "--set=ON_ERROR_STOP=1",
+)
+
+
+class Stack:
+    """The compose project on this host, and the state that says which slot is in service."""
+
+    def __init__(self, config: Configuration, host: Host) -> None:
+        self.config, self.host = config, host
+        self.directory = Path(config["directory"])
+        state = Path(config["state"])
+        self.slots_file = state / "slots.env"
+        self.green_flag = state / "slot" / "green"
+        self.maintenance_flag = state / "slot" / "maintenance"
+        self.state = state
+        self.static = state / "www" / "static"
+        self.dumps = state / "dumps"
+        self.manifests = state / "static"
+        self.in_service = Path(config["in_service"])
+        # There until the key of a rotation serves: whichever run puts it into service forgets the former one.
+        self.forget_flag = self.in_service / "forget"
+        self.ledger = Ledger(state / "releases.json")
+
+    def compose(
+        self,
+        *arguments: str,
+        stdin: str | None = None,
+        images: Mapping[str, str] | None = None,
+        tool_slot: str | None = None,
+        **files: IO[Any],
+    ) -> str:
+        """Run docker compose; images, by slot or tool, outrank what slots.env says.
+
+        A tool logs in to the database as the slot tool_slot does.
+        """
+        tool = {"TOOL_SLOT": tool_slot} if tool_slot else {}
+        return self.host.run(
+            "docker",
+            "compose",
+            "--project-directory",
+            str(self.directory),
+            *arguments,
+            stdin=stdin,
+            env=tool | {f"{name.upper()}_IMAGE": image for name, image in (images or {}).items()},
+            **files,
+        )
+
+    def slot_images(self) -> dict[str, str]:
+        """Return the image of each slot that compose is to run, as slots.env says: not what serves."""
+        if not self.slots_file.exists():
+            return {}
+        text = self.slots_file.read_text(errors="replace")
+        lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        try:
+            return {
+                slot: lines[f"{slot.upper()}_IMAGE"] for slot in lines["COMPOSE_PROFILES"].split(",") if slot
+            }
+        except KeyError as missing:
+            raise Failure(
+                f"{self.slots_file} is broken: it has no {missing.args[0]}. Remove it and run "
+                "site.yml, which writes it anew. What serves goes on meanwhile."
+            ) from None
+
+    def set_slots(self, images: Mapping[str, str]) -> None:
+        """Declare which slots run with which image: `docker compose up` in the directory follows it."""
+        if images:
+            lines = [f"{slot.upper()}_IMAGE={image}" for slot, image in images.items()]
+            write(self.slots_file, "\n".join([f"COMPOSE_PROFILES={','.join(images)}", *lines]) + "\n")
+        else:
+            self.slots_file.unlink(missing_ok=True)
+
+    def routed(self) -> str:
+        """Return the slot that nginx sends readers to, whether it runs or not."""
+        return "green" if self.green_flag.exists() else "blue"
+
+    def idle(self) -> str:
+        """Return the other slot, which nginx shows on its private listener only."""
+        return next(slot for slot in SLOTS if slot != self.routed())
+
+    def active(self) -> str | None:
+        """Return the slot in service, or None before the first release.
+
+        It is the one that readers are sent to, if that runs, however ill it is; else the flag was lost, and
+        the other counts if it runs. Where none runs, one that was stopped counts, then what slots.env says.
+        """
+        states = self.slot_states()
+        up = [slot for slot in states if states[slot] in ("running", "unhealthy")]
+        there = up or list(states) or list(self.slot_images())
+        return self.routed() if self.routed() in there else next(iter(there), None)
+
+    def slot_states(self) -> dict[str, str]:
+        """Return the state of each slot's container by slot: "running", "unhealthy", "exited" and so on."""
+        told = '{{.Label "com.docker.compose.service"}} {{.State}} {{.Status}}'
+        lines = self.host.run("docker", "ps", "--all", PROJECT, f"--format={told}").splitlines()
+        states = {}
+        for service, state, status in (line.split(" ", 2) for line in lines):
+            states[service] = "unhealthy" if "(unhealthy)" in status else state
+        return {slot: states[f"flask_blog_{slot}"] for slot in SLOTS if f"flask_blog_{slot}" in states}
+
+    def switch(self, slot: str) -> None:
+        """Send each new request to slot. nginx looks at the flag every time, so this closes no connection."""
+        if slot == "green":
+            self.green_flag.touch()
+        else:
+            self.green_flag.unlink(missing_ok=True)
+        sync(self.green_flag.parent)
+
+    def container(self, slot: str) -> Inspected | None:
+        """Return what `docker inspect` says of the slot's container, or None."""
+        return next(iter(inspect(self.host, *of_service(self.host, f"flask_blog_{slot}")[:1])), None)
+
+    def wanted_hash(self, slot: str, image: str, text: str | None = None) -> str:
+        """Return compose's hash of the slot's definition with image: what its container is labelled with.
+
+        text takes the place of compose.yml.
+        """
+        service, file = f"flask_blog_{slot}", ("--file", "-") if text else ()
+        output = self.compose(
+            *file, "--profile", slot, "config", "--hash", service, images={slot: image}, stdin=text
+        )
+        return output.split()[-1]
+
+    def image(self, slot: str) -> str | None:
+        """Return the id of the image of the slot's container; where it is gone, of the one it is to have."""
+        container = self.container(slot)
+        return container["Image"] if container else self.slot_images().get(slot)
+
+    def serving(self) -> dict[str, str]:
+        """Return the image of the slot in service, by slot; empty before the first release."""
+        active = self.active()
+        image = self.image(active) if active else None
+        return {active: image} if active and image else {}
+
+    def running(self, slot: str) -> str | None:
+        """Return the id of the image that the slot's container runs, or None."""
+        container = self.container(slot)
+        return container["Image"] if container and container["State"]["Status"] == "running" else None
+
+    def serves(self, slot: str, image: str, text: str | None = None) -> bool:
+        """Tell whether slot runs image with the present configuration and secrets, and answers `/healthz`.
+
+        text takes the place of compose.yml.
+
+        The engine's own word comes late: for some seconds after its restart it knows of no healthy container.
+        """
+        if any(self.slot_secret(slot, name) != self.secret(name) for name in SLOT_SECRETS):
+            return False
+        container = self.container(slot)
+        if not container or container["Image"] != image:
+            return False
+        if config_hash(container) != self.wanted_hash(slot, image, text):
+            return False
+        return self.host.get(f"{self.config['slots'][slot]}:8000", "/healthz", self.config["host"])[0] == 200
+
+    def remove(self, slot: str, at_once: bool = False) -> None:
+        """Remove the slot's container and secrets; it finishes its requests, unless it is to go at once."""
+        if at_once:
+            self.compose("--profile", slot, "stop", "--timeout", "0", f"flask_blog_{slot}")
+        self.compose("--profile", slot, "rm", "--stop", "--force", f"flask_blog_{slot}")
+        if (self.in_service / slot).exists():
+            shutil.rmtree(self.in_service / slot)
+
+    def flask(
+        self,
+        image: str,
+        *arguments: str,
+        slot: str | None = None,
+        service: str = "flask",
+        options: Iterable[str] = (),
+    ) -> dict[str, Any]:
+        """Run a flask command once in a container of image and return the object that it prints last.
+
+        It reads the secrets of slot; without one, those of the slot in service.
+        """
+        command = ("run", "--rm", "--no-deps", "-T", *options, service, "flask", *arguments)
+        output = self.compose(*command, images={"tool": image}, tool_slot=slot or self.active())
+        try:
+            answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            words = " ".join(arguments[:2])
+            raise Failure(f"`flask {words}` ended with no JSON object:\n{last_lines(output)}") from None
+        return answer
+
+    def query(self, statement: str) -> str:
+        """Return what the database answers to one SQL statement of the superuser."""
+        return self.compose(*PSQL, f"--command={statement}").strip()
+
+    def secret(self, name: str) -> str:
+        """Return the content of a secret's file: what the secret is to be.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Failure: the file holds no secret.
+        """
+        path = Path(self.config["secrets"]) / name
+        value = path.read_bytes().strip()
+        if not SECRET_FORM.fullmatch(value):
+            raise Failure(
+                f"{path} is empty or damaged: it holds no secret any more. Remove it, or give its value in "
+                "secrets_vault; then run site.yml, which makes what is missing and puts it into service."
+            )
+        return value.decode()
+
+    def slot_secret(self, slot: str, name: str) -> str | None:
+        """Return the slot's own copy of a secret, or None where it has none."""
+        path = self.in_service / slot / name
+        return path.read_text().strip() if path.exists() else None

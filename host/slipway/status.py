@@ -1,0 +1,147 @@
+"""What runs, since when, by whom; and what is not as it should be."""
+
+import datetime
+import json
+import os
+import re
+import ssl
+import time
+from argparse import Namespace
+from typing import Any
+
+from slipway.containers import config_hash
+from slipway.ledger import Entry
+from slipway.lock import is_held
+from slipway.recovery import disagreement
+from slipway.release import image_in_service
+from slipway.settings import DAY
+from slipway.shell import Failure
+from slipway.stack import Stack
+
+
+def drift(stack: Stack, current: Entry | None) -> list[str]:
+    """Return sentences about what runs that is not what the ledger and compose.yml say."""
+    found, disagreed, active = [], disagreement(stack), stack.active()
+    container = stack.container(active) if active else None
+    if current and not container:
+        return [f"No slot has a container: `slipway release {current['image']}`."]
+    if not container or not active:
+        return disagreed
+    if not current:
+        found.append(
+            f"The {active} slot runs {container['Image']}, and the ledger has no release: put back what it "
+            f"was, as {stack.ledger.former}, or the next release is its first."
+        )
+    elif container["Image"] != current["image"]:
+        found.append(f"The {active} slot runs {container['Image']}, and the ledger has {current['image']}.")
+    if config_hash(container) != stack.wanted_hash(active, container["Image"]):
+        found.append(f"The {active} slot runs with another configuration than compose.yml has: run site.yml.")
+    return found + disagreed
+
+
+def certificate(stack: Stack) -> dict[str, Any]:
+    """Return the names of the certificate that nginx shows, who signed it, and how long it lasts."""
+    file = stack.host.settings.certificate
+    command = ("openssl", "x509", "-in", str(file), "-noout", "-issuer", "-enddate", "-ext", "subjectAltName")
+    text = stack.host.run(*command, "-nameopt", "multiline")
+    end, issuer = (re.findall(form, text)[0] for form in ("notAfter=(.*)", "commonName += (.*)"))
+    seconds = ssl.cert_time_to_seconds(end)
+    return {
+        "names": re.findall(r"DNS:([^,\s]+)", text),
+        "issuer": issuer,
+        "until": datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d"),
+        "days_left": int((seconds - time.time()) // DAY),
+    }
+
+
+def command_status(stack: Stack, options: Namespace) -> int:
+    current, active = stack.ledger.current(), stack.active()
+    differences = drift(stack, current)
+    services = [json.loads(line) for line in stack.compose("ps", "--all", "--format", "json").splitlines()]
+    status: dict[str, Any] = {
+        "release": current,
+        "active": active,
+        "image": stack.running(active) if active else None,
+        "containers": {s["Service"]: s.get("Health") or s["State"] for s in services},
+        "under_way": stack.ledger.under_way(),
+        "held": [entry for entry in stack.ledger.good() if stack.ledger.held(entry["image"]) == entry],
+        "maintenance": stack.maintenance_flag.exists(),
+        "certificate": certificate(stack) if stack.config["tls"] else None,
+        "drift": differences,
+        "disk_free_mb": stack.host.free(stack.state) // 10**6,
+    }
+    if options.json:
+        print(json.dumps(status))
+    else:
+        show(stack, status)
+        for service in services:
+            print(f"{service['Service']:<18} {service['State']:<10} {service.get('Health', '')}")
+    return 0
+
+
+def show(stack: Stack, status: dict[str, Any]) -> None:
+    """Print what `command_status` found out, but for the containers."""
+    if current := status["release"]:
+        source = f"{current['version'] or 'no version'}, {current['revision'] or 'no revision'}"
+        print(f"release      {current['id']} ({source})")
+        print(f"slot         {status['active']}")
+        print(f"image        {current['image']}")
+        print(f"since        {current['at']} by {current['by']}")
+    else:
+        print("No release is in service yet: run the playbook deploy.yml.")
+    if status["under_way"]:
+        entry = status["under_way"]
+        how = "under way" if is_held(stack.host) else "cut short"
+        advice = "" if is_held(stack.host) else "; the next run finishes or undoes it"
+        print(f"{how}    {entry['id']} by {entry['by']}: {entry.get('stage', 'begins')}{advice}")
+    for entry in status["held"]:
+        held = entry["held"]
+        print(f"held         {entry['id']} since {held['since']} by {held['by']}")
+    print(f"maintenance  {'ON: readers get a page with status 503' if status['maintenance'] else 'off'}")
+    print(f"disk         {status['disk_free_mb']} MB free")
+    if status["certificate"]:
+        shown = status["certificate"]
+        print(f"tls          {', '.join(shown['names'])}")
+        print(f"until        {shown['until']}, {shown['days_left']} days, by {shown['issuer']}")
+    for sentence in status["drift"] or ["none"]:
+        print(f"drift        {sentence}")
+
+
+def command_history(stack: Stack, options: Namespace) -> int:
+    entries = stack.ledger.entries()[-options.lines :]
+    if options.json:
+        print(json.dumps(entries))
+        return 0
+    current = stack.ledger.current()
+    for entry in entries:
+        outcome = "serves" if entry == current else entry["outcome"]
+        outcome = f"held since {entry['held']['since']}" if entry.get("held") else outcome
+        back = f" (instead of {entry['instead_of']})" if entry.get("instead_of") else ""
+        print(f"{entry['id']}  {entry['version'] or '-':<16} {outcome:<32} {entry['by']}{back}")
+        if entry["outcome"] == "failed":
+            first, *others = entry["reason"].splitlines()
+            print(f"    {first}{' … ' + others[-1].strip() if others else ''}")
+    return 0
+
+
+def command_logs(stack: Stack, options: Namespace) -> int:
+    slot = stack.active() or stack.routed()
+    services = {"nginx": "nginx", "flask_blog": f"flask_blog_{slot}", "db": "db"}
+    chosen = [services[options.service]] if options.service else list(services.values())
+    command = [
+        *("docker", "compose", "--project-directory", str(stack.directory), "--profile", slot),
+        *("logs", "--tail", str(options.lines), *(["--follow"] if options.follow else [])),
+        *chosen,
+    ]
+    os.execvp(command[0], command)
+
+
+def command_metrics(stack: Stack, options: Namespace) -> int:
+    image_in_service(stack)
+    slot = stack.active() or stack.routed()
+    address = f"{stack.config['slots'][slot]}:{stack.host.settings.metrics_port}"
+    status, body = stack.host.get(address, "/metrics", stack.config["host"])
+    if status != 200:
+        raise Failure(f"{address} answered {status or body} to /metrics: see `slipway logs flask_blog`.")
+    print(body, end="")
+    return 0

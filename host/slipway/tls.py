@@ -1,0 +1,356 @@
+"""Keeps the certificate that nginx shows, /etc/slipway/tls/blog.pem, what the role `tls` says.
+
+The file holds the key and the certificate with those that lead to its authority. It is replaced in one step,
+and only by a pair that fits; nginx reloads if it runs, and if it refuses, the old pair is back.
+"""
+
+import json
+import os
+import re
+import ssl
+import stat
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from slipway.files import replace, sync, write, write_secret
+from slipway.host import Host
+from slipway.settings import DAY, TlsConfiguration, load_tls
+from slipway.shell import CommandFailure, Failure
+from slipway.unit import program
+
+ADVICE = """\
+What served before goes on to serve. Check that
+    - each name has A and AAAA records that lead to this host, as the authority sees them;
+    - port 80 can be reached from everywhere: the authority asks for http://NAME/.well-known/acme-challenge/…;
+    - the authority's limits are not used up: with tls_acme_staging: true there is no need to count.
+Then run the playbook again. The whole story is in /var/log/letsencrypt/letsencrypt.log."""
+
+HOOK = "/usr/local/bin/slipway tls renewed"
+FORMER_HOOK = "/usr/local/sbin/slipway-tls renewed"
+
+
+# --- Certificates -------------------------------------------------------------------------------------------
+
+
+def days_left(host: Host, certificate: Path) -> float:
+    """Return how many days the first certificate in a PEM file is valid for; negative when it is over."""
+    end = host.run("openssl", "x509", "-in", certificate, "-noout", "-enddate").strip().partition("=")[2]
+    return (ssl.cert_time_to_seconds(end) - time.time()) / DAY
+
+
+def names_in(host: Host, certificate: Path, extension: str) -> set[str]:
+    """Return the DNS names in an extension of the first certificate in a PEM file."""
+    text = host.run("openssl", "x509", "-in", certificate, "-noout", "-ext", extension)
+    return set(re.findall(r"DNS:([^,\s]+)", text))
+
+
+def lasts(host: Host, certificate: Path, names: Iterable[str]) -> bool:
+    """Tell whether there is a certificate for exactly these names that need not be renewed yet."""
+    return (
+        certificate.exists()
+        and names_in(host, certificate, "subjectAltName") == set(names)
+        and days_left(host, certificate) > host.settings.renew_days
+    )
+
+
+def fits(certificate: Path, key: Path | None = None) -> bool:
+    """Tell whether there are a certificate and its key, by default in the same file.
+
+    A loss of power can leave neither, or one of each.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (FileNotFoundError, ssl.SSLError):
+        return False
+    return True
+
+
+def served(host: Host) -> str | None:
+    """Return what nginx shows, or None where that is nothing it could show to anyone."""
+    path, uid = host.settings.certificate, host.settings.nginx_uid
+    if not fits(path):
+        return None
+    status = path.stat()
+    ours = (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (uid, uid, 0o400)
+    return path.read_text() if ours else None
+
+
+def install(host: Host, pem: str) -> bool:
+    """Have nginx show pem, the text of a key and its certificates; tell whether that is a change.
+
+    Raises:
+        Failure: the key is not the certificate's, or nginx refuses the pair; the old one is back.
+    """
+    before = served(host)
+    if pem == before:
+        return False
+    check_pair(pem)
+    path, uid = host.settings.certificate, host.settings.nginx_uid
+    write_secret(path, pem, uid)
+    try:
+        # An nginx that was started without TLS has no such directory; it is started anew with it.
+        if is_shown(host):
+            host.run(*program("nginx", "reload"))
+    except Failure:
+        if before:
+            write_secret(path, before, uid)
+        raise
+    return True
+
+
+def check_pair(pem: str) -> None:
+    """Raise Failure unless pem has a certificate and its key."""
+    with tempfile.TemporaryDirectory() as place:
+        candidate = Path(place, "pem")
+        candidate.touch(mode=0o600)
+        candidate.write_text(pem)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(candidate)
+        except ssl.SSLError as error:
+            raise Failure(f"The key does not fit the certificate: {error}") from None
+
+
+def is_shown(host: Host) -> bool:
+    """Tell whether a container has the directory of the certificate."""
+    place = host.settings.certificate.parent
+    # Before there is a compose.yml, there is perhaps no engine to ask.
+    there = (host.settings.project / "compose.yml").exists()
+    return there and bool(host.run("docker", "ps", "--quiet", f"--filter=volume={place}").strip())
+
+
+# --- An authority of the host's own -------------------------------------------------------------------------
+
+
+def own_lasts(host: Host, names: Iterable[str]) -> bool:
+    """Tell whether a certificate of the host's own authority is served that need not be renewed yet."""
+    certificate, authority = host.settings.certificate, host.settings.authority / "ca.pem"
+    try:
+        return (
+            served(host) is not None
+            and lasts(host, certificate, names)
+            and names_in(host, authority, "nameConstraints") == set(names)
+            and bool(host.run("openssl", "verify", "-CAfile", authority, certificate))
+        )
+    except Failure:
+        return False
+
+
+def make_own(host: Host, names: list[str]) -> str:
+    """Return a new key and certificate of the host's own authority, which may sign for these names alone.
+
+    The authority stays as long as it may sign for the same names and outlives what it signs.
+    """
+    key, certificate = (host.settings.authority / name for name in ("ca.key", "ca.pem"))
+    if not (
+        fits(certificate, key)
+        and names_in(host, certificate, "nameConstraints") == set(names)
+        and days_left(host, certificate) > host.settings.leaf_days
+    ):
+        make_authority(host, names)
+    return make_leaf(host, names)
+
+
+def make_authority(host: Host, names: list[str]) -> None:
+    """Have an authority that can sign for these names and no others."""
+    place = host.settings.authority
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    permitted = ",".join(f"permitted;DNS:{name}" for name in names)
+    new = {name: place / f"{name}.new" for name in ("ca.key", "ca.pem")}
+    sign(
+        host,
+        *("-keyout", new["ca.key"], "-out", new["ca.pem"], "-days", host.settings.authority_days),
+        subject=f"Slipway authority of {names[0]}"[:64],
+        extensions=[
+            "basicConstraints = critical,CA:TRUE,pathlen:0",
+            "keyUsage = critical,keyCertSign,cRLSign",
+            f"nameConstraints = critical,{permitted}",
+        ],
+    )
+    for name, file in new.items():
+        sync(file)
+        replace(file, place / name)
+
+
+def make_leaf(host: Host, names: list[str]) -> str:
+    """Return a key and a certificate that the authority signs, and the authority's own."""
+    authority = host.settings.authority
+    certificate, key = authority / "ca.pem", authority / "ca.key"
+    with tempfile.TemporaryDirectory() as place:
+        leaf = Path(place)
+        sign(
+            host,
+            *("-keyout", leaf / "key", "-out", leaf / "pem", "-days", host.settings.leaf_days),
+            *("-CA", certificate, "-CAkey", key),
+            subject=names[0][:64],
+            extensions=[
+                "basicConstraints = critical,CA:FALSE",
+                "keyUsage = critical,digitalSignature",
+                "extendedKeyUsage = serverAuth",
+                f"subjectAltName = {','.join(f'DNS:{name}' for name in names)}",
+            ],
+        )
+        return "".join(file.read_text() for file in (leaf / "key", leaf / "pem", certificate))
+
+
+def sign(host: Host, *options: str | Path | int, subject: str, extensions: Iterable[str]) -> None:
+    """Make a key and a certificate with these extensions (RFC 5280), as openssl's options say."""
+    config = [
+        *("[req]", "prompt = no", "distinguished_name = subject", "x509_extensions = extensions"),
+        *("[subject]", f"CN = {subject}"),
+        *("[extensions]", "subjectKeyIdentifier = hash", "authorityKeyIdentifier = keyid", *extensions),
+    ]
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc")
+    command = ("openssl", "req", "-x509", "-sha256", "-config", "/dev/stdin", *key, *map(str, options))
+    host.run(*command, stdin="\n".join(config))
+
+
+def how_to_trust(host: Host) -> str:
+    """Return how a reader comes to trust the host's own authority."""
+    authority = host.settings.authority / "ca.pem"
+    fingerprint = host.run("openssl", "x509", "-in", authority, "-noout", "-fingerprint", "-sha256")
+    return (
+        f"Browsers trust this blog once they trust its authority, which can sign for no other names: copy "
+        f"{authority} from the host and import it. Its SHA-256 fingerprint is "
+        f"{fingerprint.strip().partition('=')[2]}."
+    )
+
+
+# --- Another's authority ------------------------------------------------------------------------------------
+
+
+def ask(host: Host, config: TlsConfiguration) -> None:
+    """Ask the authority, which looks for certbot's answer in nginx's directory for such answers.
+
+    Raises:
+        Failure: there is no certificate, with what the authority said, and advice.
+    """
+    command = [
+        *("certbot", "certonly", "--non-interactive", "--agree-tos", "--no-eff-email"),
+        *("--email", config["email"], "--server", config["server"]),
+        *("--webroot", "--webroot-path", config["webroot"]),
+        *("--cert-name", config["lineage"], "--renew-with-new-domains", "--keep-until-expiring"),
+        *("--deploy-hook", HOOK),
+        *(f"--domain={name}" for name in config["names"]),
+    ]
+    try:
+        host.run(*command, env={"REQUESTS_CA_BUNDLE": config["ca"]} if config["ca"] else {})
+    except CommandFailure as failure:
+        names = ", ".join(config["names"])
+        # certbot says what failed to standard output, and that it failed to the other.
+        said = dict.fromkeys([*failure.stdout.strip().splitlines(), *failure.output.strip().splitlines()])
+        lines = "\n".join(f"    {line}" for line in said)
+        raise Failure(
+            f"{config['server']} gave no certificate for {names}.\n"
+            f"`{' '.join(command[:2])} …` failed ({failure.status}):\n{lines}\n{ADVICE}"
+        ) from None
+
+
+def pair(lineage: Path) -> str:
+    """Return the key and the certificates of one of certbot's lineages, as nginx reads them."""
+    return "".join((lineage / name).read_text() for name in ("privkey.pem", "fullchain.pem"))
+
+
+def correct_hooks(host: Host) -> None:
+    """Have certbot call this program after a renewal: it keeps the hook from when it got the certificate."""
+    for path in host.settings.renewals.glob("slipway-*.conf"):
+        text = path.read_text()
+        if FORMER_HOOK in text:
+            write(path, text.replace(FORMER_HOOK, HOOK), stat.S_IMODE(path.stat().st_mode))
+
+
+# --- Commands -----------------------------------------------------------------------------------------------
+
+
+def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
+    """Have a certificate that nginx can start with: the one that is provided, or one of the host's own."""
+    if config["mode"] == "provided":
+        pem = sys.stdin.read()
+        return pem != served(host) if check else install(host, pem)
+    if served(host) if config["mode"] == "acme" else own_lasts(host, config["names"]):
+        return False
+    return check or install(host, make_own(host, config["names"]))
+
+
+def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
+    """Have the authority's certificate served; ask for one where there is none, or none that lasts."""
+    lineage, before = host.settings.lineages / config["lineage"], served(host)
+    if not lasts(host, lineage / "fullchain.pem", config["names"]):
+        if check:
+            return True
+        ask(host, config)
+    if not check:
+        correct_hooks(host)
+        install(host, pair(lineage))
+    return pair(lineage) != before
+
+
+def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
+    """Be certbot's deploy hook: have the lineage that it names served, if it is the one in use."""
+    lineage = Path(os.environ["RENEWED_LINEAGE"])
+    return config["mode"] == "acme" and lineage.name == config["lineage"] and install(host, pair(lineage))
+
+
+def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
+    """Be the timer's daily work: renew what is the host's own, and fail before a certificate ends."""
+    changed = False
+    lineage = host.settings.lineages / config["lineage"]
+    if config["mode"] == "selfsigned":
+        changed = prepare(host, config, check)
+    elif config["mode"] == "acme" and lineage.exists():
+        changed = install(host, pair(lineage))
+    if (days := days_left(host, host.settings.certificate)) < host.settings.alarm_days:
+        raise Failure(
+            f"The certificate ends in {days:.0f} days and was not renewed: run the playbook site.yml."
+        )
+    return changed
+
+
+def off(host: Host, config: TlsConfiguration, check: bool) -> bool:
+    """Renew nothing any more; what nginx showed last stays, and the host's own authority."""
+    if check:
+        return True
+    host.run("systemctl", "disable", "--now", "slipway-tls.timer")
+    for lineage in host.settings.lineages.glob("slipway-*"):
+        host.run("certbot", "delete", "--non-interactive", "--cert-name", lineage.name)
+    for file in installed(host):
+        file.unlink(missing_ok=True)
+    host.run("systemctl", "daemon-reload")
+    return True
+
+
+def installed(host: Host) -> list[Path]:
+    """Return all that the role `tls` installs, besides certificates."""
+    units = host.settings.units
+    return [
+        host.settings.tls_configuration,
+        host.settings.tls_configuration.with_name("acme-ca.pem"),
+        units / "certbot.service.d/slipway.conf",
+        units / "slipway-tls.service",
+        units / "slipway-tls.timer",
+        # When the timer last ran, as systemd remembers it.
+        host.settings.timers / "stamp-slipway-tls.timer",
+        # A former version's program.
+        host.settings.former_tls,
+    ]
+
+
+COMMANDS: dict[str, Callable[[Host, TlsConfiguration, bool], bool]] = {
+    "prepare": prepare,
+    "issue": issue,
+    "renewed": renewed,
+    "keep": keep,
+    "off": off,
+}
+
+
+def command(host: Host, options: Namespace) -> int:
+    """Do one of COMMANDS, and print what came of it as one JSON object; return the exit status."""
+    config = load_tls(host.settings.tls_configuration)
+    changed = COMMANDS[options.what](host, config, options.check)
+    own = options.what == "prepare" and config["mode"] == "selfsigned" and not options.check
+    print(json.dumps({"changed": changed, "advice": how_to_trust(host) if own else ""}))
+    return 0

@@ -1,0 +1,111 @@
+"""The blog as files: import and export."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from slipway.files import hand_over, not_plain
+from slipway.release import image_in_service
+from slipway.shell import CommandFailure, Failure
+from slipway.stack import Stack
+
+# What an export consists of, its marker first, and where in its directory the blog writes it.
+EXPORT = ("export.json", "posts", "pages", "comments", "media")
+EXPORT_PLACE = ".slipway-export"
+
+
+def command_import(stack: Stack, options: Namespace) -> int:
+    image = image_in_service(stack)
+    try:
+        with tempfile.TemporaryDirectory(prefix="slipway-", dir="/var/tmp") as place:
+            # By its whole path: a folder above it may be called drafts, and then it holds some.
+            inside = copy_for_blog(stack, options.directory.resolve(), Path(place))
+            mount = ("--volume", f"{place}:/import:ro")
+            result = stack.flask(image, "import", inside, "--existing", options.existing, options=mount)
+    except OSError as error:
+        raise Failure(f"{options.directory} cannot be read: {error}.") from None
+    except CommandFailure as failure:
+        # Every problem, and each file by its name below the directory.
+        problems = failure.output.strip().replace(f"{inside}/", "").replace(inside, str(options.directory))
+        raise Failure(f"the import failed:\n{problems}") from None
+    print(json.dumps(result))
+    return 0
+
+
+def copy_for_blog(stack: Stack, source: Path, place: Path) -> str:
+    """Copy a file or directory to its whole path below place, where the blog's user can read it.
+
+    Returns:
+        Where that is when place is mounted as /import.
+
+    What is hidden stays out: where somebody names a home, its keys are not for the blog.
+    """
+    copy = place.joinpath(*source.parts[1:])
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(".*"))
+    else:
+        shutil.copyfile(source, copy)
+    hand_over(place, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
+    return f"/import{source}"
+
+
+def command_export(stack: Stack, options: Namespace) -> int:
+    image = image_in_service(stack)
+    directory = options.directory.resolve()
+    try:
+        with export_place(stack, directory) as place:
+            mount = ("--volume", f"{place}:/export")
+            result = stack.flask(image, "export", "/export", options=mount)
+    except OSError as error:
+        raise Failure(f"{directory} cannot be written: {error}.") from None
+    print(json.dumps(result))
+    return 0
+
+
+@contextlib.contextmanager
+def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
+    """Give the blog a place inside directory, with an earlier export if there is one; then hand all over.
+
+    The directory may be somebody's home. So it is its owner's throughout, who also gets the export; a new one
+    belongs to whoever asked for it.
+
+    Raises:
+        Failure: the directory holds other files, or the blog wrote what is no plain file.
+    """
+    place, marker = directory / EXPORT_PLACE, directory / EXPORT[0]
+    if not directory.exists():
+        asked = [int(os.environ.get(name, 0)) for name in ("SUDO_UID", "SUDO_GID")]
+        for made in [path for path in (*reversed(directory.parents), directory) if not path.exists()]:
+            made.mkdir(mode=0o700)
+            os.chown(made, *asked)
+    elif any(directory.iterdir()) and not marker.is_file() and not place.is_dir():
+        raise Failure(f"{directory} holds other files: name a new directory, or one with an export.")
+    if links := [name for name in EXPORT if (directory / name).is_symlink()]:
+        raise Failure(f"{directory} holds no export, but links: {', '.join(links)}. Name a new directory.")
+    owner = directory.stat()
+    # A run that was killed has left it.
+    place.mkdir(mode=0o700, exist_ok=True)
+    try:
+        for name in EXPORT:
+            if (directory / name).exists():
+                (directory / name).rename(place / name)
+        hand_over(place, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
+        yield place
+    finally:
+        # Whoever has taken the blog over may have written links that lead out of it.
+        odd = not_plain(place)
+        for name in odd:
+            (place / name).unlink()
+        hand_over(place, owner.st_uid, owner.st_gid)
+        for name in EXPORT:
+            if (place / name).exists():
+                (place / name).rename(directory / name)
+        shutil.rmtree(place)
+    if odd:
+        raise Failure(f"The export had what is no plain file, which was removed: {', '.join(odd)}.")

@@ -1,0 +1,129 @@
+"""What several test files share: a host on which nothing was released yet, and one that serves."""
+
+import json
+import os
+
+import pytest
+from fakes import NEW, OLD, SECRETS, THIRD, Engine
+from parsers import check  # noqa: F401
+
+from slipway import cli
+from slipway.credentials import give_secrets, set_admin_password
+from slipway.host import Host
+from slipway.release import release
+from slipway.settings import Settings
+from slipway.stack import Stack
+
+
+@pytest.fixture(autouse=True)
+def _owners(monkeypatch):
+    """Who is not root can give a file to no one else."""
+    if os.geteuid() != 0:
+        monkeypatch.setattr(os, "chown", lambda *arguments, **named: None)
+        monkeypatch.setattr(os, "fchown", lambda *arguments: None)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Those of a host in tmp_path."""
+    return Settings(configuration=tmp_path / "slipway.json", runtime=tmp_path / "run")
+
+
+@pytest.fixture
+def stack(settings, tmp_path):
+    """A host on which nothing was released yet."""
+    for directory in ("etc", "state/slot", "state/www/static", "secrets"):
+        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "etc/roles.sql").write_text("ALTER ROLE blog_app_blue :blog_app_blue;\n")
+    for name in SECRETS:
+        (tmp_path / "secrets" / name).write_text(f"value of {name}")
+    return Stack(
+        {
+            "directory": str(tmp_path / "etc"),
+            "state": str(tmp_path / "state"),
+            "secrets": str(tmp_path / "secrets"),
+            "in_service": str(tmp_path / "in-service"),
+            "host": "blog.example.org",
+            "public": "127.0.0.1:80",
+            "tls": False,
+            "preview": "10.0.0.10:8081",
+            "slots": {"blue": "10.0.0.11", "green": "10.0.0.12"},
+            "static": "/app/static-export",
+            "admin_email": "anna@example.org",
+            "session_cookie": "session",
+            "smoke_paths": ["/", "/feed.xml"],
+            "ready_timeout": 0.5,
+            "drain_seconds": 0,
+            "keep": 5,
+            "hooks": {},
+            "hook_timeout": 5,
+            "webhook_url": "",
+        },
+        Host(settings),
+    )
+
+
+@pytest.fixture
+def engine(stack):
+    """A fake engine, on which the blue slot serves the old release."""
+    engine = stack.host = Engine(stack)
+    engine.images["blue"] = OLD
+    give_secrets(stack, "blue")
+    set_admin_password(stack, OLD)
+    stack.set_slots({"blue": OLD})
+    return engine
+
+
+@pytest.fixture
+def main(stack):
+    """A function that calls the program in this process, as root on the host of `stack`."""
+
+    def call(*arguments):
+        stack.host.settings.configuration.write_text(json.dumps(stack.config))
+        return cli.main(arguments, stack.host)
+
+    return call
+
+
+@pytest.fixture
+def clock(engine):
+    """Releases a minute apart, since one a second has the same id."""
+    ids = iter(f"20260101T00{minute:02}00Z" for minute in range(60))
+    engine.new_id = lambda: next(ids)
+    engine.now = lambda: "2026-01-01T00:00:00Z"
+
+
+@pytest.fixture
+def released(stack, engine, clock):
+    """Three releases: the entries of OLD, NEW and a third image, which serves."""
+    for image, version in ((OLD, "1.0"), (NEW, "1.1"), (THIRD, "1.2")):
+        engine.images.clear()
+        engine.stored.add(image)
+        release(stack, image, version, "", "anna")
+    return stack.ledger.entries()
+
+
+@pytest.fixture
+def change(stack):
+    """A function that changes the value of a secret's file, as Ansible does when the vault's changed."""
+    return lambda name: (stack.directory.parent / "secrets" / name).write_text(f"another value of {name}")
+
+
+@pytest.fixture
+def hook(tmp_path):
+    """A function that makes a hook of shell commands."""
+
+    def make(commands):
+        path = tmp_path / "hook"
+        path.write_text(f"#!/bin/sh\n{commands}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def values(stack):
+    """A function that returns the values in the secrets' files, by name."""
+    directory = stack.directory.parent / "secrets"
+    return lambda: {name: (directory / name).read_text() for name in SECRETS}

@@ -1,0 +1,202 @@
+"""What stands in for a host in these tests."""
+
+import json
+import re
+from pathlib import Path
+
+from slipway.database import scram_verifier
+from slipway.host import Host
+
+SECRETS = [
+    "db_superuser_password",
+    "db_migrator_password",
+    "db_app_password",
+    "app_secret_key",
+    "admin_password",
+]
+OLD, NEW, THIRD = (f"sha256:{digit * 64}" for digit in "012")
+
+
+class Killed(BaseException):
+    """Ends the program as a kill does: nothing is put right."""
+
+
+class Engine(Host):
+    """A host with an engine of its own: containers by slot, what happened, what is to go wrong.
+
+    `wrong` maps a stage of a release to the exception of its command, or to the status of its page.
+    """
+
+    def __init__(self, stack):
+        super().__init__(stack.host.settings)
+        self.stack = stack
+        self.images, self.events, self.wrong = {}, [], {}
+        # Of containers by slot, where it is not "running".
+        self.states = {}
+        # Roles before and after roles.sql and the sessions that ended; verifiers before it.
+        self.roles, self.verifiers = "same\nsame\n0\n", "postgres|\n"
+        # The psql variables of each time that roles.sql ran, and how its transactions ended.
+        self.variables, self.endings = [], []
+        # The slots whose secrets commands of the blog read.
+        self.readers = set()
+        self.plan = {"pending": [], "current": "0001", "head": "0001", "destructive": [], "blocked_by": None}
+        self.migrate_output = 'a log line\n{"changed": true, "applied": ["0002"], "head": "0002"}\n'
+        self.starting = []  # what a database says that is not there yet
+        self.space = 10**12
+        # What the blog's own import and export do.
+        self.blog = None
+        self.static, self.stored, self.labels = ["style.1.css"], {OLD, NEW}, {}
+
+    def run(self, *command, stdin=None, env=None, source=None, into=None):
+        """Answer a command as docker would."""
+        words = " ".join(command)
+        assert not re.search("value of|made anew", f"{words} {stdin} {env}"), "a secret is shown"
+        slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
+        self.readers |= {env["TOOL_SLOT"]} if "TOOL_SLOT" in (env or {}) else set()
+        if command[:2] == ("docker", "compose"):
+            self.stack.slot_images()  # which compose reads as well, and refuses where it is broken
+        if command[:3] == ("docker", "ps", "--all") and "--format" in words:
+            states = {one: self.states.get(one, "running") for one in self.images}
+            told = {"unhealthy": "running Up 2 minutes (unhealthy)", "running": "running Up 2 minutes"}
+            lines = [f"flask_blog_{one} {told.get(state, f'{state} ')}\n" for one, state in states.items()]
+            return "".join([*lines, "nginx running Up 2 minutes (healthy)\n"])
+        if " ps " in words:
+            return "id-db\n" if words.endswith(" db") else f"id-{slot}\n" if slot in self.images else ""
+        if words.endswith(" inspect id-db"):
+            created = {"Id": "id-db", "Name": "/slipway-db-1", "Created": "2026-01-01T00:00:00Z"}
+            return json.dumps([created | {"State": {"Status": "exited"}}])
+        if " inspect id-" in words:
+            return json.dumps([self.inspect(command[-1].removeprefix("id-"))])
+        if " config --hash " in words:
+            return (
+                f"flask_blog_{slot} hash-of-{env[f'{slot.upper()}_IMAGE']}{' in ' + stdin if stdin else ''}\n"
+            )
+        if " stop --timeout 0 " in words:
+            self.events.append(f"kill {slot}")
+        elif " rm --stop " in words:
+            self.events.append(f"remove {slot} while {self.stack.routed()} serves")
+            self.images.pop(slot, None)
+        elif "image inspect" in words:
+            self.happen("image")
+            label = self.labels.get(command[-1], "slipway/flask_blog:of-a-test")
+            return json.dumps([{"Config": {"Labels": {"slipway.image": label}}}])
+        elif " image ls " in words:
+            return "\n".join(self.stored)
+        elif " image rm " in words:
+            self.stored.remove(command[-1])
+        elif words.endswith(" nginx -t -q"):
+            self.happen("nginx")
+        elif "--file=-" in command:
+            if "roles" in self.wrong:
+                raise self.wrong["roles"]
+            self.variables.append(dict(re.findall(r"^\\set (\w+) '(.*)'$", stdin, re.MULTILINE)))
+            self.endings.append(re.search("=(COMMIT|ROLLBACK)", words)[1])
+            return self.roles
+        elif "pg_database_size" in words:
+            return "1000000\n"
+        elif " psql " in words:
+            return self.verifiers
+        elif " pg_dump " in words:
+            self.happen("dump")
+            into.write(b"a dump")
+        elif words.endswith(" up --detach --wait --wait-timeout 120 db"):
+            self.happen("database")
+        elif " pg_isready " in words:
+            if self.starting:
+                raise self.starting.pop()
+        elif words.endswith(" flask_migrate flask migrate --check"):
+            self.happen("schema")
+            return json.dumps(self.plan)
+        elif words.endswith(" flask_migrate flask migrate"):
+            self.happen("migrate")
+            return self.migrate_output
+        elif " flask user ensure-admin " in words:
+            self.happen("admin")
+            return '{"changed": false}\n'
+        elif " flask user set-password " in words:
+            self.events.append(f"set-password while {self.stack.routed()} serves")
+            return '{"changed": true}\n'
+        elif " flask flask import " in words or " flask flask export " in words:
+            return json.dumps(self.blog(*command))
+        elif " up --detach flask_blog_" in words:
+            self.happen("start")
+            self.images[slot] = self.stack.slot_images()[slot]
+            self.states.pop(slot, None)
+        elif command[:2] == ("docker", "cp"):
+            for name in self.static:
+                (Path(command[-1]) / name).write_text(name)
+        else:
+            assert command[:2] == ("docker", "events"), f"the engine does not know: {words}"
+        return ""
+
+    def get(self, address, path, host, timeout=5, tls=False, cookie=""):
+        """Answer a request as the slot, the gate or the public port would."""
+        probes = {"/healthz": "health", "/readyz": "ready"}
+        if path in probes:
+            stage = probes[path]
+        else:
+            stage = "smoke" if address == self.stack.config["preview"] else "switch"
+            self.events.append(f"{path} at {address} while {self.stack.routed()} serves")
+        answer = self.wrong.get(stage, 200)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer, "a page" if answer == 200 else ""
+
+    def output(self, *command):
+        """Return the log of a container."""
+        assert command[:2] == ("docker", "logs")
+        service = command[-1].removeprefix("id-")
+        self.events.append(f"log of {service} while {self.stack.routed()} serves")
+        if "log" in self.wrong:
+            raise self.wrong["log"]
+        return f"of {service}\n"
+
+    def is_root(self):
+        """Tests run as anybody."""
+        return True
+
+    def free(self, path):
+        """Return how much room the test gives."""
+        return self.space
+
+    def inspect(self, slot):
+        """Return what docker knows of a slot's container."""
+        image = self.images[slot]
+        return {
+            "Id": f"id-{slot}",
+            "Name": f"/slipway-flask_blog_{slot}-1",
+            "Created": "2026-01-01T00:00:00Z",
+            "Image": image,
+            "RestartCount": 0,
+            "State": {"Status": self.states.get(slot, "running")},
+            "Config": {"Labels": {"com.docker.compose.config-hash": f"hash-of-{image}"}},
+        }
+
+    def happen(self, stage):
+        """Note that a stage's command ran, and let it fail where it is to go wrong."""
+        self.events.append(stage)
+        if stage in self.wrong:
+            raise self.wrong[stage]
+
+
+def fits(verifier, password):
+    """Tell whether a verifier, or a role's options with one, is of the password."""
+    verifier = verifier.removeprefix("LOGIN PASSWORD ''").removesuffix("''")
+    return scram_verifier(password, verifier) == verifier
+
+
+def former_keys(stack):
+    return stack.slot_secret(stack.active(), "app_secret_key_fallbacks")
+
+
+def broken(stack, engine):
+    """Spoil the ledger as a full disk or a hand does; return what the host keeps for earlier releases."""
+    stack.dumps.mkdir(exist_ok=True)
+    for entry in stack.ledger.entries():
+        (stack.dumps / f"{entry['id']}.dump").write_text("a dump")
+    stack.ledger.path.write_text("[{")
+    return lambda: (
+        {path.name for place in (stack.dumps, stack.manifests) for path in place.iterdir()},
+        {path.name for path in stack.static.iterdir()},
+        set(engine.stored),
+    )

@@ -1,0 +1,105 @@
+"""Readiness, against a real HTTP server."""
+
+import http.server
+import json
+import threading
+import types
+
+import pytest
+from fakes import NEW
+
+from slipway.checks import wait_until_ready
+from slipway.host import Host
+from slipway.release import release
+from slipway.shell import CommandFailure, Failure
+
+
+class Blue(Host):
+    """A host whose blue slot is at a port of this machine."""
+
+    def __init__(self, settings, state, port):
+        super().__init__(settings)
+        self.state, self.port = state, port
+
+    def get(self, address, path, host, timeout=5, tls=False, cookie=""):
+        assert address == "10.0.0.11:8000"
+        return super().get(f"127.0.0.1:{self.port}", path, host, timeout)
+
+    def run(self, *command, **options):
+        if command[:2] == ("docker", "ps"):
+            return "id-blue\n" if self.state.container else ""
+        return self.state.memory if command[1] == "events" else json.dumps([self.state.container])
+
+
+@pytest.fixture
+def blue(stack):
+    """The blue slot as a real HTTP server: it answers with `statuses` in turn, and stays at the last."""
+    state = types.SimpleNamespace(statuses=[200], requests=[], memory="")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests.append((self.path, self.headers["Host"]))
+            status = state.statuses.pop(0) if len(state.statuses) > 1 else state.statuses[0]
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    stack.host = Blue(stack.host.settings, state, server.server_port)
+    created = {"Id": "id-blue", "Created": "2026-01-01T00:00:00Z"}
+    state.container = created | {"State": {"Status": "running"}, "RestartCount": 0}
+    state.stop = lambda: (server.shutdown(), server.server_close())
+    yield state
+    state.stop()
+    thread.join()
+
+
+def test_ready_at_once(stack, blue):
+    wait_until_ready(stack, "blue")
+    assert blue.requests == [("/readyz", "blog.example.org")]
+
+
+def test_ready_after_a_while(stack, blue):
+    blue.statuses = [503, 503, 200]
+    wait_until_ready(stack, "blue")
+    assert len(blue.requests) == 3
+
+
+def test_never_ready_says_what_it_answered_and_what_to_raise(stack, blue):
+    blue.statuses = [503]
+    with pytest.raises(Failure, match=r"within 0\.5 s: /readyz answered 503.*release_ready_timeout"):
+        wait_until_ready(stack, "blue")
+
+
+def test_never_there_says_so(stack, blue):
+    blue.stop()
+    with pytest.raises(Failure, match=r"did not answer \(.*refused\).*release_ready_timeout"):
+        wait_until_ready(stack, "blue")
+
+
+@pytest.mark.parametrize("change", [None, {"State": {"Status": "exited"}}, {"RestartCount": 1}])
+@pytest.mark.parametrize("memory", ["", '{"name": "slipway-flask_blog_blue-1"}\n'])
+def test_a_container_that_stopped_is_not_waited_for(stack, blue, change, memory):
+    stack.config["ready_timeout"] = 60
+    blue.statuses, blue.container = [503], change and blue.container | change
+    blue.memory = memory
+    with pytest.raises(Failure, match="stopped instead of becoming ready") as failure:
+        wait_until_ready(stack, "blue")
+    assert ("stack_flask_blog_memory_mb" in str(failure.value)) == bool(memory and change)
+    assert len(blue.requests) == 1
+
+
+def test_one_that_says_no_is_asked_why_once(stack, blue):
+    blue.statuses, asked = [503, 503, 200], []
+    wait_until_ready(stack, "blue", lambda: asked.append(len(blue.requests)))
+    assert asked == [1]
+
+
+def test_engine_that_cannot_start_a_process_for_a_moment_refuses_no_release(stack, engine):
+    engine.sleep = lambda seconds: engine.wrong.pop("nginx", None)
+    engine.wrong["nginx"] = CommandFailure(["docker"], 126, "OCI runtime exec failed")
+    assert release(stack, NEW, "", "", "anna")

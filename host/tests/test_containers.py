@@ -1,0 +1,26 @@
+"""What the engine tells of a container."""
+
+import json
+
+from slipway.containers import last_words
+from slipway.host import Host
+
+
+class Engine(Host):
+    """An engine that has restarted a container twice."""
+
+    def run(self, *command, **options):
+        assert command[:2] == ("docker", "events")
+        assert "container=id" in command and "event=die" in command
+        return "".join(f"{json.dumps({'exitCode': code})}\n" for code in "13")
+
+    def output(self, *command):
+        assert command == ("docker", "logs", "--tail", "15", "id")
+        return "first\nlast\n"
+
+
+def test_last_words_are_how_a_container_is_and_what_it_wrote():
+    container = {"Id": "id", "Name": "/slipway-db-1", "State": {"Status": "restarting"}}
+    assert last_words(Engine(), container | {"Created": "2026-01-01T00:00:00Z"}) == (
+        "The container slipway-db-1 is restarting (exit code 3). Its last lines:\n    first\n    last"
+    )

@@ -1,0 +1,28 @@
+"""Files that are replaced in one step."""
+
+import os
+
+import pytest
+
+from slipway.files import write
+
+
+def test_write_replaces_in_one_step(tmp_path):
+    path = tmp_path / "state"
+    write(path, "old")
+    with path.open() as reader:
+        write(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
+def test_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError("No space left on device")
+
+    path = tmp_path / "state"
+    write(path, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(path, "new")
+    assert path.read_text() == "old"

@@ -1,0 +1,61 @@
+"""The lock, with another process."""
+
+import multiprocessing
+import subprocess
+import types
+
+import pytest
+
+from slipway.host import Host
+from slipway.lock import is_held, lock
+from slipway.shell import Failure
+
+
+@pytest.fixture
+def host(settings):
+    return Host(settings)
+
+
+@pytest.fixture
+def holder(host):
+    """Another process, which holds the lock until it is told to go on or is killed."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def hold():
+        with lock(host, "anna"):
+            theirs.send("held")
+            theirs.recv()
+
+    process = context.Process(target=hold)
+    process.start()
+    assert ours.recv() == "held"
+    yield types.SimpleNamespace(process=process, release=lambda: ours.send("go on"))
+    process.kill()
+    process.join()
+
+
+def test_lock_names_who_has_it(host, holder):
+    with pytest.raises(Failure, match="Another release is under way: anna, since 2"), lock(host, "bert"):
+        pass
+    holder.release()
+    holder.process.join(5)
+    with lock(host, "bert"):
+        assert host.settings.lock.read_text().startswith("bert, since 2")
+
+
+def test_lock_of_a_dead_holder_is_free(host, holder):
+    holder.process.kill()
+    holder.process.join()
+    with lock(host, "bert"):
+        pass
+
+
+def test_holder_that_was_killed_is_told_from_one_that_works(host):
+    assert not is_held(host), "nobody ever had it"
+    with lock(host, "anna"):
+        assert is_held(host)
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    host.settings.lock.write_text(f"anna, since noon, process {gone.pid}")
+    assert not is_held(host)

@@ -1,0 +1,59 @@
+"""Which slot serves, by what the host says."""
+
+import pytest
+from fakes import NEW, OLD
+
+from slipway.status import drift
+
+
+@pytest.mark.parametrize("images", [{"blue": OLD}, {"green": NEW}, {"blue": OLD, "green": NEW}])
+def test_slots_are_read_as_they_were_set(stack, images):
+    stack.set_slots(images)
+    assert stack.slot_images() == images
+    # What compose reads: it starts these profiles and no other.
+    assert f"COMPOSE_PROFILES={','.join(images)}\n" in stack.slots_file.read_text()
+    stack.set_slots({})
+    assert stack.slot_images() == {}
+
+
+def test_switch_routes_to_one_slot_and_shows_the_other_to_the_gate(stack):
+    assert (stack.routed(), stack.idle()) == ("blue", "green")
+    for slot, other in (("green", "blue"), ("green", "blue"), ("blue", "green"), ("blue", "green")):
+        stack.switch(slot)
+        assert (stack.routed(), stack.idle()) == (slot, other)
+
+
+@pytest.mark.parametrize("declared", [{}, {"blue": OLD}, {"green": OLD}, {"blue": OLD, "green": NEW}])
+@pytest.mark.parametrize(
+    ("flag", "states", "active"),
+    [
+        ("blue", {"blue": "running"}, "blue"),
+        ("green", {"green": "running"}, "green"),
+        # The flag was lost, or is left.
+        ("blue", {"green": "running"}, "green"),
+        ("green", {"blue": "running"}, "blue"),
+        ("blue", {"blue": "exited", "green": "running"}, "green"),
+        # A drain was cut short.
+        ("blue", {"blue": "running", "green": "running"}, "blue"),
+        ("green", {"blue": "running", "green": "running"}, "green"),
+        ("blue", {"blue": "unhealthy", "green": "running"}, "blue"),
+        ("blue", {"blue": "unhealthy"}, "blue"),
+        ("blue", {"blue": "exited", "green": "unhealthy"}, "green"),
+        # They were stopped by hand.
+        ("green", {"green": "exited"}, "green"),
+        ("blue", {"green": "exited"}, "green"),
+        ("green", {"blue": "exited", "green": "exited"}, "green"),
+    ],
+)
+def test_what_serves_is_told_by_the_flag_and_the_containers(stack, engine, flag, states, active, declared):
+    engine.images, engine.states = dict.fromkeys(states, OLD), states
+    stack.set_slots(declared)
+    stack.switch(flag)
+    assert stack.active() == active
+
+
+def test_nothing_serves_before_the_first_release(stack, engine):
+    engine.images.clear()
+    stack.set_slots({})
+    assert stack.active() is None
+    assert drift(stack, None) == []

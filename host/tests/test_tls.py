@@ -1,0 +1,286 @@
+"""The certificate that nginx shows, with this machine's own openssl and no nginx."""
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from slipway import cli, tls
+from slipway import host as real
+from slipway.settings import Settings
+from slipway.shell import CommandFailure, Failure
+
+NAMES = ["blog.example.org", "www.example.org"]
+
+
+class Host(real.Host):
+    """A host whose nginx runs, and may refuse; other programs than openssl are only noted.
+
+    Attributes:
+        ran: commands, but those of openssl.
+        refuses: whether nginx refuses what it gets.
+    """
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.ran, self.refuses = [], False
+
+    def run(self, *command, **options):
+        if command[0] == "openssl":
+            return super().run(*command, **options)
+        self.ran.append(" ".join(map(str, command)))
+        if command[-2:] == ("nginx", "reload") and self.refuses:
+            raise Failure("nginx refuses")
+        return "running"
+
+    def is_root(self):
+        return True
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Those of a host whose files are in a directory of this test."""
+    for name in ("tls", "project"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "project/compose.yml").touch()
+    return Settings(
+        project=tmp_path / "project",
+        certificate=tmp_path / "tls/blog.pem",
+        authority=tmp_path / "ca",
+        lineages=tmp_path / "live",
+        renewals=tmp_path / "renewal",
+        tls_configuration=tmp_path / "tls.json",
+        units=tmp_path / "units",
+        timers=tmp_path / "timers",
+        former_tls=tmp_path / "slipway-tls",
+        nginx_uid=os.geteuid(),
+    )
+
+
+@pytest.fixture
+def host(settings):
+    """A host without a certificate yet."""
+    return Host(settings)
+
+
+def config(mode="selfsigned", names=NAMES):
+    return {"mode": mode, "names": names, "lineage": "slipway-ca.example"}
+
+
+def test_own_certificate_is_made_once(host):
+    assert tls.prepare(host, config(), check=True)
+    assert not host.settings.certificate.exists()
+    assert tls.prepare(host, config(), check=False)
+    assert not tls.prepare(host, config(), check=False)
+    assert tls.names_in(host, host.settings.certificate, "subjectAltName") == set(NAMES)
+    assert 89 < tls.days_left(host, host.settings.certificate) <= 90
+    assert oct(host.settings.certificate.stat().st_mode & 0o7777) == "0o400"
+    command = ["openssl", "verify", "-x509_strict", "-verify_hostname", NAMES[1], "-CAfile"]
+    subprocess.run(
+        [*command, host.settings.authority / "ca.pem", host.settings.certificate],
+        check=True,
+        capture_output=True,
+    )
+
+
+def spoil(host):
+    host.settings.certificate.chmod(0o600)
+    host.settings.certificate.write_text("spoiled")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        spoil,
+        lambda host: host.settings.certificate.unlink(),
+        lambda host: host.settings.certificate.chmod(0o644),
+    ],
+    ids=["content", "gone", "mode"],
+)
+def test_file_that_was_harmed_is_made_anew_by_the_same_authority(host, harm):
+    tls.prepare(host, config(), check=False)
+    authority = (host.settings.authority / "ca.pem").read_text()
+    harm(host)
+    assert tls.prepare(host, config(), check=False)
+    assert tls.own_lasts(host, NAMES)
+    assert (host.settings.authority / "ca.pem").read_text() == authority
+
+
+@pytest.mark.parametrize("name", ["ca.key", "ca.pem"])
+def test_authority_that_a_loss_of_power_emptied_is_made_anew(host, name):
+    tls.prepare(host, config(), check=False)
+    (host.settings.authority / name).write_text("")
+    host.settings.certificate.unlink()
+    assert tls.prepare(host, config(), check=False)
+    command = ["openssl", "verify", "-CAfile", host.settings.authority / "ca.pem", host.settings.certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(file.name for file in host.settings.authority.iterdir()) == ["ca.key", "ca.pem"]
+
+
+def test_certificate_is_renewed_in_time(host):
+    tls.prepare(host, config(), check=False)
+    before = host.settings.certificate.read_text()
+    assert not tls.keep(host, config(), check=False)
+    host.settings = replace(host.settings, renew_days=90)
+    assert tls.keep(host, config(), check=False)
+    assert host.settings.certificate.read_text() != before
+
+
+def test_other_names_are_another_authority_s(host):
+    tls.prepare(host, config(), check=False)
+    assert tls.prepare(host, config(names=["other.example.org"]), check=False)
+    assert tls.names_in(host, host.settings.authority / "ca.pem", "nameConstraints") == {"other.example.org"}
+
+
+def test_authority_signs_for_no_other_name(host):
+    tls.prepare(host, config(), check=False)
+    tls.install(host, tls.make_leaf(host, ["evil.example"]))
+    done = subprocess.run(
+        ["openssl", "verify", "-CAfile", host.settings.authority / "ca.pem", host.settings.certificate],
+        capture_output=True,
+        text=True,
+    )
+    assert "permitted subtree violation" in done.stderr
+
+
+def test_key_that_does_not_fit_leaves_what_serves(host):
+    tls.prepare(host, config(), check=False)
+    before = host.settings.certificate.read_text()
+    other = tls.make_own(host, NAMES)
+    half = other.index("-----BEGIN CERTIFICATE")
+    with pytest.raises(Failure, match="does not fit"):
+        tls.install(host, before[: before.index("-----BEGIN CERTIFICATE")] + other[half:])
+    assert host.settings.certificate.read_text() == before
+    assert [file.name for file in host.settings.certificate.parent.iterdir()] == ["blog.pem"]
+
+
+def test_pair_that_nginx_refuses_leaves_what_serves(host):
+    tls.prepare(host, config(), check=False)
+    before = host.settings.certificate.read_text()
+    host.refuses = True
+    with pytest.raises(Failure, match="nginx refuses"):
+        tls.install(host, tls.make_own(host, NAMES))
+    assert host.settings.certificate.read_text() == before
+
+
+def lineage(host, name):
+    """Have certbot's directory hold a lineage, and return its path."""
+    directory = host.settings.lineages / name
+    directory.mkdir(parents=True)
+    key, _, certificates = tls.make_own(host, NAMES).partition("-----BEGIN CERTIFICATE")
+    (directory / "privkey.pem").write_text(key)
+    (directory / "fullchain.pem").write_text(f"-----BEGIN CERTIFICATE{certificates}")
+    return directory
+
+
+def test_authority_s_certificate_replaces_the_one_to_start_with(host):
+    acme = config("acme")
+    assert tls.prepare(host, acme, check=False)
+    directory = lineage(host, acme["lineage"])
+    assert tls.issue(host, acme, check=True)
+    assert tls.issue(host, acme, check=False)
+    assert not tls.issue(host, acme, check=False)
+    assert host.settings.certificate.read_text() == tls.pair(directory)
+    assert not tls.prepare(host, acme, check=False), "what serves is not thrown away"
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "taken"),
+    [
+        ("acme", "slipway-ca.example", True),
+        ("acme", "slipway-staging.example", False),
+        ("selfsigned", "slipway-ca.example", False),
+    ],
+)
+def test_hook_takes_only_the_lineage_in_use(host, monkeypatch, mode, name, taken):
+    tls.prepare(host, config(mode), check=False)
+    monkeypatch.setenv("RENEWED_LINEAGE", str(lineage(host, name)))
+    assert tls.renewed(host, config(mode), check=False) is taken
+
+
+def test_timer_fails_before_a_certificate_ends(host):
+    tls.prepare(host, config("acme"), check=False)
+    host.settings = replace(host.settings, alarm_days=91)
+    with pytest.raises(Failure, match="ends in 90 days"):
+        tls.keep(host, config("acme"), check=False)
+
+
+def test_off_ends_renewals_and_leaves_what_was_shown(host):
+    for name in ("tls.json", "acme-ca.pem", "slipway-tls"):
+        (host.settings.tls_configuration.with_name(name)).touch()
+    host.settings.units.mkdir()
+    for name in ("slipway-tls.service", "slipway-tls.timer", "of-somebody-else.service"):
+        (host.settings.units / name).touch()
+    for lineage in ("slipway-ca.example", "of-somebody-else"):
+        (host.settings.lineages / lineage).mkdir(parents=True)
+    host.settings.certificate.touch()
+
+    assert tls.off(host, config("acme"), check=True)
+    assert (host.ran, host.settings.tls_configuration.exists()) == ([], True)
+    assert tls.off(host, config("acme"), check=False)
+    assert host.ran == [
+        "systemctl disable --now slipway-tls.timer",
+        "certbot delete --non-interactive --cert-name slipway-ca.example",
+        "systemctl daemon-reload",
+    ]
+    assert not any(file.exists() for file in tls.installed(host))
+    assert [file.name for file in host.settings.units.iterdir()] == ["of-somebody-else.service"]
+    assert host.settings.certificate.exists()
+
+
+def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewed(host):
+    """certbot keeps the hook from back then."""
+    acme = config("acme")
+    tls.prepare(host, acme, check=False)
+    lineage(host, acme["lineage"])
+    host.settings.renewals.mkdir()
+    renewal = host.settings.renewals / f"{acme['lineage']}.conf"
+    renewal.write_text("renew_hook = /usr/local/sbin/slipway-tls renewed\nserver = ca.example\n")
+    renewal.chmod(0o600)
+    tls.issue(host, acme, check=False)
+    text = renewal.read_text()
+    assert text == "renew_hook = /usr/local/bin/slipway tls renewed\nserver = ca.example\n"
+    assert oct(renewal.stat().st_mode & 0o7777) == "0o600"
+
+
+def test_nginx_reads_a_new_certificate_by_these_same_modules_where_there_is_one_to_read_it(host):
+    (host.settings.project / "compose.yml").unlink()
+    tls.prepare(host, config(), check=False)
+    assert host.ran == [], "before there is a stack, there is no engine to ask"
+    host.settings.certificate.unlink()
+    (host.settings.project / "compose.yml").touch()
+    tls.prepare(host, config(), check=False)
+    asked, reloaded = host.ran
+    assert asked == f"docker ps --quiet --filter=volume={host.settings.certificate.parent}"
+    assert reloaded.endswith("/slipway/__main__.py nginx reload")
+
+
+def test_authority_that_refuses_is_quoted_in_full_with_advice(host):
+    def run(*command, env=None, **options):
+        assert command[0] == "certbot" and "--deploy-hook" in command
+        assert command[command.index("--deploy-hook") + 1] == "/usr/local/bin/slipway tls renewed"
+        assert env == {"REQUESTS_CA_BUNDLE": "/etc/slipway/acme-ca.pem"}
+        raise CommandFailure(command, 1, "Some challenges have failed.\n", "Detail: NXDOMAIN\n" * 2)
+
+    host.run = run
+    more = {"email": "", "server": "https://ca.example/dir", "webroot": "/acme"}
+    with pytest.raises(Failure) as failure:
+        tls.ask(host, config("acme") | more | {"ca": "/etc/slipway/acme-ca.pem"})
+    assert str(failure.value).startswith(
+        "https://ca.example/dir gave no certificate for blog.example.org, www.example.org.\n"
+        "`certbot certonly …` failed (1):\n    Detail: NXDOMAIN\n    Some challenges have failed.\n"
+        "What served before goes on to serve. Check that\n"
+    )
+
+
+@pytest.mark.parametrize(("arguments", "changed"), [(["--check"], True), ([], True), ([], False)])
+def test_command_ends_with_one_object(host, capsys, arguments, changed):
+    host.settings.tls_configuration.write_text(json.dumps(config()))
+    if not changed:
+        tls.prepare(host, config(), check=False)
+    assert cli.main(["tls", "prepare", *arguments], host) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["changed"] is changed
+    assert told["advice"].startswith("Browsers trust this blog") is not bool(arguments)

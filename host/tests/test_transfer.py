@@ -1,0 +1,161 @@
+"""Import and export."""
+
+import os
+import types
+from pathlib import Path
+
+import pytest
+
+from slipway.settings import Settings
+from slipway.shell import CommandFailure, Failure
+
+
+def test_import_needs_a_release(main, stack, engine, capsys):
+    stack.set_slots({})
+    engine.images.clear()
+    assert main("import", "posts") == 1
+    assert "run the playbook deploy.yml first" in capsys.readouterr().err
+
+
+def test_import_that_fails_names_each_file(main, engine, monkeypatch, capsys, tmp_path):
+    def refuse(*command):
+        inside = command[command.index("import") + 1]
+        raise CommandFailure(["docker"], 1, f"{inside}/a.md: line 2 has no date\n{inside}/b/c.md: no title\n")
+
+    engine.blog = refuse
+    monkeypatch.chdir(tmp_path)
+    Path("posts").mkdir()
+    assert main("import", "posts") == 1
+    told = capsys.readouterr().err
+    assert told == "slipway: the import failed:\na.md: line 2 has no date\nb/c.md: no title\n"
+
+
+@pytest.fixture
+def flask(engine):
+    """The blog's commands that get a directory: what they find there, and what they are to write."""
+    blog = types.SimpleNamespace(writes={}, links={}, fails=None, found={}, owners=set())
+
+    def run(*command):
+        place = Path(command[command.index("--volume") + 1].split(":")[0])
+        files = [path for path in place.rglob("*") if path.is_file()]
+        blog.found = {str(path.relative_to(place)): path.read_text() for path in files}
+        blog.owners = {path.lstat().st_uid for path in (place, *place.rglob("*"))}
+        for name, content in blog.writes.items():
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text(content)
+        for name, to in blog.links.items():
+            (place / name).symlink_to(to)
+        if blog.fails:
+            raise blog.fails
+        return {"changed": True}
+
+    engine.blog = run
+    return blog
+
+
+def owners(*paths):
+    return {path.lstat().st_uid for path in paths}
+
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@AS_ROOT
+def test_export_leaves_a_directory_with_other_files_alone(main, engine, flask, tmp_path, monkeypatch, capsys):
+    """As `slipway export .` does in a home: sshd refuses whose home is another's."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    for path in (home, home / ".ssh"):
+        os.chown(path, 1234, 1234)
+    monkeypatch.chdir(home)
+    assert main("export", ".") == 1
+    assert f"slipway: {home} holds other files: name a new directory" in capsys.readouterr().err
+    assert owners(home, *home.rglob("*")) == {1234}
+    assert [*home.iterdir()] == [home / ".ssh"]
+
+
+@AS_ROOT
+@pytest.mark.parametrize("given", ["empty", "new", "new/below"])
+def test_export_belongs_to_whom_the_directory_does(main, engine, flask, tmp_path, monkeypatch, given):
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "1234")
+    (tmp_path / "empty").mkdir(mode=0o755)
+    os.chown(tmp_path / "empty", 1234, 1234)
+    directory = tmp_path / given
+    flask.writes = {"export.json": "{}", "posts/a.md": "one"}
+    assert main("export", str(directory)) == 0
+    assert flask.owners == {Settings().blog_uid}
+    assert sorted(path.name for path in directory.rglob("*")) == ["a.md", "export.json", "posts"]
+    assert owners(tmp_path / given.split("/")[0], directory, *directory.rglob("*")) == {1234}
+
+
+@AS_ROOT
+def test_export_brings_an_earlier_one_up_to_date(main, engine, flask, tmp_path):
+    """Also one that a kill, or a blog that failed, left half-way; what else is there stays."""
+    directory = tmp_path / "blog"
+    flask.writes = {"export.json": "{}", "posts/a.md": "one"}
+    assert main("export", str(directory)) == 0
+    (directory / ".git").mkdir()
+    os.chown(directory / ".git", 1234, 1234)
+    flask.writes = {"posts/b.md": "two"}
+    assert main("export", str(directory)) == 0
+    assert flask.found == {"export.json": "{}", "posts/a.md": "one"}
+    assert owners(directory / ".git") == {1234}
+
+    (directory / ".slipway-export").mkdir()
+    (directory / "posts").rename(directory / ".slipway-export/posts")
+    (directory / "export.json").rename(directory / ".slipway-export/export.json")
+    flask.fails = Failure("the disk is full")
+    assert main("export", str(directory)) == 1
+    flask.fails = None
+    assert main("export", str(directory)) == 0
+    assert flask.found == {"export.json": "{}", "posts/a.md": "one", "posts/b.md": "two"}
+    assert sorted(path.name for path in directory.iterdir()) == [".git", "export.json", "posts"]
+
+
+def test_export_that_is_elsewhere_by_a_link_stays_there(main, engine, flask, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "blog").mkdir()
+    (tmp_path / "blog/export.json").touch()
+    (tmp_path / "blog/media").symlink_to(tmp_path / "pictures")
+    assert main("export", str(tmp_path / "blog")) == 1
+    assert "holds no export, but links: media" in capsys.readouterr().err
+    assert (tmp_path / "blog/media").is_symlink()
+
+
+def test_export_hands_over_no_link(main, engine, flask, tmp_path, capsys):
+    """One that was taken over could have root give it a file of the host, or have an op copy one."""
+    secret = tmp_path / "secret"
+    secret.write_text("a key")
+    before = secret.stat()
+    flask.writes = {"export.json": "{}", "posts/a.md": "one"}
+    flask.links = {"posts/b.md": secret, "media": tmp_path}
+    assert main("export", str(tmp_path / "blog")) == 1
+    assert "no plain file, which was removed: media, posts/b.md" in capsys.readouterr().err
+    assert (secret.stat().st_uid, secret.read_text()) == (before.st_uid, "a key")
+    assert sorted(path.name for path in (tmp_path / "blog").rglob("*")) == ["a.md", "export.json", "posts"]
+
+
+def test_import_shows_the_blog_a_copy_that_it_can_read_and_nothing_hidden(
+    main, engine, flask, tmp_path, monkeypatch
+):
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/id_ed25519").write_text("a key")
+    (home / "posts").mkdir(mode=0o700)
+    (home / "posts/a.md").write_text("one")
+    (home / "posts/a.md").chmod(0o600)
+    before = owners(home, *home.rglob("*"))
+    monkeypatch.chdir(home)
+    assert main("import", ".") == 0
+    # By its whole path, so that what lies among drafts still does.
+    assert flask.found == {f"{home}/posts/a.md".removeprefix("/"): "one"}
+    if os.geteuid() == 0:
+        assert flask.owners == {Settings().blog_uid}
+    assert owners(home, *home.rglob("*")) == before
+
+
+def test_import_of_what_is_not_there_says_so(main, engine, flask, tmp_path, capsys):
+    assert main("import", str(tmp_path / "nowhere")) == 1
+    assert f"slipway: {tmp_path}/nowhere cannot be read: " in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,66 @@
+"""Work as a unit of systemd, with a systemd-run of the test's own."""
+
+import os
+import sys
+
+import pytest
+
+from slipway import unit
+from slipway.host import Host
+from slipway.lock import lock
+from slipway.shell import Failure
+
+
+@pytest.fixture
+def host(settings):
+    """A host on which nothing is under way."""
+    return Host(settings)
+
+
+@pytest.fixture
+def systemd_run(tmp_path, monkeypatch):
+    """A function that makes what stands in for systemd-run, of shell commands; they find the log in $log."""
+
+    def make(commands):
+        path = tmp_path / "bin/systemd-run"
+        path.parent.mkdir()
+        find = (
+            "for word; do case $word in --property=StandardOutput=append:*) log=${word#*append:}; esac; done"
+        )
+        path.write_text(f"#!/bin/sh\n{find}\n{commands}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+
+    return make
+
+
+def test_unit_runs_these_same_modules_again_and_its_output_is_shown(host, systemd_run, tmp_path, capsys):
+    systemd_run(f'echo a stage >> "$log"; echo "$@" > {tmp_path}/asked; exit 3')
+    assert unit.detach(host, "anna", ["release", "sha256:1"]) == 3
+    assert capsys.readouterr().out == "a stage\n"
+    asked = (tmp_path / "asked").read_text().split()
+    program = [sys.executable, "-I", "-B", unit.__file__.replace("unit.py", "__main__.py")]
+    assert asked[-8:] == [*program, "release", "sha256:1", "--by=anna", "--in-unit"]
+    assert list(host.settings.runtime.glob("*.log")) == []
+
+
+def test_unit_that_was_killed_is_told_from_one_that_failed(host, systemd_run):
+    systemd_run(f"exit {unit.KILLED}")
+    with pytest.raises(Failure, match=r"was killed before its end\. Run it again"):
+        unit.detach(host, "anna", ["rollback"])
+
+
+def test_nothing_is_started_while_another_holds_the_lock(host, systemd_run, tmp_path):
+    systemd_run(f"touch {tmp_path}/started")
+    with lock(host, "bert"), pytest.raises(Failure, match="under way: bert"):
+        unit.detach(host, "anna", ["rollback"])
+    assert not (tmp_path / "started").exists()
+
+
+def test_log_that_a_killed_program_left_goes(host, tmp_path):
+    host.settings.runtime.mkdir()
+    left, used = (host.settings.runtime / f"slipway-release-{pid}.log" for pid in (2**22 + 1, os.getpid()))
+    left.touch()
+    used.touch()
+    unit.remove_logs(host.settings.runtime)
+    assert (left.exists(), used.exists()) == (False, True)
