@@ -29,9 +29,10 @@ def readme(role):
         f"# Role `{role.name}`",
         f"{markdown(spec['short_description'])}.",
         *(markdown(paragraph) for paragraph in spec["description"]),
-        "## Variables",
-        "\n".join(variable(name, option, defaults.get(name)) for name, option in options),
     ]
+    if options:
+        listed = "\n".join(variable(name, option, defaults.get(name)) for name, option in options)
+        parts += ["## Variables", listed]
     tags = sorted({tag for _, task in role.tasks for tag in task.get("tags", [])})
     if tags:
         parts += ["## Tags", "\n".join(f"- `{tag}`" for tag in tags)]
@@ -56,6 +57,8 @@ def markdown(text):
 def defaults_as_written(role):
     """Return the source text of each default: what a reader finds in defaults/main.yml."""
     text = (role.path / "defaults/main.yml").read_text()
+    if not role.options:
+        return {}
     return {
         key.value: text[value.start_mark.index : value.end_mark.index].strip()
         for key, value in yaml.compose(text).value

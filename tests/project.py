@@ -54,7 +54,7 @@ class Role:
         """Every entry of the sets of files that the module host_files keeps."""
         values = self.load("vars/main.yml", {}).values()
         lists = [value for value in values if isinstance(value, list)]
-        kinds = {"file", "directory", "link"}
+        kinds = {"file", "directory", "link", "tree", "absent"}
         return [entry for value in lists for entry in value if isinstance(entry, dict) and kinds & set(entry)]
 
 

@@ -102,6 +102,8 @@ def test_each_file_has_a_source_and_is_validated(role):
                 owner, name = entry[kind].split("/", 1)
                 assert (owner, (role.path / directory / name).is_file()) == (role.name, True), entry
                 assert name.removesuffix(".j2") in UNJUDGED or kind == "copy" or "validate" in entry, entry
+        if "tree" in entry:
+            assert (ROOT / entry["source"]).is_dir() and "validate" in entry, entry
         assert set(entry.get("notify", [])) <= listens, entry
 
 

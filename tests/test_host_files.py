@@ -19,7 +19,7 @@ def host_files(tmp_path, capsys):
     def run(*files, check=False, fails=False):
         entries = [
             {
-                k: str(place / value) if k in ("file", "directory", "link") else value
+                k: str(place / value) if k in ("file", "directory", "link", "tree", "absent") else value
                 for k, value in file.items()
             }
             for file in files
@@ -164,6 +164,116 @@ def test_diff_shows_content_first_and_then_the_rest(host_files):
     assert (rest["before"], rest["after"]) == ({"mode": "0700"}, {"mode": "0755"})
 
 
+# --- What is not to be there --------------------------------------------------------------------------------
+
+
+def test_what_is_not_to_be_there_goes(host_files):
+    host_files(*SET)
+    gone = [{"absent": name} for name in ("program", "link", "etc", "never-there")]
+    assert host_files(*gone, check=True)["written"] == ["program", "link", "etc"]
+    assert modes(host_files.place) == MADE
+    assert host_files(*gone)["written"] == ["program", "link", "etc"]
+    assert modes(host_files.place) == {}
+    assert host_files(*gone)["written"] == []
+
+
+def test_link_that_is_not_to_be_there_leaves_what_it_leads_to(host_files):
+    host_files(*SET)
+    host_files({"absent": "link"})
+    assert set(modes(host_files.place)) == set(MADE) - {"link"}
+
+
+# --- Trees --------------------------------------------------------------------------------------------------
+
+
+def tree(version, **more):
+    """A version of a tree with two files."""
+    texts = {"pack/one.py": f"one of {version}\n", "pack/deep/two.py": "two\n"}
+    return {"tree": "tree", "version": version, "contents": texts} | more
+
+
+def files(version, current=None):
+    """What is below the place with one version of the tree."""
+    below = {f"{version}{name}": "0755" for name in ("", "/pack", "/pack/deep")}
+    below |= {f"{version}/pack/one.py": "0644", f"{version}/pack/deep/two.py": "0644"}
+    made = {f"tree/{name}": mode for name, mode in below.items()}
+    return made | ({"tree": "0755", "tree/current": current} if current else {})
+
+
+def test_tree_is_made_and_then_left_alone(host_files):
+    assert host_files(tree("a"), check=True)["written"] == ["tree"]
+    assert modes(host_files.place) == {}
+    assert host_files(tree("a"))["written"] == ["tree"]
+    assert modes(host_files.place) == files("a", current="a")
+    again = host_files(tree("a"))
+    assert (again["written"], again["diff"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda top: (top / "a/pack/one.py").write_text("corrupt"),
+        lambda top: (top / "a/pack/one.py").chmod(0o666),
+        lambda top: (top / "a/pack/one.py").unlink(),
+        lambda top: (top / "a/pack/deep").chmod(0o777),
+        lambda top: (top / "a/pack/deep/json.py").touch(),
+        lambda top: (top / "a/json").mkdir(),
+        lambda top: (top / "current").unlink(),
+        lambda top: ((top / "current").unlink(), (top / "current").symlink_to("/tmp")),
+    ],
+    ids=["content", "mode", "gone", "mode of a directory", "more", "a directory more", "link gone", "link"],
+)
+def test_tree_that_differs_is_put_right(host_files, harm):
+    host_files(tree("a"))
+    harm(host_files.place / "tree")
+    assert host_files(tree("a"), check=True)["written"] == ["tree"]
+    assert host_files(tree("a"))["written"] == ["tree"]
+    assert modes(host_files.place) == files("a", current="a")
+    assert (host_files.place / "tree/a/pack/one.py").read_text() == "one of a\n"
+
+
+def test_version_before_stays_and_older_ones_go(host_files):
+    for version, before in (("a", {}), ("b", files("a")), ("c", files("b")), ("b", files("c"))):
+        began = (host_files.place / "tree/current/pack/one.py") if before else None
+        resolved = began.resolve() if began else None
+        for _ in range(2):
+            host_files(tree(version))
+            assert modes(host_files.place) == files(version, current=version) | before
+        assert not resolved or resolved.exists(), "who began with it goes on to find it"
+
+
+def test_version_becomes_current_when_it_is_whole(host_files, monkeypatch):
+    host_files(tree("a"))
+    replace = Path.replace
+
+    def killed(path, target):
+        if target.name == "two.py":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    host_files(tree("b", contents={"pack/one.py": "", "pack/two.py": ""}), fails=True)
+    assert (host_files.place / "tree/current").readlink() == Path("a")
+    monkeypatch.undo()
+    host_files(tree("b"))
+    assert modes(host_files.place) == files("b", current="b") | files("a")
+
+
+def test_tree_that_is_refused_is_not_written(host_files):
+    checked = {"validate": f"{sys.executable} -m compileall -q %s"}
+    message = host_files(tree("a", **checked), fails=True)
+    assert message.startswith(f"{host_files.place}/tree failed to validate, so nothing was written")
+    assert modes(host_files.place) == {}
+    assert host_files(tree("a", contents={"pack/one.py": "x = 1\n"}, **checked))["written"] == ["tree"]
+
+
+def test_diff_of_a_new_version_is_that_to_the_one_before(host_files):
+    host_files(tree("a"))
+    shown = [part for part in host_files(tree("b"), check=True)["diff"] if part["before"] != part["after"]]
+    texts = [(part["before"], part["after"]) for part in shown if isinstance(part["before"], str)]
+    assert texts == [("one of a\n", "one of b\n")]
+
+
 # --- The control node's half --------------------------------------------------------------------------------
 
 PLAY = """
@@ -178,8 +288,9 @@ PLAY = """
         files:
           - {file: "{{ place }}/one", content: "{{ one }}", notify: [read one, read both]}
           - {file: "{{ place }}/two", content: "{{ two }}", notify: [read both]}
-          - {file: "{{ place }}/program", copy: tls/slipway-tls, mode: "0755"}
+          - {file: "{{ place }}/program", copy: host_program/slipway, mode: "0755"}
           - {file: "{{ place }}/journald.conf", template: baseline/journald.conf.j2}
+          - {tree: "{{ place }}/modules", source: host/slipway}
     - name: As Ansible renders it
       ansible.builtin.template:
         src: "{{ roles }}/baseline/templates/journald.conf.j2"
@@ -217,5 +328,10 @@ def test_handlers_hear_of_their_own_files_and_contents_come_as_from_ansible_itse
     assert play(one="a", two="b") == ([], 0)
     assert play(one="a", two="c") == (["both"], 1)
     assert play(one="b", two="c") == (["one", "both"], 1)
-    program = ROOT / "roles/tls/files/slipway-tls"
+    program = ROOT / "roles/host_program/files/slipway"
     assert (play.place / "program").read_bytes() == program.read_bytes()
+    package = ROOT / "host/slipway"
+    modules = play.place / "modules/current/slipway"
+    assert {file.name: file.read_text() for file in modules.iterdir()} == {
+        file.name: file.read_text() for file in package.glob("*.py")
+    }

@@ -1,11 +1,12 @@
 """The control node's half of host_files: it renders what a host gets, and notifies whom that concerns."""
 
+import hashlib
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class ActionModule(ActionBase):
@@ -21,6 +22,9 @@ class ActionModule(ActionBase):
                 file["content"] = self._render(place(file.pop("template"), "templates"), task_vars)
             elif "copy" in file:
                 file["content"] = place(file.pop("copy"), "files").read_text()
+            elif "tree" in file:
+                file["contents"] = contents(ROOT / file.pop("source"))
+                file["version"] = version(file["contents"])
         result.update(self._execute_module(module_args={"files": files}, task_vars=task_vars))
         notified = [name for path in result.get("written", []) for name in listeners.get(path, [])]
         if notified:
@@ -36,4 +40,18 @@ class ActionModule(ActionBase):
 def place(source, directory):
     """Return where a role keeps what is named ROLE/NAME."""
     role, name = source.split("/", 1)
-    return ROLES / role / directory / name
+    return ROOT / "roles" / role / directory / name
+
+
+def contents(directory):
+    """Return the text of each file below a directory by its name, which begins with the directory's own."""
+    files = (path for path in sorted(directory.rglob("*")) if "__pycache__" not in path.parts)
+    return {str(path.relative_to(directory.parent)): path.read_text() for path in files if path.is_file()}
+
+
+def version(texts):
+    """Return a name for texts by name that changes when, and only when, one of them does."""
+    digest = hashlib.sha256()
+    for name, text in sorted(texts.items()):
+        digest.update(f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\0".encode())
+    return digest.hexdigest()[:12]

@@ -1,7 +1,8 @@
 #!/usr/bin/python
-"""Keeps a set of files, directories and links as they are to be, in one round trip."""
+"""Keeps a set of files, directories, links and trees as they are to be, in one round trip."""
 
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -10,14 +11,14 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: host_files
-short_description: A set of files, directories and links, in one round trip
+short_description: A set of files, directories, links and trees, in one round trip
 description:
   - Compares each entry with what is there, validates all new contents, and only then writes what differs.
   - A file is replaced in one step, so that nobody reads a half. All belongs to root, or to whoever runs this.
   - A dry run validates nothing, because a bare host may lack the programs for that.
 options:
   files:
-    description: The entries. Each is one of C(file), C(directory) and C(link).
+    description: The entries. Each is one of C(file), C(directory), C(link), C(tree) and C(absent).
     type: list
     elements: dict
     required: true
@@ -31,6 +32,25 @@ options:
       link:
         description: Path of a symbolic link.
         type: path
+      tree:
+        description:
+          - Path of a directory with versions of a tree of files, such as the modules of a program. Each is in
+            a directory that is named after its content, and C(current) is a link to the one that is wanted.
+            It changes when that is whole.
+          - What began with the version before goes on to find it. Older ones are removed.
+        type: path
+      absent:
+        description: Path of what is not to be there, be it a file, a link, or a directory with all below it.
+        type: path
+      source:
+        description: Directory of the repository that the tree has, under its own name. The control node reads it.
+        type: str
+      version:
+        description: The name of the tree's version, which the control node makes.
+        type: str
+      contents:
+        description: The text of each file of the tree by name, which the control node reads.
+        type: dict
       content:
         description: What the file holds.
         type: str
@@ -47,7 +67,8 @@ options:
         description: Permissions in octal. The default is 0755 for a directory and 0644 for a file.
         type: str
       validate:
-        description: Command that fails for a bad content, which is in the file C(%s).
+        description:
+          - Command that fails for a bad content, which is in the file C(%s), or below it for a tree.
         type: str
       notify:
         description: Handlers to notify when this entry is written.
@@ -62,10 +83,12 @@ attributes:
 
 RETURN = r"""
 written:
-  description: Paths of what was written, or would be.
+  description: Paths of what was written or removed, or would be. A tree counts as one.
   type: list
   returned: always
 """
+
+KINDS = ("file", "directory", "link", "tree", "absent")
 
 OWNER = f"{os.geteuid()}:{os.getegid()}"
 
@@ -91,21 +114,64 @@ def observe(path, kind):
     return found | ({"content": path.read_bytes()} if found["kind"] == "file" else {})
 
 
+def place(entry):
+    """Return the path that an entry is about."""
+    return Path(next(entry[kind] for kind in KINDS if entry[kind]))
+
+
 def wanted(entry):
     """Return what is to be at the path of an entry."""
     if entry["link"]:
         return {"kind": "link", "to": entry["to"]}
+    if entry["absent"]:
+        return {"kind": "nothing"}
     if entry["directory"]:
         return {"kind": "directory", "owner": OWNER, "mode": entry["mode"] or "0755"}
     content = entry["content"].encode()
     return {"kind": "file", "owner": OWNER, "mode": entry["mode"] or "0644", "content": content}
 
 
-def validate(command, path, content, module):
-    """Let command judge a content before it is at path."""
+def parts(entry):
+    """Yield the entries that an entry stands for: of a tree, one for each of its files, and more."""
+    if not entry["tree"]:
+        yield entry
+        return
+    top, link = Path(entry["tree"]), Path(entry["tree"], "current")
+    version = top / entry["version"]
+    files = {version / name: text for name, text in entry["contents"].items()}
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(version)}
+    part = dict.fromkeys(KINDS) | {"mode": None, "validate": None}
+    for folder in sorted(folders):
+        yield part | {"directory": str(folder)}
+    for file, text in sorted(files.items()):
+        yield part | {"file": str(file), "content": text, "former": link / file.relative_to(version)}
+    for path in sorted(version.rglob("*")):
+        if path.parent in folders and path not in folders | files.keys():
+            yield part | {"absent": str(path)}
+    yield part | {"link": str(link), "to": version.name}
+    for path in outdated(top, version.name):
+        yield part | {"absent": str(path)}
+
+
+def outdated(top, version):
+    """Return the versions of a tree that nobody needs: all but the one that is wanted and the one before."""
+    link = top / "current"
+    others = [path for path in top.glob("*") if path.name != version and path != link]
+    before = link.readlink().name if link.is_symlink() else version
+    if before == version:
+        before = max(others, key=lambda path: path.stat().st_mtime).name if others else None
+    return sorted(path for path in others if path.name != before)
+
+
+def validate(command, path, contents, module):
+    """Let command judge what is to be at path: a file's content, or those of a tree's files by name."""
     with tempfile.TemporaryDirectory() as directory:
         candidate = Path(directory, path.name)
-        candidate.write_bytes(content)
+        files = contents if isinstance(contents, dict) else {"": contents}
+        for name, text in files.items():
+            file = candidate / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
         status, output, errors = module.run_command(command.replace("%s", str(candidate)))
     if status:
         raise Invalid(f"{path} failed to validate, so nothing was written: {errors or output}")
@@ -122,10 +188,18 @@ def sync(directory):
 
 def write(path, state):
     """Bring path to a state, in one step; a directory has none between either."""
+    if state["kind"] == "nothing":
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        sync(path.parent)
+        return
     if state["kind"] == "directory":
         for directory in [*reversed(path.parents), path]:
             if not directory.exists():
                 directory.mkdir()
+                sync(directory.parent)
                 own(directory, state)
         own(path, state)
         return
@@ -149,8 +223,13 @@ def own(path, state):
     path.chmod(int(state["mode"], 8))
 
 
-def difference(path, before, after):
-    """Return the diff of an entry as Ansible shows it: of the content, then of the rest."""
+def difference(path, before, after, former=None):
+    """Return the diff of an entry as Ansible shows it: of the content, then of the rest.
+
+    A file of a new version of a tree differs from that of the former one.
+    """
+    if before["kind"] == "nothing" and former and former.is_file():
+        before = after | {"content": former.read_bytes()}
     texts = [state.get("content", b"").decode(errors="replace") for state in (before, after)]
     yield {"before_header": path, "after_header": path, "before": texts[0], "after": texts[1]}
     rest = [
@@ -162,8 +241,8 @@ def difference(path, before, after):
 
 
 def main():
-    entry = {name: {"type": "path"} for name in ("file", "directory", "link")}
-    entry |= {name: {"type": "str"} for name in ("content", "to", "mode", "validate")}
+    entry = {name: {"type": "path"} for name in KINDS} | {"contents": {"type": "dict"}}
+    entry |= {name: {"type": "str"} for name in ("content", "to", "mode", "validate", "version")}
     module = AnsibleModule(
         argument_spec={
             "files": {
@@ -171,25 +250,30 @@ def main():
                 "elements": "dict",
                 "required": True,
                 "options": entry,
-                "required_one_of": [("file", "directory", "link")],
-                "mutually_exclusive": [("file", "directory", "link")],
-                "required_by": {"file": "content", "link": "to"},
+                "required_one_of": [KINDS],
+                "mutually_exclusive": [KINDS],
+                "required_by": {"file": "content", "link": "to", "tree": ("version", "contents")},
             },
         },
         supports_check_mode=True,
     )
-    changes, diff = {}, []
+    changes, written, diff = {}, [], []
     path = None
     try:
         for entry in module.params["files"]:
-            path = Path(entry["file"] or entry["directory"] or entry["link"])
-            after = wanted(entry)
-            before = observe(path, after["kind"])
-            if before != after:
-                changes[path] = after
-                diff += difference(str(path), before, after)
+            changed = False
+            for part in parts(entry):
+                path = place(part)
+                after = wanted(part)
+                before = observe(path, after["kind"])
+                if before != after:
+                    changes[path], changed = after, True
+                    diff += difference(str(path), before, after, part.get("former"))
+            if changed:
+                path = place(entry)
+                written.append(str(path))
                 if entry["validate"] and not module.check_mode:
-                    validate(entry["validate"], path, after["content"], module)
+                    validate(entry["validate"], path, entry["contents"] or entry["content"], module)
         if not module.check_mode:
             for path, state in changes.items():
                 write(path, state)
@@ -197,7 +281,7 @@ def main():
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be written: {error.strerror}")
-    module.exit_json(changed=bool(changes), written=[str(path) for path in changes], diff=diff)
+    module.exit_json(changed=bool(changes), written=written, diff=diff)
 
 
 if __name__ == "__main__":
