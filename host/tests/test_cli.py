@@ -56,3 +56,31 @@ def test_other_users_are_told_to_use_sudo(main, engine, command):
 def test_host_without_configuration_is_told_to_get_it(engine):
     with pytest.raises(SystemExit, match=r"slipway\.json is missing: run the playbook site\.yml"):
         cli.main(["status"], engine)
+
+
+def test_launcher_starts_the_version_that_is_current(tmp_path):
+    for version in ("old", "new"):
+        package = tmp_path / version / "slipway"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "cli.py").write_text(
+            "def main(arguments):\n    print(__file__, *arguments)\n    return 3\n"
+        )
+    launcher = tmp_path / "slipway"
+    text = (ROOT / "roles/host_program/files/slipway").read_text()
+    launcher.write_text(text.replace("/usr/local/lib/slipway/current", f"{tmp_path}/current"))
+    (tmp_path / "current").symlink_to("old")
+    # The second as a unit that was begun by a former version's single file does: not isolated.
+    for options in (["-I", "-B"], ["-B"]):
+        command = [sys.executable, *options, launcher, "status", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (3, "")
+        assert done.stdout == f"{tmp_path}/old/slipway/cli.py status --json\n"
+
+
+def test_launcher_passes_nothing_of_the_callers_python_on(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('another json')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert command_line("--help").returncode == 0
+    first = (ROOT / "roles/host_program/files/slipway").read_text().splitlines()[0]
+    assert first == "#!/usr/bin/python3 -IB"

@@ -43,7 +43,7 @@ options:
         description: Path of what is not to be there, be it a file, a link, or a directory with all below it.
         type: path
       source:
-        description: Directory of the repository that the tree has, under its own name. The control node reads it.
+        description: The repository's directory that the tree has, by its own name. The control node reads it.
         type: str
       version:
         description: The name of the tree's version, which the control node makes.

@@ -214,7 +214,7 @@ def as_before(host, canary):
     def back():
         for file in OURS:
             host.check_output("mv /run/canary/%s %s", Path(file).name, file)
-        host.check_output("rm /etc/slipway/secrets/webhook_token && slipway-nginx reload")
+        host.check_output("rm /etc/slipway/secrets/webhook_token && slipway nginx reload")
 
     host.check_output(f"mkdir --parents /run/canary && cp --preserve {' '.join(OURS)} /run/canary")
     yield back

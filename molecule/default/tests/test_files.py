@@ -23,7 +23,7 @@ READERS = {
         ("/opt/slipway/roles.sql", 0o644),
         ("/etc/docker/daemon.json", 0o644),
         ("/usr/local/bin/slipway", 0o755),
-        ("/usr/local/sbin/slipway-nginx", 0o755),
+        ("/usr/local/lib/slipway/current/slipway/cli.py", 0o644),
         ("/etc/systemd/system/slipway-nginx.service", 0o644),
     ],
 )

@@ -13,7 +13,7 @@ REDIRECT = "nft list table inet slipway_nginx"
 @pytest.fixture
 def settle_nginx(host):
     """Have nginx become what compose.yml and its files say, and return what that took."""
-    return lambda: json.loads(host.check_output("slipway-nginx settle"))["done"]
+    return lambda: json.loads(host.check_output("slipway nginx apply"))["done"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,7 +24,7 @@ def as_it_was(host, docker, inspect):
     yield
     host.check_output("cd /opt/slipway && tar --extract --file=/run/slipway-test.tar")
     # A test that failed may have left one at work.
-    wait_until(lambda: host.run("slipway-nginx settle").rc == 0, 90, "nginx is what it was")
+    wait_until(lambda: host.run("slipway nginx apply").rc == 0, 90, "nginx is what it was")
     docker("rmi slipway.test/nginx:source && docker image prune --all --force --filter label=slipway.test")
 
 
@@ -74,7 +74,7 @@ def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, 
     before = inspect()["nginx"]
     broken = other_nginx('CMD ["nginx", "-g", "spoiled;"]')
     with Prober(reader) as prober:
-        done = host.run("slipway-nginx settle")
+        done = host.run("slipway nginx apply")
     host.check_output("sed --in-place s/%s/%s/ /opt/slipway/compose.yml", broken, before["Image"])
     assert done.rc == 1
     assert "The new nginx does not work, so the old one serves as before." in done.stderr
@@ -91,10 +91,10 @@ def test_replacement_that_is_killed_is_finished_by_the_next(
     idle, image, before = reader(), other_nginx(), inspect()["nginx"]["Id"]
     with Prober(reader) as prober, contextlib.closing(idle):
         assert idle.request("/").status == 200
-        host.check_output("nohup slipway-nginx settle > /dev/null 2>&1 &")
+        host.check_output("nohup slipway nginx apply > /dev/null 2>&1 &")
         wait_until(lambda: host.run(REDIRECT).rc == 0, 60, "new connections go to the stand-in")
         host.check_output("systemctl kill --signal=KILL 'slipway-nginx-*'")
-        wait_until(lambda: host.run("pgrep --full '[s]lipway-nginx settle'").rc == 1, 5, "it is killed")
+        wait_until(lambda: host.run("pgrep --full '[n]ginx apply'").rc == 1, 5, "it is killed")
         assert host.run(REDIRECT).rc == 0
         assert {"nginx", "nginx_stand_in"} < inspect().keys()
         assert inspect()["nginx"]["Id"] == before
@@ -110,7 +110,7 @@ def test_replacement_and_release_exclude_each_other(host, other_nginx, inspect):
     """The lock is held by a third, as a release would."""
     before = inspect()
     other_nginx()
-    held = "echo 'a test' > /run/slipway/lock && flock --nonblock /run/slipway/lock slipway-nginx settle"
+    held = "echo 'a test' > /run/slipway/lock && flock --nonblock /run/slipway/lock slipway nginx apply"
     done = host.run(held)
     assert done.rc == 1
     assert "Something else is under way: a test." in done.stderr

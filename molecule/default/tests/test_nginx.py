@@ -284,7 +284,7 @@ def behind_a_proxy(deploy, variables, host, reader):
 
     yield ask_for
     host.check_output("mv /run/slipway-test.conf %s", conf)
-    host.check_output("slipway-nginx reload")
+    host.check_output("slipway nginx reload")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pytest
 
 TLS = [
     "/etc/slipway/tls.json",
-    "/usr/local/sbin/slipway-tls",
     "/etc/systemd/system/slipway-tls.service",
     "/etc/systemd/system/slipway-tls.timer",
 ]
@@ -25,7 +24,8 @@ FILES = [
     "/etc/systemd/system/slipway-nginx.service",
     "/etc/ssh/sshd_config.d/00-slipway.conf",
     "/usr/local/bin/slipway",
-    "/usr/local/sbin/slipway-nginx",
+    # A module of the program, in the version that is current.
+    "/usr/local/lib/slipway/current/slipway/release.py",
     *TLS,
 ]
 SECRET = "/etc/slipway/secrets/app_secret_key"

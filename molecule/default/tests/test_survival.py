@@ -104,7 +104,7 @@ def test_host_that_boots_serves(machine, host, booted, lasting, healthy, serves,
 def test_host_that_loses_power_between_two_containers_of_nginx_serves(
     machine, host, booted, inspect, lasting, healthy, serves
 ):
-    """As slipway-nginx has it for a second: the old one is drained and gone, and the new one is to come."""
+    """As `slipway nginx` has it for a second: the old one is drained and gone, and the new one is to come."""
     before, flag = lasting(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
     host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_stand_in")
     host.check_output("touch /var/lib/slipway/slot/%s", flag)

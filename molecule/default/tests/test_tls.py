@@ -191,7 +191,7 @@ def test_reload_with_a_bad_configuration_changes_nothing(host, reader):
     host.check_output("echo 'spoiled;' > %s", spoiled)
     try:
         with Prober(reader) as prober:
-            done = host.run("slipway-nginx reload")
+            done = host.run("slipway nginx reload")
     finally:
         host.check_output("rm %s", spoiled)
     assert done.rc == 1
@@ -205,7 +205,7 @@ def test_reload_is_not_noticed(host, reader, containers):
     before = host.check_output(workers)
     with Prober(reader, readers=6) as prober:
         for _ in range(3):
-            host.check_output("slipway-nginx reload")
+            host.check_output("slipway nginx reload")
     assert (prober.failures, prober.answered > 100) == ([], True)
     assert not set(before.splitlines()) & set(host.check_output(workers).splitlines())
     assert host.check_output("ls /var/lib/slipway/slot") in ("", "green")
@@ -407,7 +407,7 @@ def test_off_renews_nothing_any_more(issued, use, host):
     done = use("off")
     assert done.status == 0, done.output
     assert (host.run(units).stdout, host.run(lineages).stdout) == ("", "")
-    assert not host.file("/usr/local/sbin/slipway-tls").exists
+    assert not host.file("/etc/slipway/tls.json").exists
     for file in ("/etc/slipway/tls/blog.pem", "/etc/slipway/ca/ca.key"):
         assert host.file(file).exists
     assert "slipway" not in host.check_output("systemctl show certbot.service --property=Environment")
