@@ -3,14 +3,62 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 from slipway.files import replace, write
 from slipway.shell import Failure
 
 ENTRIES = 200
 
-Entry = dict[str, Any]
+
+class Held(TypedDict):
+    """Who rolled a release back, and when."""
+
+    since: str
+    by: str
+
+
+class Entry(TypedDict, total=False):
+    """One release in the ledger, as releases.json has it.
+
+    Attributes:
+        id: when it began, and its name.
+        image: id of the image.
+        version, revision: of what the image was made from, for people.
+        slot: the slot that it was for.
+        by: who released.
+        at: when it began; once it serves or has failed, when it did.
+        outcome: "under way", "in service", "failed" or "rotated".
+        stage: how far it is, while it is under way.
+        stages: seconds of each stage.
+        switched: seconds until readers had it.
+        instead_of: id of the release that it rolled back.
+        held: there once this release was rolled back.
+        schema: the revision that it found or made.
+        applied: revisions that were pending.
+        config: compose's hash of the slot's definition.
+        secrets: names of the secrets that it put into service.
+        reason: why it failed.
+    """
+
+    id: Required[str]
+    image: Required[str]
+    version: Required[str]
+    revision: Required[str]
+    slot: Required[str]
+    by: Required[str]
+    at: Required[str]
+    outcome: Required[str]
+    stage: str
+    stages: dict[str, float]
+    switched: float
+    instead_of: str
+    held: Held
+    schema: str | None
+    applied: list[str]
+    config: str
+    secrets: list[str]
+    reason: str
 
 
 class Ledger:
@@ -68,7 +116,9 @@ class Ledger:
             if other["id"] == entry.get("instead_of") and other.get("instead_of") not in before:
                 changed.append(other | {"held": {"since": entry["at"], "by": entry["by"]}})
             elif other["image"] == entry["image"] and "held" in other:
-                changed.append({key: value for key, value in other.items() if key != "held"})
+                free = other.copy()
+                del free["held"]
+                changed.append(free)
         self.put(*changed, entry)
 
     def good(self) -> list[Entry]:

@@ -401,10 +401,10 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
             stack.forget_flag.touch()
             sync(stack.in_service)
         make_anew(stack, [name for name in names if name not in options.given])
-        current = stack.ledger.current() or {}
-        source = {name: current.get(name, "") for name in ("version", "revision")}
+        current = stack.ledger.current()
+        version, revision = (current["version"], current["revision"]) if current else ("", "")
         try:
-            _, entry = put_into_service(stack, image, **source, by=options.by)
+            _, entry = put_into_service(stack, image, version, revision, options.by)
         except Failure as failure:
             after = "The new secrets wait in their files: mend it and rotate again, or release."
             raise Failure(f"{failure}\n{after}") from None
@@ -412,11 +412,14 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
             entry = {
                 "id": stack.host.new_id(),
                 "image": image,
-                **source,
-                "slot": stack.active(),
+                "version": version,
+                "revision": revision,
+                "slot": stack.active() or stack.routed(),
                 "by": options.by,
+                "secrets": names,
+                "at": stack.host.now(),
+                "outcome": "rotated",
             }
-            entry |= {"secrets": names, "at": stack.host.now(), "outcome": "rotated"}
             stack.ledger.put(entry)
             tell(stack, "after", entry)
     if options.json:
