@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from slipway import maintenance, nginx, release, status, tls, transfer
+from slipway import maintenance, nginx, release, rollback, rotation, status, tls, transfer
 from slipway.credentials import ROTATIONS
 from slipway.host import Host
 from slipway.settings import load
@@ -111,13 +111,13 @@ def parser() -> ArgumentParser:
         "release", nargs="?", help="its id or version (default: the one before); `slipway history` has them"
     )
     add_release_arguments(command)
-    command.set_defaults(run=release.command_rollback, needs_stack=True)
+    command.set_defaults(run=rollback.command_rollback, needs_stack=True)
 
     command = commands.add_parser(
         "restore-dump", help="bring the database back to before a release's migrations"
     )
     command.add_argument("release", help="id of the release; what was written since is lost")
-    command.set_defaults(run=release.command_restore_dump, needs_stack=True)
+    command.set_defaults(run=rollback.command_restore_dump, needs_stack=True)
 
     command = commands.add_parser("maintenance", help="show readers a page that says the blog will be back")
     command.add_argument("state", choices=["on", "off"])
@@ -155,7 +155,7 @@ def parser() -> ArgumentParser:
     command.add_argument("--check", action="store_true", help="tell what it would do, and change nothing")
     command.add_argument("--json", action="store_true", help="end with one JSON object")
     command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
-    command.set_defaults(run=release.command_rotate, needs_stack=True)
+    command.set_defaults(run=rotation.command_rotate, needs_stack=True)
 
     command = commands.add_parser("import", help="import Markdown posts, or an export, into the blog")
     command.add_argument("directory", type=Path)

@@ -1,4 +1,4 @@
-"""Putting an image into service, and the commands that do: release, rollback, rotate, restore-dump."""
+"""Putting an image into service."""
 
 import contextlib
 import json
@@ -9,16 +9,13 @@ from typing import Any
 
 from slipway.checks import check_host, check_public, expect_page, wait_until_ready
 from slipway.credentials import (
-    ROTATIONS,
     admin_waits,
     for_admin,
     give_secrets,
-    make_anew,
     set_admin_password,
     waiting_secrets,
 )
-from slipway.database import dump_database, dump_of, reconcile_roles, restore_dump, start_database
-from slipway.files import sync
+from slipway.database import dump_database, reconcile_roles, start_database
 from slipway.ledger import Entry
 from slipway.lock import lock
 from slipway.notify import run_hook, tell
@@ -252,18 +249,7 @@ def command_release(stack: Stack, options: Namespace) -> int:
             "give what `docker images --no-trunc` calls IMAGE ID."
         )
     if options.check:
-        held, active = held_back(stack, options), stack.active()
-        image = image_in_service(stack) if held else options.image
-        text = options.compose.read_text() if options.compose else None
-        serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
-        changed = (
-            not serves
-            or bool(disagreement(stack))
-            or reconcile_roles(stack, keep=False)
-            or admin_waits(stack)
-        )
-        print(json.dumps({"changed": changed, **({"held": held} if held else {})}))
-        return 0
+        return tell_what_would_change(stack, options)
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with lock(stack.host, options.by):
@@ -291,6 +277,19 @@ def command_release(stack: Stack, options: Namespace) -> int:
     return 0
 
 
+def tell_what_would_change(stack: Stack, options: Namespace) -> int:
+    """Print whether a release would change anything, and why it would be held back; change nothing."""
+    held, active = held_back(stack, options), stack.active()
+    image = image_in_service(stack) if held else options.image
+    text = options.compose.read_text() if options.compose else None
+    serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
+    changed = (
+        not serves or bool(disagreement(stack)) or reconcile_roles(stack, keep=False) or admin_waits(stack)
+    )
+    print(json.dumps({"changed": changed, **({"held": held} if held else {})}))
+    return 0
+
+
 def held_back(stack: Stack, options: Namespace) -> dict[str, Any] | None:
     """Return why the image that was asked for is not to be released, or None.
 
@@ -308,122 +307,3 @@ def held_back(stack: Stack, options: Namespace) -> dict[str, Any] | None:
         f"({current['version'] or 'no version'}) stays in service. To release it all the same, name it: "
         f"-e release_held={entry['id']}, or `slipway rollback {entry['id']}` on the host.",
     }
-
-
-def command_rollback(stack: Stack, options: Namespace) -> int:
-    if not options.in_unit and not options.check:
-        return detach(stack.host, options.by, options.arguments)
-    with contextlib.nullcontext() if options.check else lock(stack.host, options.by):
-        recovered = None if options.check else recover(stack)
-        if recovered:
-            print(recovered, flush=True)
-        target = stack.ledger.find(options.release) if options.release else before(stack)
-        current, active = stack.ledger.in_service(), stack.active()
-        if options.check:
-            changed = not active or stack.running(active) != target["image"]
-            print(json.dumps({"changed": changed, "instead_of": current["id"], "to": target["id"]}))
-            return 0
-        replaced = current if current["image"] != target["image"] else None
-        image, version, revision = (target[key] for key in ("image", "version", "revision"))
-        print(f"Back to {target['id']} ({target['version'] or 'no version'}), of {target['at']}.", flush=True)
-        changed, entry = put_into_service(
-            stack,
-            image,
-            version,
-            revision,
-            options.by,
-            instead_of=replaced,
-            allow=options.allow_destructive,
-        )
-    if options.json:
-        print(json.dumps({"changed": changed or bool(recovered), "to": target["id"], **(entry or {})}))
-    elif entry and replaced:
-        held = f" {replaced['id']} is held." if stack.ledger.held(replaced["image"]) else ""
-        print(f"{target['id']} serves again, in the {entry['slot']} slot.{held}")
-    else:
-        print(f"{target['id']} {'serves again' if entry else 'serves already'}.")
-    return 0
-
-
-def before(stack: Stack) -> Entry:
-    """Return the newest release before the one in service that may come back.
-
-    It is of another image, not held, and still here.
-    """
-    current = stack.ledger.current()
-    if not current:
-        raise Failure(
-            "No release is in service yet, so there is none to go back to: run the playbook deploy.yml."
-        )
-    here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
-    for entry in reversed(stack.ledger.good()):
-        other = entry["image"] != current["image"] and not stack.ledger.held(entry["image"])
-        if other and entry["image"] in here:
-            return entry
-    raise Failure(
-        "There is no earlier release to go back to: the ledger has none whose image is still on this host "
-        "and is not held. `slipway history` has them all; a held one can be named."
-    )
-
-
-def command_restore_dump(stack: Stack, options: Namespace) -> int:
-    if not stack.maintenance_flag.exists():
-        raise Failure("Readers would meet a blog whose tables go away: `slipway maintenance on` first.")
-    with lock(stack.host, f"a restore of the dump of {options.release}"):
-        entry = next((e for e in stack.ledger.entries() if e["id"] == options.release), None)
-        if not entry or not dump_of(stack, entry).exists():
-            dumps = ", ".join(sorted(path.stem for path in stack.dumps.glob("*.dump"))) or "none"
-            raise Failure(f"There is no dump of a release {options.release}. There are: {dumps}.")
-        restore_dump(stack, entry)
-    print(f"The database is what it was before the migrations of {entry['id']}. Now roll back.")
-    return 0
-
-
-def command_rotate(stack: Stack, options: Namespace) -> int:
-    image_in_service(stack)
-    parts = [part for part in ROTATIONS if {part, "all"} & set(options.what)]
-    names = [name for part in parts for name in ROTATIONS[part]]
-    if options.forget and "key" not in parts:
-        raise Failure("--forget is about the app's keys: rotate `key` with it.")
-    if options.check:
-        print(json.dumps({"changed": True, "secrets": names, "waiting": waiting_secrets(stack)}))
-        return 0
-    if not options.in_unit:
-        return detach(stack.host, options.by, options.arguments)
-    with lock(stack.host, options.by):
-        recovered = recover(stack)
-        if recovered:
-            print(recovered, flush=True)
-        # What cannot be put right stops it before there are new values.
-        settle(stack)
-        image = image_in_service(stack)
-        if options.forget:
-            stack.forget_flag.touch()
-            sync(stack.in_service)
-        make_anew(stack, [name for name in names if name not in options.given])
-        current = stack.ledger.current()
-        version, revision = (current["version"], current["revision"]) if current else ("", "")
-        try:
-            _, entry = put_into_service(stack, image, version, revision, options.by)
-        except Failure as failure:
-            after = "The new secrets wait in their files: mend it and rotate again, or release."
-            raise Failure(f"{failure}\n{after}") from None
-        if entry is None:
-            entry = {
-                "id": stack.host.new_id(),
-                "image": image,
-                "version": version,
-                "revision": revision,
-                "slot": stack.active() or stack.routed(),
-                "by": options.by,
-                "secrets": names,
-                "at": stack.host.now(),
-                "outcome": "rotated",
-            }
-            stack.ledger.put(entry)
-            tell(stack, "after", entry)
-    if options.json:
-        print(json.dumps({"changed": True, **entry}))
-    else:
-        print(f"In service with new values: {', '.join(names)}.")
-    return 0

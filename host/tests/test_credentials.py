@@ -1,14 +1,12 @@
 """The secrets of a release, and their rotation."""
 
-import json
 import os
-import re
 from pathlib import Path
 
 import pytest
-from fakes import NEW, OLD, SECRETS, fits, former_keys
+from fakes import NEW, OLD, fits, former_keys
 
-from slipway.database import OWNERS, scram_verifier
+from slipway.database import scram_verifier
 from slipway.release import put_into_service, release
 from slipway.settings import Settings
 from slipway.shell import Failure
@@ -136,101 +134,3 @@ def test_admin_s_password_is_set_when_its_file_changes_and_only_then(stack, engi
     assert put_into_service(stack, OLD, "", "", "anna") == (True, None)
     assert put_into_service(stack, OLD, "", "", "anna") == (False, None)
     assert engine.events == ["set-password while blue serves"]
-
-
-@pytest.mark.parametrize(
-    ("what", "names"),
-    [
-        (["database"], SECRETS[:3]),
-        (["key"], ["app_secret_key"]),
-        (["admin"], ["admin_password"]),
-        (["admin", "key"], ["app_secret_key", "admin_password"]),
-        (["all"], SECRETS),
-    ],
-)
-def test_rotation_makes_new_values_and_puts_them_into_service(
-    main, engine, stack, values, capsys, hook, tmp_path, what, names
-):
-    before = values()
-    stack.config["hooks"] = {"after": hook(f"echo $SLIPWAY_RELEASE $SLIPWAY_OUTCOME >> {tmp_path}/told")}
-    assert main("rotate", "--in-unit", "--json", "--by=anna", *what) == 0
-    after = values()
-    assert [name for name in SECRETS if after[name] != before[name]] == names
-    assert all(re.fullmatch("[A-Za-z0-9]{40}", after[name]) for name in names)
-    assert stack.slot_secret(stack.active(), "db_app_password") == after["db_app_password"]
-    assert (stack.in_service / "admin_password").read_text() == after["admin_password"]
-    released = what != ["admin"]
-    assert engine.images == stack.slot_images() == ({"green": OLD} if released else {"blue": OLD})
-    [entry] = stack.ledger.entries()
-    assert (entry["by"], entry["outcome"]) == ("anna", "in service" if released else "rotated")
-    assert (tmp_path / "told").read_text() == f"{entry['id']} {entry['outcome']}\n"
-    assert set(names) <= set(entry["secrets"])
-
-    told = capsys.readouterr().out
-    assert json.loads(told.splitlines()[-1])["changed"] is True
-    assert [name for name, value in (before | after).items() if value in told] == []
-
-
-def test_rotation_takes_what_the_vault_gives(main, engine, stack, change, values):
-    change("app_secret_key")
-    assert main("rotate", "--in-unit", "--given=app_secret_key", "key") == 0
-    assert values()["app_secret_key"] == "another value of app_secret_key"
-    assert stack.slot_secret("green", "app_secret_key") == "another value of app_secret_key"
-    assert former_keys(stack) == "value of app_secret_key"
-
-
-def test_rotation_that_is_only_asked_about_changes_nothing(main, engine, stack, change, values, capsys):
-    engine.verifiers = "".join(
-        f"{role}|{scram_verifier(stack.secret(name))}\n" for role, name in OWNERS.items()
-    )
-    assert main("rotate", "--check", "--json", "database") == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True, "secrets": SECRETS[:3], "waiting": []}
-    for name in SECRETS:
-        change(name)
-    before = values()
-    assert main("rotate", "--check", "--json", "all") == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True, "secrets": SECRETS, "waiting": SECRETS}
-    assert (engine.events, engine.endings, values()) == ([], [], before)
-
-
-def test_rotation_that_fails_leaves_the_old_values_serving_and_goes_on_later(
-    main, engine, stack, values, capsys
-):
-    engine.wrong["smoke"] = 500
-    old = stack.slot_secret("blue", "db_app_password")
-    assert main("rotate", "--in-unit", "all") == 1
-    told = capsys.readouterr().err
-    assert "The blue slot serves as before." in told
-    assert "The new secrets wait in their files" in told
-    assert (stack.slot_images(), stack.slot_secret("blue", "db_app_password")) == ({"blue": OLD}, old)
-    assert "set-password while blue serves" not in engine.events
-    assert [entry["outcome"] for entry in stack.ledger.entries()] == ["failed"]
-
-    engine.wrong.clear()
-    assert main("release", "--in-unit", OLD) == 0
-    assert stack.slot_secret("green", "db_app_password") == values()["db_app_password"] != old
-    assert engine.events[-1] == "set-password while green serves"
-
-
-def test_key_that_leaked_is_forgotten_by_whatever_ends_its_service(main, engine, stack):
-    engine.wrong["smoke"] = 500
-    assert main("rotate", "--in-unit", "--forget", "key") == 1
-    engine.wrong.clear()
-    assert main("release", "--in-unit", OLD) == 0
-    assert former_keys(stack) == ""
-    assert main("rotate", "--in-unit", "key") == 0
-    assert former_keys(stack) != "", "the next rotation forgets nothing"
-
-
-def test_forgetting_is_for_keys(main, engine, values, capsys):
-    before = values()
-    assert main("rotate", "--in-unit", "--forget", "database") == 1
-    assert "rotate `key` with it" in capsys.readouterr().err
-    assert values() == before
-
-
-def test_rotation_needs_a_release(main, stack, engine, capsys):
-    stack.set_slots({})
-    engine.images.clear()
-    assert main("rotate", "all") == 1
-    assert "run the playbook deploy.yml first" in capsys.readouterr().err

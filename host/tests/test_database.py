@@ -65,11 +65,3 @@ def test_database_that_the_engine_takes_for_healthy_too_early_is_waited_for(stac
     entry = release(stack, NEW, "2.0", "abc", "anna")
     assert entry["outcome"] == "in service"
     assert engine.starting == []
-
-
-def test_dump_is_restored_in_maintenance_only(main, stack, capsys):
-    assert main("restore-dump", "20260101T000000Z") == 1
-    assert "`slipway maintenance on` first" in capsys.readouterr().err
-    stack.maintenance_flag.touch()
-    assert main("restore-dump", "20260101T000000Z") == 1
-    assert "There is no dump of a release 20260101T000000Z. There are: none." in capsys.readouterr().err

@@ -135,3 +135,11 @@ def test_what_serves_instead_of_a_held_release_gets_the_present_configuration(ma
     assert main("release", "--in-unit", THIRD) == 0
     assert (stack.active() != slot, stack.ledger.current()["image"]) == (True, NEW)
     assert stack.ledger.held(THIRD)
+
+
+def test_dump_is_restored_in_maintenance_only(main, stack, capsys):
+    assert main("restore-dump", "20260101T000000Z") == 1
+    assert "`slipway maintenance on` first" in capsys.readouterr().err
+    stack.maintenance_flag.touch()
+    assert main("restore-dump", "20260101T000000Z") == 1
+    assert "There is no dump of a release 20260101T000000Z. There are: none." in capsys.readouterr().err

@@ -1,5 +1,9 @@
 """What is told to be out of harmony."""
 
+import json
+import os
+
+import pytest
 from fakes import NEW, OLD, THIRD
 
 from slipway.status import drift
@@ -39,3 +43,76 @@ def test_container_of_which_the_ledger_knows_nothing_is_no_harmony(stack, engine
         f"The blue slot runs {OLD}, and the ledger has no release: put back what it was, "
         f"as {stack.ledger.former}, or the next release is its first."
     ]
+
+
+@pytest.fixture
+def services(engine):
+    """Compose tells of its services as well."""
+    run = engine.run
+
+    def told(*command, **options):
+        if command[-4:] == ("ps", "--all", "--format", "json"):
+            return json.dumps({"Service": "db", "State": "running", "Health": "healthy"}) + "\n"
+        return run(*command, **options)
+
+    engine.run = told
+
+
+@pytest.mark.usefixtures("services")
+def test_status_tells_what_runs(main, stack, engine, released, capsys):
+    engine.space = 123_456_789
+    main("rollback", "--in-unit", "--by=bert")
+    stack.maintenance_flag.touch()
+    capsys.readouterr()
+    assert main("status") == 0
+    current = stack.ledger.current()
+    assert capsys.readouterr().out.splitlines() == [
+        f"release      {current['id']} (1.1, no revision)",
+        f"slot         {current['slot']}",
+        f"image        {NEW}",
+        "since        2026-01-01T00:00:00Z by bert",
+        f"held         {released[2]['id']} since 2026-01-01T00:00:00Z by bert",
+        "maintenance  ON: readers get a page with status 503",
+        "disk         123 MB free",
+        "drift        none",
+        "db                 running    healthy",
+    ]
+    assert main("status", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["release"], told["active"], told["image"]) == (current, current["slot"], NEW)
+    assert [entry["id"] for entry in told["held"]] == [released[2]["id"]]
+    assert told["containers"] == {"db": "healthy"}
+    assert (told["maintenance"], told["certificate"], told["drift"], told["disk_free_mb"]) == (
+        True,
+        None,
+        [],
+        123,
+    )
+
+
+@pytest.mark.usefixtures("services")
+@pytest.mark.parametrize(("pid", "says"), [(os.getpid(), "under way"), (2**22 + 1, "cut short")])
+def test_status_tells_a_release_that_is_under_way_from_one_that_was_cut_short(
+    main, stack, engine, capsys, pid, says
+):
+    entry = {"id": "1", "image": NEW, "by": "anna", "slot": "green", "outcome": "under way", "stage": "ready"}
+    stack.ledger.put(entry)
+    engine.settings.runtime.mkdir()
+    engine.settings.lock.write_text(f"anna, since noon, process {pid}")
+    assert main("status") == 0
+    assert f"{says}    1 by anna: ready" in capsys.readouterr().out
+
+
+def test_history_tells_how_each_release_ended(main, stack, engine, released, capsys):
+    main("rollback", "--in-unit", "--by=bert")
+    engine.wrong["smoke"] = 500
+    main("release", "--in-unit", "--version=2.0", "sha256:4")
+    capsys.readouterr()
+    assert main("history", "--lines=3") == 0
+    held, serves, failed, reason = capsys.readouterr().out.splitlines()
+    assert held.split()[1:] == ["1.2", "held", "since", "2026-01-01T00:00:00Z", "anna"]
+    assert serves.split()[1:] == ["1.1", "serves", "bert", "(instead", "of", f"{released[2]['id']})"]
+    assert failed.split()[1:3] == ["2.0", "failed"]
+    assert "slot behind nginx answered 500" in reason
+    assert main("history", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == stack.ledger.entries()

@@ -1,0 +1,83 @@
+"""The ways back: to an earlier release, and to the database from before a release's migrations."""
+
+import contextlib
+import json
+from argparse import Namespace
+
+from slipway.database import dump_of, restore_dump
+from slipway.ledger import Entry
+from slipway.lock import lock
+from slipway.recovery import recover
+from slipway.release import put_into_service
+from slipway.shell import Failure
+from slipway.stack import Stack
+from slipway.unit import detach
+
+
+def command_rollback(stack: Stack, options: Namespace) -> int:
+    if not options.in_unit and not options.check:
+        return detach(stack.host, options.by, options.arguments)
+    with contextlib.nullcontext() if options.check else lock(stack.host, options.by):
+        recovered = None if options.check else recover(stack)
+        if recovered:
+            print(recovered, flush=True)
+        target = stack.ledger.find(options.release) if options.release else before(stack)
+        current, active = stack.ledger.in_service(), stack.active()
+        if options.check:
+            changed = not active or stack.running(active) != target["image"]
+            print(json.dumps({"changed": changed, "instead_of": current["id"], "to": target["id"]}))
+            return 0
+        replaced = current if current["image"] != target["image"] else None
+        image, version, revision = (target[key] for key in ("image", "version", "revision"))
+        print(f"Back to {target['id']} ({target['version'] or 'no version'}), of {target['at']}.", flush=True)
+        changed, entry = put_into_service(
+            stack,
+            image,
+            version,
+            revision,
+            options.by,
+            instead_of=replaced,
+            allow=options.allow_destructive,
+        )
+    if options.json:
+        print(json.dumps({"changed": changed or bool(recovered), "to": target["id"], **(entry or {})}))
+    elif entry and replaced:
+        held = f" {replaced['id']} is held." if stack.ledger.held(replaced["image"]) else ""
+        print(f"{target['id']} serves again, in the {entry['slot']} slot.{held}")
+    else:
+        print(f"{target['id']} {'serves again' if entry else 'serves already'}.")
+    return 0
+
+
+def before(stack: Stack) -> Entry:
+    """Return the newest release before the one in service that may come back.
+
+    It is of another image, not held, and still here.
+    """
+    current = stack.ledger.current()
+    if not current:
+        raise Failure(
+            "No release is in service yet, so there is none to go back to: run the playbook deploy.yml."
+        )
+    here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
+    for entry in reversed(stack.ledger.good()):
+        other = entry["image"] != current["image"] and not stack.ledger.held(entry["image"])
+        if other and entry["image"] in here:
+            return entry
+    raise Failure(
+        "There is no earlier release to go back to: the ledger has none whose image is still on this host "
+        "and is not held. `slipway history` has them all; a held one can be named."
+    )
+
+
+def command_restore_dump(stack: Stack, options: Namespace) -> int:
+    if not stack.maintenance_flag.exists():
+        raise Failure("Readers would meet a blog whose tables go away: `slipway maintenance on` first.")
+    with lock(stack.host, f"a restore of the dump of {options.release}"):
+        entry = next((e for e in stack.ledger.entries() if e["id"] == options.release), None)
+        if not entry or not dump_of(stack, entry).exists():
+            dumps = ", ".join(sorted(path.stem for path in stack.dumps.glob("*.dump"))) or "none"
+            raise Failure(f"There is no dump of a release {options.release}. There are: {dumps}.")
+        restore_dump(stack, entry)
+    print(f"The database is what it was before the migrations of {entry['id']}. Now roll back.")
+    return 0

@@ -1,0 +1,74 @@
+"""New values of secrets, put into service as a release of the image that serves."""
+
+import json
+from argparse import Namespace
+
+from slipway.credentials import ROTATIONS, make_anew, waiting_secrets
+from slipway.files import sync
+from slipway.ledger import Entry
+from slipway.lock import lock
+from slipway.notify import tell
+from slipway.recovery import recover, settle
+from slipway.release import image_in_service, put_into_service
+from slipway.shell import Failure
+from slipway.stack import Stack
+from slipway.unit import detach
+
+
+def command_rotate(stack: Stack, options: Namespace) -> int:
+    image_in_service(stack)
+    parts = [part for part in ROTATIONS if {part, "all"} & set(options.what)]
+    names = [name for part in parts for name in ROTATIONS[part]]
+    if options.forget and "key" not in parts:
+        raise Failure("--forget is about the app's keys: rotate `key` with it.")
+    if options.check:
+        print(json.dumps({"changed": True, "secrets": names, "waiting": waiting_secrets(stack)}))
+        return 0
+    if not options.in_unit:
+        return detach(stack.host, options.by, options.arguments)
+    with lock(stack.host, options.by):
+        recovered = recover(stack)
+        if recovered:
+            print(recovered, flush=True)
+        # What cannot be put right stops it before there are new values.
+        settle(stack)
+        image = image_in_service(stack)
+        if options.forget:
+            stack.forget_flag.touch()
+            sync(stack.in_service)
+        make_anew(stack, [name for name in names if name not in options.given])
+        entry = serve_anew(stack, image, names, options.by)
+    if options.json:
+        print(json.dumps({"changed": True, **entry}))
+    else:
+        print(f"In service with new values: {', '.join(names)}.")
+    return 0
+
+
+def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Entry:
+    """Put new values of secrets into service with the image that serves; return the ledger's new entry.
+
+    Where only the admin's password is new, there is nothing to release.
+    """
+    current = stack.ledger.current()
+    version, revision = (current["version"], current["revision"]) if current else ("", "")
+    try:
+        _, entry = put_into_service(stack, image, version, revision, by)
+    except Failure as failure:
+        after = "The new secrets wait in their files: mend it and rotate again, or release."
+        raise Failure(f"{failure}\n{after}") from None
+    if entry is None:
+        entry = {
+            "id": stack.host.new_id(),
+            "image": image,
+            "version": version,
+            "revision": revision,
+            "slot": stack.active() or stack.routed(),
+            "by": by,
+            "secrets": names,
+            "at": stack.host.now(),
+            "outcome": "rotated",
+        }
+        stack.ledger.put(entry)
+        tell(stack, "after", entry)
+    return entry
