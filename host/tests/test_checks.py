@@ -64,6 +64,7 @@ def test_ready_at_once(stack, blue):
 
 
 def test_ready_after_a_while(stack, blue):
+    stack.config["ready_timeout"] = 10
     blue.statuses = [503, 503, 200]
     wait_until_ready(stack, "blue")
     assert len(blue.requests) == 3
@@ -94,6 +95,7 @@ def test_a_container_that_stopped_is_not_waited_for(stack, blue, change, memory)
 
 
 def test_one_that_says_no_is_asked_why_once(stack, blue):
+    stack.config["ready_timeout"] = 10
     blue.statuses, asked = [503, 503, 200], []
     wait_until_ready(stack, "blue", lambda: asked.append(len(blue.requests)))
     assert asked == [1]
