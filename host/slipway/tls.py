@@ -237,7 +237,7 @@ def ask(host: Host, config: TlsConfiguration) -> None:
         *(f"--domain={name}" for name in config["names"]),
     ]
     try:
-        host.run(*command, env={"REQUESTS_CA_BUNDLE": config["ca"]} if config["ca"] else {})
+        host.run(*command, env=proxies() | ({"REQUESTS_CA_BUNDLE": config["ca"]} if config["ca"] else {}))
     except CommandFailure as failure:
         names = ", ".join(config["names"])
         # certbot says what failed to standard output, and that it failed to the other.
@@ -247,6 +247,11 @@ def ask(host: Host, config: TlsConfiguration) -> None:
             f"{config['server']} gave no certificate for {names}.\n"
             f"`{' '.join(command[:2])} …` failed ({failure.status}):\n{lines}\n{ADVICE}"
         ) from None
+
+
+def proxies() -> dict[str, str]:
+    """Return the caller's settings of HTTP proxies: certbot may have no other way to the authority."""
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
 
 
 def pair(lineage: Path) -> str:
@@ -267,6 +272,8 @@ def correct_hooks(host: Host) -> None:
 
 def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
     """Have a certificate that nginx can start with: the one that is provided, or one of the host's own."""
+    if not check:
+        correct_hooks(host)
     if config["mode"] == "provided":
         pem = sys.stdin.read()
         return pem != served(host) if check else install(host, pem)
@@ -283,7 +290,6 @@ def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
             return True
         ask(host, config)
     if not check:
-        correct_hooks(host)
         install(host, pair(lineage))
     return pair(lineage) != before
 
@@ -297,6 +303,7 @@ def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
 def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
     """Be the timer's daily work: renew what is the host's own, and fail before a certificate ends."""
     changed = False
+    correct_hooks(host)
     lineage = host.settings.lineages / config["lineage"]
     if config["mode"] == "selfsigned":
         changed = prepare(host, config, check)
@@ -319,14 +326,15 @@ def off(host: Host, config: TlsConfiguration, check: bool) -> bool:
     for file in installed(host):
         file.unlink(missing_ok=True)
     host.run("systemctl", "daemon-reload")
+    # Last: the playbooks run this command for as long as the file is there.
+    host.settings.tls_configuration.unlink(missing_ok=True)
     return True
 
 
 def installed(host: Host) -> list[Path]:
-    """Return all that the role `tls` installs, besides certificates."""
+    """Return what the role `tls` installs, besides certificates and its configuration."""
     units = host.settings.units
     return [
-        host.settings.tls_configuration,
         host.settings.tls_configuration.with_name("acme-ca.pem"),
         units / "certbot.service.d/slipway.conf",
         units / "slipway-tls.service",

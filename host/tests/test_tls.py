@@ -21,11 +21,12 @@ class Host(real.Host):
     Attributes:
         ran: commands, but those of openssl.
         refuses: whether nginx refuses what it gets.
+        failing: a command that fails.
     """
 
     def __init__(self, settings):
         super().__init__(settings)
-        self.ran, self.refuses = [], False
+        self.ran, self.refuses, self.failing = [], False, None
 
     def run(self, *command, **options):
         if command[0] == "openssl":
@@ -33,6 +34,8 @@ class Host(real.Host):
         self.ran.append(" ".join(map(str, command)))
         if command[-2:] == ("nginx", "reload") and self.refuses:
             raise Failure("nginx refuses")
+        if self.ran[-1] == self.failing:
+            raise Failure("the command fails")
         return "running"
 
     def is_root(self):
@@ -226,11 +229,22 @@ def test_off_ends_renewals_and_leaves_what_was_shown(host):
         "systemctl daemon-reload",
     ]
     assert not any(file.exists() for file in tls.installed(host))
+    assert not host.settings.tls_configuration.exists()
     assert [file.name for file in host.settings.units.iterdir()] == ["of-somebody-else.service"]
     assert host.settings.certificate.exists()
 
 
-def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewed(host):
+def test_off_that_was_interrupted_is_run_again(host):
+    """The playbooks run it for as long as its configuration is there."""
+    host.settings.tls_configuration.touch()
+    host.failing = "systemctl daemon-reload"
+    with pytest.raises(Failure):
+        tls.off(host, config("acme"), check=False)
+    assert host.settings.tls_configuration.exists()
+
+
+@pytest.mark.parametrize("command", [tls.prepare, tls.keep])
+def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewed(host, command):
     """certbot keeps the hook from back then."""
     acme = config("acme")
     tls.prepare(host, acme, check=False)
@@ -239,7 +253,7 @@ def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewe
     renewal = host.settings.renewals / f"{acme['lineage']}.conf"
     renewal.write_text("renew_hook = /usr/local/sbin/slipway-tls renewed\nserver = ca.example\n")
     renewal.chmod(0o600)
-    tls.issue(host, acme, check=False)
+    command(host, acme, check=False)
     text = renewal.read_text()
     assert text == "renew_hook = /usr/local/bin/slipway tls renewed\nserver = ca.example\n"
     assert oct(renewal.stat().st_mode & 0o7777) == "0o600"
@@ -255,6 +269,13 @@ def test_nginx_reads_a_new_certificate_by_these_same_modules_where_there_is_one_
     asked, reloaded = host.ran
     assert asked == f"docker ps --quiet --filter=volume={host.settings.certificate.parent}"
     assert reloaded.endswith("/slipway/__main__.py nginx reload")
+
+
+def test_certbot_gets_the_callers_proxies_and_nothing_else_of_theirs(host, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("SECRET", "of the caller")
+    assert tls.proxies()["https_proxy"] == "http://proxy.example:3128"
+    assert "SECRET" not in tls.proxies()
 
 
 def test_authority_that_refuses_is_quoted_in_full_with_advice(host):

@@ -44,9 +44,10 @@ def place(source, directory):
 
 
 def contents(directory):
-    """Return the text of each file below a directory by its name, which begins with the directory's own."""
-    files = (path for path in sorted(directory.rglob("*")) if "__pycache__" not in path.parts)
-    return {str(path.relative_to(directory.parent)): path.read_text() for path in files if path.is_file()}
+    """Return the text of each Python module below a directory by name, which begins with the directory's."""
+    return {
+        str(path.relative_to(directory.parent)): path.read_text() for path in sorted(directory.rglob("*.py"))
+    }
 
 
 def version(texts):

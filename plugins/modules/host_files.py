@@ -171,7 +171,7 @@ def validate(command, path, contents, module):
         for name, text in files.items():
             file = candidate / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
+            file.write_bytes(text.encode())
         status, output, errors = module.run_command(command.replace("%s", str(candidate)))
     if status:
         raise Invalid(f"{path} failed to validate, so nothing was written: {errors or output}")
