@@ -277,6 +277,18 @@ def test_each_check_that_does_not_hold_says_so(checked):
     assert "three is" not in said
 
 
+def test_check_that_cannot_be_evaluated_hides_no_other(checked):
+    checks = [
+        {"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
+        {"name": "Two has a length", "that": "two | length > 0", "fail_msg": "two is {{ two }}"},
+        {"name": "Three", "that": "one == 3", "fail_msg": "three is {{ one }}"},
+    ]
+    failed, said = checked(checks, one=5, two=2)
+    assert failed
+    for text in ("one is 5", "Two has a length: ", "three is 5"):
+        assert text in said
+
+
 def test_checks_that_hold_say_nothing(checked):
     failed, said = checked([{"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"}], one=1)
     assert (failed, "one is" in said) == (False, False)

@@ -1,5 +1,6 @@
 """Check a list of requirements in one task: a task for each would add seconds to every run."""
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 
@@ -15,13 +16,18 @@ class ActionModule(ActionBase):
         must hold), `fail_msg`, and optionally `when` (conditions under which it is checked at all).
         """
         result = super().run(tmp, task_vars)
-        failures = [
-            check["fail_msg"]
-            for check in self._task.args["checks"]
-            if self._hold(check.get("when", True)) and not self._hold(check["that"])
-        ]
+        failures = [failure for check in self._task.args["checks"] if (failure := self._failure(check))]
         result.update(failed=bool(failures), msg="\n".join(failures) or "All requirements are met")
         return result
+
+    def _failure(self, check):
+        """Return what is wrong, or None. A condition that raises an error must not hide other failures."""
+        try:
+            if self._hold(check.get("when", True)) and not self._hold(check["that"]):
+                return check["fail_msg"]
+        except AnsibleError as error:
+            return f"{check['name']}: {error}"
+        return None
 
     def _hold(self, conditions):
         conditions = conditions if isinstance(conditions, list) else [conditions]

@@ -335,6 +335,11 @@ CASES = [
         ["stack_methods=GET"],
     ),
     Case(
+        "session cookie in a word",
+        ['stack_session_cookies is "session", which is no list', "Write it like [session]"],
+        ["stack_session_cookies=session"],
+    ),
+    Case(
         "name for redirects",
         ['stack_domain_redirects is "www.example.org", which is no list', "Write it like [www.example.org]"],
         ['{{"stack_domain_redirects": "www.example.org"}}'],
