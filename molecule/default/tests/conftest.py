@@ -181,15 +181,15 @@ def site(base_url):
 
 
 @pytest.fixture(scope="session")
-def authority(host, base_url):
+def host_authority(host, base_url):
     """The certificate of the host's own authority, as PEM; None where there is no TLS."""
     return None if base_url.scheme == "http" else host.file("/etc/slipway/ca/ca.pem").content_string
 
 
 @pytest.fixture(scope="session")
-def trust(authority):
+def trust(host_authority):
     """What a reader trusts: the host's own authority, and no other; None where there is no TLS."""
-    return authority and ssl.create_default_context(cadata=authority)
+    return host_authority and ssl.create_default_context(cadata=host_authority)
 
 
 @pytest.fixture(scope="session")
@@ -202,11 +202,11 @@ def reader(base_url, site, trust):
 
 
 @pytest.fixture(scope="session")
-def http2_reader(base_url, site, authority):
+def http2_reader(base_url, site, host_authority):
     """Make a reader of the blog over HTTP/2, or skip the test where there is no TLS."""
-    if not authority:
+    if not host_authority:
         pytest.skip("HTTP/2 needs TLS")
-    return lambda: Http2Reader("127.0.0.1", base_url.port, site, authority)
+    return lambda: Http2Reader("127.0.0.1", base_url.port, site, host_authority)
 
 
 @pytest.fixture(scope="session")
@@ -335,7 +335,7 @@ def fetch(reader):
 
 
 @pytest.fixture(scope="session")
-def under_load(enlist, reader, site, authority, host, variables, base_url, sql, pytestconfig):
+def under_load(enlist, reader, site, host_authority, host, variables, base_url, sql, pytestconfig):
     """Put the blog under load, as in `with under_load() as load`; nothing of it stays in the blog."""
 
     rate = 220 if pytestconfig.getoption("soak") else 120
@@ -357,7 +357,7 @@ def under_load(enlist, reader, site, authority, host, variables, base_url, sql, 
             "port": base_url.port,
             "host": site,
             "base_url": variables["stack_base_url"],
-            "ca": authority,
+            "ca": host_authority,
             "cookie": author.cookie,
             "token": author.token,
             "posts": re.findall(r'href="(/posts/[^"#]+)"', home),
