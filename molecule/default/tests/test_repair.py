@@ -94,8 +94,8 @@ def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(
 
 # Each task that talks to the host is a visit, and costs a third of a second: a new one needs a reason.
 VISITS = 18
-# On an ordinary machine. One that is slow at the moment needs longer for everything: there the run is compared
-# with a play of as many visits that do nothing, which it takes about three times as long as.
+# On an ordinary machine. One that is slow at the moment needs longer for everything; there, the run is
+# compared with a play of as many visits that do nothing. It takes about three times as long.
 SECONDS = 15
 TIMES = 4
 
