@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from parsers import check  # noqa: F401
+from parsers import check
 from project import ROOT
+
+# A fixture of both directories.
+__all__ = ["check"]
 
 
 @pytest.fixture(scope="session")

@@ -66,14 +66,17 @@ def defaults_as_written(role):
 
 
 def example(role):
-    """Return a play that runs the role, after the roles that its playbook runs before it in the same play."""
+    """Return a play with the role, the roles before it in its playbook, and those whose variables it uses."""
     play, names = next(
         (play, names)
         for playbook in sorted((ROOT / "playbooks").rglob("*.yml"))
         for play in yaml.safe_load(playbook.read_text())
         if role.name in (names := [entry["role"] for entry in play.get("roles", [])])
     )
-    needed = names[: names.index(role.name) + 1]
+    files = [file for part in ("vars", "defaults", "templates") for file in role.path.glob(f"{part}/*")]
+    text = "".join(file.read_text() for file in files)
+    used = [name for name in names if name == role.name or re.search(rf"\b(__)?{name}_", text)]
+    needed = names[: max(map(names.index, used)) + 1]
     required = {
         name: EXAMPLES[name]
         for other in ROLES

@@ -46,7 +46,7 @@ def clear() -> None:
 
 def forget_worker(pid: int) -> None:
     """Give up what only a living worker has. Its counters stay in the sums."""
-    mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no types for it
+    mark_process_dead(pid)
 
 
 class _PortSwitch:
@@ -65,7 +65,7 @@ class _PortSwitch:
 
 def _metrics() -> Response:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types for it
+    MultiProcessCollector(registry)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 

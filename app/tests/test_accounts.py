@@ -18,12 +18,6 @@ ADA = {"email": "ada@blog.test", "password": PASSWORD}
 
 
 @pytest.fixture
-def ada(signed_in):
-    """A client that is signed in as Ada, who is no administrator."""
-    return signed_in("Ada")
-
-
-@pytest.fixture
 def open_client(settings, client):
     """A client of a blog where everybody may register."""
     app = create_app(settings | {"REGISTRATION": "open"})

@@ -29,6 +29,13 @@ CHANGES = {
 }
 
 
+@pytest.fixture
+def path(ada, post):
+    """The address of the editor of a post by Ada, with a value in each field."""
+    ada.send("/author/posts/new", **FULL)
+    return f"/author/posts/{post()['id']}"
+
+
 def test_a_conflict_is_told_and_nothing_is_lost(app, ada, admin, post):
     ada.send("/author/posts/new", **MINE)
     path = f"/author/posts/{post()['id']}"
@@ -45,10 +52,8 @@ def test_a_conflict_is_told_and_nothing_is_lost(app, ada, admin, post):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, post, name):
+def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, path, name):
     label, hers, _, said, _ = CHANGES[name]
-    ada.send("/author/posts/new", **FULL)
-    path = f"/author/posts/{post()['id']}"
     page = ada.get(path)
     before = fields(page)
     admin.send(path, **fields(page, **{name: hers}))
@@ -66,10 +71,8 @@ def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, post, 
 
 
 @pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change[2]])
-def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, post, name):
+def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, path, name):
     label, hers, his, said, mine = CHANGES[name]
-    ada.send("/author/posts/new", **FULL)
-    path = f"/author/posts/{post()['id']}"
     page = ada.get(path)
     admin.send(path, **fields(page, **{name: hers}))
     refused = ada.send(path, **fields(page, **{name: his}))
@@ -80,9 +83,7 @@ def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, p
     assert fields(ada.get(path))[name] == his
 
 
-def test_what_only_one_changed_is_told_as_well(ada, admin, post):
-    ada.send("/author/posts/new", **FULL)
-    path = f"/author/posts/{post()['id']}"
+def test_what_only_one_changed_is_told_as_well(ada, admin, path):
     page = ada.get(path)
     admin.send(path, **fields(page, tags=""))
     refused = ada.send(path, **fields(page, summary="Mine."))
@@ -92,9 +93,7 @@ def test_what_only_one_changed_is_told_as_well(ada, admin, post):
     }
 
 
-def test_a_second_conflict_rests_on_the_first(ada, admin, post):
-    ada.send("/author/posts/new", **FULL)
-    path = f"/author/posts/{post()['id']}"
+def test_a_second_conflict_rests_on_the_first(ada, admin, path):
     page = ada.get(path)
     admin.send(path, **fields(page, tags="Two"))
     refused = ada.send(path, **fields(page, title="Mine"))
@@ -107,9 +106,7 @@ def test_a_second_conflict_rests_on_the_first(ada, admin, post):
 
 
 @pytest.mark.parametrize("base", ["", "x", "\0 " * 99])
-def test_a_form_that_does_not_say_what_it_began_with_keeps_all(ada, admin, post, base):
-    ada.send("/author/posts/new", **FULL)
-    path = f"/author/posts/{post()['id']}"
+def test_a_form_that_does_not_say_what_it_began_with_keeps_all(ada, admin, path, base):
     page = ada.get(path)
     admin.send(path, **fields(page, tags="Two"))
     refused = ada.send(path, **fields(page, base=base))

@@ -99,11 +99,6 @@ def test_no_post_and_no_comment_breaks_a_page_or_a_feed(client, empty, title, su
     ElementTree.fromstring(client.get("/feed.xml").data)
 
 
-@pytest.fixture
-def ada(signed_in):
-    return signed_in("Ada")
-
-
 ADDRESS = st.builds(
     "{}{}".format,
     st.sampled_from(["", "//", "http://", "HTTPS:/", "mailto:", "\\\\", "&#10;//"]),

@@ -20,16 +20,6 @@ from blog import create_app, media
 from blog.models import Media, db
 
 
-@pytest.fixture
-def ada(signed_in):
-    return signed_in("Ada")
-
-
-@pytest.fixture
-def admin(signed_in):
-    return signed_in("Grace", is_admin=True)
-
-
 def picture(image_format="PNG", size=(60, 40), mode="RGB", colour="navy", **options) -> bytes:
     output = io.BytesIO()
     Image.new(mode, size, colour).save(output, image_format, **options)

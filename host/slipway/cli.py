@@ -28,6 +28,11 @@ def add_release_arguments(command: ArgumentParser) -> None:
         default=[],
         help="a pending migration, by name, that may remove what older releases need",
     )
+    add_unit_arguments(command)
+
+
+def add_unit_arguments(command: ArgumentParser) -> None:
+    """Give a command what all that run as a systemd unit and write to the ledger have in common."""
     command.add_argument(
         "--by", default=os.environ.get("SUDO_USER", "root"), help="who, for the ledger (default %(default)s)"
     )
@@ -120,12 +125,7 @@ def add_rotation(commands: Commands) -> None:
         metavar="SECRET",
         help="put the value in the file of this secret into service and make none, as for one of the vault",
     )
-    command.add_argument(
-        "--by", default=os.environ.get("SUDO_USER", "root"), help="who, for the ledger (default %(default)s)"
-    )
-    command.add_argument("--check", action="store_true", help="tell what it would do, and change nothing")
-    command.add_argument("--json", action="store_true", help="end with one JSON object")
-    command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
+    add_unit_arguments(command)
     command.set_defaults(run=rotation.command_rotate, needs_stack=True)
 
 

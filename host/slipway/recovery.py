@@ -1,12 +1,13 @@
 """Undoing a release that failed, and finishing or undoing one that was killed."""
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from slipway.checks import check_public
 from slipway.containers import last_words
 from slipway.database import dump_of, reconcile_roles
 from slipway.ledger import Entry
+from slipway.lock import lock
 from slipway.notify import tell
 from slipway.schema import end_migration
 from slipway.settings import SLOTS
@@ -112,6 +113,15 @@ def end_logins(stack: Stack, slots: Collection[str]) -> None:
     """End the logins of slots but for these; without a database, the next release sees to that."""
     with contextlib.suppress(Failure):
         reconcile_roles(stack, slots)
+
+
+@contextlib.contextmanager
+def locked(stack: Stack, by: str) -> Iterator[str | None]:
+    """Hold the lock, and first recover from a run that was killed; give what `recover` returns."""
+    with lock(stack.host, by):
+        if recovered := recover(stack):
+            print(recovered, flush=True)
+        yield recovered
 
 
 def recover(stack: Stack) -> str | None:

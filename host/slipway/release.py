@@ -17,9 +17,8 @@ from slipway.credentials import (
 )
 from slipway.database import dump_database, reconcile_roles, start_database
 from slipway.ledger import Entry
-from slipway.lock import lock
 from slipway.notify import run_hook, tell
-from slipway.recovery import disagreement, recover, settle, undo
+from slipway.recovery import disagreement, locked, settle, undo
 from slipway.retention import copy_static, tidy
 from slipway.schema import plan_migrations
 from slipway.shell import Failure
@@ -252,10 +251,7 @@ def command_release(stack: Stack, options: Namespace) -> int:
         return tell_what_would_change(stack, options)
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
-    with lock(stack.host, options.by):
-        recovered = recover(stack)
-        if recovered:
-            print(recovered, flush=True)
+    with locked(stack, options.by) as recovered:
         held = held_back(stack, options)
         chosen = stack.ledger.in_service() if held else vars(options)
         image, version, revision = (chosen[key] for key in ("image", "version", "revision"))

@@ -7,7 +7,7 @@ from argparse import Namespace
 from slipway.database import dump_of, restore_dump
 from slipway.ledger import Entry
 from slipway.lock import lock
-from slipway.recovery import recover
+from slipway.recovery import locked
 from slipway.release import put_into_service
 from slipway.shell import Failure
 from slipway.stack import Stack
@@ -17,10 +17,7 @@ from slipway.unit import detach
 def command_rollback(stack: Stack, options: Namespace) -> int:
     if not options.in_unit and not options.check:
         return detach(stack.host, options.by, options.arguments)
-    with contextlib.nullcontext() if options.check else lock(stack.host, options.by):
-        recovered = None if options.check else recover(stack)
-        if recovered:
-            print(recovered, flush=True)
+    with contextlib.nullcontext() if options.check else locked(stack, options.by) as recovered:
         target = stack.ledger.find(options.release) if options.release else before(stack)
         current, active = stack.ledger.in_service(), stack.active()
         if options.check:

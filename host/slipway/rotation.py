@@ -6,9 +6,8 @@ from argparse import Namespace
 from slipway.credentials import ROTATIONS, make_anew, waiting_secrets
 from slipway.files import sync
 from slipway.ledger import Entry
-from slipway.lock import lock
 from slipway.notify import tell
-from slipway.recovery import recover, settle
+from slipway.recovery import locked, settle
 from slipway.release import image_in_service, put_into_service
 from slipway.shell import Failure
 from slipway.stack import Stack
@@ -26,10 +25,7 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
         return 0
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
-    with lock(stack.host, options.by):
-        recovered = recover(stack)
-        if recovered:
-            print(recovered, flush=True)
+    with locked(stack, options.by):
         # What cannot be put right stops it before there are new values.
         settle(stack)
         image = image_in_service(stack)

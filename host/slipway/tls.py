@@ -79,15 +79,17 @@ def served(host: Host) -> str | None:
     return path.read_text() if ours else None
 
 
-def install(host: Host, pem: str) -> bool:
+def install(host: Host, pem: str, check: bool = False) -> bool:
     """Have nginx show pem, the text of a key and its certificates; tell whether that is a change.
+
+    With check nothing is changed.
 
     Raises:
         Failure: the key is not the certificate's, or nginx refuses the pair; the old one is back.
     """
     before = served(host)
-    if pem == before:
-        return False
+    if pem == before or check:
+        return pem != before
     check_pair(pem)
     path, uid = host.settings.certificate, host.settings.nginx_uid
     write_secret(path, pem, uid)
@@ -272,11 +274,8 @@ def correct_hooks(host: Host) -> None:
 
 def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
     """Have a certificate that nginx can start with: the one that is provided, or one of the host's own."""
-    if not check:
-        correct_hooks(host)
     if config["mode"] == "provided":
-        pem = sys.stdin.read()
-        return pem != served(host) if check else install(host, pem)
+        return install(host, sys.stdin.read(), check)
     if served(host) if config["mode"] == "acme" else own_lasts(host, config["names"]):
         return False
     return check or install(host, make_own(host, config["names"]))
@@ -289,8 +288,7 @@ def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
         if check:
             return True
         ask(host, config)
-    if not check:
-        install(host, pair(lineage))
+    install(host, pair(lineage), check)
     return pair(lineage) != before
 
 
@@ -303,12 +301,11 @@ def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
 def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
     """Be the timer's daily work: renew what is the host's own, and fail before a certificate ends."""
     changed = False
-    correct_hooks(host)
     lineage = host.settings.lineages / config["lineage"]
     if config["mode"] == "selfsigned":
         changed = prepare(host, config, check)
     elif config["mode"] == "acme" and lineage.exists():
-        changed = install(host, pair(lineage))
+        changed = install(host, pair(lineage), check)
     if (days := days_left(host, host.settings.certificate)) < host.settings.alarm_days:
         raise Failure(
             f"The certificate ends in {days:.0f} days and was not renewed: run the playbook site.yml."
@@ -358,6 +355,8 @@ COMMANDS: dict[str, Callable[[Host, TlsConfiguration, bool], bool]] = {
 def command(host: Host, options: Namespace) -> int:
     """Do one of COMMANDS, and print what came of it as one JSON object; return the exit status."""
     config = load_tls(host.settings.tls_configuration)
+    if not options.check:
+        correct_hooks(host)
     changed = COMMANDS[options.what](host, config, options.check)
     own = options.what == "prepare" and config["mode"] == "selfsigned" and not options.check
     print(json.dumps({"changed": changed, "advice": how_to_trust(host) if own else ""}))

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from fakes import NEW, OLD, SECRETS, THIRD, Engine
-from parsers import check  # noqa: F401
+from parsers import check
 
 from slipway import cli
 from slipway.credentials import give_secrets, set_admin_password
@@ -13,6 +13,9 @@ from slipway.host import Host
 from slipway.release import release
 from slipway.settings import Settings
 from slipway.stack import Stack
+
+# A fixture of both directories.
+__all__ = ["check"]
 
 
 @pytest.fixture(autouse=True)

@@ -210,6 +210,14 @@ def test_timer_fails_before_a_certificate_ends(host):
         tls.keep(host, config("acme"), check=False)
 
 
+def test_dry_run_installs_no_renewed_certificate(host):
+    tls.prepare(host, config("acme"), check=False)
+    before = host.settings.certificate.read_text()
+    lineage(host, config("acme")["lineage"])
+    assert tls.keep(host, config("acme"), check=True)
+    assert host.settings.certificate.read_text() == before
+
+
 def test_off_ends_renewals_and_leaves_what_was_shown(host):
     for name in ("tls.json", "acme-ca.pem", "slipway-tls"):
         (host.settings.tls_configuration.with_name(name)).touch()
@@ -243,19 +251,22 @@ def test_off_that_was_interrupted_is_run_again(host):
     assert host.settings.tls_configuration.exists()
 
 
-@pytest.mark.parametrize("command", [tls.prepare, tls.keep])
-def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewed(host, command):
+@pytest.mark.parametrize("what", ["prepare", "issue", "keep"])
+def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewed(host, what):
     """certbot keeps the hook from back then."""
     acme = config("acme")
+    host.settings.tls_configuration.write_text(json.dumps(acme))
     tls.prepare(host, acme, check=False)
     lineage(host, acme["lineage"])
     host.settings.renewals.mkdir()
     renewal = host.settings.renewals / f"{acme['lineage']}.conf"
     renewal.write_text("renew_hook = /usr/local/sbin/slipway-tls renewed\nserver = ca.example\n")
     renewal.chmod(0o600)
-    command(host, acme, check=False)
-    text = renewal.read_text()
-    assert text == "renew_hook = /usr/local/bin/slipway tls renewed\nserver = ca.example\n"
+    former = renewal.read_text()
+    cli.main(["tls", what, "--check"], host)
+    assert renewal.read_text() == former
+    cli.main(["tls", what], host)
+    assert renewal.read_text() == "renew_hook = /usr/local/bin/slipway tls renewed\nserver = ca.example\n"
     assert oct(renewal.stat().st_mode & 0o7777) == "0o600"
 
 
@@ -278,7 +289,10 @@ def test_certbot_gets_the_callers_proxies_and_nothing_else_of_theirs(host, monke
     assert "SECRET" not in tls.proxies()
 
 
-def test_authority_that_refuses_is_quoted_in_full_with_advice(host):
+def test_authority_that_refuses_is_quoted_in_full_with_advice(host, monkeypatch):
+    for name in tls.proxies():
+        monkeypatch.delenv(name)
+
     def run(*command, env=None, **options):
         assert command[0] == "certbot" and "--deploy-hook" in command
         assert command[command.index("--deploy-hook") + 1] == "/usr/local/bin/slipway tls renewed"

@@ -19,11 +19,9 @@ class Article:
     def __init__(self, author, sql):
         self.author, self.sql = author, sql
         self.slug = f"fresh-{token_hex(6)}"
-        self.path, self.title, self.word = (
-            f"/posts/{self.slug}",
-            f"Fresh {token_hex(4)}",
-            f"word{token_hex(4)}",
-        )
+        self.path = f"/posts/{self.slug}"
+        self.title = f"Fresh {token_hex(4)}"
+        self.word = f"word{token_hex(4)}"
         # Where readers find it, beside its own page.
         self.lists = ("/", "/feed.xml", f"/tags/{self.slug}", f"/search?q={self.word}")
         self.form = {
