@@ -236,6 +236,19 @@ def task(host: Host, text: str | None = None) -> str:
     return "nothing"
 
 
+def is_up(host: Host) -> bool:
+    """Tell whether nginx and the database run as compose.yml defines them, and are healthy."""
+    wanted = dict(line.split() for line in compose(host, "config", "--hash=nginx,db").splitlines())
+    return all(is_as_defined(host, service, definition) for service, definition in wanted.items())
+
+
+def is_as_defined(host: Host, service: str, definition: str) -> bool:
+    """Tell whether a service has one container with this definition, which runs and is healthy."""
+    found = containers.inspect(host, *containers.of_service(host, service))
+    states = [(one["State"]["Status"], one["State"].get("Health", {}).get("Status")) for one in found]
+    return states == [("running", "healthy")] and containers.config_hash(found[0]) == definition
+
+
 def is_cut_short(host: Host, nginx: Container | None) -> bool:
     """Tell whether a run was killed before it had tidied up."""
     redirected = f"table {TABLE}" in host.run("nft", "list", "tables").splitlines()
@@ -316,7 +329,7 @@ def command_apply(host: Host, options: Namespace) -> int:
     if options.check:
         return tell([task(host, sys.stdin.read())])
     if task(host) == "nothing":
-        return tell([])
+        return tell([], up=is_up(host))
     if not options.in_unit:
         become("slipway-nginx", options.arguments)
     with lock(host, "a change of nginx", other="Something else"):
@@ -333,7 +346,10 @@ def command_reload(host: Host, options: Namespace) -> int:
     return tell(["reload"])
 
 
-def tell(done: list[str]) -> int:
-    """Print what was done, as one JSON object; return the exit status."""
-    print(json.dumps({"changed": done not in ([], ["nothing"]), "done": done}))
+def tell(done: list[str], up: bool = False) -> int:
+    """Print what was done, as one JSON object; return the exit status.
+
+    up: whether `docker compose up` has nothing to do for nginx and the database.
+    """
+    print(json.dumps({"changed": done not in ([], ["nothing"]), "done": done, "up": up}))
     return 0

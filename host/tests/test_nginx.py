@@ -115,6 +115,8 @@ class Host(real.Host):
                 return '{"exitCode": "137"}\n{"exitCode": "1"}\n'
             case ["docker", "inspect", *names]:
                 return json.dumps([self.containers[name] for name in names])
+            case ["docker", "compose", *_, "config", "--hash=nginx,db"]:
+                return f"db {OLD}\nnginx {self.definition}\n"
             case ["docker", "compose", *_, "config", "--hash=nginx"]:
                 return f"nginx {stdin or self.definition}"
             case ["docker", "compose", *_, "config", "--format", "json"]:
@@ -478,7 +480,8 @@ def test_check_tells_what_a_compose_yml_would_need_and_changes_nothing(host, mon
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     assert cli.main(["nginx", "apply", "--check"], host) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": done != "nothing", "done": [done]}
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"changed": done != "nothing", "done": [done], "up": False}
     assert host.events == []
 
 
@@ -502,6 +505,44 @@ def test_changes_are_the_work_of_a_unit(host, monkeypatch, command):
     assert (nginx, what, told) == ("nginx", command, "--in-unit")
 
 
+@pytest.fixture
+def host_that_is_up(host):
+    """A host on which nginx and the database run as compose.yml defines them, and are healthy."""
+    host.definition = OLD
+    host.create("db", OLD)
+    for container in host.containers.values():
+        container["State"] |= {"Status": "running", "Health": {"Status": "healthy"}}
+    return host
+
+
+def database(host):
+    """Return the container of the database."""
+    [name] = host.of("db")
+    return host.containers[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "up"),
+    [
+        (lambda host: None, True),
+        (lambda host: database(host)["State"].update(Status="exited"), False),
+        (lambda host: database(host)["State"].update(Health={"Status": "unhealthy"}), False),
+        (
+            lambda host: database(host)["Config"]["Labels"].update({"com.docker.compose.config-hash": NEW}),
+            False,
+        ),
+        (lambda host: host.containers.pop(*host.of("db")), False),
+        (lambda host: host.containers.pop(*host.of("nginx")), False),
+    ],
+    ids=["as defined", "stopped", "unhealthy", "other definition", "no database", "no nginx"],
+)
+def test_apply_tells_whether_compose_has_nothing_to_start(host_that_is_up, capsys, change, up):
+    change(host_that_is_up)
+    assert cli.main(["nginx", "apply"], host_that_is_up) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": False, "done": [], "up": up}
+    assert host_that_is_up.events == []
+
+
 def test_release_under_way_is_named(host, capsys):
     host.settings.runtime.mkdir()
     with host.settings.lock.open("w") as file:
@@ -518,6 +559,6 @@ def test_lock_tells_a_release_who_has_it(host, capsys):
     holders, change = [], host.change
     host.change = lambda event: (holders.append(host.settings.lock.read_text()), change(event))
     assert cli.main(["nginx", "apply", "--in-unit"], host) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True, "done": ["replace"]}
+    assert json.loads(capsys.readouterr().out) == {"changed": True, "done": ["replace"], "up": False}
     assert all(holder.startswith("a change of nginx, since 2") for holder in holders)
     assert holders
