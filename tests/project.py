@@ -7,9 +7,13 @@ from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
+import ansible.module_utils
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# As Ansible does for what it sends to a host, by module_utils of ansible.cfg.
+ansible.module_utils.__path__.append(str(ROOT / "plugins/module_utils"))
 
 
 @dataclass(frozen=True)

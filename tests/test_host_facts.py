@@ -13,8 +13,12 @@ from project import ROOT, load_program
 
 TOLD = {
     "dpkg-query": ["installed nftables", "config-files gone", "installed docker.io"],
-    "list-units": ["docker.service loaded active running Engine", "cron.service loaded active running Cron"],
-    "list-unit-files": ["docker.service enabled enabled", "nftables.service enabled enabled"],
+    "systemctl": [
+        *("Id=docker.service", "ActiveState=active", "UnitFileState=enabled", ""),
+        *("Id=cron.service", "ActiveState=active", "UnitFileState=disabled", ""),
+        *("Id=nftables.service", "ActiveState=failed", "UnitFileState=enabled", ""),
+        *("Id=-.mount", "ActiveState=active"),
+    ],
     "nft": [
         '{"nftables": [{"metainfo": {}},',
         '{"chain": {"family": "inet", "table": "slipway", "name": "forward"}}]}',
@@ -80,6 +84,19 @@ def engine(tmp_path, monkeypatch):
             container("web", {}, ports=[80, 80]),
             container("slipway-db-2", labels(directory="/root/slipway", service="db"), ports=[90, 91]),
         ],
+        "/images/json": [
+            {
+                "Id": "sha256:a",
+                "RepoTags": ["slipway/flask_blog:1", "blog:latest"],
+                "RepoDigests": ["registry.example.org/blog@sha256:b"],
+                "Labels": {
+                    "slipway.image": "slipway/flask_blog:1",
+                    "org.opencontainers.image.revision": "1.4",
+                    "secret": "never-to-be-shown",
+                },
+            },
+            {"Id": "sha256:c", "RepoTags": None, "RepoDigests": None, "Labels": None},
+        ],
     }
 
     class Answers(BaseHTTPRequestHandler):
@@ -103,7 +120,12 @@ def engine(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         module = load_program(ROOT / "plugins/modules/host_facts.py")
         monkeypatch.setattr(module, "SOCKET", path)
-        yield SimpleNamespace(module=module, answers=answers, database=database)
+        yield SimpleNamespace(
+            module=module,
+            answers=answers,
+            database=database,
+            ask=lambda: module.engine(module.ask_engine()),
+        )
         server.shutdown()
 
 
@@ -132,7 +154,7 @@ def test_facts_are_what_the_programs_of_the_host_say(facts):
 
 def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
     """By its labels, and where a container was started; no label of others is told."""
-    told = engine.module.engine()
+    told = engine.ask()
     assert "never-to-be-shown" not in json.dumps(told)
     own = {kind: [one["name"] for one in told[kind] if one["own"]] for kind in told}
     assert own == {"volumes": ["db_volume"], "networks": ["slipway_app"], "containers": ["slipway-db-1"]}
@@ -154,7 +176,7 @@ def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
 
 
 def test_facts_say_which_clusters_are_on_the_disk_of_the_database_alone(engine):
-    volumes = {volume["name"]: volume for volume in engine.module.engine()["volumes"]}
+    volumes = {volume["name"]: volume for volume in engine.ask()["volumes"]}
     assert volumes["db_volume"]["clusters"] == {"17/a": "17"}
     assert volumes["db_volume"]["mountpoint"] == str(engine.database)
     assert volumes["data"]["clusters"] == {}
@@ -174,7 +196,25 @@ def test_version_of_a_cluster_may_be_anything(engine):
     ):
         file.unlink()
         change()
-        assert engine.module.engine()["volumes"][0]["clusters"] == {}
+        assert engine.ask()["volumes"][0]["clusters"] == {}
+
+
+def test_facts_tell_images_by_each_of_their_names(engine):
+    """And no label that is not known to be public."""
+    told = engine.module.images(engine.module.ask_engine())
+    blog = {"id": "sha256:a", "label": "slipway/flask_blog:1", "revision": "1.4"}
+    names = ("slipway/flask_blog:1", "blog:latest", "registry.example.org/blog@sha256:b", "sha256:a")
+    assert told == dict.fromkeys(names, blog) | {"sha256:c": {"id": "sha256:c", "label": "", "revision": ""}}
+
+
+def test_facts_tell_which_image_each_sbom_is_about(facts, tmp_path):
+    component = {"name": "slipway/db", "version": "1"}
+    (tmp_path / "db.cdx.json").write_text(json.dumps({"metadata": {"component": component}}))
+    (tmp_path / "nginx.cdx.json").write_text("{")
+    (tmp_path / "flask_blog.cdx.json").write_text("[]")
+    (tmp_path / "other.json").write_text("{}")
+    assert facts.subjects(tmp_path) == {"db": "slipway/db:1"}
+    assert facts.subjects(tmp_path / "nowhere") == {}
 
 
 @pytest.mark.parametrize("fault", ["error", "silent", "none"])
@@ -187,7 +227,7 @@ def test_engine_that_does_not_answer_is_told_from_one_that_has_nothing(engine, m
         monkeypatch.setattr(engine.module, "SOCKET", str(tmp_path / "silent.sock"))
         with socket.socket(socket.AF_UNIX) as silent:
             silent.bind(str(tmp_path / "silent.sock"))
-    assert engine.module.engine() is None
+    assert engine.module.ask_engine() is None
 
 
 def test_bare_host_has_nothing(facts, monkeypatch):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from project import ROOT, load_program
+
+unchanged = load_program(ROOT / "plugins/module_utils/managed_files.py").unchanged
 
 
 @pytest.fixture
@@ -25,7 +28,11 @@ def host_files(tmp_path, capsys):
             for file in files
         ]
         always = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": str(tmp_path)}
-        with patch_module_args({"files": entries, **always}), pytest.raises(SystemExit):
+        entries = [entry | {"digest": digest_of(entry)} for entry in entries]
+        with (
+            patch_module_args({"files": entries, "record": str(tmp_path / "state/files.json"), **always}),
+            pytest.raises(SystemExit),
+        ):
             main()
         result = json.loads(capsys.readouterr().out)
         assert result.get("failed", False) is fails, result
@@ -35,8 +42,13 @@ def host_files(tmp_path, capsys):
         result["written"] = [str(Path(path).relative_to(place)) for path in result["written"]]
         return result
 
-    run.place = place
+    run.place, run.record = place, tmp_path / "state/files.json"
     return run
+
+
+def digest_of(entry):
+    """Return a digest as the control node makes it, in that it is another one for another entry."""
+    return json.dumps(entry, sort_keys=True)
 
 
 def modes(place):
@@ -92,6 +104,58 @@ def test_what_differs_is_put_right_and_nothing_else(host_files, harm, written):
     assert modes(host_files.place) == MADE
     assert (host_files.place / "program").read_text() == "#!/bin/sh\n"
     assert {path: (host_files.place / path).lstat().st_ino for path in kept} == inodes
+
+
+def known(host_files):
+    """Return the paths of the entries that the record finds as they were written."""
+    return sorted(str(Path(path).relative_to(host_files.place)) for path in unchanged(host_files.record))
+
+
+def test_record_tells_what_is_as_it_was_written(host_files):
+    assert host_files(*SET, check=True)["written"]
+    assert not host_files.record.exists()
+    host_files(*SET, {"absent": "old"})
+    assert known(host_files) == ["etc/deep", "etc/deep/words", "link", "old", "program"]
+    assert oct(host_files.record.stat().st_mode)[-4:] == "0600"
+
+    (host_files.place / "program").chmod(0o666)
+    (host_files.place / "link").unlink()
+    (host_files.place / "old").write_text("back")
+    assert known(host_files) == ["etc/deep", "etc/deep/words"]
+    host_files(*SET, {"absent": "old"})
+    assert known(host_files) == ["etc/deep", "etc/deep/words", "link", "old", "program"]
+
+
+def test_record_keeps_what_other_tasks_wrote(host_files):
+    host_files(*SET[:2])
+    host_files(SET[2])
+    assert known(host_files) == ["etc/deep", "etc/deep/words", "program"]
+    words = str(host_files.place / "etc/deep/words")
+    host_files(SET[1] | {"content": "other"})
+    assert unchanged(host_files.record)[words] == digest_of({"file": words, "content": "other"})
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]"])
+def test_record_that_is_damaged_knows_nothing_and_is_made_anew(host_files, content):
+    host_files(*SET)
+    host_files.record.write_text(content)
+    assert known(host_files) == []
+    host_files(*SET)
+    assert len(known(host_files)) == len(SET)
+
+
+def test_what_is_in_the_way_of_a_directory_is_not_as_it_was_written(host_files):
+    host_files(*SET[:2])
+    shutil.rmtree(host_files.place / "etc")
+    (host_files.place / "etc").write_text("a file")
+    assert known(host_files) == []
+
+
+def test_record_tells_of_a_tree_what_is_more_too(host_files):
+    host_files(tree("a"))
+    assert known(host_files) == ["tree"]
+    (host_files.place / "tree/current/pack/more.py").write_text("")
+    assert known(host_files) == []
 
 
 def test_link_that_leads_elsewhere_is_led_back(host_files):
@@ -283,14 +347,20 @@ PLAY = """
   vars:
     ansible_python_interpreter: "{{ ansible_playbook_python }}"
   tasks:
+    - name: What is known of them
+      host_facts:
+        record: "{{ place }}/files.json"
     - name: Files
       host_files:
+        record: "{{ place }}/files.json"
         files:
           - {file: "{{ place }}/one", content: "{{ one }}", notify: [read one, read both]}
           - {file: "{{ place }}/two", content: "{{ two }}", notify: [read both]}
           - {file: "{{ place }}/program", copy: host_program/slipway, mode: "0755"}
           - {file: "{{ place }}/journald.conf", template: baseline/journald.conf.j2}
           - {tree: "{{ place }}/modules", source: host/slipway}
+      vars:
+        ansible_python_interpreter: "{{ interpreter | default(ansible_playbook_python) }}"
     - name: As Ansible renders it
       ansible.builtin.template:
         src: "{{ roles }}/baseline/templates/journald.conf.j2"
@@ -335,3 +405,14 @@ def test_handlers_hear_of_their_own_files_and_contents_come_as_from_ansible_itse
     assert {file.name: file.read_text() for file in modules.iterdir()} == {
         file.name: file.read_text() for file in package.glob("*.py")
     }
+
+
+def test_files_that_are_as_they_were_written_cost_no_visit(play):
+    """A host whose Python cannot be started tells: a visit fails."""
+    assert play(one="a", two="b") == (["one", "both"], 1)
+    assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)
+
+    (play.place / "two").write_text("corrupt")
+    assert play(one="a", two="b") == (["both"], 1)
+    assert (play.place / "two").read_text() == "b"
+    assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)

@@ -15,6 +15,7 @@ from project import ROOT, load_program
 ROLES = ROOT / "roles"
 SECRET_FILES = ROLES / "secrets/library/secret_files.py"
 tree_digest = load_program(ROLES / "images/filter_plugins/tree_digest.py").tree_digest
+image_ids = load_program(ROLES / "images/filter_plugins/image_ids.py").image_ids
 bundle_problems = load_program(ROLES / "images/filter_plugins/bundle_problems.py").bundle_problems
 certificate_problems = load_program(ROLES / "tls/filter_plugins/certificate_problems.py").certificate_problems
 dns = load_program(ROLES / "tls/filter_plugins/dns_problems.py")
@@ -635,3 +636,11 @@ def test_what_a_crash_left_is_in_nobodys_way(secret_files):
     (secret_files.directory / ".admin_password.new").write_text("half")
     secret_files(given={"admin_password": "given by the vault"})
     assert [file.name for file in secret_files.directory.iterdir()] == ["admin_password"]
+
+
+def test_image_that_is_not_there_keeps_its_name():
+    names = {"nginx": "slipway/nginx:1", "db": "slipway/db:2"}
+    assert image_ids(names, {"slipway/nginx:1": {"id": "sha256:a"}}) == {
+        "nginx": "sha256:a",
+        "db": "slipway/db:2",
+    }

@@ -220,25 +220,27 @@ def flags(nginx: Container) -> list[Path]:
     return list(nginx.mounts["/run/slot"].glob("drain-*"))
 
 
-def task(host: Host, text: str | None = None) -> str:
-    """Return what is to be done for nginx to be what compose.yml and its files say.
+def definitions(host: Host, text: str | None = None) -> dict[str, str]:
+    """Return the hashes of what compose.yml defines, by service; text takes the place of compose.yml."""
+    lines = compose(host, "config", "--hash=nginx,db", stdin=text).splitlines()
+    return dict(line.split() for line in lines)
 
-    text takes the place of compose.yml.
-    """
+
+def task(host: Host, wanted: dict[str, str]) -> str:
+    """Return what is to be done for nginx to be what these definitions and its files say."""
     nginx = running(host, "nginx")
     if is_cut_short(host, nginx):
         return "recover"
     # Where it does not run, `docker compose up` starts it, with all that is new.
-    if nginx and compose(host, "config", "--hash=nginx", stdin=text).split()[-1] != nginx.hash:
+    if nginx and nginx.hash != wanted["nginx"]:
         return "replace"
     if nginx and not nginx.is_current():
         return "reload"
     return "nothing"
 
 
-def is_up(host: Host) -> bool:
-    """Tell whether nginx and the database run as compose.yml defines them, and are healthy."""
-    wanted = dict(line.split() for line in compose(host, "config", "--hash=nginx,db").splitlines())
+def is_up(host: Host, wanted: dict[str, str]) -> bool:
+    """Tell whether nginx and the database run as these definitions have them, and are healthy."""
     return all(is_as_defined(host, service, definition) for service, definition in wanted.items())
 
 
@@ -319,7 +321,7 @@ TASKS: dict[str, Callable[[Host], None]] = {"recover": recover, "replace": repla
 def apply(host: Host) -> list[str]:
     """Do all that is to be done, each once; return what that was."""
     done: list[str] = []
-    while (what := task(host)) not in ("nothing", *done):
+    while (what := task(host, definitions(host))) not in ("nothing", *done):
         TASKS[what](host)
         done.append(what)
     return done
@@ -327,9 +329,10 @@ def apply(host: Host) -> list[str]:
 
 def command_apply(host: Host, options: Namespace) -> int:
     if options.check:
-        return tell([task(host, sys.stdin.read())])
-    if task(host) == "nothing":
-        return tell([], up=is_up(host))
+        return tell([task(host, definitions(host, sys.stdin.read()))])
+    wanted = definitions(host)
+    if task(host, wanted) == "nothing":
+        return tell([], up=is_up(host, wanted))
     if not options.in_unit:
         become("slipway-nginx", options.arguments)
     with lock(host, "a change of nginx", other="Something else"):

@@ -116,9 +116,7 @@ class Host(real.Host):
             case ["docker", "inspect", *names]:
                 return json.dumps([self.containers[name] for name in names])
             case ["docker", "compose", *_, "config", "--hash=nginx,db"]:
-                return f"db {OLD}\nnginx {self.definition}\n"
-            case ["docker", "compose", *_, "config", "--hash=nginx"]:
-                return f"nginx {stdin or self.definition}"
+                return f"db {OLD}\nnginx {stdin or self.definition}\n"
             case ["docker", "compose", *_, "config", "--format", "json"]:
                 return json.dumps({"x-blog-environment": {"BASE_URL": "https://blog.example.org"}})
             case ["docker", "compose", *_, "up", "--detach", "--no-deps", "--wait", _, service]:

@@ -1,6 +1,7 @@
 """The control node's half of host_files: it renders what a host gets, and notifies whom that concerns."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
@@ -13,7 +14,7 @@ class ActionModule(ActionBase):
     """Ansible's entry point."""
 
     def run(self, tmp=None, task_vars=None):
-        """Send all contents at once; a handler is notified when, and only when, a file of its is written."""
+        """Send what is not known to be there, all at once; notify the handlers of what was written."""
         result = super().run(tmp, task_vars)
         files = [dict(file) for file in self._task.args["files"]]
         listeners = {file.get("file"): file.pop("notify", []) for file in files}
@@ -25,7 +26,15 @@ class ActionModule(ActionBase):
             elif "tree" in file:
                 file["contents"] = contents(ROOT / file.pop("source"))
                 file["version"] = version(file["contents"])
-        result.update(self._execute_module(module_args={"files": files}, task_vars=task_vars))
+            file["digest"] = hashlib.sha256(
+                json.dumps(file, sort_keys=True, default=str).encode()
+            ).hexdigest()
+        known = task_vars["ansible_facts"].get("host_files", {})
+        unknown = [file for file in files if known.get(path_of(file)) != file["digest"]]
+        if not unknown:
+            return result | {"changed": False, "written": [], "diff": []}
+        arguments = self._task.args | {"files": unknown}
+        result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
         notified = [name for path in result.get("written", []) for name in listeners.get(path, [])]
         if notified:
             self._task.notify = list(dict.fromkeys(notified))
@@ -35,6 +44,11 @@ class ActionModule(ActionBase):
         lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
         [text] = lookup.run([str(path)], variables=variables)
         return text
+
+
+def path_of(entry):
+    """Return the path that an entry is about."""
+    return next(entry[kind] for kind in ("file", "directory", "link", "tree", "absent") if kind in entry)
 
 
 def place(source, directory):

@@ -1,13 +1,14 @@
 #!/usr/bin/python
 """Keeps a set of files, directories, links and trees as they are to be, in one round trip."""
 
+import json
 import os
 import shutil
-import stat
 import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.managed_files import RECORD, digest, observe, read
 
 DOCUMENTATION = r"""
 module: host_files
@@ -16,7 +17,13 @@ description:
   - Compares each entry with what is there, validates all new contents, and only then writes what differs.
   - A file is replaced in one step, so that nobody reads a half. All belongs to root, or to whoever runs this.
   - A dry run validates nothing, because a bare host may lack the programs for that.
+  - What was written is recorded on the host. An entry that M(host_facts) found as it was written is not sent
+    again, and a task that has only such entries makes no visit.
 options:
+  record:
+    description: Path of the record.
+    type: path
+    default: /var/lib/slipway/files.json
   files:
     description: The entries. Each is one of C(file), C(directory), C(link), C(tree) and C(absent).
     type: list
@@ -74,6 +81,9 @@ options:
         description: Handlers to notify when this entry is written.
         type: list
         elements: str
+      digest:
+        description: The digest of this entry, which the control node makes.
+        type: str
 attributes:
   check_mode:
     support: full
@@ -95,23 +105,6 @@ OWNER = f"{os.geteuid()}:{os.getegid()}"
 
 class Invalid(Exception):
     """A content that its own program refuses."""
-
-
-def observe(path, kind):
-    """Return what is at path, in the words of wanted()."""
-    try:
-        # A directory may be elsewhere, where an op led it by a link.
-        status = path.stat(follow_symlinks=kind == "directory")
-    except FileNotFoundError:
-        return {"kind": "nothing"}
-    if stat.S_ISLNK(status.st_mode):
-        return {"kind": "link", "to": str(path.readlink())}
-    found = {
-        "kind": "directory" if stat.S_ISDIR(status.st_mode) else "file",
-        "owner": f"{status.st_uid}:{status.st_gid}",
-        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
-    }
-    return found | ({"content": path.read_bytes()} if found["kind"] == "file" else {})
 
 
 def place(entry):
@@ -240,11 +233,26 @@ def difference(path, before, after, former=None):
         yield {"before_header": path, "after_header": path, "before": rest[0], "after": rest[1]}
 
 
+def remember(record, entries):
+    """Record which entries are now as they are to be."""
+    before = read(record)
+    after = dict(before)
+    for entry in entries:
+        path, kind = place(entry), next(kind for kind in KINDS if entry[kind])
+        after[str(path)] = {"entry": entry["digest"], "kind": kind, "found": digest(path, kind)}
+    if after != before:
+        if not record.parent.exists():
+            write(record.parent, {"kind": "directory", "owner": OWNER, "mode": "0755"})
+        content = json.dumps(after, indent=1, sort_keys=True).encode()
+        write(record, {"kind": "file", "owner": OWNER, "mode": "0600", "content": content})
+
+
 def main():
     entry = {name: {"type": "path"} for name in KINDS} | {"contents": {"type": "dict"}}
-    entry |= {name: {"type": "str"} for name in ("content", "to", "mode", "validate", "version")}
+    entry |= {name: {"type": "str"} for name in ("content", "to", "mode", "validate", "version", "digest")}
     module = AnsibleModule(
         argument_spec={
+            "record": {"type": "path", "default": RECORD},
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -277,6 +285,8 @@ def main():
         if not module.check_mode:
             for path, state in changes.items():
                 write(path, state)
+            path = Path(module.params["record"])
+            remember(path, module.params["files"])
     except Invalid as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -1,0 +1,21 @@
+"""The filter C(image_ids): names of images become ids."""
+
+
+def image_ids(names, found):
+    """Return the id of each image, because a name can be moved to another image.
+
+    Args:
+        names: the name of each service's image, by service.
+        found: what the engine has, as the module host_facts tells it.
+
+    Returns:
+        The ids by service; an image that is not there yet, as in a dry run, keeps its name.
+    """
+    return {service: found.get(name, {}).get("id", name) for service, name in names.items()}
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"image_ids": image_ids}
