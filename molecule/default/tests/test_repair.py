@@ -92,7 +92,7 @@ def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(
 
 
 # Each task that talks to the host is a visit, and costs a third of a second: a new one needs a reason.
-VISITS = 17
+VISITS = 6
 SECONDS = 15
 
 
