@@ -54,7 +54,7 @@ def measure(container, seconds, rounds):
     """
     install = "{ apt-get update -qq && apt-get install -qq -y wrk curl; } >/dev/null"
     on_host(container, f"command -v wrk >/dev/null || {install}")
-    config = json.loads(on_host(container, "cat /opt/slipway/slipway.json"))
+    config = json.loads(on_host(container, "cat /opt/slipway/stack.json"))
     site, ask = address(config), f"-H 'Host: {config['host']}'"
     on_host(container, LEARN.format(name=config["host"].partition(":")[0]))
     size = len(on_host(container, f"curl -fsSk {ask} {site}/ | tee {STATIC}").encode())

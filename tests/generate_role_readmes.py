@@ -17,6 +17,15 @@ EXAMPLES = {
     "sandbox_directory": "{{ inventory_dir }}/.sandbox/{{ inventory_hostname }}",
     "stack_domain": "blog.example.org",
 }
+# Those that a role needs where it is used without the roles that its defaults take them from.
+ALONE = {"tls": {"tls_names": ["blog.example.org"], "tls_acme_email": "you@example.org"}}
+# What has to be on a host before a role can run.
+NEEDS = {
+    "images": ["docker"],
+    "tls": ["host_program"],
+    "stack": ["docker", "secrets", "images", "host_program"],
+    "release": ["docker", "secrets", "images", "host_program", "stack"],
+}
 
 
 def readme(role):
@@ -36,7 +45,8 @@ def readme(role):
     tags = sorted({tag for _, task in role.tasks for tag in task.get("tags", [])})
     if tags:
         parts += ["## Tags", "\n".join(f"- `{tag}`" for tag in tags)]
-    parts += ["## Example", f"```yaml\n{example(role)}```"]
+    if role.name != "host":
+        parts += ["## Example", f"```yaml\n{example(role)}```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,27 +76,24 @@ def defaults_as_written(role):
 
 
 def example(role):
-    """Return a play with the role, the roles before it in its playbook, and those whose variables it uses."""
-    play, names = next(
-        (play, names)
+    """Return a play with the role, and with the roles that it needs, which runs on a bare host."""
+    play = next(
+        play
         for playbook in sorted((ROOT / "playbooks").rglob("*.yml"))
         for play in yaml.safe_load(playbook.read_text())
-        if role.name in (names := [entry["role"] for entry in play.get("roles", [])])
+        if role.name in [entry["role"] for entry in play.get("roles", [])]
     )
-    files = [file for part in ("vars", "defaults", "templates") for file in role.path.glob(f"{part}/*")]
-    text = "".join(file.read_text() for file in files)
-    used = [name for name in names if name == role.name or re.search(rf"\b(__)?{name}_", text)]
-    needed = names[: max(map(names.index, used)) + 1]
+    names = [*NEEDS.get(role.name, []), role.name]
     required = {
         name: EXAMPLES[name]
         for other in ROLES
-        if other.name in needed
+        if other.name in names
         for name, option in other.options.items()
         if option.get("required")
     }
     how = {key: play[key] for key in ("hosts", "connection", "become") if key in play}
-    variables = {**play.get("vars", {}), **required}
-    play = {**how, **({"vars": variables} if variables else {}), "roles": needed}
+    variables = {**play.get("vars", {}), **required, **ALONE.get(role.name, {})}
+    play = {**how, **({"vars": variables} if variables else {}), "roles": names}
     return yaml.dump([play], Dumper=IndentedLists, sort_keys=False)
 
 

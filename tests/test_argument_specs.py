@@ -3,10 +3,14 @@
 import re
 
 import pytest
+import yaml
 from ansible.playbook.block import Block
 from ansible.playbook.handler import Handler
 from generate_role_readmes import readme
 from project import ROLES, ROOT
+
+# The role whose variables are for all others.
+HOST = set(yaml.safe_load((ROOT / "roles/host/vars/main.yml").read_text()))
 
 # Facts that one role or playbook leaves for others, and what Ansible itself reads.
 PUBLIC_FACTS = {
@@ -59,8 +63,18 @@ def test_each_internal_variable_is_named_so(role):
         names |= {task["loop_control"]["loop_var"]} if "loop_var" in task.get("loop_control", {}) else set()
         names |= set(task.get("vars", {})) | set(task.get("ansible.builtin.set_fact", {}))
     assert {
-        name for name in names - PUBLIC_FACTS - set(role.options) if not name.startswith(f"__{role.name}_")
+        name
+        for name in names - PUBLIC_FACTS - HOST - set(role.options)
+        if not name.startswith(f"__{role.name}_")
     } == set()
+
+
+def test_no_role_reads_an_internal_variable_of_another(role):
+    """Nor is one listed where none of its tasks run."""
+    others = "|".join(other.name for other in ROLES if other != role)
+    files = [file for file in role.path.rglob("*") if file.suffix in (".yml", ".j2")]
+    found = {name for file in files for name in re.findall(rf"\b__(?:{others})_\w+", file.read_text())}
+    assert found - {name for name in found if name.startswith(f"__{role.name}_")} == set()
 
 
 def test_each_task_says_where_it_is_and_what_it_does(role):
@@ -91,7 +105,7 @@ def test_each_template_is_marked(role):
 
 
 # What no program of the host can judge before it is in its place.
-UNJUDGED = {"apt.conf", "journald.conf", "modprobe.conf", "sysctl.conf", "nftables.service", "slipway.json"}
+UNJUDGED = {"apt.conf", "journald.conf", "modprobe.conf", "sysctl.conf", "nftables.service"}
 
 
 def test_each_file_has_a_source_and_is_validated(role):

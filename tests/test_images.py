@@ -161,7 +161,7 @@ def test_a_build_removes_what_an_earlier_one_left_and_nothing_beside_it(contexts
     for name in ("app/old", "images/old", "backup/of-the-host"):
         (place / name).mkdir(parents=True)
     (place / "ca.pem").touch()
-    contexts("Clear what an earlier build left", images_directory=str(place))
+    contexts("Remove the contexts of an earlier build", images_directory=str(place))
     assert [path.name for path in place.iterdir()] == ["backup"]
     assert (place / "backup/of-the-host").is_dir()
 

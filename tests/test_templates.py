@@ -161,8 +161,9 @@ def blog_conf(files):
 
 @pytest.fixture(scope="session")
 def configuration(files):
-    """The rendered configuration of the program slipway."""
-    return json.loads((files / "slipway.json").read_text())
+    """The rendered configuration of the program slipway, of both roles that write it."""
+    stack, release = (json.loads((files / f"{role}.json").read_text()) for role in ("stack", "release"))
+    return stack | release
 
 
 # With a certificate for it to read, as the host has one before nginx starts.

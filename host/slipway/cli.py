@@ -11,7 +11,7 @@ from typing import TypeAlias
 from slipway import maintenance, nginx, release, rollback, rotation, status, tls, transfer
 from slipway.credentials import ROTATIONS
 from slipway.host import Host
-from slipway.settings import load
+from slipway.settings import Configuration, load
 from slipway.shell import Failure
 from slipway.stack import Stack
 
@@ -219,8 +219,11 @@ def main(arguments: Sequence[str], host: Host | None = None) -> int:
 
 
 def stack_of(host: Host) -> Stack:
-    """Return the stack that slipway.json is about; end the program where there is no such file."""
-    path = host.settings.configuration
-    if not path.exists():
-        sys.exit(f"slipway: {path} is missing: run the playbook site.yml for this host first.")
-    return Stack(load(path), host)
+    """Return the stack of this host; end the program where its configuration is not whole."""
+    config = load(host.settings.configuration)
+    if missing := Configuration.__annotations__.keys() - config.keys():
+        sys.exit(
+            f"slipway: {host.settings.project} has no configuration of {', '.join(sorted(missing))}: "
+            "run the playbook site.yml for this host first."
+        )
+    return Stack(config, host)

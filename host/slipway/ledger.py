@@ -105,14 +105,14 @@ class Ledger:
             replace(name, self.former)
         write(self.path, json.dumps(kept, indent=2) + "\n")
 
-    def settle(self, entry: Entry) -> None:
+    def set_in_service(self, entry: Entry) -> None:
         """Add the entry of a release that came into service: what it rolled back is held, and it is not.
 
         Where it takes back a rollback, nobody found fault with what served between: that is not held.
         """
         changed = []
-        before = {other["id"] for other in self.good() if other["image"] == entry["image"]}
-        for other in self.good():
+        before = {other["id"] for other in self.successful() if other["image"] == entry["image"]}
+        for other in self.successful():
             if other["id"] == entry.get("instead_of") and other.get("instead_of") not in before:
                 changed.append(other | {"held": {"since": entry["at"], "by": entry["by"]}})
             elif other["image"] == entry["image"] and "held" in other:
@@ -121,13 +121,13 @@ class Ledger:
                 changed.append(free)
         self.put(*changed, entry)
 
-    def good(self) -> list[Entry]:
+    def successful(self) -> list[Entry]:
         """Return the entries of releases that were put into service, oldest first."""
         return [entry for entry in self.entries() if entry["outcome"] == "in service"]
 
     def current(self) -> Entry | None:
         """Return the entry of the release in service, or None."""
-        return next(iter(self.good()[::-1]), None)
+        return next(iter(self.successful()[::-1]), None)
 
     def in_service(self) -> Entry:
         """Return the entry of the release in service; raise Failure where the ledger has none."""
@@ -142,14 +142,14 @@ class Ledger:
 
     def held(self, image: str) -> Entry | None:
         """Return the entry by which image is held, or None: the newest one that had it in service."""
-        newest = next((entry for entry in reversed(self.good()) if entry["image"] == image), None)
+        newest = next((entry for entry in reversed(self.successful()) if entry["image"] == image), None)
         return newest if newest and newest.get("held") else None
 
     def find(self, name: str) -> Entry:
         """Return the newest release with that id or version that was in service; raise Failure for none."""
-        found = [entry for entry in self.good() if name in (entry["id"], entry["version"])]
+        found = [entry for entry in self.successful() if name in (entry["id"], entry["version"])]
         if not found:
-            known = ", ".join(entry["id"] for entry in self.good()[-5:]) or "none yet"
+            known = ", ".join(entry["id"] for entry in self.successful()[-5:]) or "none yet"
             raise Failure(
                 f"No release {name} was ever in service. The latest are: {known}; see `slipway history`."
             )
@@ -162,15 +162,15 @@ class Ledger:
             keep: how many images that were in service, counted from the newest.
         """
         images = []
-        for entry in reversed(self.good()):
+        for entry in reversed(self.successful()):
             if entry["image"] not in images:
                 images.append(entry["image"])
         chosen = set(images[: max(keep, 2)])
         # What is held must stay while the repository may still ask for it: built anew, it is another image.
-        ordinary = [number for number, entry in enumerate(self.good()) if not entry.get("instead_of")]
-        recent = self.good()[ordinary[-1] :] if ordinary else []
+        ordinary = [number for number, entry in enumerate(self.successful()) if not entry.get("instead_of")]
+        recent = self.successful()[ordinary[-1] :] if ordinary else []
         chosen |= {entry["image"] for entry in recent}
-        oldest = min((entry["id"] for entry in self.good() if entry["image"] in chosen), default="")
+        oldest = min((entry["id"] for entry in self.successful() if entry["image"] in chosen), default="")
         # A dump stays while a release from before its migration does, also where its own release failed then.
         migrated = {revision: entry for entry in self.entries() for revision in entry.get("applied", [])}
         needed = [entry for entry in migrated.values() if entry["id"] > oldest] + self.entries()[-1:]

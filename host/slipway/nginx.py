@@ -37,7 +37,7 @@ def running(host: Host, service: str) -> "Container | None":
     return next((Container(host, inspected) for inspected in containers.inspect(host, *found)), None)
 
 
-def expect(host: Host, service: str) -> "Container":
+def require(host: Host, service: str) -> "Container":
     """Return the service's container; raise Failure where none runs."""
     container = running(host, service)
     if not container:
@@ -161,7 +161,7 @@ def start(host: Host, service: str, serving: Container) -> Container:
     url = public_url(host)
     with last_words(host, service):
         up(host, service)
-        started = expect(host, service)
+        started = require(host, service)
         if not wait_until(lambda: started.answers(url, like=serving), host.settings.start_seconds):
             raise Failure(f"It is healthy and does not answer to {url}.")
     return started
@@ -277,12 +277,12 @@ def after_loss_of_power(host: Host) -> Container:
         host.run("systemctl", "restart", "docker")
         with last_words(host, "nginx"):
             up(host, "nginx")
-    return expect(host, "nginx")
+    return require(host, "nginx")
 
 
 def replace(host: Host) -> None:
     """Put a container that is what compose.yml says in place of the one that runs."""
-    nginx = expect(host, "nginx")
+    nginx = require(host, "nginx")
     try:
         stand_in = start(host, STAND_IN, serving=nginx)
     except Failure as failure:
@@ -299,7 +299,7 @@ def replace(host: Host) -> None:
 
 def reload(host: Host) -> None:
     """Have nginx read its configuration and certificate again."""
-    nginx = expect(host, "nginx")
+    nginx = require(host, "nginx")
     host.run("docker", "exec", nginx.id, "nginx", "-t", "-q")
     try:
         nginx.drain()
@@ -329,14 +329,14 @@ def apply(host: Host) -> list[str]:
 
 def command_apply(host: Host, options: Namespace) -> int:
     if options.check:
-        return tell([task(host, definitions(host, sys.stdin.read()))])
+        return report([task(host, definitions(host, sys.stdin.read()))])
     wanted = definitions(host)
     if task(host, wanted) == "nothing":
-        return tell([], up=is_up(host, wanted))
+        return report([], up=is_up(host, wanted))
     if not options.in_unit:
         become("slipway-nginx", options.arguments)
     with lock(host, "a change of nginx", other="Something else"):
-        return tell(apply(host))
+        return report(apply(host))
 
 
 def command_reload(host: Host, options: Namespace) -> int:
@@ -346,10 +346,10 @@ def command_reload(host: Host, options: Namespace) -> int:
         if is_cut_short(host, running(host, "nginx")):
             recover(host)
         reload(host)
-    return tell(["reload"])
+    return report(["reload"])
 
 
-def tell(done: list[str], up: bool = False) -> int:
+def report(done: list[str], up: bool = False) -> int:
     """Print what was done, as one JSON object; return the exit status.
 
     up: whether `docker compose up` has nothing to do for nginx and the database.

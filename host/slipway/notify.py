@@ -87,7 +87,7 @@ def call_webhook(stack: Stack, entry: Entry) -> None:
         raise Failure(f"The webhook {problems[0]}.")
 
 
-def tell(stack: Stack, moment: str, entry: Entry) -> None:
+def notify(stack: Stack, moment: str, entry: Entry) -> None:
     """Run the hook of a moment and call the webhook; a failure is said and changes nothing."""
     ways: list[Callable[[], None]] = [
         lambda: run_hook(stack, moment, entry),

@@ -8,14 +8,14 @@ from slipway.containers import last_words
 from slipway.database import dump_of, reconcile_roles
 from slipway.ledger import Entry
 from slipway.lock import lock
-from slipway.notify import tell
+from slipway.notify import notify
 from slipway.schema import end_migration
 from slipway.settings import SLOTS
 from slipway.shell import Failure
 from slipway.stack import Stack
 
 
-def settle(stack: Stack) -> bool:
+def reconcile(stack: Stack) -> bool:
     """Have the flag, slots.env and the containers say that what serves does, whatever became of them.
 
     Returns:
@@ -99,7 +99,7 @@ def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseExcep
         after += f" If the migration {', '.join(entry['applied'])} was applied, it stays."
         if dump_of(stack, entry).exists():
             after += f" The dump from before is {dump_of(stack, entry)}."
-    tell(stack, "failed", entry)
+    notify(stack, "failed", entry)
     return Failure(f"{failure}\n{tail}{''.join(problems)}{after}")
 
 
@@ -147,8 +147,8 @@ def recover(stack: Stack) -> str | None:
             undo(stack, entry, serving, failure)
             return f"{what}; it did not answer readers, so it was undone."
         entry |= {"outcome": "in service", "at": stack.host.now()}
-        stack.ledger.settle(entry)
-        tell(stack, "after", entry)
+        stack.ledger.set_in_service(entry)
+        notify(stack, "after", entry)
         stack.set_slots({slot: entry["image"]})
         for other in serving:
             stack.remove(other)

@@ -17,8 +17,8 @@ from slipway.credentials import (
 )
 from slipway.database import dump_database, reconcile_roles, start_database
 from slipway.ledger import Entry
-from slipway.notify import run_hook, tell
-from slipway.recovery import disagreement, locked, settle, undo
+from slipway.notify import notify, run_hook
+from slipway.recovery import disagreement, locked, reconcile, undo
 from slipway.retention import copy_static, tidy
 from slipway.schema import plan_migrations
 from slipway.shell import Failure
@@ -88,7 +88,7 @@ class Rollout:
         if not self.is_rollback:
             self.prepare_schema()
         self.start()
-        self.try_out()
+        self.smoke_test()
         with self.stage("switch"):
             stack.switch(slot)
             check_public(stack, self.entry)
@@ -122,7 +122,7 @@ class Rollout:
             # What served before is nearly always ready at once; only where it says no is it asked why.
             wait_until_ready(stack, slot, self.prepare_schema if self.is_rollback else None)
 
-    def try_out(self) -> None:
+    def smoke_test(self) -> None:
         """Ask the slot for pages as nginx will, while readers are still with the other one."""
         with self.stage("smoke"):
             copy_static(self.stack, self.slot, self.entry["id"])
@@ -141,8 +141,8 @@ class Rollout:
             "stages": dict(stages.seconds),
             "switched": stages.total(),
         }
-        stack.ledger.settle(entry)
-        tell(stack, "after", entry)
+        stack.ledger.set_in_service(entry)
+        notify(stack, "after", entry)
         if self.active:
             with self.stage("drain"):
                 stack.host.sleep(stack.config["drain_seconds"])
@@ -175,7 +175,7 @@ def release(
     With it go the secrets as their files have them.
 
     Args:
-        stack: the stack, under the lock and settled.
+        stack: the stack, under the lock and reconciled.
         image: id of the image.
         version, revision, by: for the ledger.
         allow: revisions whose destructive migration was acknowledged.
@@ -201,7 +201,7 @@ def release(
         "outcome": "under way",
     }
     if instead_of:
-        past = next(e for e in reversed(stack.ledger.good()) if e["image"] == image)
+        past = next(e for e in reversed(stack.ledger.successful()) if e["image"] == image)
         entry |= {"instead_of": instead_of["id"], "schema": past.get("schema")}
     rollout = Rollout(stack, entry, allow)
     try:
@@ -223,7 +223,7 @@ def put_into_service(
     Returns:
         Whether anything changed, and the ledger's new entry, or None when there was nothing to release.
     """
-    changed = settle(stack)
+    changed = reconcile(stack)
     entry = release(stack, image, version, revision, by, **how)
     changed = entry is not None or reconcile_roles(stack) or changed
     stack.forget_flag.unlink(missing_ok=True)

@@ -57,7 +57,7 @@ def before(stack: Stack) -> Entry:
             "No release is in service yet, so there is none to go back to: run the playbook deploy.yml."
         )
     here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
-    for entry in reversed(stack.ledger.good()):
+    for entry in reversed(stack.ledger.successful()):
         other = entry["image"] != current["image"] and not stack.ledger.held(entry["image"])
         if other and entry["image"] in here:
             return entry

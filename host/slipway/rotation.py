@@ -6,8 +6,8 @@ from argparse import Namespace
 from slipway.credentials import ROTATIONS, make_anew, waiting_secrets
 from slipway.files import sync
 from slipway.ledger import Entry
-from slipway.notify import tell
-from slipway.recovery import locked, settle
+from slipway.notify import notify
+from slipway.recovery import locked, reconcile
 from slipway.release import image_in_service, put_into_service
 from slipway.shell import Failure
 from slipway.stack import Stack
@@ -27,7 +27,7 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by):
         # What cannot be put right stops it before there are new values.
-        settle(stack)
+        reconcile(stack)
         image = image_in_service(stack)
         if options.forget:
             stack.forget_flag.touch()
@@ -66,5 +66,5 @@ def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Entry:
             "outcome": "rotated",
         }
         stack.ledger.put(entry)
-        tell(stack, "after", entry)
+        notify(stack, "after", entry)
     return entry

@@ -51,7 +51,7 @@ def way_back(stack: Stack, image: str, revision: str) -> str:
     culprit = next((e for e in reversed(stack.ledger.entries()) if revision in e.get("applied", [])), None)
     if not culprit or not dump_of(stack, culprit).exists():
         return f"revision {revision} removed what it needs, and no dump from before is kept on this host."
-    name = next((e["id"] for e in reversed(stack.ledger.good()) if e["image"] == image), "RELEASE")
+    name = next((e["id"] for e in reversed(stack.ledger.successful()) if e["image"] == image), "RELEASE")
     return (
         f"revision {revision}, applied by release {culprit['id']}, removed what it needs. The way back "
         f"is the dump from before; what was written since is lost:\n"

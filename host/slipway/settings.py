@@ -1,7 +1,6 @@
-"""Paths, users and times, each stated once; and slipway.json, which Ansible writes."""
+"""Paths, users and times, each stated once; and the configuration that Ansible's roles write."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
@@ -16,7 +15,6 @@ DAY = 86400  # seconds
 class Settings:
     """What is the same on every host. Tests use other values."""
 
-    configuration: Path = Path(os.environ.get("SLIPWAY_CONFIG", "/opt/slipway/slipway.json"))
     project: Path = Path("/opt/slipway")
     runtime: Path = Path("/run/slipway")
     # The certificate that nginx shows, and the key before it.
@@ -52,13 +50,19 @@ class Settings:
     alarm_days: int = 14
 
     @property
+    def configuration(self) -> list[Path]:
+        """What the roles `stack` and `release` write; a later file outranks an earlier one."""
+        # The first is of a former version, until the role `release` has run.
+        return [self.project / name for name in ("slipway.json", "stack.json", "release.json")]
+
+    @property
     def lock(self) -> Path:
         """The one lock of the host: of releases, of changes of nginx, of restores."""
         return self.runtime / "lock"
 
 
 class Configuration(TypedDict):
-    """slipway.json: what the program knows of this host's stack."""
+    """What the program knows of this host's stack: first what the role `stack` says, then `release`."""
 
     directory: str
     state: str
@@ -69,9 +73,10 @@ class Configuration(TypedDict):
     tls: bool
     preview: str
     slots: dict[str, str]
-    static: str
-    admin_email: str
     session_cookie: str
+
+    admin_email: str
+    static: str
     smoke_paths: list[str]
     ready_timeout: float
     drain_seconds: float
@@ -93,9 +98,13 @@ class TlsConfiguration(TypedDict):
     ca: str
 
 
-def load(path: Path) -> Configuration:
-    """Return what slipway.json says."""
-    return cast(Configuration, json.loads(path.read_text()))
+def load(paths: list[Path]) -> Configuration:
+    """Return what the roles `stack` and `release` say."""
+    known: dict[str, object] = {}
+    for path in paths:
+        if path.exists():
+            known |= json.loads(path.read_text())
+    return cast(Configuration, known)
 
 
 def load_tls(path: Path) -> TlsConfiguration:

@@ -64,7 +64,7 @@ def command_status(stack: Stack, options: Namespace) -> int:
         "image": stack.running(active) if active else None,
         "containers": {s["Service"]: s.get("Health") or s["State"] for s in services},
         "under_way": stack.ledger.under_way(),
-        "held": [entry for entry in stack.ledger.good() if stack.ledger.held(entry["image"]) == entry],
+        "held": [entry for entry in stack.ledger.successful() if stack.ledger.held(entry["image"]) == entry],
         "maintenance": stack.maintenance_flag.exists(),
         "certificate": certificate(stack) if stack.config["tls"] else None,
         "drift": differences,

@@ -29,7 +29,7 @@ def _owners(monkeypatch):
 @pytest.fixture
 def settings(tmp_path):
     """Those of a host in tmp_path."""
-    return Settings(configuration=tmp_path / "slipway.json", runtime=tmp_path / "run")
+    return Settings(project=tmp_path / "project", runtime=tmp_path / "run")
 
 
 @pytest.fixture
@@ -82,7 +82,9 @@ def main(stack):
     """A function that calls the program in this process, as root on the host of `stack`."""
 
     def call(*arguments):
-        stack.host.settings.configuration.write_text(json.dumps(stack.config))
+        [*_, file] = stack.host.settings.configuration
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(stack.config))
         return cli.main(arguments, stack.host)
 
     return call

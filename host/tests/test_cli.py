@@ -36,7 +36,7 @@ def test_help_names_the_commands():
         ["rotate"],
         ["rotate", "tls"],
         ["nginx"],
-        ["nginx", "settle"],
+        ["nginx", "unknown"],
         ["tls", "renew"],
     ],
 )
@@ -54,7 +54,7 @@ def test_other_users_are_told_to_use_sudo(main, engine, command):
 
 
 def test_host_without_configuration_is_told_to_get_it(engine):
-    with pytest.raises(SystemExit, match=r"slipway\.json is missing: run the playbook site\.yml"):
+    with pytest.raises(SystemExit, match=r"no configuration of admin_email, .*: run the playbook site\.yml"):
         cli.main(["status"], engine)
 
 

@@ -1,6 +1,6 @@
 """The control node's half of host_facts: a host that cannot be reached is a failure like others."""
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 
@@ -8,9 +8,9 @@ class ActionModule(ActionBase):
     """Ansible's entry point."""
 
     def run(self, tmp=None, task_vars=None):
-        """Run the module; where no connection is made, fail with the reason, so that a play may go on."""
+        """Run the module; fail with the reason where nobody can log in or become root."""
         result = super().run(tmp, task_vars)
         try:
             return result | self._execute_module(task_vars=task_vars)
-        except AnsibleConnectionFailure as failure:
+        except AnsibleError as failure:
             return result | {"failed": True, "msg": str(failure)}

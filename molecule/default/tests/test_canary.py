@@ -204,7 +204,12 @@ def vault(tmp_path):
 
 
 # What the test has otherwise than the inventory does.
-OURS = ["/etc/slipway/tls.json", "/etc/slipway/tls/blog.pem", "/opt/slipway/slipway.json"]
+OURS = [
+    "/etc/slipway/tls.json",
+    "/etc/slipway/tls/blog.pem",
+    "/opt/slipway/stack.json",
+    "/opt/slipway/release.json",
+]
 
 
 @pytest.fixture
@@ -254,7 +259,7 @@ def test_no_secret_leaves_its_place(
     part = (
         "rotate=database,key rotate_forget=true",
         "--start-at-task",
-        "Rotate | It is known what to rotate",
+        "Rotate | Check rotate",
     )
     outputs["rotate"] = deploy(*rotate, *part).output
     assert [name for name, value in read_secrets().items() if value == values[name]] == ["admin_password"]

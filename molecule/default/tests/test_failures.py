@@ -62,7 +62,7 @@ def images(variant):
 @pytest.fixture
 def hurried(host):
     """A new release has 4 seconds to become ready, so that the tests need not wait a minute."""
-    path = "/opt/slipway/slipway.json"
+    path = "/opt/slipway/release.json"
     host.check_output("cp --preserve %s /run/slipway-test.json", path)
     host.check_output(r"sed -i 's/\"ready_timeout\": [0-9]*/\"ready_timeout\": 4/' %s", path)
     yield

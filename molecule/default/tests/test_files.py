@@ -19,7 +19,8 @@ READERS = {
     [
         ("/opt/slipway/compose.yml", 0o644),
         ("/opt/slipway/nginx/blog.conf", 0o644),
-        ("/opt/slipway/slipway.json", 0o644),
+        ("/opt/slipway/stack.json", 0o644),
+        ("/opt/slipway/release.json", 0o644),
         ("/opt/slipway/roles.sql", 0o644),
         ("/etc/docker/daemon.json", 0o644),
         ("/usr/local/bin/slipway", 0o755),
@@ -60,10 +61,12 @@ def test_nginx_accepts_its_configuration(host, containers):
 
 
 def test_configuration_of_slipway_names_the_stack(host, variables, site):
-    config = json.loads(host.file("/opt/slipway/slipway.json").content_string)
-    assert config["host"] == site
-    assert config["admin_email"] == variables["release_admin_email"]
-    assert config["slots"].keys() == {"blue", "green"}
+    of_stack, of_release = (
+        json.loads(host.file(f"/opt/slipway/{role}.json").content_string) for role in ("stack", "release")
+    )
+    assert of_stack["host"] == site
+    assert of_stack["slots"].keys() == {"blue", "green"}
+    assert of_release["admin_email"] == variables["release_admin_email"]
 
 
 # --- Secrets ------------------------------------------------------------------------------------------------

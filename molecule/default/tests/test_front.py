@@ -11,7 +11,7 @@ REDIRECT = "nft list table inet slipway_nginx"
 
 
 @pytest.fixture
-def settle_nginx(host):
+def apply_nginx(host):
     """Have nginx become what compose.yml and its files say, and return what that took."""
     return lambda: json.loads(host.check_output("slipway nginx apply"))["done"]
 
@@ -58,13 +58,13 @@ def only_nginx(host, healthy):
     return only_nginx
 
 
-def test_another_configuration_is_not_noticed(under_load, host, inspect, settle_nginx, only_nginx):
+def test_another_configuration_is_not_noticed(under_load, host, inspect, apply_nginx, only_nginx):
     """Another image under load takes twice as long, and is the soak's."""
     before = inspect()["nginx"]
     with under_load() as load:
         host.check_output("echo '# changed' >> /opt/slipway/nginx/blog.conf")
         with load.step("another configuration of nginx"):
-            assert settle_nginx() == ["reload"]
+            assert apply_nginx() == ["reload"]
     assert load.problems == []
     now = only_nginx()
     assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
@@ -85,7 +85,7 @@ def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, 
 
 
 def test_replacement_that_is_killed_is_finished_by_the_next(
-    host, other_nginx, settle_nginx, inspect, only_nginx, reader
+    host, other_nginx, apply_nginx, inspect, only_nginx, reader
 ):
     """One who reads for long keeps the old nginx there while the stand-in has the others."""
     idle, image, before = reader(), other_nginx(), inspect()["nginx"]["Id"]
@@ -101,7 +101,7 @@ def test_replacement_that_is_killed_is_finished_by_the_next(
         served = prober.answered
         wait_until(lambda: prober.answered > served + 50, 20, "readers are served all the same")
         idle.close()
-        assert settle_nginx() == ["recover", "replace"]
+        assert apply_nginx() == ["recover", "replace"]
     assert prober.failures == []
     assert only_nginx()["Image"] == image
 
@@ -123,7 +123,7 @@ def test_dry_run_says_that_nginx_would_be_replaced(deploy, inspect, variables):
     outcome = deploy("site.yml", "--check", "--tags", "stack", "--extra-vars", larger)
     assert outcome.status == 0, outcome.output
     _, _, told = outcome.output.partition(
-        "TASK [stack : Start | Change nginx, and no reader loses a request]"
+        "TASK [stack : Start | Apply changes of nginx without losing a request]"
     )
     assert told.splitlines()[1].startswith("changed: ")
     assert inspect()["nginx"]["Id"] == before

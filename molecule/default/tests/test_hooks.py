@@ -82,7 +82,7 @@ def image(variant):
 @pytest.fixture(scope="module")
 def refused(host, deploy, receiver, behave, image, inspect):
     """How a play ended that brought the hooks and released, while the hook `before` was against it."""
-    files = {"/opt/slipway/slipway.json": f"{PLACE}/slipway.json"}
+    files = {"/opt/slipway/release.json": f"{PLACE}/release.json"}
     host.check_output("mkdir %s && echo %s > %s/hook", PLACE, HOOK, PLACE)
     for file, kept in files.items():
         host.check_output("cp --preserve %s %s", file, kept)

@@ -90,7 +90,7 @@ def with_no_key(place):
     """Nobody gets in: not the user of the inventory, and none of those whom a new host may have."""
     variables = {
         "ansible_ssh_private_key_file": "/dev/null",
-        "baseline_first_contact_users": ["root", "debian"],
+        "baseline_bootstrap_users": ["root", "debian"],
     }
     return place.deploy("site.yml", *extra(json.dumps(variables)), **AFRESH)
 

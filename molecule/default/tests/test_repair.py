@@ -12,7 +12,8 @@ TLS = [
 FILES = [
     "/opt/slipway/compose.yml",
     "/opt/slipway/nginx/blog.conf",
-    "/opt/slipway/slipway.json",
+    "/opt/slipway/stack.json",
+    "/opt/slipway/release.json",
     "/opt/slipway/roles.sql",
     "/etc/docker/daemon.json",
     "/etc/apt/apt.conf.d/52slipway",

@@ -133,7 +133,7 @@ def test_login_that_cannot_be_used_leaves_the_old_one(
 # --- What is refused, and what is only asked about ----------------------------------------------------------
 
 # The checks that come before are every playbook's, and have tests of their own.
-FROM_HERE = ("--start-at-task", "Rotate | It is known what to rotate")
+FROM_HERE = ("--start-at-task", "Rotate | Check rotate")
 
 
 @pytest.fixture

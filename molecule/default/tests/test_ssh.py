@@ -14,7 +14,7 @@ each_family = pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 
 
 @pytest.fixture(scope="module")
-def knock(machine, variables):
+def ssh_as(machine, variables):
     """Run a command as a user who has the inventory's key, over a fresh connection to the host's address."""
     alias = f"[{variables['ansible_host']}]:{variables['ansible_port']}"
     key = variables["ansible_ssh_private_key_file"]
@@ -22,7 +22,7 @@ def knock(machine, variables):
     for option in (f"HostKeyAlias={alias}", "BatchMode=yes", "ControlPath=none", "ConnectTimeout=5"):
         always += ["-o", option]
 
-    def knock(user, *options, command="true", family="ipv4"):
+    def ssh_as(user, *options, command="true", family="ipv4"):
         return subprocess.run(
             ["ssh", *always, *options, f"{user}@{getattr(machine, family)}", command],
             stdin=subprocess.DEVNULL,
@@ -30,7 +30,7 @@ def knock(machine, variables):
             text=True,
         )
 
-    return knock
+    return ssh_as
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_host_has_one_key(machine, family):
 
 
 @each_family
-def test_admin_user_gets_in_and_becomes_root(knock, admin, family):
-    done = knock(admin, command="sudo --non-interactive id --user", family=family)
+def test_admin_user_gets_in_and_becomes_root(ssh_as, admin, family):
+    done = ssh_as(admin, command="sudo --non-interactive id --user", family=family)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
@@ -72,32 +72,32 @@ def root_s_key(host, admin):
 
 @each_family
 @pytest.mark.parametrize("user", ["root", "debian", "nobody", "nosuch"])
-def test_nobody_else_gets_in(root_s_key, host, knock, user, family):
+def test_nobody_else_gets_in(root_s_key, host, ssh_as, user, family):
     if user in ("root", "debian"):
         assert host.check_output(f"cat ~{user}/.ssh/authorized_keys")
-    done = knock(user, family=family)
+    done = ssh_as(user, family=family)
     assert (done.returncode, done.stdout) == (255, "")
     assert f"{user}@" in done.stderr
     assert "Permission denied (publickey)." in done.stderr
 
 
-def test_no_password_is_asked_for(knock, admin):
-    done = knock(admin, "-o", "PreferredAuthentications=password,keyboard-interactive,none")
+def test_no_password_is_asked_for(ssh_as, admin):
+    done = ssh_as(admin, "-o", "PreferredAuthentications=password,keyboard-interactive,none")
     assert done.returncode == 255
     assert "Permission denied (publickey)." in done.stderr
 
 
-def test_nothing_is_forwarded(knock, admin, machine):
-    forth = knock(admin, "-W", "127.0.0.1:22")
+def test_nothing_is_forwarded(ssh_as, admin, machine):
+    forth = ssh_as(admin, "-W", "127.0.0.1:22")
     assert forth.returncode == 255
     assert "administratively prohibited" in forth.stderr
-    back = knock(admin, "-o", "ExitOnForwardFailure=yes", "-R", "18099:127.0.0.1:1")
+    back = ssh_as(admin, "-o", "ExitOnForwardFailure=yes", "-R", "18099:127.0.0.1:1")
     assert back.returncode == 255
     assert "remote port forwarding failed" in back.stderr
 
 
-def test_old_client_gets_no_session(knock, admin):
-    done = knock(admin, "-o", "KexAlgorithms=curve25519-sha256")
+def test_old_client_gets_no_session(ssh_as, admin):
+    done = ssh_as(admin, "-o", "KexAlgorithms=curve25519-sha256")
     assert done.returncode == 255
     assert "no matching key exchange method found" in done.stderr
 
@@ -125,14 +125,14 @@ def test_settings_are_in_force(host, variables):
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
 
 
-def test_who_knocks_in_vain_too_often_has_to_wait(host):
+def test_client_that_fails_too_often_has_to_wait(host):
     """The address from which the tests come is exempt; the host's own is not."""
     trust = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-    knock = f"ssh -T {trust} nosuch@127.0.0.2 2>&1 || true"
-    assert host.check_output(knock) == "nosuch@127.0.0.2: Permission denied (publickey)."
+    attempt = f"ssh -T {trust} nosuch@127.0.0.2 2>&1 || true"
+    assert host.check_output(attempt) == "nosuch@127.0.0.2: Permission denied (publickey)."
     for _ in range(5):
-        host.run(f"seq 8 | xargs --max-procs=8 --replace {knock}")
-    assert "Permission denied" not in host.check_output(knock)
+        host.run(f"seq 8 | xargs --max-procs=8 --replace {attempt}")
+    assert "Permission denied" not in host.check_output(attempt)
 
 
 def test_no_password_is_root_s(host):
@@ -175,7 +175,7 @@ def run(deploy, variables):
     return deploy("site.yml", *tags, "--extra-vars", json.dumps(variables))
 
 
-def test_run_that_would_lock_itself_out_takes_it_back(state, knock, admin, deploy, hostname, stranger_s_key):
+def test_run_that_would_lock_itself_out_takes_it_back(state, ssh_as, admin, deploy, hostname, stranger_s_key):
     before = state()
     elsewhere = [f"{admin}@192.0.2.1"]
     outcome = run(deploy, {"baseline_ssh_allow_users": elsewhere, "baseline_admin_keys": [stranger_s_key]})
@@ -185,24 +185,24 @@ def test_run_that_would_lock_itself_out_takes_it_back(state, knock, admin, deplo
     assert "Permission denied (publickey)" in message
     assert f"{admin} gets in as before. Look at baseline_admin_keys and baseline_ssh_*" in message
     assert state() == before
-    assert knock(admin).returncode == 0
+    assert ssh_as(admin).returncode == 0
 
 
-def test_run_that_others_lock_out_says_so_and_stays_connected(state, knock, admin, deploy, others):
+def test_run_that_others_lock_out_says_so_and_stays_connected(state, ssh_as, admin, deploy, others):
     before = state()
     others(f"DenyUsers {admin}")
     outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
     assert outcome.status == 2, outcome.output
     assert "nobody gets in with them either: keep this connection" in outcome.errors[-1]
     assert state() == before
-    assert knock(admin).returncode == 255
+    assert ssh_as(admin).returncode == 255
 
 
-def test_settings_that_sshd_refuses_are_not_even_tried(state, knock, admin, deploy, others):
+def test_settings_that_sshd_refuses_are_not_even_tried(state, ssh_as, admin, deploy, others):
     before = state()
     others("NoSuchSetting yes")
     outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
     assert outcome.status == 2
     assert "50-test.conf: line 1: Bad configuration option: NoSuchSetting" in outcome.output
     assert state() == before
-    assert knock(admin).returncode == 0
+    assert ssh_as(admin).returncode == 0
