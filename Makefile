@@ -1,4 +1,4 @@
-# `make` lists what there is. Each target makes what it needs first, so any of them may be the first one after a clone.
+# `make` lists the targets. Each target first makes its prerequisites, so any of them works right after a clone.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_INVENTORY ?= $(CURDIR)/inventory/sandbox
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-# $(call program,COMMAND,PACKAGE): Debian's PACKAGE, unless there is such a COMMAND already.
+# $(call program,COMMAND,PACKAGE): install Debian's PACKAGE, unless COMMAND exists.
 program = command -v $(1) >/dev/null || { \
 	echo "== $(2) is missing here, so it is installed"; \
 	$(SUDO) apt-get update -qq; \
@@ -94,9 +94,23 @@ soak: $(VENV)/dev ## Half an hour of releases, rollbacks, changes of nginx and f
 	done
 	timeout 3600 pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_{load,releases,soak,failures,killed}.py
-	# At last the host loses all that it served, and gets it back: without the load.
+	# Last, and without the load: remove Slipway from the host, and install it again.
 	pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
+
+.PHONY: examples
+examples: $(VENV)/dev ## The example of each role's README, each on a bare host
+	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
+	example=$$(mktemp)
+	trap 'rm -f "$$example"; ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
+	for role in baseline docker secrets host_program tls images stack release; do
+	  echo "== $$role"
+	  sed -n '/^```yaml/,/^```/{/^```/d;p}' roles/$$role/README.md > "$$example"
+	  for playbook in molecule/destroy.yml playbooks/sandbox.yml; do
+	    ansible-playbook $$host $$playbook >/dev/null
+	  done
+	  ansible-playbook $$host --extra-vars ansible_user=root "$$example"
+	done
 
 .PHONY: bench
 bench: $(VENV)/control ## Requests/s and p99 of the home page, beside a static file of the same size

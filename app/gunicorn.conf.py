@@ -1,23 +1,23 @@
-"""gunicorn's settings. WEB_CONCURRENCY is the number of workers, WEB_THREADS that of threads in each."""
+"""gunicorn settings. WEB_CONCURRENCY sets the number of workers, WEB_THREADS the threads per worker."""
 
 import os
 import socket
 import sys
 
-# prometheus_client looks at this when it is imported.
-os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", "/tmp/slipway-metrics")  # noqa: S108 (memory, and ours alone)
+# prometheus_client reads this variable at import.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", "/tmp/slipway-metrics")  # noqa: S108 (a private tmpfs)
 
 from blog import logs, metrics
 from blog.config import ConfigError, load_server
 
 
 def _wildcard() -> str:
-    """Return the address of all interfaces: [::] takes IPv4 as well, where the kernel has IPv6."""
+    """Return the wildcard address: [::], which also accepts IPv4, or 0.0.0.0 if the kernel has no IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::", 0))
     except OSError:
-        return "0.0.0.0"  # noqa: S104 (a container publishes what it means to)
+        return "0.0.0.0"  # noqa: S104 (the container publishes only chosen ports)
     return "[::]"
 
 
@@ -31,10 +31,10 @@ bind = [f"{_wildcard()}:{port}" for port in (8000, settings["METRICS_PORT"]) if 
 worker_class = "gthread"
 workers = settings["WEB_CONCURRENCY"]
 threads = settings["WEB_THREADS"]
-preload_app = True  # a wrong setting ends gunicorn with one message; no connection is open before the fork
+preload_app = True  # a wrong setting stops gunicorn with one message; no connection is open before the fork
 timeout = 30
 graceful_timeout = 30
-keepalive = 75  # longer than the proxy's, so that the proxy is the one to close an idle connection
+keepalive = 75  # longer than the proxy's, so that the proxy closes idle connections first
 
 worker_tmp_dir = "/dev/shm"  # noqa: S108 (memory: the heartbeat must not wait for a disk, and / is read-only)
 control_socket_disable = True
@@ -44,10 +44,10 @@ logconfig_dict = logs.config()
 
 
 def on_starting(server) -> None:
-    """Count from nothing."""
+    """Reset the metrics."""
     metrics.clear()
 
 
 def child_exit(server, worker) -> None:
-    """Let the metrics know that a worker has ended."""
+    """Tell the metrics that a worker has exited."""
     metrics.forget_worker(worker.pid)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures the home page of a sandbox host's blog beside a static file of the same size from the same nginx.
 
-wrk runs in the host's own network namespace: through the port that the outer engine publishes, docker-proxy
-would be what is measured. Figures depend on the machine; their ratio does so much less.
+wrk runs in the host's network namespace: a measurement through the published port would measure docker-proxy.
+The figures depend on the machine, their ratio much less.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("results.json")
 CONNECTIONS = 30
 STATIC = "/var/lib/slipway/www/static/bench.html"
-# wrk asks for a certificate by the name in the URL, so the host has to know its own.
+# wrk sends the name in the URL as SNI, so the host must resolve its own name.
 LEARN = "getent hosts {name} >/dev/null || echo 127.0.0.1 {name} >> /etc/hosts"
 UNIT_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
 
 
 def on_host(container, script):
-    """Run a shell script on the sandbox host and return its output; exit with its error when it fails."""
+    """Run a shell script on the sandbox host and return its output. Exit with its error if it fails."""
     done = subprocess.run(["docker", "exec", container, "sh", "-euc", script], capture_output=True, text=True)
     if done.returncode != 0:
         reason = done.stderr.strip() or done.stdout.strip()
@@ -31,13 +31,13 @@ def on_host(container, script):
 
 
 def address(config):
-    """Return where nginx listens on the host itself, as a URL without a path."""
+    """Return the URL of nginx on the host, without a path."""
     name, port = config["host"].partition(":")[0], config["public"].partition(":")[2]
     return f"{'https' if config['tls'] else 'http'}://{name}:{port}"
 
 
 def parse(output):
-    """Return (requests per second, p99 in ms, failed requests) of what `wrk --latency` printed."""
+    """Return (requests per second, p99 in ms, failed requests) from the output of `wrk --latency`."""
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b", output).groups()
     complaints = " ".join(re.findall(r"Non-2xx.*|Socket errors.*", output)).replace("Non-2xx or 3xx", "")
     failed = sum(map(int, re.findall(r"\d+", complaints)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Takes the pictures of README from the blog of `make up`, with Debian's chromium."""
+"""Take the screenshots in README from the blog of `make up`, with chromium or google-chrome."""
 
 import shutil
 import subprocess

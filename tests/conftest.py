@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures shared by several test files."""
 
 import os
 import subprocess
@@ -8,13 +8,13 @@ import pytest
 from parsers import check
 from project import ROOT
 
-# A fixture of both directories.
+# host/tests uses this fixture too.
 __all__ = ["check"]
 
 
 @pytest.fixture(scope="session")
 def ansible():
-    """A function that runs a command of Ansible in this repository, as in ansible("playbook", "site.yml")."""
+    """A function that runs an Ansible command in this repository, as in ansible("playbook", "site.yml")."""
 
     def run(command, *arguments):
         return subprocess.run(

@@ -1,7 +1,7 @@
-"""Writes roles/*/README.md from each role's argument specs, defaults and tasks.
+"""Generate roles/*/README.md from each role's argument specs, defaults and tasks.
 
 python tests/generate_role_readmes.py           write them
-python tests/generate_role_readmes.py --check   name those that are stale, and exit 1 if there are any
+python tests/generate_role_readmes.py --check   print the stale ones, and exit 1 if there are any
 """
 
 import argparse
@@ -17,9 +17,9 @@ EXAMPLES = {
     "sandbox_directory": "{{ inventory_dir }}/.sandbox/{{ inventory_hostname }}",
     "stack_domain": "blog.example.org",
 }
-# Those that a role needs where it is used without the roles that its defaults take them from.
+# Variables that a role's example sets because it lacks the roles that the defaults refer to.
 ALONE = {"tls": {"tls_names": ["blog.example.org"], "tls_acme_email": "you@example.org"}}
-# What has to be on a host before a role can run.
+# The roles that must run on a host before a role.
 NEEDS = {
     "images": ["docker"],
     "tls": ["host_program"],
@@ -60,12 +60,12 @@ def variable(name, option, default):
 
 
 def markdown(text):
-    """Return text of an argument spec with its C(markup) as Markdown."""
+    """Return text of an argument spec as Markdown, with C(markup) as code."""
     return re.sub(r"C\(([^)]*)\)", r"`\1`", text.strip())
 
 
 def defaults_as_written(role):
-    """Return the source text of each default: what a reader finds in defaults/main.yml."""
+    """Return the source text of each default in defaults/main.yml."""
     text = (role.path / "defaults/main.yml").read_text()
     if not role.options:
         return {}
@@ -76,7 +76,7 @@ def defaults_as_written(role):
 
 
 def example(role):
-    """Return a play with the role, and with the roles that it needs, which runs on a bare host."""
+    """Return a play that runs on a bare host: the role, and the roles that it needs."""
     play = next(
         play
         for playbook in sorted((ROOT / "playbooks").rglob("*.yml"))
@@ -98,15 +98,15 @@ def example(role):
 
 
 class IndentedLists(yaml.SafeDumper):
-    """Writes lists as people do: indented below their key."""
+    """A dumper that indents lists below their key."""
 
     def increase_indent(self, flow=False, indentless=False):
-        """Indent lists like anything else."""
+        """Indent lists too, which PyYAML does not do by default."""
         return super().increase_indent(flow, False)
 
 
 def main():
-    """Write the READMEs or, with --check, tell which are stale."""
+    """Write the stale READMEs and print their paths; with --check only print them."""
     parser = argparse.ArgumentParser(description="Writes roles/*/README.md from the argument specs.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when one is stale")
     check = parser.parse_args().check

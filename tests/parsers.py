@@ -1,4 +1,4 @@
-"""A container with the parsers of what is rendered, for tests of the templates and of the host's program."""
+"""A container with the programs that parse rendered files, for tests of the templates and of slipway."""
 
 import subprocess
 
@@ -13,7 +13,7 @@ def docker(*command, **options):
 
 @pytest.fixture(scope="session")
 def check():
-    """A function that runs a command in a container with the parsers, with options of `docker run`."""
+    """A function that runs a command in a container of the parsers; it takes options of `docker run`."""
     base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
     if docker("image", "inspect", base).returncode:
         pytest.fail(f"The engine has no image {base}: run `make sandbox-base` first.", pytrace=False)

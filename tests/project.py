@@ -1,4 +1,4 @@
-"""What the tests and the generator of the role READMEs know of this repository."""
+"""The repository's roles, for the tests and for the generator of the role READMEs."""
 
 import sys
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# As Ansible does for what it sends to a host, by module_utils of ansible.cfg.
+# Make plugins/module_utils importable as in Ansible's modules (module_utils in ansible.cfg).
 ansible.module_utils.__path__.append(str(ROOT / "plugins/module_utils"))
 
 
@@ -24,11 +24,11 @@ class Role:
 
     @property
     def name(self):
-        """The role's name, which is its variables' prefix too."""
+        """The role's name, which is also the prefix of its variables."""
         return self.path.name
 
     def load(self, relative, otherwise=None):
-        """Return what a YAML file of the role holds, or otherwise when there is no such file."""
+        """Return the content of a YAML file of the role, or `otherwise` when there is no such file."""
         file = self.path / relative
         return yaml.safe_load(file.read_text()) if file.exists() else otherwise
 
@@ -50,12 +50,12 @@ class Role:
 
     @property
     def tasks(self):
-        """Every task, handler and block as (file, task), those within blocks included."""
+        """Every task, handler and block as (file, task), including those inside blocks."""
         return [(file, task) for file, tasks in self.task_files.items() for task in flat(tasks)]
 
     @property
     def host_files(self):
-        """Every entry of the sets of files that the module host_files keeps."""
+        """Every entry of the role's file lists for the module host_files."""
         values = self.load("vars/main.yml", {}).values()
         lists = [value for value in values if isinstance(value, list)]
         kinds = {"file", "directory", "link", "tree", "absent"}
@@ -63,7 +63,7 @@ class Role:
 
 
 def flat(tasks):
-    """Yield tasks, and those within their blocks."""
+    """Yield tasks, including those inside blocks."""
     for task in tasks:
         yield task
         for section in ("block", "rescue", "always"):
@@ -74,7 +74,7 @@ ROLES = [Role(path) for path in sorted((ROOT / "roles").iterdir())]
 
 
 def load_program(path):
-    """Import a Python file of a role, whatever its name, and leave no bytecode beside it."""
+    """Import a Python file of any name, and write no bytecode next to it."""
     loader = SourceFileLoader(path.stem, str(path))
     module = module_from_spec(spec_from_loader(path.stem, loader))
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True

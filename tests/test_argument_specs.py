@@ -1,4 +1,4 @@
-"""What every role keeps to: its variables, its names, its checks."""
+"""Conventions of every role: variables, names and checks."""
 
 import re
 
@@ -9,10 +9,10 @@ from ansible.playbook.handler import Handler
 from generate_role_readmes import readme
 from project import ROLES, ROOT
 
-# The role whose variables are for all others.
+# Variables of the role `host`, which every role may use.
 HOST = set(yaml.safe_load((ROOT / "roles/host/vars/main.yml").read_text()))
 
-# Facts that one role or playbook leaves for others, and what Ansible itself reads.
+# Facts that one role or playbook sets for others, and variables that Ansible itself reads.
 PUBLIC_FACTS = {
     "images_ids",
     "images_blog_revision",
@@ -40,12 +40,12 @@ def test_each_option_is_named_after_the_role_and_described(role):
 
 
 def test_each_switch_is_read_as_one(role):
-    """On a command line it is a word, and no condition takes those."""
+    """On a command line a switch is a string, and Ansible refuses strings as conditions."""
     switches = [name for name, option in role.options.items() if option["type"] == "bool"]
     files = [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2"), *PLAYBOOKS.rglob("*.yml")]
     text = "\n".join(file.read_text() for file in files if file.parent.name != "meta")
     for name in switches:
-        # Its default, or a message that says how to set it, is no use of it.
+        # A colon after the name marks its default or a message on how to set it, not a use.
         uses = re.findall(rf"\b{name}\b(?!:)(.{{0,24}})", text)
         assert uses, name
         assert [use for use in uses if not re.match(r"( \| default\(\w+\))? \| bool\b", use)] == [], name
@@ -62,15 +62,11 @@ def test_each_internal_variable_is_named_so(role):
         names |= {task["register"]} if "register" in task else set()
         names |= {task["loop_control"]["loop_var"]} if "loop_var" in task.get("loop_control", {}) else set()
         names |= set(task.get("vars", {})) | set(task.get("ansible.builtin.set_fact", {}))
-    assert {
-        name
-        for name in names - PUBLIC_FACTS - HOST - set(role.options)
-        if not name.startswith(f"__{role.name}_")
-    } == set()
+    internal = names - PUBLIC_FACTS - HOST - set(role.options)
+    assert {name for name in internal if not name.startswith(f"__{role.name}_")} == set()
 
 
 def test_no_role_reads_an_internal_variable_of_another(role):
-    """Nor is one listed where none of its tasks run."""
     others = "|".join(other.name for other in ROLES if other != role)
     files = [file for file in role.path.rglob("*") if file.suffix in (".yml", ".j2")]
     found = {name for file in files for name in re.findall(rf"\b__(?:{others})_\w+", file.read_text())}
@@ -104,7 +100,7 @@ def test_each_template_is_marked(role):
             assert template.read_text().startswith("{{ ansible_managed | comment }}\n")
 
 
-# What no program of the host can judge before it is in its place.
+# Templates that no program on the host can validate before they are in place.
 UNJUDGED = {"apt.conf", "journald.conf", "modprobe.conf", "sysctl.conf", "nftables.service"}
 
 
@@ -128,3 +124,13 @@ def test_no_role_knows_the_inventory(role):
 
 def test_readme_is_current(role):
     assert (role.path / "README.md").read_text() == readme(role), "run: python tests/generate_role_readmes.py"
+
+
+def test_example_in_readme_parses(role, ansible, tmp_path):
+    """The role `host` has none: other roles depend on it, and nobody uses it alone."""
+    examples = re.findall(r"^```yaml\n(.*?)^```$", readme(role), re.DOTALL | re.MULTILINE)
+    assert len(examples) == (role.name != "host")
+    for text in examples:
+        (tmp_path / "example.yml").write_text(text)
+        done = ansible("playbook", "--syntax-check", tmp_path / "example.yml")
+        assert done.returncode == 0, done.stderr

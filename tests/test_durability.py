@@ -1,4 +1,4 @@
-"""A loss of power leaves a file's old content or its new one, whole: never an empty file, nor none."""
+"""After a power loss a file has its old or its new content, complete: it is never empty or missing."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ def slipway_tls(path, monkeypatch):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """What os.fsync and renames did, in order: ("file", content), "named", ("directory", names)."""
+    """The calls of os.fsync and the renames, in order: ("file", content), "named", ("directory", names)."""
     done, fsync, replace = [], os.fsync, Path.replace
 
     def watched_fsync(descriptor):

@@ -1,4 +1,4 @@
-"""The module host_facts: what it says of a host whose programs and engine say what stands here."""
+"""The module host_facts, with canned output of the host's programs and canned answers of the engine."""
 
 import json
 import os
@@ -32,7 +32,7 @@ TOLD = {
 
 
 def labels(project="slipway", directory="/opt/slipway", **more):
-    """Return the labels that compose gives."""
+    """Return labels as compose sets them."""
     own = {"project": project, "project.working_dir": directory} | more
     return {"secret": "never-to-be-shown"} | {
         f"com.docker.compose.{key}": value for key, value in own.items()
@@ -40,7 +40,7 @@ def labels(project="slipway", directory="/opt/slipway", **more):
 
 
 def container(name, labels, ports=(), mounts=(), networks=()):
-    """Return a container as the engine tells it."""
+    """Return a container as the engine's API does."""
     return {
         "Names": [f"/{name}"],
         "Labels": labels,
@@ -54,7 +54,7 @@ def container(name, labels, ports=(), mounts=(), networks=()):
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
-    """An engine at a socket, and what it answers by path."""
+    """A fake engine at a socket, and its answers by path."""
     database, other = tmp_path / "database", tmp_path / "other"
     for volume in (database, other):
         for directory in ("17/a", "17/a/base/1", "17/b.init"):
@@ -131,7 +131,7 @@ def engine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def facts(monkeypatch):
-    """The module, on a host whose programs say what stands above."""
+    """The module, on a host whose programs print the lines of TOLD."""
     module = load_program(ROOT / "plugins/modules/host_facts.py")
     monkeypatch.setattr(
         module, "ask", lambda *command: next(TOLD[word] for word in command if word in TOLD), raising=True
@@ -153,7 +153,7 @@ def test_facts_are_what_the_programs_of_the_host_say(facts):
 
 
 def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
-    """By its labels, and where a container was started; no label of others is told."""
+    """Compose's labels decide, of containers also the directory; other labels are not returned."""
     told = engine.ask()
     assert "never-to-be-shown" not in json.dumps(told)
     own = {kind: [one["name"] for one in told[kind] if one["own"]] for kind in told}
@@ -183,7 +183,7 @@ def test_facts_say_which_clusters_are_on_the_disk_of_the_database_alone(engine):
 
 
 def test_version_of_a_cluster_may_be_anything(engine):
-    """The database owns its volume, and may have been taken over."""
+    """The database can write to its volume, and may be compromised."""
     file = engine.database / "17/a/PG_VERSION"
     key = engine.database / "key"
     key.write_text("17")
@@ -200,7 +200,7 @@ def test_version_of_a_cluster_may_be_anything(engine):
 
 
 def test_facts_tell_images_by_each_of_their_names(engine):
-    """And no label that is not known to be public."""
+    """Only labels that are known to be public are returned."""
     told = engine.module.images(engine.module.ask_engine())
     blog = {"id": "sha256:a", "label": "slipway/flask_blog:1", "revision": "1.4"}
     names = ("slipway/flask_blog:1", "blog:latest", "registry.example.org/blog@sha256:b", "sha256:a")

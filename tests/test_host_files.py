@@ -1,4 +1,4 @@
-"""The module host_files and its half on the control node: one task keeps a set of files."""
+"""The module host_files and its action plugin: one task manages a set of files."""
 
 import json
 import os
@@ -15,7 +15,7 @@ unchanged = load_program(ROOT / "plugins/module_utils/managed_files.py").unchang
 
 @pytest.fixture
 def host_files(tmp_path, capsys):
-    """A function that runs the module, with paths below the place, and returns its result."""
+    """A function that runs the module with paths below `place`, and returns its result."""
     place, main = tmp_path / "host", load_program(ROOT / "plugins/modules/host_files.py").main
     place.mkdir()
 
@@ -47,12 +47,12 @@ def host_files(tmp_path, capsys):
 
 
 def digest_of(entry):
-    """Return a digest as the control node makes it, in that it is another one for another entry."""
+    """Return a stand-in for the control node's digest: it differs for each entry."""
     return json.dumps(entry, sort_keys=True)
 
 
 def modes(place):
-    """What is below a place: permissions, or where a link leads."""
+    """Return the modes of what is below a place; of a link, its target."""
     return {
         str(path.relative_to(place)): str(path.readlink())
         if path.is_symlink()
@@ -107,7 +107,7 @@ def test_what_differs_is_put_right_and_nothing_else(host_files, harm, written):
 
 
 def known(host_files):
-    """Return the paths of the entries that the record finds as they were written."""
+    """Return the paths of the entries that are unchanged according to the record."""
     return sorted(str(Path(path).relative_to(host_files.place)) for path in unchanged(host_files.record))
 
 
@@ -228,7 +228,7 @@ def test_diff_shows_content_first_and_then_the_rest(host_files):
     assert (rest["before"], rest["after"]) == ({"mode": "0700"}, {"mode": "0755"})
 
 
-# --- What is not to be there --------------------------------------------------------------------------------
+# --- Entries with `absent` ----------------------------------------------------------------------------------
 
 
 def test_what_is_not_to_be_there_goes(host_files):
@@ -251,13 +251,13 @@ def test_link_that_is_not_to_be_there_leaves_what_it_leads_to(host_files):
 
 
 def tree(version, **more):
-    """A version of a tree with two files."""
+    """Return an entry: a version of a tree with two files."""
     texts = {"pack/one.py": f"one of {version}\n", "pack/deep/two.py": "two\n"}
     return {"tree": "tree", "version": version, "contents": texts} | more
 
 
 def files(version, current=None):
-    """What is below the place with one version of the tree."""
+    """Return what `modes` must find with one version of the tree."""
     below = {f"{version}{name}": "0755" for name in ("", "/pack", "/pack/deep")}
     below |= {f"{version}/pack/one.py": "0644", f"{version}/pack/deep/two.py": "0644"}
     made = {f"tree/{name}": mode for name, mode in below.items()}
@@ -338,7 +338,7 @@ def test_diff_of_a_new_version_is_that_to_the_one_before(host_files):
     assert texts == [("one of a\n", "one of b\n")]
 
 
-# --- The control node's half --------------------------------------------------------------------------------
+# --- The action plugin --------------------------------------------------------------------------------------
 
 PLAY = """
 - hosts: localhost
@@ -374,7 +374,7 @@ PLAY = """
 
 @pytest.fixture
 def play(ansible, tmp_path):
-    """A function that runs a play with a set of files, and returns its handlers and how much changed."""
+    """A function that runs a play with a set of files; it returns the handlers and the number of changes."""
     playbook = tmp_path / "play.yml"
     playbook.write_text(PLAY)
     place = tmp_path / "host"
@@ -408,7 +408,7 @@ def test_handlers_hear_of_their_own_files_and_contents_come_as_from_ansible_itse
 
 
 def test_files_that_are_as_they_were_written_cost_no_visit(play):
-    """A host whose Python cannot be started tells: a visit fails."""
+    """With an interpreter that does not exist, a run that starts the module on the host fails."""
     assert play(one="a", two="b") == (["one", "both"], 1)
     assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)
 

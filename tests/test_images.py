@@ -1,4 +1,4 @@
-"""How images arrive: what is asked for in each way, and what is refused before anything is asked for."""
+"""The role `images`: which images each value of images_blog asks for, and which input it refuses first."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ CASES = {
     "build": {},
     "pull": PULL | {"images_blog_reference": f"registry.example.org:5000/team/blog:1.4@{DIGEST}"},
     "pull_of_hub": PULL | {"images_blog_reference": f"team/blog@{DIGEST}", "images_base": "debian"},
-    # The source need not be here.
+    # This needs no source of the blog.
     "pull_alone": PULL
     | {"images_blog_reference": f"localhost/blog@{DIGEST}", "images_blog_source": "/nowhere"},
     **{
@@ -78,7 +78,7 @@ PLAY = {
 
 @pytest.fixture(scope="module")
 def told(ansible, tmp_path_factory):
-    """What the role makes of each case: what it asks for, or why it refuses; and all that was shown."""
+    """The role's result for each case: what it asks for, or its refusal; and the output of the play."""
     tmp = tmp_path_factory.mktemp("images")
     bundle = tmp / "bundle"
     bundle.mkdir()
@@ -119,7 +119,7 @@ def test_build_asks_for_what_the_content_names(told):
 def test_pull_asks_for_the_digest_and_builds_the_others(told, case, registry, name):
     pulled, built = told[case], told["build"]
     assert pulled["__images_registry"] == registry
-    # A tag beside the digest is for people: the engine knows the image without.
+    # The role drops the tag: the engine knows a pulled image by its name and digest.
     assert pulled["__images_names"]["flask_blog"] == f"{name}@{DIGEST}"
     assert pulled["__images_tags"]["flask_blog"] == f"slipway/flask_blog:{'c' * 12}"
     assert f"{name}@{DIGEST}" in pulled["__images_wanted"]
@@ -174,7 +174,7 @@ def test_a_build_gets_what_names_its_image_and_nothing_else(contexts, tmp_path):
         (source / name).touch()
     pack.mkdir()
     what = {"__images_pack": {"path": str(pack)}, "__images_contexts": [{"name": "app", "from": str(source)}]}
-    contexts("Pack", **what)
+    contexts("Archive the contexts", **what)
     with tarfile.open(pack / "app.tar.gz") as archive:
         assert {member.name for member in archive if member.isfile()} == named
 

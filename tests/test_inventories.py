@@ -33,7 +33,7 @@ def test_every_playbook_parses(ansible, inventory):
 
 @pytest.fixture
 def vault(tmp_path):
-    """The inventory for production with its example of a vault encrypted, and the password file."""
+    """A copy of inventory/production with its example vault encrypted, and the password file."""
     inventory, password = tmp_path / "production", tmp_path / "password"
     copytree(ROOT / "inventory/production", inventory)
     password.write_text("the password of the vault\n")

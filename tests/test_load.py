@@ -1,4 +1,4 @@
-"""The load of the host's tests, against a server that fails as it is told: what it says of that, and does."""
+"""The load generator of the Molecule tests, against a server that fails on demand."""
 
 import http.server
 import threading
@@ -11,7 +11,7 @@ READ, WRITE = 0, 3  # turns in which a lane reads a page, and writes a post
 
 @pytest.fixture
 def load(monkeypatch):
-    """The module, with little patience."""
+    """The module `load`, with a short timeout."""
     monkeypatch.syspath_prepend(ROOT / "molecule/default/tests")
     import load
 
@@ -21,7 +21,7 @@ def load(monkeypatch):
 
 @pytest.fixture
 def server():
-    """A server: `ways` says how it answers, request by request, and `received` has what was asked."""
+    """A server: `ways` lists how it answers each request, and `received` lists the requests."""
     over = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ def server():
         do_GET = do_POST = answer
 
         def log_message(self, *arguments):
-            """Say nothing."""
+            """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.ways, server.received, server.daemon_threads = [], [], True
@@ -63,7 +63,7 @@ def server():
 
 @pytest.fixture
 def lanes(load, server):
-    """A kept and a new connection of a load that nothing else has begun."""
+    """The lanes of a load that was not started: the first keeps its connection, the second does not."""
     words = {
         "name": "load-x",
         "cookie": "s=1",
@@ -103,7 +103,7 @@ def test_request_that_fails_is_reported_and_not_sent_again(way, says, posted, se
     assert len(server.received) == 7
     assert [says in failure for failure in told] == [True] * (2 if posted == "done" else 3), told
     assert {said: len(titles) for said, titles in report.posts.items() if titles} == {posted: 1}
-    # A failed connection is not used again; one that is kept is, and the others never.
+    # A kept connection is reused until it fails; the others are never reused.
     ports = [port for _, port in server.received]
     assert (ports[0] == ports[1], len(set(ports[3:6]))) == (True, 3)
 

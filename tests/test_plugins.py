@@ -1,4 +1,4 @@
-"""The filters and the module that roles bring along."""
+"""The roles' filters, the action plugin preflight and the module secret_files."""
 
 import hashlib
 import json
@@ -89,7 +89,7 @@ def test_digest_of_no_directory_is_an_error(tree):
 
 @pytest.fixture
 def bundle(tmp_path):
-    """A bundle as playbooks/build.yml exports it, in all but the size."""
+    """A bundle like one from playbooks/build.yml, but with small files."""
     services = ("nginx", "db", "flask_blog")
     files = {"images.tar.gz": b"images", **{f"{service}.cdx.json": service.encode() for service in services}}
     for name, content in files.items():
@@ -106,7 +106,7 @@ def bundle(tmp_path):
 
 
 def describe(**changes):
-    """Return a change of what a bundle says of itself; None leaves it out."""
+    """Return a function that changes keys of a bundle's slipway.json; None removes a key."""
 
     def change(bundle):
         file = bundle / "slipway.json"
@@ -250,7 +250,7 @@ def test_port_that_nobody_has_is_free_without_an_engine_too():
 
 @pytest.fixture
 def checked(tmp_path):
-    """Run checks in a play; return whether it failed, and what it said."""
+    """Run checks in a play; return whether it failed, and its output."""
 
     def checked(checks, **variables):
         task = {"preflight": {"checks": checks}, "vars": variables}
@@ -411,7 +411,7 @@ def test_image_of_another_version_is_refused_with_what_is_on_the_disk(clusters, 
 
 @pytest.fixture
 def records(monkeypatch):
-    """What a control node finds: the addresses of each name, by the kind of record."""
+    """Fake DNS on the control node: the addresses of each name, by record type."""
     found = {
         "blog.example.org": {"A": ["203.0.113.9"], "AAAA": ["2001:db8::9"]},
         "www.example.org": {"A": ["203.0.113.9"]},
@@ -488,13 +488,13 @@ def test_what_is_no_certificate_or_key_is_named():
 
 # --- secret_files -------------------------------------------------------------------------------------------
 
-# Root can give a file to anyone; others only to themselves.
+# Only root can chown a file to another user.
 READER = 10001 if os.geteuid() == 0 else os.geteuid()
 
 
 @pytest.fixture
 def secret_files(tmp_path):
-    """A function that runs the module as Ansible does and returns its result, all of its output included."""
+    """A function that runs the module as Ansible does, and returns its result and its whole output."""
     directory = tmp_path / "etc/secrets"
 
     def run(names=("admin_password",), check=False, fails=False, optional=(), **parameters):

@@ -1,4 +1,4 @@
-"""sshd's settings for each system, rendered by Ansible and judged by Debian 13's sshd."""
+"""sshd's settings for each system, rendered by Ansible and checked by Debian 13's sshd."""
 
 import json
 import sys
@@ -13,12 +13,12 @@ EVERYTHING = {
     "baseline_ssh_port": 2200,
     "baseline_ssh_allow_users": ["ops", "anna@203.0.113.0/24"],
     "baseline_ssh_penalty_exempt": ["203.0.113.0/24", "2001:db8::/32"],
-    # As on a command line.
+    # A string, as from a command line.
     "baseline_ssh_tcp_forwarding": "true",
     "baseline_ssh_crypto": "compatible",
 }
 CASES = {f"{system}-{case}": (system, case) for system in SYSTEMS for case in ("defaults", "everything")}
-# What the OpenSSH of the older two does not know.
+# The OpenSSH of the two older systems does not support these.
 LATER = ["mlkem768x25519-sha256", "PerSourcePenalties"]
 BROKEN = ["sha1", "cbc", "md5", "arcfour", "group1-", "umac-64", "3des"]
 
@@ -26,7 +26,7 @@ each_system = pytest.mark.parametrize("system", SYSTEMS)
 
 
 def load(file):
-    """Return what a YAML file of the role holds."""
+    """Return the content of a YAML file of the role."""
     return yaml.safe_load((ROLE / file).read_text())
 
 
@@ -50,7 +50,7 @@ def rendered(ansible, tmp_path_factory):
 
 
 def settings(file):
-    """Return a configuration of sshd as a dictionary."""
+    """Return sshd's configuration as a dictionary."""
     lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
     return dict(line.split(" ", 1) for line in lines)
 

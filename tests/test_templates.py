@@ -1,4 +1,4 @@
-"""The files that a host gets, rendered by Ansible and judged by the programs that will read them."""
+"""The files that a host gets, rendered by Ansible and checked by the programs that read them."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import yaml
 from project import ROOT
 
-# What has no default, and what the role `images` leaves for the others.
+# Variables without a default, and the facts that the role `images` sets for the other roles.
 REQUIRED = {
     "render_system": "Debian 13",
     "stack_domain": "blog.example.org",
@@ -38,7 +38,7 @@ CASES = {
         "stack_base_url": "https://blog.example.org:8443",
         "stack_http_port": 8080,
         "stack_https_port": 8443,
-        # As on a command line.
+        # A string, as from a command line.
         "stack_http3": "true",
         "tls_mode": "provided",
         "tls_hsts_seconds": 0,
@@ -62,7 +62,7 @@ CASES = {
             "COUNT": 3,
         },
     },
-    # As YAML reads a bare off.
+    # YAML reads a bare `off` as false.
     "plain_http": {
         **REQUIRED,
         "tls_mode": False,
@@ -138,12 +138,12 @@ def files(case, rendered):
 
 @pytest.fixture(scope="session")
 def compose(files, check):
-    """What compose makes of compose.yml, for all profiles at once."""
+    """The output of `docker compose config` for compose.yml, with all profiles."""
     environment = [f"--env={name}={image}" for name, image in SLOT_IMAGES.items()]
     command = ["docker", "compose", "--file=-", "--profile=*", "config", "--format=json"]
     done = check(*environment, command=command, stdin=(files / "compose.yml").read_text())
     assert (done.returncode, done.stderr) == (0, "")
-    # The output can be fed to compose again, so it says $$ for $.
+    # Compose writes $ as $$, so that it can read its own output.
     return json.loads(done.stdout.replace("$$", "$"))
 
 
@@ -161,12 +161,12 @@ def blog_conf(files):
 
 @pytest.fixture(scope="session")
 def configuration(files):
-    """The rendered configuration of the program slipway, of both roles that write it."""
+    """The rendered configuration of the program slipway, which two roles write."""
     stack, release = (json.loads((files / f"{role}.json").read_text()) for role in ("stack", "release"))
     return stack | release
 
 
-# With a certificate for it to read, as the host has one before nginx starts.
+# nginx must find a certificate: a host has one before nginx starts.
 JUDGE = """
 mkdir -p /etc/slipway/tls
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=blog -days 1 \\
@@ -187,7 +187,7 @@ def test_nginx_accepts_its_configuration(files, services, check):
 
 
 def test_no_place_of_nginx_forgets_a_header(blog_conf, tls, http3):
-    """A server or location with an add_header of its own inherits none of the others."""
+    """A server or location that has an add_header inherits none from the level above."""
     added = re.findall(r"^add_header (\S+) \$add_\w+ always;$", blog_conf, re.MULTILINE)
     assert len(set(added)) == len(added) == 9 + tls + http3
     assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == len(added)
@@ -213,7 +213,7 @@ def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
     ]
     ways = [tuple(re.split(r"\s*\n\s*", place)) for place in places]
     assert ways.count(tuple(limits)) == 2 * 6
-    # What an author sends is counted where it comes in, before the blog is asked who sends it.
+    # An author's large body counts towards the rates before nginx asks the blog who sends it.
     assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 6 == 2 * 2
     assert blog_conf.count("\n        ".join([*limits[:2], "auth_request /author/may-upload;"])) == 2
     assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2 * 2
@@ -222,7 +222,7 @@ def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
 
 
 def test_no_place_of_nginx_follows_a_link_to_a_file(blog_conf):
-    """Nor takes a file from the server's own root, which leads where the blog likes."""
+    """nginx also serves no file from the server's root, which is a link that the blog controls."""
     locations = re.findall(r"^ +location [^{]+ \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL)
     with_files = [body for body in locations if re.search(r"^\s+(root|try_files) ", body, re.MULTILINE)]
     assert len(with_files) > 5
@@ -234,7 +234,7 @@ def test_no_place_of_nginx_follows_a_link_to_a_file(blog_conf):
 
 
 def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf):
-    """The others lead on from there; and the gate of a release, whose flag is empty, goes its way."""
+    """Others are reached through these, except /healthz. In a release's gate $maintenance stays empty."""
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
@@ -252,14 +252,14 @@ def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf
 
 
 def test_every_server_that_answers_drains(blog_conf):
-    """But for Docker's health check, which keeps no connection."""
+    """Docker's health check is exempt, because it keeps no connection."""
     servers = re.findall(r"^server \{\n(.*?)^\}$", blog_conf, re.MULTILINE | re.DOTALL)
     answering = [s for s in servers if "return 444;" not in s and "listen 127.0.0.1:8082;" not in s]
     assert len(servers) > len(answering) > 1
     for server in answering:
         before, _, drain = server.partition("error_page 418 = @drain;")
         assert drain.startswith("\n    if (-f $drain) { return 418; }\n    location @drain {\n")
-        # Nothing that is refused before is let through by being drained.
+        # All refusals come before the drain: a drained request does not pass them again.
         assert "return" not in drain.partition("location @drain {")[2].partition("location ")[0]
         assert before.count("recursive_error_pages on;") == 1
 
@@ -352,7 +352,7 @@ def test_only_nginx_publishes_ports(variables, services, tls, http3):
     ports = {("tcp", 80): str(variables["stack_http_port"]), **({("tcp", 443): https} if tls else {})}
     ports |= {("udp", 443): https} if http3 else {}
     assert published == {
-        # To the host alone, at ports that Docker chooses.
+        # Only on the loopback addresses, at ports that Docker chooses.
         *(("nginx_stand_in", *port, address, None) for port in ports for address in ("127.0.0.1", "::1")),
         *(("nginx", *port, None, at) for port, at in ports.items()),
     }
@@ -480,7 +480,7 @@ def test_the_blog_starts_after_a_healthy_database(services):
 
 @pytest.fixture
 def readable(services):
-    """The files below /run/secrets of each service, by name: where it is on the host."""
+    """The secrets that each service can read: the path in the container, and the path on the host."""
     in_service = "/etc/slipway/in-service"
     of_a_slot = ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
 

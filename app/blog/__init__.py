@@ -1,4 +1,4 @@
-"""A small blog: Markdown in, fast and safe pages out."""
+"""A small Flask blog: posts in Markdown, rendered to sanitised HTML."""
 
 from collections.abc import Mapping
 
@@ -31,10 +31,10 @@ __all__ = ["ConfigError", "create_app"]
 
 
 def create_app(settings: Mapping[str, str] | None = None) -> Flask:
-    """Make the application. It opens no database connection.
+    """Create the application. This opens no database connection.
 
-    settings: the settings under the names they have in the environment; None takes the environment itself.
-    Raises ConfigError, which names the setting that is missing or wrong.
+    settings: the settings by the names of their environment variables; None reads the environment.
+    Raises ConfigError, which names the missing or wrong setting.
     """
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(config.load(settings))
@@ -46,11 +46,12 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     assets.init_app(app)
     app.url_map.converters["slug"] = pages.SlugConverter
     metrics.init_app(app)
-    # What is registered first has the last word after a request: accounts says what is private.
+    # Flask runs after_request functions in reverse order of registration: accounts comes before freshness, so
+    # that it can make a response private.
     blueprints = (health, outage, media, accounts, freshness, author, pages, feeds, search, comments, contact)
     for module in blueprints:
         app.register_blueprint(module.bp)
-    csrf.init_app(app)  # after media, which says how large the request may be that is read here
+    csrf.init_app(app)  # after media, which sets the body limit before this reads the body
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_security_headers)
     for command in cli.commands:
@@ -62,7 +63,7 @@ def _error_page(error: HTTPException) -> tuple[str, int] | HTTPException:
     if error.code is None or error.code < 400:
         return error  # a redirect
     if isinstance(error, SecurityError):
-        return error  # the Host is not ours, so no URL of a page can be built
+        return error  # the Host header is not trusted, so url_for cannot build URLs
     return render_template("error.html", error=error), error.code
 
 

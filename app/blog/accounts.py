@@ -1,7 +1,7 @@
-"""Who is signed in: signing in and out, registering, and the account with its password.
+"""Sign-in, sign-out, registration and the account page.
 
-A session cookie is made only where somebody needs one: on a page with a form. A request without it is
-anonymous, and its page may be cached; what answers a request with it is nobody else's business.
+Only pages with a form create a session cookie. A request without the cookie is anonymous, and its page may be
+cached. A response to a request with the cookie is private.
 """
 
 import re
@@ -46,7 +46,7 @@ _Answer = TypeVar("_Answer")
 
 
 def current_user() -> User | None:
-    """Return who is signed in. Without a session cookie it is nobody, and the session stays untouched."""
+    """Return the signed-in user, or None. Without a session cookie, do not touch the session."""
     if "user" not in g:
         g.user = _user_of_session() if _has_session_cookie() else None
     person: User | None = g.user
@@ -54,7 +54,7 @@ def current_user() -> User | None:
 
 
 class SignedOutError(Forbidden):
-    """Somebody sent something, but is not signed in any more."""
+    """A request that needs a signed-in user came without a valid session."""
 
 
 def signed_in_user() -> User:
@@ -66,7 +66,7 @@ def signed_in_user() -> User:
 
 
 def login_required(view: Callable[_Params, _Answer]) -> Callable[_Params, _Answer | AnyResponse]:
-    """Let nobody in who is not signed in: reading leads to the login page, anything else ends with 403."""
+    """Require a signed-in user: redirect GET and HEAD to the login page, answer other methods with 403."""
 
     @wraps(view)
     def guarded(*args: _Params.args, **kwargs: _Params.kwargs) -> _Answer | AnyResponse:
@@ -80,7 +80,7 @@ def login_required(view: Callable[_Params, _Answer]) -> Callable[_Params, _Answe
 
 
 def admin_required(view: Callable[_Params, _Answer]) -> Callable[_Params, _Answer | AnyResponse]:
-    """Let in only administrators: others who are signed in get 403."""
+    """Require an administrator: other signed-in users get 403."""
 
     @wraps(view)
     def guarded(*args: _Params.args, **kwargs: _Params.kwargs) -> _Answer:
@@ -103,7 +103,7 @@ def _new_password() -> list[object]:
 
 
 class LoginForm(Form):
-    """Email address and password of somebody who has an account."""
+    """The sign-in form: email address and password."""
 
     email = LineField("Email address", [InputRequired("Enter your email address."), Length(max=254)])
     password = PasswordField(
@@ -112,7 +112,7 @@ class LoginForm(Form):
 
 
 class RegistrationForm(Form):
-    """What a new account needs."""
+    """The form for a new account."""
 
     name = LineField("Name", [InputRequired("Enter the name that readers will see."), Length(max=100)])
     email = LineField(
@@ -122,13 +122,13 @@ class RegistrationForm(Form):
 
 
 class NameForm(Form):
-    """The name that stands below new posts."""
+    """The form for the author name of new posts."""
 
     name = LineField("Name", [Length(max=100)])
 
 
 class PasswordForm(Form):
-    """A new password, by somebody who knows the old one."""
+    """The form for a new password, which also asks for the current one."""
 
     old = PasswordField(
         "Current password",
@@ -138,14 +138,14 @@ class PasswordForm(Form):
     again = PasswordField("Repeat the new password", [EqualTo("new", "The two new passwords differ.")])
 
     def validate_old(self, field: PasswordField) -> None:
-        """Refuse a password that is not the present one."""
+        """Refuse a wrong current password."""
         if not signed_in_user().check_password(field.data or ""):
             raise ValidationError("This is not your current password.")
 
 
 @bp.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
-    """Sign somebody in. An unknown address and a wrong password get the same answer, after the same work."""
+    """Sign a user in. An unknown address and a wrong password get the same answer after the same work."""
     if current_user() is not None:
         return redirect(_next_page())
     form = LoginForm()
@@ -166,7 +166,7 @@ def login() -> ResponseReturnValue:
 
 @bp.post("/logout")
 def logout() -> AnyResponse:
-    """End this session: its cookie is worth nothing any more, whoever has a copy of it."""
+    """End this session on the server, so that copies of its cookie are invalid too."""
     if person := current_user():
         sessions.end(person, g.session_id)
     session.clear()
@@ -175,7 +175,7 @@ def logout() -> AnyResponse:
 
 @bp.route("/register", methods=["GET", "POST"])
 def register() -> ResponseReturnValue:
-    """Make an account for an author, where the operator allows it."""
+    """Create an author's account, if the setting REGISTRATION allows it."""
     if not current_app.config["REGISTRATION"]:
         abort(404)
     if current_user() is not None:
@@ -202,14 +202,14 @@ def register() -> ResponseReturnValue:
 @bp.get("/account")
 @login_required
 def account() -> str:
-    """Show the forms for name and password, and where one is signed in."""
+    """Show the forms for name and password, and the user's sessions."""
     return _account()
 
 
 @bp.post("/account/name")
 @login_required
 def change_name() -> tuple[str, int] | AnyResponse:
-    """Change the name that new posts will carry."""
+    """Change the author name of new posts."""
     form = NameForm()
     if not form.validate_on_submit():
         return _account(name_form=form), 422
@@ -259,10 +259,10 @@ def end_other_sessions() -> AnyResponse:
 
 
 def sign_in(person: User) -> None:
-    """Begin a new session for `person`, who has proven who they are."""
+    """Begin a new session for the authenticated user `person`."""
     session.clear()
     session.permanent = True
-    session["user"] = person.id  # this and the epoch are what a release before sessions had rows believes
+    session["user"] = person.id  # releases without the table user_session read this and the epoch
     session["epoch"] = person.session_epoch
     _enter(person)
 
@@ -274,7 +274,7 @@ def _template_globals() -> dict[str, object]:
 
 @bp.after_app_request
 def _private(response: Response) -> Response:
-    """Keep caches away from what is meant for one person."""
+    """Make responses for one user private, so that no cache stores them."""
     public = request.blueprint == "health" or request.endpoint in ("static", "media.serve")
     if not public and (request.blueprint in ("accounts", "author", "media") or _has_session_cookie()):
         response.headers["Cache-Control"] = "private, no-store"
@@ -294,15 +294,15 @@ def _user_of_session() -> User | None:
     if found := sessions.find(session["token"]):
         person, g.session_id = found
         return person
-    for name in ("user", "epoch", "token"):  # it has ended: nobody needs to look for it again
+    for name in ("user", "epoch", "token"):  # the session has ended: save the next request the query
         session.pop(name, None)
     return None
 
 
 def _take_over_session() -> User | None:
-    """Make a row of a session that a release without rows began.
+    """Create the row of a session that a release without the table user_session began.
 
-    A copy of its cookie is the same session. So each is taken over once, and ends when the row does.
+    Each such session gets a row only once: copies of its cookie share the row and end with it.
     """
     person = db.session.get(User, session["user"])
     if person is None or person.session_epoch != session.get("epoch"):
@@ -327,14 +327,14 @@ def _enter(person: User, token: str | None = None) -> None:
 
 @cache
 def _nobody() -> User:
-    """Return a user whom no password fits, so that an unknown address costs the same work as a known one."""
+    """Return a dummy user, so that checking an unknown address takes the same work as a known one."""
     person = User(email="nobody", name="")
     person.set_password("")
     return person
 
 
 def _next_page() -> str:
-    """Return the path to go on to: one of this site, whatever the request says."""
+    """Return the path in `?next` if it is on this site, or else the list of posts."""
     target = request.args.get("next", "")
     return target if re.fullmatch(r"/(?![/\\])[!-~]*", target) else url_for("author.posts")
 

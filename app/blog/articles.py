@@ -1,6 +1,6 @@
-"""One Markdown file and its front matter: YAML between `---` lines, or Pelican's `Key: value` lines.
+"""Markdown files with front matter: YAML between `---` lines, or Pelican's `Key: value` lines.
 
-What `write` writes, `read` and `read_page` understand, to the letter.
+`read` and `read_page` return exactly what `write` wrote.
 """
 
 import re
@@ -13,11 +13,11 @@ import yaml
 
 from . import markdown
 
-MAX_BYTES = 1024 * 1024  # of a text
-MAX_FILE_BYTES = MAX_BYTES + 64 * 1024  # with its front matter
+MAX_BYTES = 1024 * 1024  # limit of a text
+MAX_FILE_BYTES = MAX_BYTES + 64 * 1024  # limit of a file: a text with its front matter
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}"
 
-# Postgres refuses NUL; XML, and so the feed, refuses all of these.
+# Postgres refuses NUL. XML, the format of the feed, refuses all of these but U+007F.
 CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 _YAML_BLOCK = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _PELICAN_LINE = re.compile(r"([A-Za-z][\w-]*):(?:[ \t]+(.*))?")
@@ -31,7 +31,8 @@ _SYNONYMS = {
     "redirectfrom": "aliases",
 }
 
-# What says who may read a post: what it says of a public one, and what of a draft. The first are proposed.
+# Fields that control who may read a post, with their values for a public post and for a draft. Messages
+# suggest the first value of each.
 _YES, _NO = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 _AUDIENCE = {
     "draft": (_NO, _YES),
@@ -42,7 +43,7 @@ _AUDIENCE = {
     "status": (("published", "publish", "public"), ("draft", "private", "pending", "skip")),
     "visibility": (("public",), ("private", "draft")),
 }
-# What holds a post back in a way that the blog cannot: ignored, it would be public after all.
+# Fields that restrict access in ways that the blog does not support. Ignoring one would publish the post.
 _RESTRICTIONS = (
     *("expires", "expirydate", "expiredate", "expirationdate", "unpublishdate"),
     *("headless", "hidden", "password", "unlisted"),
@@ -50,7 +51,7 @@ _RESTRICTIONS = (
 
 
 class ArticleError(Exception):
-    """The file cannot become a post. `problems`: (line, what is wrong; what to do) pairs."""
+    """The file cannot be imported. `problems`: (line, what is wrong; what to do) pairs."""
 
     def __init__(self, *problems: tuple[int, str]) -> None:
         super().__init__(*problems)
@@ -58,15 +59,15 @@ class ArticleError(Exception):
 
 
 class NoFrontMatterError(ArticleError):
-    """The file begins with its text."""
+    """The file has no front matter."""
 
 
 @dataclass(frozen=True)
 class Article:
-    """What a file says. `slug_line` is for reports.
+    """The content of a post's file. `slug_line`: the line to report for a problem with the slug.
 
-    summary: empty when the file has none; published_at: None for a draft; tags: names by slug;
-    aliases: slugs that the post had before.
+    summary: empty if the file has none; published_at: None for a draft; tags: names by slug;
+    aliases: former slugs of the post.
     """
 
     slug: str
@@ -83,7 +84,7 @@ class Article:
 
 @dataclass(frozen=True)
 class PageText:
-    """What the file of a page says."""
+    """The content of a page's file."""
 
     slug: str
     slug_line: int
@@ -108,16 +109,17 @@ FrontMatter = str | int | list[str] | datetime
 
 
 def read(path: Path, default_author: str, *, draft: bool = False) -> Article:
-    """Read the file at `path`; `default_author` is for a file that names nobody.
+    """Read a post from the file at `path`.
 
-    draft: it is one, whatever the file says.
-    Raises ArticleError with every problem of the file, and OSError when it cannot be read.
+    default_author: the author of a file that names none.
+    draft: True makes the post a draft in any case.
+    Raises ArticleError with the problems of the file, and OSError if it cannot be read.
     """
     problems: list[tuple[int, str]] = []
     fields, title, body = _parts(path, problems)
 
     draft = _is_draft(fields, problems, draft)
-    # A post appears on the later one.
+    # The post appears on the later of the two dates.
     moments = [_date(fields, name, problems) for name in ("date", "publishdate")]
     published_at = max(filter(None, moments), default=None)
     if not draft and not any(name in fields and fields[name].text for name in ("date", "publishdate")):
@@ -144,7 +146,7 @@ def read(path: Path, default_author: str, *, draft: bool = False) -> Article:
 
 
 def read_page(path: Path) -> PageText:
-    """Read the file of a page. Raises as `read` does."""
+    """Read a page from the file at `path`. Raises the same errors as `read`."""
     problems: list[tuple[int, str]] = []
     fields, title, body = _parts(path, problems)
     slug, slug_line = _slug(fields, path, title, problems)
@@ -160,14 +162,14 @@ def read_page(path: Path) -> PageText:
 
 
 def write(fields: Mapping[str, FrontMatter], body: str) -> str:
-    """Return the text of a file with these front matter fields; moments are written in UTC."""
+    """Return the text of a file with these front matter fields. Times are in UTC."""
     plain = {name: utc(value) if isinstance(value, datetime) else value for name, value in fields.items()}
     front_matter = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=float("inf"))
     return f"---\n{front_matter}---\n\n{body.strip(chr(10))}\n"
 
 
 def utc(moment: datetime) -> str:
-    """Return a moment as files have it, to the microsecond: 2026-01-31T16:08:00Z."""
+    """Return a time in the format of the files, in UTC to the microsecond: 2026-01-31T16:08:00Z."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -205,7 +207,7 @@ def _text(path: Path) -> str:
 
 
 def _split(text: str) -> tuple[_Fields, str, int]:
-    """Return the front matter, the body, and the line that the body begins at."""
+    """Return the front matter, the body, and the line on which the body begins."""
     if match := _YAML_BLOCK.match(text):
         fields, end = _yaml_fields(match[1]), match.end()
     elif re.match(r"---[ \t]*\n", text):
@@ -223,7 +225,7 @@ def _split(text: str) -> tuple[_Fields, str, int]:
 def _yaml_fields(text: str) -> _Fields:
     first_line = 2  # below the opening ---
     try:
-        # Nodes know their lines, and stay the strings that were written.
+        # Compose, not load: nodes have line numbers and keep values as strings.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -258,7 +260,7 @@ def _pelican_fields(header: str) -> _Fields:
         if match := _PELICAN_LINE.fullmatch(line):
             name = match[1]
             _add(fields, name, [match[2] or ""], number)
-        elif line.startswith("    ") and name:  # a value may go on, indented
+        elif line.startswith("    ") and name:  # an indented line continues the value
             _add(fields, name, [line], number)
         else:
             raise ArticleError((number, "is no `Key: value` line; end the header with an empty line"))
@@ -274,7 +276,7 @@ def _add(fields: _Fields, name: str, values: list[str], line: int) -> None:
 
 
 def _is_draft(fields: _Fields, problems: list[tuple[int, str]], draft: bool = False) -> bool:
-    """Tell whether the post is held back; what cannot be told is a problem, so that it is not public."""
+    """Tell whether the post is a draft. Report unknown values, so that such a post does not become public."""
     for name, (public, held_back) in _AUDIENCE.items():
         if name not in fields:
             continue
@@ -313,7 +315,7 @@ def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> dateti
 
 
 def _slug(fields: _Fields, path: Path, title: _Field, problems: list[tuple[int, str]]) -> tuple[str, int]:
-    """Return the slug, and the line to report when it is a problem."""
+    """Return the slug, and the line to report for a problem with it."""
     slug, line = fields.get("slug", _Field([], title.line)).text, fields.get("slug", title).line
     if not slug:
         slug = (markdown.slugify(title.text) or markdown.slugify(path.stem))[:100].strip("-")
@@ -325,7 +327,7 @@ def _slug(fields: _Fields, path: Path, title: _Field, problems: list[tuple[int, 
 
 
 def _aliases(fields: _Fields, problems: list[tuple[int, str]]) -> list[str]:
-    """Return the old slugs; of an old address, as other programs write them, the last part."""
+    """Return the former slugs. Other programs write whole addresses: use the last part of each."""
     found = fields.get("aliases", _Field([], 1))
     aliases = {value.rstrip("/").rpartition("/")[2] for value in found.values}
     for alias in sorted(aliases):

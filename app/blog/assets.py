@@ -1,4 +1,4 @@
-"""Static files under names that hold a hash of their content, so that browsers may keep them for ever."""
+"""Static files with a content hash in their names, so that browsers can cache them for a year."""
 
 import hashlib
 import tempfile
@@ -20,17 +20,17 @@ def init_app(app: Flask) -> None:
 def static_url(name: str) -> str:
     """Return the URL of a file in the static folder: `/static/style.0123456789.css` for `style.css`.
 
-    Raises KeyError when there is no such file.
+    Raises KeyError if there is no such file.
     """
     hashed = current_app.extensions["assets"][name]
     return url_for("static", filename=name if current_app.debug else hashed)
 
 
 def export(directory: Path) -> list[str]:
-    """Copy the files under their hashed names into `directory`; return the names that were not there.
+    """Copy the files under their hashed names into `directory`. Return the names of new files.
 
-    Other files stay: several releases share a directory. A file appears complete or not at all.
-    Raises OSError when the directory cannot be written.
+    Other files stay: several releases share the directory. Each file is written atomically.
+    Raises OSError if the directory cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     written = []

@@ -1,4 +1,4 @@
-"""The commands. Each writes one JSON object to stdout when it succeeds, and everything else to stderr."""
+"""The commands. On success, each writes one JSON object to stdout. All other output goes to stderr."""
 
 import json
 import os
@@ -22,7 +22,7 @@ MIN_PASSWORD_CHARACTERS = 12
 
 
 class _Command(click.Command):
-    """A command that ends with one line, not a traceback, when the database refuses."""
+    """A command that reports a database error in one line instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> None:
         try:

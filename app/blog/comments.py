@@ -1,7 +1,6 @@
-"""Comments of readers. Their form has an address of its own, so that a post stays the same for everybody.
+"""Readers' comments. The form has a separate URL, so that a post's page is the same for everybody.
 
-A comment waits until somebody approves it, but for those of administrators. Whatever is wrong with the form,
-it comes back with its text.
+A comment waits for approval, except one from an administrator. A form that is refused keeps its text.
 """
 
 from flask import Blueprint, Response, abort, redirect, render_template, url_for
@@ -14,10 +13,10 @@ from .accounts import current_user
 from .forms import ReaderForm, TextField, csrf
 from .models import Comment, Post, db
 
-LIMIT, WINDOW_S = 5, 600  # comments of one address
+LIMIT, WINDOW_S = 5, 600  # comments per client
 
 bp = Blueprint("comments", __name__, url_prefix="/posts/<slug:slug>/comment")
-csrf.exempt(bp)  # the form checks the token itself: a stale one must not cost the text
+csrf.exempt(bp)  # the form checks the token itself, so that a stale token does not lose the text
 
 
 class CommentForm(ReaderForm):
@@ -26,7 +25,7 @@ class CommentForm(ReaderForm):
 
 @bp.route("", methods=["GET", "POST"])
 def comment(slug: str) -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]:
-    """Show the form for a comment on a post, or keep the comment that was sent."""
+    """Show the form for a comment on a post. A POST request stores the comment."""
     post = _post(slug)
     person = current_user()
     form = CommentForm(data={"name": person.name, "email": person.email} if person else None)
@@ -49,7 +48,7 @@ def comment(slug: str) -> AnyResponse | tuple[str, int] | tuple[str, int, dict[s
 
 @bp.get("/thanks")
 def thanks(slug: str) -> str:
-    """Say what happens to a comment that was sent."""
+    """Confirm a comment and explain that it waits for approval."""
     _post(slug)
     message = "Your comment will appear below the post after an author has approved it."
     target = url_for("pages.post", slug=slug)

@@ -1,4 +1,4 @@
-"""The settings: read once from the environment, checked before anything else happens."""
+"""Read the settings from the environment once, at the start, and check them."""
 
 import os
 import re
@@ -11,8 +11,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 CONNECT_TIMEOUT_S = 3
-BODY_LIMIT_BYTES = 4 * 1024 * 1024  # of any request but an upload; a post may have 1 MiB
-STATEMENT_TIMEOUT_MS = 15_000  # below gunicorn's own timeout, so that the request ends with an error page
+BODY_LIMIT_BYTES = 4 * 1024 * 1024  # of every request except uploads; a post may have 1 MiB
+STATEMENT_TIMEOUT_MS = 15_000  # below gunicorn's timeout, so that the request ends with an error page
 
 
 class ConfigError(Exception):
@@ -20,9 +20,9 @@ class ConfigError(Exception):
 
 
 def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Read and check every setting; return Flask's configuration.
+    """Read and check every setting. Return Flask's configuration.
 
-    settings: the settings by name; None takes the environment.
+    settings: the settings by name; None reads the environment.
     Raises ConfigError at the first setting that is missing or wrong.
     """
     env = os.environ if settings is None else settings
@@ -56,32 +56,32 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
                 "connect_args": {
                     "application_name": "slipway blog",
                     "connect_timeout": CONNECT_TIMEOUT_S,
-                    "tcp_user_timeout": 5000,  # milliseconds: a database that vanished is noticed
+                    "tcp_user_timeout": 5000,  # milliseconds, to detect a database that vanished
                     "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
                 },
             }
         },
         "SECRET_KEY": key,
         "SECRET_KEY_FALLBACKS": former_keys,
-        # The last one signs, each is believed: a form that was open during a change of key can still be sent.
+        # The last key signs, all of them verify: a form opened before a change of key can still be sent.
         "WTF_CSRF_SECRET_KEY": [*former_keys, key],
-        # Browsers take a __Host- cookie only from https, for exactly this host and the whole site.
+        # Browsers accept a __Host- cookie only over HTTPS, for exactly this host and the path /.
         "SESSION_COOKIE_NAME": "__Host-session" if https else "session",
         "SESSION_COOKIE_SECURE": https,
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_PATH": "/",
-        # Tells that somebody has signed in with this browser before; only the login page gets it.
+        # Marks a browser with which a user has signed in before; sent to the login page only.
         "BROWSER_COOKIE_NAME": "__Secure-browser" if https else "browser",
         "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
-        "WTF_CSRF_TIME_LIMIT": None,  # a token lives as long as its session
+        "WTF_CSRF_TIME_LIMIT": None,  # a token is valid as long as its session
     }
 
 
 def load_server(settings: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Read and check the settings of the server around the app: WEB_CONCURRENCY, WEB_THREADS, METRICS_PORT.
+    """Read and check the settings of gunicorn: WEB_CONCURRENCY, WEB_THREADS, METRICS_PORT.
 
-    A METRICS_PORT of 0 means that there are no metrics. Raises ConfigError, as `load` does.
+    METRICS_PORT 0 turns the metrics off. Raises ConfigError, as `load` does.
     """
     env = os.environ if settings is None else settings
     return {
@@ -121,7 +121,7 @@ def _database_url(env: Mapping[str, str]) -> URL:
     text = _required(env, "DATABASE_URL", example)
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):  # neither error is chained: both may quote the URL
+    except (ArgumentError, ValueError):  # do not chain the error: it may quote the URL
         raise ConfigError(f"DATABASE_URL is not a URL. Write it like {example}") from None
     if url.drivername != "postgresql" or not url.database or not url.username:
         raise ConfigError(f"DATABASE_URL must name a user and a database of Postgres, like {example}")
@@ -150,7 +150,7 @@ def _secret_key(env: Mapping[str, str]) -> str:
 
 
 def _former_keys(env: Mapping[str, str]) -> list[str]:
-    """Return the keys whose sessions are still believed, though no new one is signed with them."""
+    """Return the former keys, which still verify sessions but do not sign new ones."""
     name = "SECRET_KEY_FALLBACKS_FILE"
     if not env.get(name):
         return []
@@ -161,7 +161,7 @@ def _former_keys(env: Mapping[str, str]) -> list[str]:
 
 
 def _base_url(env: Mapping[str, str]) -> tuple[str, str]:
-    """Return the base URL without a slash at its end, and its host name."""
+    """Return the base URL without a trailing slash, and its host name."""
     text = _required(env, "BASE_URL", "https://blog.example.com")
     problem = ConfigError(
         f"BASE_URL is {text!r}. Write scheme, host name or IPv4 address, and port if it is unusual, "

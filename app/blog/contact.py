@@ -1,4 +1,4 @@
-"""The contact form. A message is stored; the authors read it in their inbox."""
+"""The contact form. Messages are stored; administrators read them at the authors' desk."""
 
 from flask import Blueprint, Response, redirect, render_template, url_for
 from markupsafe import Markup
@@ -11,10 +11,10 @@ from . import throttle
 from .forms import LineField, ReaderForm, TextField, csrf, email_address
 from .models import ContactMessage, Page, db
 
-LIMIT, WINDOW_S = 5, 3600  # messages of one address
+LIMIT, WINDOW_S = 5, 3600  # messages per client
 
 bp = Blueprint("contact", __name__, url_prefix="/contact")
-csrf.exempt(bp)  # the form checks the token itself: a stale one must not cost the text
+csrf.exempt(bp)  # the form checks the token itself, so that a stale token does not lose the text
 
 
 class ContactForm(ReaderForm):
@@ -26,7 +26,7 @@ class ContactForm(ReaderForm):
 
 @bp.route("", methods=["GET", "POST"])
 def contact() -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]:
-    """Show the form, below the text of the page `contact` if there is one, or keep a message."""
+    """Show the form, below the page `contact` if it exists. A POST request stores the message."""
     form = ContactForm()
     if not form.validate_on_submit():
         return _form(form), 422 if form.is_submitted() else 200
@@ -43,7 +43,7 @@ def contact() -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]
 
 @bp.get("/thanks")
 def thanks() -> str:
-    """Say what happens to a message that was sent."""
+    """Confirm a message and announce an answer by email."""
     message = "Your message has arrived. The answer will come by email."
     return render_template(
         "thanks.html", message=message, target=url_for("pages.home"), target_name="Read the newest posts"

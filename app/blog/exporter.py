@@ -1,7 +1,7 @@
-"""The whole site as files that people can read, and `flask import` can read back.
+"""Export the whole site as files that people can read and `flask import` can import.
 
 posts/SLUG.md, pages/SLUG.md, comments/SLUG.json (of the post SLUG), media/NAME, and export.json, which
-describes the pictures. Users, their passwords and the messages to the authors stay in the database.
+describes the pictures. Users, their passwords and the messages to the authors are not exported.
 """
 
 import json
@@ -23,25 +23,25 @@ MARKER = "export.json"
 FOLDERS = ("posts", "pages", "comments", "media")
 COMMENT_FIELDS = ("author", "email", "body", "state")
 MEDIA_FIELDS = ("name", "mime", "width", "height", "size_bytes", "original_name", "alt")
-_BATCH = 20  # texts in memory: each may be as long as a text can be
+_BATCH = 20  # texts in memory at a time, each up to articles.MAX_BYTES
 
 _Row = TypeVar("_Row", Post, Page)
 
 
 class ExportError(Exception):
-    """The directory is not for us to write to. The message says what to do."""
+    """The directory holds other files. The message says what to do."""
 
 
 def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int, int]:
-    """Write the site into `directory`: new, empty, or with an export, which is brought up to date.
+    """Write the site into `directory`, which is new, empty, or holds an earlier export to update.
 
-    media_dir: where the pictures are.
-    Returns how many files were written or changed, and how many were removed.
-    Raises ExportError, or OSError when a file cannot be read or written.
+    media_dir: the directory of the pictures.
+    Returns the number of files written or changed, and the number of files removed.
+    Raises ExportError, or OSError if a file cannot be read or written.
     """
     if directory.exists() and not (directory / MARKER).is_file() and any(directory.iterdir()):
         raise ExportError(f"{directory} holds other files: name a new directory, or one with an export")
-    # One moment of the whole site, whatever is written meanwhile.
+    # One snapshot of the whole site, whatever others write meanwhile.
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept, written = set(), 0
@@ -51,7 +51,7 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
     for name in session.scalars(select(Media.name)):
         target = directory / "media" / name
         kept.add(target)
-        if not target.exists():  # its name tells its content
+        if not target.exists():  # the name contains a hash of the content
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(media_dir / name, target)
             written += 1
@@ -62,7 +62,7 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
 
 
 def _texts(session: Session) -> Iterator[tuple[str, str]]:
-    """Yield the name and the content of every file but the pictures. The marker is the first."""
+    """Yield the name and the content of every file except pictures, the marker first."""
     yield MARKER, _json({"format": FORMAT, "media": list(_media(session))})
     aliases, tags = selectinload(Post.aliases), selectinload(Post.tags)
     for post in _each(session, select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)):
@@ -113,7 +113,7 @@ def _media(session: Session) -> Iterator[dict[str, object]]:
 
 
 def _line(text: str) -> str:
-    """Return `text` as front matter keeps it: on one line, with single spaces."""
+    """Return `text` in the form of front matter: on one line, with single spaces."""
     return " ".join(text.split())
 
 
@@ -122,7 +122,7 @@ def _json(value: object) -> str:
 
 
 def _write(path: Path, content: bytes) -> bool:
-    """Write a file that appears complete or not at all; tell whether that changed anything."""
+    """Write a file atomically. Tell whether its content changed."""
     if path.is_file() and path.read_bytes() == content:
         return False
     path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What programs read: Atom feeds, the map of the site for search engines, and the rules for them."""
+"""Atom feeds, sitemaps and robots.txt."""
 
 from datetime import datetime
 
@@ -10,20 +10,20 @@ from . import markdown, pages
 from .models import Page, Post, Tag, db
 
 FEED_POSTS = 20
-SITEMAP_POSTS = 10_000  # a map may list 50,000 addresses in 50 MB
+SITEMAP_POSTS = 10_000  # a sitemap may list 50,000 URLs in 50 MB
 
 bp = Blueprint("feeds", __name__)
 
 
 @bp.get("/feed.xml")
 def feed() -> Response:
-    """Serve the newest posts, whole, as an Atom feed."""
+    """Serve the newest posts in full as an Atom feed."""
     return _atom(select(Post))
 
 
 @bp.get("/tags/<slug:slug>/feed.xml")
 def tag_feed(slug: str) -> Response:
-    """Serve the newest posts that have a tag."""
+    """Serve the newest posts with a tag as an Atom feed."""
     tag = db.session.scalar(select(Tag).where(Tag.slug == slug))
     if tag is None:
         abort(404)
@@ -32,7 +32,7 @@ def tag_feed(slug: str) -> Response:
 
 @bp.get("/sitemap.xml")
 def sitemap() -> Response:
-    """List the maps: one of everything but posts, and one for each 10,000 posts."""
+    """Serve the index of the sitemaps: one for everything except posts, and one for each 10,000 post ids."""
     number = _map_number()
     changes = select(number, func.max(Post.updated_at)).where(pages.is_visible()).group_by(number)
     return _xml("sitemap-index.xml", maps=db.session.execute(changes.order_by(number)).all())
@@ -40,7 +40,7 @@ def sitemap() -> Response:
 
 @bp.get("/sitemap-pages.xml")
 def sitemap_pages() -> Response:
-    """Map what is not a post."""
+    """Serve the sitemap of everything except posts."""
     tags = select(Tag.slug).where(Tag.posts.any(pages.is_visible())).order_by(Tag.slug)
     urls: list[tuple[str, datetime | None]] = [
         (url_for(endpoint), None)
@@ -56,7 +56,7 @@ def sitemap_pages() -> Response:
 
 @bp.get("/sitemap-posts-<int(max=100000):number>.xml")
 def sitemap_posts(number: int) -> Response:
-    """Map the posts whose id divided by 10,000 is `number`."""
+    """Serve the sitemap of the posts whose id divided by 10,000, rounded down, is `number`."""
     low = number * SITEMAP_POSTS
     query = select(Post.slug, Post.updated_at).where(Post.id >= low, Post.id < low + SITEMAP_POSTS)
     posts = db.session.execute(query.where(pages.is_visible()).order_by(Post.id)).all()
@@ -67,7 +67,7 @@ def sitemap_posts(number: int) -> Response:
 
 @bp.get("/robots.txt")
 def robots() -> Response:
-    """Tell search engines where the map is, and what is not for them."""
+    """Serve the rules for crawlers: paths to skip, and the URL of the sitemap."""
     lines = ["User-agent: *", "Disallow: /search", "Disallow: /posts/*/comment"]
     lines += ["", f"Sitemap: {pages.absolute(url_for('.sitemap'))}"]
     return Response("\n".join(lines) + "\n", mimetype="text/plain")
@@ -75,7 +75,7 @@ def robots() -> Response:
 
 @bp.app_template_filter()
 def for_feed(post: Post) -> str:
-    """Return a post's HTML with absolute URLs: a reader of the feed is on another site."""
+    """Return a post's HTML with absolute URLs, because feed readers show it outside this site."""
     return markdown.absolute_urls(post.body_html, pages.absolute(url_for("pages.post", slug=post.slug)))
 
 
@@ -83,7 +83,7 @@ def _atom(query: Select[Post], tag: Tag | None = None) -> Response:
     query = pages.newest_first(query.where(pages.is_visible())).limit(FEED_POSTS)
     posts = db.session.scalars(query.options(undefer(Post.body_html), selectinload(Post.tags))).all()
     if tag and not posts:
-        abort(404)  # as the tag's page
+        abort(404)  # like the tag's page
     return _xml("feed.xml", "application/atom+xml", posts=posts, tag=tag)
 
 

@@ -1,4 +1,4 @@
-"""What the forms share: CSRF protection, and fields that keep no character that breaks a page or a feed."""
+"""Shared parts of forms: CSRF protection, and fields that refuse characters that break a page or a feed."""
 
 import re
 
@@ -19,7 +19,7 @@ class Form(FlaskForm):
 
 
 class LineField(StringField):
-    """One line of text: white space at its ends goes, and inside it becomes one space each."""
+    """One line of text. White space is removed at the ends and reduced to single spaces inside."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         self.data = " ".join(valuelist[0].split()) if valuelist else ""
@@ -29,7 +29,7 @@ class LineField(StringField):
 
 
 class TextField(TextAreaField):
-    """Text of many lines, which end with a plain newline."""
+    """Text of several lines, with LF as the line ending."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         text = valuelist[0] if valuelist else ""
@@ -40,7 +40,7 @@ class TextField(TextAreaField):
 
 
 def email_address(_form: Form, field: Field) -> None:
-    """Refuse what cannot be an email address (a WTForms validator)."""
+    """Refuse a value that cannot be an email address (a WTForms validator)."""
     if field.data and not re.fullmatch(r"[^@\s]{1,64}@[^@\s]{1,189}", field.data):
         raise ValidationError("Enter an email address like name@example.com.")
 
@@ -51,7 +51,7 @@ def _refuse_control_characters(field: Field) -> None:
 
 
 class ReaderForm(Form):
-    """What somebody without an account sends. Programs that fill in every field give themselves away."""
+    """A form for people without an account. The hidden field `website` traps bots that fill in all fields."""
 
     name = LineField("Name", [DataRequired("Enter your name."), Length(max=80)])
     email = LineField("Email", [Length(max=254), email_address])
@@ -59,5 +59,5 @@ class ReaderForm(Form):
 
     @property
     def is_trapped(self) -> bool:
-        """Tell whether the field was filled in that people do not see."""
+        """Tell whether the field that people do not see was filled in."""
         return bool(self.website.data)

@@ -1,9 +1,9 @@
-"""How old an answer from nginx's cache may be.
+"""Limit the age of responses from nginx's cache.
 
-A page that anybody may see says when it is due, so that no answer is older than two seconds. Only while the
-blog or its database is away does nginx serve what it has, however old that is. What was withdrawn before must
-stay away, even where nobody has asked for it since: each withdrawal begins a new generation of pages, and the
-generation is part of the cache's key.
+Every public page has an expiry time, so that no response is older than two seconds. nginx serves older pages
+only while the blog or its database is down. Withdrawn content must not reappear then, even if nobody has
+requested its page since. So each withdrawal begins a new generation of pages, and the generation is part of
+the cache key.
 """
 
 import fcntl
@@ -18,10 +18,10 @@ from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransacti
 
 from .models import Comment, Page, Post
 
-# An answer may be kept for as long as the second lasts in which its request came, and be served for one more
-# while nginx asks again. Both are whole seconds of nginx's clock, so this is two seconds at most.
+# nginx may cache a response until the end of the second in which the request arrived, and serve it for one
+# more second while it requests a new one. nginx's clock counts whole seconds, so this is two seconds at most.
 STALE_S = 1
-# Answers that depend on nothing but the URL. An error is none: the next request may well succeed.
+# Statuses of responses that depend only on the URL. After any other error, the next request may succeed.
 _KEPT = {200, 301, 302, 308, 404, 410}
 _LINK = ".generation"
 
@@ -35,15 +35,15 @@ def _begin() -> None:
 
 @bp.after_app_request
 def _keep(response: Response) -> Response:
-    """Let caches keep an answer that does not say otherwise; accounts.py takes that back from a session."""
+    """Let caches keep a response without Cache-Control. For a session, accounts.py reverts this."""
     is_public = "Cache-Control" not in response.headers and "asked_at" in g
     if request.method not in ("GET", "HEAD") or response.status_code not in _KEPT or not is_public:
         return response
     response.cache_control.public = True
-    response.cache_control.max_age = 0  # browsers ask each time, which the ETag makes cheap
+    response.cache_control.max_age = 0  # browsers revalidate each time, which the ETag makes cheap
     response.cache_control.s_maxage = 1
     response.cache_control.stale_while_revalidate = STALE_S
-    # nginx would count s-maxage from when the answer came, which is after it was read from the database.
+    # nginx counts s-maxage from the arrival of the response, which is later than the read from the database.
     response.headers["X-Accel-Expires"] = f"@{int(g.asked_at)}"
     if response.status_code == 200:
         response.add_etag()
@@ -52,9 +52,9 @@ def _keep(response: Response) -> Response:
 
 
 def begin_generation(folder: Path) -> None:
-    """Have nginx forget all pages that it has: `folder/.generation` leads to another directory from now on.
+    """Invalidate all pages in nginx's cache: point the link `folder/.generation` to a new directory.
 
-    folder: a directory that nginx sees, too. Raises OSError when it cannot be written.
+    folder: a directory that nginx can read too. Raises OSError if it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{_LINK}.lock").open("a") as lock:
@@ -108,7 +108,7 @@ def _forget(session_: Session) -> None:
 
 
 def _is_withdrawn(row: object, *, gone: bool) -> bool:
-    """Tell whether readers could see something of a row that they cannot see any more, once it is written."""
+    """Tell whether writing the row removes something that readers could see."""
     if not isinstance(row, Comment | Page | Post):
         return False
     state: InstanceState[Any] = inspect(row)
@@ -117,5 +117,5 @@ def _is_withdrawn(row: object, *, gone: bool) -> bool:
         return "approved" in past.state.history.deleted or (gone and row.state == "approved")
     if gone or past.slug.history.deleted:
         return True
-    # A post that was not public yet is none the worse for it.
+    # A draft has no old time, so a change of it withdraws nothing.
     return isinstance(row, Post) and any(past.published_at.history.deleted)

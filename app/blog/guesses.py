@@ -1,8 +1,8 @@
-"""Who may try a password now: strangers seldom, and who has signed in before by counters of their own.
+"""Limit the tries of passwords, with separate counts for places from which a user has signed in before.
 
-Guesses of strangers are counted by client, by client and account, and by account. The last count is what many
-clients can use up together, which keeps strangers out, the right one too. So a browser and an address that
-somebody has signed in from stay known, and have a count each for that account.
+Tries from unknown places are counted per client, per client and account, and per account. Many clients
+together can use up the count per account, which then locks out the owner too. So a browser and an address
+from which a user has signed in are known places, and each has a separate count for that account.
 """
 
 import secrets
@@ -18,13 +18,13 @@ from .models import KnownPlace, User, db
 CLIENT_TRIES, CLIENT_WINDOW_S = 20, 600
 PAIR_TRIES, ACCOUNT_TRIES, KNOWN_TRIES, WINDOW_S = 10, 50, 20, 3600
 KNOWN_FOR = timedelta(days=180)
-KEPT = 50  # places of one user: as many counters there are besides that of strangers
+KEPT = 50  # known places per user, each with a separate count
 
 
 def refuse(email: str, account: User) -> str | None:
-    """Count one try of a password; return the key of the count that is used up, or None: it may be tried.
+    """Count one try of a password. Return the key of the used-up count, or None if the try is allowed.
 
-    email: what was typed, in lower case. account: whose it is, or the user who is nobody.
+    email: the typed address in lower case. account: its user, or the dummy user for an unknown address.
     """
     for place in _known_places(account):
         if throttle.allow(_key(place, email, account), KNOWN_TRIES, WINDOW_S):
@@ -41,7 +41,7 @@ def refuse(email: str, account: User) -> str | None:
 
 
 def remember(person: User) -> None:
-    """Let this browser and this client's address be known: `person` signs in. Their counts begin anew."""
+    """Store this browser and this client's address as known places of `person`, and reset their counts."""
     token = request.cookies.get(_cookie_name(person), "")
     if _browser(token) not in _known_places(person):
         token = secrets.token_urlsafe(32)
@@ -79,18 +79,18 @@ def remember(person: User) -> None:
 
 
 def forget_places(person: User) -> None:
-    """Forget where `person` has signed in: it may have been somebody else."""
+    """Delete the known places of `person`, because an intruder may have added some."""
     with db.engine.begin() as connection:
         connection.execute(delete(KnownPlace).where(KnownPlace.user_id == person.id))
 
 
 def forget_tries(person: User) -> None:
-    """Begin anew with the count of all strangers."""
+    """Reset the count of `person`'s account for all unknown places."""
     throttle.forget(_key("", person.email, person))
 
 
 def _known_places(account: User) -> list[str]:
-    """Return from which places, of those that this request comes from, the user has signed in before."""
+    """Return the places of this request, browser and address, from which the user has signed in before."""
     places = [_browser(request.cookies.get(_cookie_name(account), "")), _address()]
     query = select(KnownPlace.place).where(KnownPlace.user_id == account.id, KnownPlace.place.in_(places))
     known = set(db.session.scalars(query.where(KnownPlace.expires_at > func.now())))
@@ -106,10 +106,10 @@ def _address() -> str:
 
 
 def _key(place: str, email: str, account: User) -> str:
-    """Return the key of a count, which begins anew with each password."""
+    """Return the key of a count. It contains the session epoch, so each new password starts new counts."""
     return f"login {place} {email} {account.session_epoch}"
 
 
 def _cookie_name(account: User) -> str:
-    """Return a name for each account: people who share a browser have each a cookie of their own."""
+    """Return the name of the account's cookie: users who share a browser have separate cookies."""
     return f"{current_app.config['BROWSER_COOKIE_NAME']}-{account.id}"

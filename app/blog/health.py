@@ -1,4 +1,4 @@
-"""What the machinery around the app asks: is the process alive, and may it have traffic."""
+"""Health checks: /healthz for a live process, /readyz for a process that can take traffic."""
 
 from flask import Blueprint, Response, current_app
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,13 +11,13 @@ bp = Blueprint("health", __name__)
 
 @bp.get("/healthz")
 def healthz() -> Response:
-    """Say that the process answers. It never asks the database: restarting the app does not mend that."""
+    """Report that the process responds. Skip the database: a restart of the app would not repair it."""
     return _plain("ok", 200)
 
 
 @bp.get("/readyz")
 def readyz() -> Response:
-    """Say whether the database answers and this code can run on its schema. The reason goes to the log."""
+    """Report whether the database responds and this code can run on its schema. Log the reason if not."""
     try:
         with db.engine.connect() as connection:
             schema.check_compatible(connection)

@@ -1,4 +1,4 @@
-"""Log lines for machines: one JSON object each."""
+"""Log lines in JSON, one object per line."""
 
 import json
 import logging
@@ -12,14 +12,14 @@ from flask import has_request_context, request
 class JsonFormatter(logging.Formatter):
     """Format a record as JSON: ts (UTC), level, logger, message, and the traceback if there is one.
 
-    A line that is written while a request is served has its request_id.
+    During a request, the line also has its request_id.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(self.facts(record), ensure_ascii=False, default=str)
 
     def facts(self, record: logging.LogRecord) -> dict[str, object]:
-        """Return what the line says."""
+        """Return the fields of the line."""
         facts: dict[str, object] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -37,7 +37,7 @@ class AccessFormatter(JsonFormatter):
     """Format gunicorn's access records. They leave out the query string: it may hold a secret."""
 
     def facts(self, record: logging.LogRecord) -> dict[str, object]:
-        """Return what the line says, request by request."""
+        """Return the fields of the line for one request."""
         atoms = record.args
         if not isinstance(atoms, Mapping):
             return super().facts(record)
@@ -51,12 +51,12 @@ class AccessFormatter(JsonFormatter):
 
 
 def _request_id(text: str) -> str | None:
-    """Return the id that the proxy sent, or None if it sent none, or nonsense."""
+    """Return the id that the proxy sent, or None if it sent no valid one."""
     return text if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text) else None
 
 
 def config() -> dict[str, object]:
-    """Return the configuration, for `logging.config.dictConfig`, of all logs to stdout as JSON."""
+    """Return the `logging.config.dictConfig` settings that write all logs to stdout as JSON."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""Markdown to safe HTML: CommonMark with tables and footnotes, and what Pandoc's exporters write."""
+"""Markdown to safe HTML: CommonMark with tables, footnotes, and the syntax that Pandoc's exporters write."""
 
 import re
 import unicodedata
@@ -30,7 +30,7 @@ SUMMARY_MIN_WORDS = 10
 _ATTRIBUTE = r"""(?:\#[^\s}]+|\.[^\s}]+|[\w:-]+=(?:"[^"]*"|'[^']*'|[^\s}"']+)|-)"""
 _ATTRIBUTES = re.compile(rf"\{{\s*{_ATTRIBUTE}(?:\s+{_ATTRIBUTE})*\s*\}}")
 
-# The pictures of this site say their size in their name, so that a page keeps its shape while they load.
+# Names of uploaded pictures contain width and height, so that the layout is stable while pictures load.
 _SIZED_NAME = re.compile(r"/media/[^/?#]+-([1-9]\d{0,4})x([1-9]\d{0,4})\.\w+")
 
 _HEADINGS = ("h2", "h3", "h4", "h5", "h6")
@@ -79,9 +79,9 @@ class Rendered:
     word_count: int
 
 
-@lru_cache(maxsize=1)  # who saves a text asks for its HTML, and then for its summary
+@lru_cache(maxsize=1)  # saving a text renders it twice: for its HTML and for its summary
 def render(text: str) -> Rendered:
-    """Render Markdown. Whatever the text holds, the HTML is safe to show."""
+    """Render Markdown to sanitised HTML, which is safe to show for any text."""
     parser = _parser()
     env: dict[str, object] = {}
     tokens = parser.parse(text, env)
@@ -92,7 +92,7 @@ def render(text: str) -> Rendered:
 def absolute_urls(html: str, base: str) -> str:
     """Return sanitised HTML with every link and image made absolute against the URL `base`.
 
-    Addresses that cannot be, such as `//[x`, are left out.
+    Addresses that are not valid, such as `//[x`, are left out.
     """
     return _cleaner(url_relative=partial(_absolute_url, base)).clean(html)
 
@@ -100,7 +100,7 @@ def absolute_urls(html: str, base: str) -> str:
 def first_image(html: str, base: str) -> str | None:
     """Return the address of the first image of sanitised HTML, made absolute against the URL `base`.
 
-    Returns None when it has no image, or when the address is none.
+    Returns None if there is no image, or if its address is not valid.
     """
     found = re.search(r'<img [^>]*?src="([^"]+)"', html)
     return _absolute_url(base, unescape(found[1])) if found else None
@@ -127,7 +127,7 @@ def _parser() -> MarkdownIt:
         parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False})  # `main.py` is a file, not a site
     parser.use(footnote_plugin)
     parser.inline.ruler.push("attributes", _inline_attributes)
-    # Between blocks and inline text, where the attributes of a heading still are text.
+    # Run between block and inline parsing, while the attributes of a heading are still text.
     parser.core.ruler.after("block", "raw_blocks", _raw_blocks)
     parser.core.ruler.after("raw_blocks", "listed_headings", _listed_headings)
     parser.core.ruler.after("listed_headings", "heading_attributes", _heading_attributes)
@@ -142,7 +142,7 @@ def _parser() -> MarkdownIt:
 
 
 def _inline_attributes(state: StateInline, silent: bool) -> bool:
-    """Take attributes off the end of an image, a link or code; only the size of an image has a use."""
+    """Remove the attributes after an image, a link or code. Only the size of an image is used."""
     if (
         state.pending
         or not state.tokens
@@ -160,7 +160,7 @@ def _inline_attributes(state: StateInline, silent: bool) -> bool:
 
 
 def _raw_blocks(state: StateCore) -> None:
-    """Take Pandoc's ```{=html} as HTML and drop what is raw for other formats."""
+    """Treat Pandoc's ```{=html} blocks as HTML, and drop raw blocks for other formats."""
     kept = []
     for token in state.tokens:
         raw = re.fullmatch(r"\{=(\w+)\}", token.info.strip()) if token.type == "fence" else None
@@ -188,7 +188,7 @@ def _each_heading(state: StateCore) -> Iterator[tuple[Token, Token, Token]]:
 
 
 def _heading_attributes(state: StateCore) -> None:
-    """Take `{#id .class}` off the end of a heading."""
+    """Remove `{#id .class}` from the end of a heading, and use the id."""
     for opening, inline, _ in _each_heading(state):
         start = inline.content.rfind("{")
         match = _ATTRIBUTES.fullmatch(inline.content, start) if start >= 0 else None
@@ -199,7 +199,7 @@ def _heading_attributes(state: StateCore) -> None:
 
 
 def _headings(state: StateCore) -> None:
-    """Give each heading a level below the page's title without gaps, its own id, and a link to itself."""
+    """Give each heading a level below the page's title without gaps, a unique id, and a link to itself."""
     headings = list(_each_heading(state))
     wanted = {_identifier(opening) for opening, _, _ in headings}
     used: set[str] = set()
@@ -231,7 +231,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def _figures(state: StateCore) -> None:
-    """Make a figure of a paragraph that holds only images: style sheets cannot tell it from others."""
+    """Turn a paragraph that holds only images into a figure, because CSS cannot select such a paragraph."""
     for index, token in enumerate(state.tokens):
         if token.type == "paragraph_open":
             types = {child.type for child in state.tokens[index + 1].children or ()}
@@ -276,7 +276,7 @@ def _plain_text(inline: Token) -> str:
 
 
 def _summary(tokens: Sequence[Token]) -> str:
-    """Return the first paragraph that is more than a link, as text shortened at a word."""
+    """Return the first paragraph with enough words, or else the first one, as text shortened at a word."""
     paragraphs = [
         text
         for opening, inline in pairwise(tokens)

@@ -1,4 +1,4 @@
-"""Pictures: taken by what they are, not by what they are called; written anew, small, without metadata."""
+"""Pictures: detected by content, not by name, and re-encoded at a limited size without metadata."""
 
 import fcntl
 import hashlib
@@ -41,10 +41,11 @@ from .author.desk import newest
 from .forms import Form, LineField
 from .models import Media, Post, db
 
-MEMORY_BYTES = 256 * 1024 * 1024  # the largest picture, a WebP, needs 230; workers and this fit the container
+# The largest picture, a WebP, needs 230 MiB. The container has room for this and the workers.
+MEMORY_BYTES = 256 * 1024 * 1024
 CPU_S = 15
-WAIT_S, WALL_S = 10, 20  # together less than nginx waits
-NAME = r"[0-9a-f]{24}-\d{1,5}x\d{1,5}\.(?:jpg|png|webp)"  # a hash of the content, and its size for the page
+WAIT_S, WALL_S = 10, 20  # together less than nginx's proxy_read_timeout
+NAME = r"[0-9a-f]{24}-\d{1,5}x\d{1,5}\.(?:jpg|png|webp)"  # a hash of the content, and the size in pixels
 
 BUSY = "The server is busy with other pictures. Try again in a moment."
 TOO_LARGE = "This picture needs too much memory. Save it as JPEG or make it smaller, then try again."
@@ -57,25 +58,25 @@ bp = Blueprint("media", __name__)
 
 
 class PictureError(Exception):
-    """The file is no picture that can be taken. The message tells the author why."""
+    """The picture is refused. The message tells the author why."""
 
 
 class UploadForm(Form):
-    """A picture and what it shows."""
+    """The form for a picture and its description."""
 
     file = FileField("Picture", [FileRequired("Choose a picture.")])
     alt = LineField("Description", [Length(max=500)])
 
 
 class AltForm(Form):
-    """What a picture shows, for those who cannot see it."""
+    """The form for a picture's description, the text for readers who cannot see it."""
 
     alt = LineField("Description", [Length(max=500)])
 
 
 @bp.get("/media/<name>")
 def serve(name: str) -> Response:
-    """Serve a picture, where no web server in front does."""
+    """Serve a picture if no web server in front does."""
     if not re.fullmatch(NAME, name):
         abort(404)
     response = send_from_directory(current_app.config["MEDIA_DIR"], name, max_age=YEAR_S)
@@ -86,14 +87,14 @@ def serve(name: str) -> Response:
 
 @bp.before_app_request
 def _body_limit() -> None:
-    """Let those who are signed in send a picture: more than any other request may hold."""
+    """Raise the body limit for an upload by a signed-in user."""
     if request.endpoint == "media.upload" and current_user() is not None:
         request.max_content_length = current_app.config["MAX_UPLOAD_BYTES"] + 64 * 1024
 
 
 @bp.get("/author/may-upload")
 def may_upload() -> tuple[str, int]:
-    """Tell the web server in front whether somebody is signed in, before it reads a picture of theirs."""
+    """Tell the web server in front whether the user is signed in, before it reads the upload."""
     return ("", 204) if current_user() else ("", 401)
 
 
@@ -107,7 +108,7 @@ def library() -> str:
 @bp.post("/author/media")
 @login_required
 def upload() -> ResponseReturnValue:
-    """Take a picture. The editor's script gets JSON: `url` and `markdown`, or `error`."""
+    """Store a picture. The editor's script gets JSON: `url` and `markdown`, or `error`."""
     form = UploadForm()
     wants_json = request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
     if not form.validate_on_submit():
@@ -131,7 +132,7 @@ def upload() -> ResponseReturnValue:
 @bp.post("/author/media/<int(max=2147483647):number>")
 @login_required
 def describe(number: int) -> AnyResponse:
-    """Change what the picture is said to show, in lines that are copied from now on."""
+    """Change a picture's description. Markdown lines that were copied before keep the old one."""
     picture, form = _find(number), AltForm()
     if not form.validate_on_submit():
         flash(" ".join(form.alt.errors) or "The description could not be saved. Try again.", "error")
@@ -145,7 +146,7 @@ def describe(number: int) -> AnyResponse:
 @bp.route("/author/media/<int(max=2147483647):number>/delete", methods=["GET", "POST"])
 @login_required
 def delete(number: int) -> str | AnyResponse:
-    """Ask, and then remove a picture. Administrators only: other people's posts may show it."""
+    """Ask for confirmation. A POST request deletes the picture. Administrators only: any post may show it."""
     if not signed_in_user().is_admin:
         abort(403)
     picture = _find(number)
@@ -161,10 +162,10 @@ def delete(number: int) -> str | AnyResponse:
 
 
 def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
-    """Write the picture in `stream` anew into MEDIA_DIR, and return its row; the caller commits.
+    """Re-encode the picture in `stream` into MEDIA_DIR, and return its row. The caller commits.
 
-    A picture that is there already is found again, whatever it is called.
-    Raises PictureError when it is no picture, or too large a one, and OSError when it cannot be written.
+    The same picture returns the existing row, whatever its file name.
+    Raises PictureError if the file is no picture or too large, and OSError if it cannot be written.
     """
     folder: Path = current_app.config["MEDIA_DIR"]
     with _one_at_a_time(folder):
@@ -186,14 +187,14 @@ def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
 
 
 def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
-    """Have a picture read and written anew, by a process of its own with a bound of memory and time.
+    """Re-encode a picture in a separate process with limits of memory and time.
 
-    Return the new picture, its format (JPEG, PNG or WEBP) and its size in pixels. Raises PictureError.
+    Returns the new picture, its format (JPEG, PNG or WEBP) and its size in pixels. Raises PictureError.
     """
     command = [sys.executable, "-I", str(_READER), str(MEMORY_BYTES), str(CPU_S)]
     with _as_file(stream) as source:
         try:
-            process = subprocess.run(  # noqa: S603 (the command is ours)
+            process = subprocess.run(  # noqa: S603 (no user input in the command)
                 command, stdin=source, capture_output=True, timeout=WALL_S, env={}
             )
         except subprocess.TimeoutExpired:
@@ -236,7 +237,7 @@ def _find(number: int) -> Media:
 
 @contextmanager
 def _as_file(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Return the stream as a file that another process can read: a small upload is in memory only."""
+    """Yield the stream as a file that another process can read: a small upload exists only in memory."""
     try:
         stream.fileno()
     except OSError:
@@ -252,9 +253,9 @@ def _as_file(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Keep all workers but one waiting: several pictures at once would fill the memory.
+    """Let one worker at a time process a picture: several at once would fill the memory.
 
-    Raises PictureError after WAIT_S: whoever waits holds a thread that readers need.
+    Raises PictureError after WAIT_S: a waiting request holds a thread that readers need.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
@@ -271,7 +272,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:
-    """Write a file that appears complete or not at all."""
+    """Write a file atomically, unless it exists."""
     if (folder / name).exists():
         return
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
@@ -282,5 +283,5 @@ def _write(folder: Path, name: str, data: bytes) -> None:
 
 
 def _plain_name(name: str) -> str:
-    """Return a file's name as one line that can be stored and shown."""
+    """Return a file name without unprintable characters, cut to 200 characters."""
     return "".join(character for character in name if character.isprintable())[:200]

@@ -1,6 +1,6 @@
-"""Prometheus metrics, on a port of their own that nothing in front leads to.
+"""Prometheus metrics, on a separate port that no proxy forwards to.
 
-Every worker counts in files below PROMETHEUS_MULTIPROC_DIR, and whichever is asked adds them up.
+Every worker counts in files below PROMETHEUS_MULTIPROC_DIR. The worker that gets the scrape adds them up.
 """
 
 import os
@@ -18,7 +18,7 @@ PATH = "/metrics"
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"}
 
-# Labels take few values, whatever visitors ask for: each combination is kept for ever.
+# Labels have few values, whatever visitors request: each combination is kept for ever.
 _requests = Counter(
     "blog_http_requests_total", "Answers, by what was asked", ["method", "endpoint", "status"]
 )
@@ -31,26 +31,26 @@ _seconds = Histogram(
 
 
 def init_app(app: Flask) -> None:
-    """Measure each request, and answer on METRICS_PORT with the metrics and nothing else."""
+    """Measure each request, and serve the metrics, and only them, on METRICS_PORT."""
     app.before_request(_begin)
     app.after_request(_count)
     app.wsgi_app = _PortSwitch(app.wsgi_app, app.config["METRICS_PORT"])  # type: ignore[method-assign]  # Flask's interface
 
 
 def clear() -> None:
-    """Begin with an empty folder: what another run counted is over. Raises OSError."""
+    """Empty the folder, to drop the counts of an earlier run. Raises OSError."""
     folder = Path(os.environ[_FOLDER_VARIABLE])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
 def forget_worker(pid: int) -> None:
-    """Give up what only a living worker has. Its counters stay in the sums."""
+    """Remove the values that only a live worker has. Its counters stay in the sums."""
     mark_process_dead(pid)
 
 
 class _PortSwitch:
-    """WSGI middleware. It stands in front of the app, whose trusted hosts a scraper need not know."""
+    """WSGI middleware in front of the app, so that a scraper does not need a trusted Host header."""
 
     def __init__(self, app: WSGIApplication, port: int) -> None:
         self._app, self._port = app, str(port)
@@ -77,6 +77,6 @@ def _count(response: Response) -> Response:
     endpoint = request.endpoint or "none"
     method = request.method if request.method in _METHODS else "other"
     _requests.labels(method, endpoint, response.status_code).inc()
-    if "began_at" in g:  # not when the Host was refused
+    if "began_at" in g:  # not set if the Host header was refused
         _seconds.labels(endpoint).observe(time.perf_counter() - g.began_at)
     return response

@@ -1,4 +1,4 @@
-"""While the database is away: 503 at once, so that nginx serves what it has and no request waits."""
+"""Answer 503 at once while the database is down, so that nginx serves its cache and no request waits."""
 
 import threading
 
@@ -19,7 +19,7 @@ _looking = threading.Lock()
 
 @bp.before_app_request
 def _refuse_at_once() -> None:
-    """While the database is away, let one request at a time of each worker look for it."""
+    """While the database is down, let one request at a time per worker try to connect. Refuse the others."""
     if not _is_away.is_set() or request.blueprint == "health" or request.endpoint == "static":
         return
     if not _looking.acquire(blocking=False):
@@ -34,7 +34,7 @@ def _refuse_at_once() -> None:
 
 @bp.after_app_request
 def _let_go(response: Response) -> Response:
-    """End what was read, while an answer can still be given: the page is there, whatever becomes of that."""
+    """Close the database session now: the page is complete, so a database error must not replace it."""
     try:
         db.session.close()
     except DBAPIError:
@@ -46,7 +46,7 @@ def _let_go(response: Response) -> Response:
 @bp.app_errorhandler(PendingRollbackError)
 @bp.app_errorhandler(TimeoutError)
 def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
-    """Answer 503 where there is no connection; what the database itself answered is another error."""
+    """Answer 503 if there is no connection. Raise an error again if the database itself reported it."""
     cause = getattr(error, "orig", None)
     if isinstance(error, DBAPIError) and not error.connection_invalidated and getattr(cause, "pgcode", None):
         raise error
@@ -57,6 +57,6 @@ def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
 
 @bp.app_errorhandler(503)
 def page(error: ServiceUnavailable) -> tuple[str, int, dict[str, str]]:
-    """Return the page that says so, and when to come again."""
+    """Return the error page for 503, with Retry-After."""
     headers = {"Retry-After": str(RETRY_AFTER_S), "Cache-Control": "no-store"}
     return render_template("error.html", error=error), 503, headers

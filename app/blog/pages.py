@@ -1,4 +1,4 @@
-"""The pages for readers. They depend on nothing but the URL, so that anybody may cache them."""
+"""The pages for readers. They depend only on the URL, so that any cache may keep them."""
 
 from calendar import month_name
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from . import markdown
 from .articles import SLUG
 from .models import Comment, Page, Post, PostAlias, Tag, db
 
-MAX_PAGE = 1_000_000  # Postgres can count that far, and further back the archive leads
+MAX_PAGE = 1_000_000  # within the range of Postgres' OFFSET; the archive leads further back
 
 bp = Blueprint("pages", __name__)
 
@@ -25,7 +25,7 @@ _Query = TypeVar("_Query", bound="Select[*tuple[Any, ...]]")
 
 
 class SlugConverter(BaseConverter):
-    """The part of a URL that can be a slug; anything else is a page that does not exist."""
+    """The part of a URL that can be a slug. Any other text gets 404."""
 
     regex = SLUG
 
@@ -34,7 +34,7 @@ class SlugConverter(BaseConverter):
 class Listing:
     """One page of a list of posts. `number` counts from 1; `has_more` tells whether older posts follow.
 
-    How many follow is not counted: with many posts that would take longer than the page.
+    The total is not counted: with many posts, that would take longer than the page.
     """
 
     posts: list[Post]
@@ -53,7 +53,7 @@ def home(number: int | None = None) -> str | AnyResponse:
 
 @bp.get("/posts/<slug:slug>")
 def post(slug: str) -> str | AnyResponse:
-    """Show a post with its comments, and links to the post before and the one after it."""
+    """Show a post with its comments, and links to the previous and the next post."""
     query = select(Post).where(Post.slug == slug, is_visible())
     found = db.session.scalar(query.options(undefer(Post.body_html), selectinload(Post.tags)))
     if found is None:
@@ -76,7 +76,7 @@ def post(slug: str) -> str | AnyResponse:
 
 @bp.get("/post/<int(max=2147483647):number>")
 def numbered_post(number: int) -> AnyResponse:
-    """Lead an address of the old form to its post: an alias with that number, or else the post's own."""
+    """Redirect an old address with a number to the post with that alias, or else to the post with that id."""
     if db.session.get(PostAlias, str(number)):
         return _moved(PostAlias.slug == str(number))
     return _moved(Post.id == number)
@@ -85,7 +85,7 @@ def numbered_post(number: int) -> AnyResponse:
 @bp.get("/archive/", defaults={"year": None})
 @bp.get("/archive/<int(fixed_digits=4, min=1):year>")
 def archive(year: int | None) -> str:
-    """Show the titles of all posts of a year, by month; without a year, of the newest that has any."""
+    """Show the titles of a year's posts by month. Without a year, use the newest one that has posts."""
     year_of = extract("year", func.timezone("UTC", Post.published_at))
     years = db.session.execute(
         select(year_of, func.count()).where(is_visible()).group_by(year_of).order_by(year_of.desc())
@@ -108,7 +108,7 @@ def tags() -> str:
 @bp.get("/tags/<slug:slug>")
 @bp.get(f"/tags/<slug:slug>/page/<int(min=1, max={MAX_PAGE}):number>")
 def tag(slug: str, number: int | None = None) -> str | AnyResponse:
-    """Show the newest posts that have a tag."""
+    """Show the newest posts with a tag."""
     if number == 1:
         return redirect(url_for(".tag", slug=slug), 301)
     found = db.session.scalar(select(Tag).where(Tag.slug == slug))
@@ -116,7 +116,7 @@ def tag(slug: str, number: int | None = None) -> str | AnyResponse:
         abort(404)
     listing = _listing(select(Post).join(Post.tags).where(Tag.id == found.id), number or 1)
     if not listing.posts:
-        abort(404)  # its posts are drafts, or to come
+        abort(404)  # its posts are drafts or scheduled
     return render_template("tag.html", tag=found, listing=listing)
 
 
@@ -139,28 +139,28 @@ def absolute(path: str) -> str:
 
 @bp.app_template_global()
 def site_pages() -> list[Page]:
-    """Return the pages, for the menu. They have a slug and a title."""
+    """Return the pages for the menu, with only slug and title loaded."""
     query = select(Page).options(load_only(Page.slug, Page.title))
     return list(db.session.scalars(query.order_by(Page.position, Page.slug)))
 
 
 @bp.app_template_filter()
 def day(moment: datetime) -> str:
-    """Return a date for people, in UTC: 5 November 2026."""
+    """Return the date in UTC for people: 5 November 2026."""
     moment = moment.astimezone(UTC)
     return f"{moment.day} {month_name[moment.month]} {moment.year}"
 
 
 @bp.app_template_filter()
 def rfc3339(moment: datetime) -> str:
-    """Return a moment for machines, in UTC: 2026-11-05T08:00:00Z."""
+    """Return the time in UTC for machines: 2026-11-05T08:00:00Z."""
     return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
 def is_free_page_slug(slug: str) -> bool:
-    """Tell whether a page may have this slug: its address must not be one of something else."""
+    """Tell whether a page may have this slug: no other route may begin with it."""
     taken = {rule.rule.split("/")[1] for rule in current_app.url_map.iter_rules()}
-    return slug == "contact" or slug not in taken  # the text of the page `contact` heads the contact form
+    return slug == "contact" or slug not in taken  # the contact form shows the page `contact` above it
 
 
 def is_visible() -> ColumnElement[bool]:
@@ -169,12 +169,12 @@ def is_visible() -> ColumnElement[bool]:
 
 
 def newest_first(query: _Query) -> _Query:
-    """Return a query for posts in the order of every list."""
+    """Return a query for posts in the order of all lists."""
     return query.order_by(Post.published_at.desc(), Post.id.desc())
 
 
 def _listing(query: Select[Post], number: int) -> Listing:
-    """Return a page of the visible posts of `query`; end the request with 404 when it is out of range."""
+    """Return a page of the visible posts of `query`. Abort with 404 if the page is out of range."""
     size = current_app.config["POSTS_PER_PAGE"]
     query = newest_first(query.where(is_visible())).limit(size + 1).offset((number - 1) * size)
     posts = list(db.session.scalars(query.options(selectinload(Post.tags))))
@@ -184,7 +184,7 @@ def _listing(query: Select[Post], number: int) -> Listing:
 
 
 def _months(year: int) -> list[tuple[str, list["Row[str, str, datetime | None]"]]]:
-    """Return the name of each month of a year that has posts, with their slug, title and published_at."""
+    """Return each month with posts: its name, and the slug, title and published_at of each post."""
     begin, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
     query = select(Post.slug, Post.title, Post.published_at)
     query = query.where(is_visible(), Post.published_at >= begin, Post.published_at < end)
@@ -194,7 +194,7 @@ def _months(year: int) -> list[tuple[str, list["Row[str, str, datetime | None]"]
 
 
 def _moved(condition: ColumnElement[bool]) -> AnyResponse:
-    """Redirect to the published post that the condition on it or its aliases picks; else 404."""
+    """Redirect to the published post that matches the condition, or whose alias does, or abort with 404."""
     query = select(Post.slug).outerjoin(Post.aliases).where(condition, is_visible())
     slug = db.session.scalar(query.limit(1))
     if slug is None:
@@ -203,5 +203,5 @@ def _moved(condition: ColumnElement[bool]) -> AnyResponse:
 
 
 def _first_image(found: Post) -> str | None:
-    """Return the absolute address of a post's first image, for the cards that other sites show."""
+    """Return the absolute address of a post's first image, for link previews on other sites."""
     return markdown.first_image(found.body_html, absolute(url_for("pages.post", slug=found.slug)))

@@ -1,9 +1,9 @@
-"""Reads a picture and writes it anew: a program of its own, as few bytes can ask for much memory and time.
+"""Re-encode a picture. This is a separate program, because a small file can need much memory and time.
 
     python -I picture.py MEMORY_BYTES CPU_SECONDS < picture > answer
 
-The answer is a line of JSON, and after it the new picture. The line has `format` and `size`, or `problem`:
-why the author's picture cannot be taken. Where a limit is met there is no answer, and an exit status.
+The answer is a line of JSON, followed by the new picture. The line has `format` and `size`, or `problem`: the
+reason why the picture is refused. At a limit, the program ends with an exit status and without an answer.
 """
 
 import io
@@ -19,12 +19,12 @@ from PIL import (
     ImageCms,
     ImageOps,
     UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401 (the only format here that Pillow does not load by itself)
+    WebPImagePlugin,  # noqa: F401 (the only format here that Pillow does not preload)
 )
 
 LONGEST_EDGE = 2560
-MAX_PIXELS = 12_500_000  # 50 MB each time that they are in memory: four times while a WebP is read
-MAX_PIXELS_OF_A_PHOTO = 4 * MAX_PIXELS  # a JPEG that is not progressive can be read at half its size
+MAX_PIXELS = 12_500_000  # 50 MB per copy in memory; reading a WebP needs four copies
+MAX_PIXELS_OF_A_PHOTO = 4 * MAX_PIXELS  # a JPEG that is not progressive can be read at half size
 
 Image.MAX_IMAGE_PIXELS = None  # the limits here are lower
 
@@ -37,14 +37,14 @@ _OPTIONS: dict[str, dict[str, int]] = {
 
 
 class PictureError(Exception):
-    """The file is no picture that can be taken. The message tells the author why."""
+    """The picture is refused. The message tells the author why."""
 
 
 def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
-    """Read a picture, and return it encoded anew with its format (JPEG, PNG or WEBP) and size in pixels.
+    """Return a picture re-encoded, with its format (JPEG, PNG or WEBP) and size in pixels.
 
-    Upright, in sRGB, at most LONGEST_EDGE pixels long, and without metadata. Raises PictureError, or
-    MemoryError.
+    The result is upright, in sRGB, at most LONGEST_EDGE pixels long, and without metadata. Raises
+    PictureError or MemoryError.
     """
     try:
         image, written_as = _read(stream)
@@ -56,7 +56,7 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
         raise PictureError("This is not a supported picture. Choose a JPEG, PNG, WebP or GIF.") from error
     except (PictureError, MemoryError):
         raise
-    except Exception as error:  # Pillow raises whatever broken data, or too little memory, leads it to
+    except Exception as error:  # Pillow raises various types for broken data or too little memory
         raise PictureError(
             "This picture is damaged or too large. Save it as JPEG or make it smaller, then try again."
         ) from error
@@ -64,7 +64,7 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
 
 
 def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
-    """Return the picture without its decoder, which may hold it twice more, and the format to write."""
+    """Return a copy of the picture without the decoder, which may hold two more, and the format to write."""
     with Image.open(stream, formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
         _refuse_unsuitable(image)
         if image.width * image.height > MAX_PIXELS:
@@ -73,7 +73,7 @@ def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
 
 
 def _refuse_unsuitable(image: Image.Image) -> None:
-    """Judge by the header alone, before any pixel takes memory."""
+    """Refuse unsuitable pictures by the header, before pixels take memory."""
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise PictureError("Animated pictures are not supported. Choose a still one.")
     is_photo = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
@@ -86,7 +86,7 @@ def _refuse_unsuitable(image: Image.Image) -> None:
 
 
 def _upright_and_small(image: Image.Image) -> Image.Image:
-    if image.mode not in ("L", "RGB", "RGBA", "CMYK"):  # a palette cannot be made smaller smoothly
+    if image.mode not in ("L", "RGB", "RGBA", "CMYK"):  # a palette image cannot be scaled smoothly
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
     ImageOps.exif_transpose(image, in_place=True)
@@ -94,7 +94,7 @@ def _upright_and_small(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, written_as: str) -> Image.Image:
-    """Return the picture in a colour mode that browsers know."""
+    """Return the picture in sRGB, as RGB or RGBA."""
     profile = image.info.get("icc_profile")
     transparent = written_as != "JPEG" and image.has_transparency_data
     mode = "RGBA" if transparent else "RGB"
@@ -105,17 +105,17 @@ def _to_srgb(image: Image.Image, written_as: str) -> Image.Image:
             converted = ImageCms.profileToProfile(
                 image, source, ImageCms.createProfile("sRGB"), outputMode=output_mode
             )
-            if converted is not None:  # None is only for a conversion in place
+            if converted is not None:  # it is None only for a conversion in place
                 return converted.convert(mode)
     return image if image.mode == mode else image.convert(mode)
 
 
 def _limit(memory_bytes: int, cpu_s: int) -> None:
-    """Let this process take no more, and be the first to end when its container has no memory left."""
+    """Limit memory and CPU time, and let the OOM killer choose this process first in its container."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # not everywhere is /proc
+    with suppress(OSError):  # some systems have no /proc
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -125,7 +125,7 @@ def _answer(stream: IO[bytes], data: bytes, **line: object) -> None:
 
 
 def main() -> None:
-    """Answer for the picture on standard input."""
+    """Read the picture from standard input and write the answer to standard output."""
     _limit(*map(int, sys.argv[1:]))
     with open(0, "rb") as source, open(1, "wb") as answer:
         source.seek(0)

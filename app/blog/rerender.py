@@ -1,4 +1,4 @@
-"""Rendering what is stored again: a release may make other HTML of the same text."""
+"""Render stored texts again, because a new release may produce different HTML from the same text."""
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -6,14 +6,14 @@ from sqlalchemy.orm import Session
 from . import markdown
 from .models import Base, Page, Post
 
-_BATCH = 20  # texts in memory, with their HTML
+_BATCH = 20  # texts in memory at a time, with their HTML
 
 
 def rerender(session: Session) -> tuple[int, int]:
-    """Render every post and page; return how many came out differently, and how many there are.
+    """Render every post and page. Return the number of those whose HTML changed, and the total.
 
-    Neither `updated_at` nor `version` changes: for people nothing did. What somebody saves at the same time
-    is left alone. The caller commits.
+    `updated_at` and `version` do not change: the text is the same. A text that somebody saves meanwhile is
+    skipped. The caller commits.
     """
     changed = total = 0
     for model in (Post, Page):

@@ -1,7 +1,7 @@
-"""The schema's life: migrating it once at a time, and telling whether this code can run on it.
+"""Migrate the schema, one migration at a time, and tell whether this code can run on it.
 
-Code whose newest revision is R can run on a database when R was applied there and nothing destructive was
-applied after it. So the release before stays ready while, and after, the next one expands the schema.
+Code whose newest revision is R can run on a database if R was applied there and no destructive revision was
+applied after it. So the previous release stays ready while the next one expands the schema, and afterwards.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from .models import SchemaHistory
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 ADVISORY_LOCK = 5_133_847  # any number, as long as every release uses the same one
-LOCK_TIMEOUT_S = 5  # how long one statement may wait for a table, with the readers queueing behind it
+LOCK_TIMEOUT_S = 5  # limit for a statement's wait for a table lock, because readers queue behind it
 
 
 class SchemaError(Exception):
@@ -34,7 +34,7 @@ class SchemaError(Exception):
 
 
 class BlockedError(SchemaError):
-    """A newer release removed from the schema what this code needs; `revision` did it."""
+    """The destructive `revision` of a newer release removed parts of the schema that this code needs."""
 
     def __init__(self, revision: str):
         super().__init__(f"revision {revision} removed what this release needs: deploy a newer release")
@@ -43,10 +43,10 @@ class BlockedError(SchemaError):
 
 @dataclass(frozen=True)
 class SchemaState:
-    """The database beside this code.
+    """The revisions of the database compared with those of this code.
 
-    current: the database's newest revision, or None; head: this code's; pending: what is to be applied;
-    destructive: those of pending that say so; blocked_by: the revision that bars this code, or None.
+    current: the database's newest revision, or None; head: this code's newest; pending: revisions to apply;
+    destructive: the destructive ones of pending; blocked_by: the revision that blocks this code, or None.
     """
 
     current: str | None
@@ -57,7 +57,7 @@ class SchemaState:
 
 
 def head() -> str:
-    """Return the newest revision that this code knows."""
+    """Return the newest revision of this code."""
     newest = _scripts(MIGRATIONS).get_current_head()
     if newest is None:
         raise SchemaError(f"{MIGRATIONS} holds no migrations: install the release anew")
@@ -65,7 +65,7 @@ def head() -> str:
 
 
 def check_compatible(connection: Connection) -> None:
-    """Raise SchemaError when this code cannot run on the schema that `connection` sees."""
+    """Raise SchemaError if this code cannot run on the schema of `connection`."""
     mine, later = SchemaHistory, aliased(SchemaHistory)
     broken_by = select(later.revision).where(later.id > mine.id, later.destructive).limit(1).scalar_subquery()
     row = connection.execute(select(mine.revision, broken_by).where(mine.revision == head())).one_or_none()
@@ -76,9 +76,9 @@ def check_compatible(connection: Connection) -> None:
 
 
 def inspect_state(connection: Connection) -> SchemaState:
-    """Compare the database with this code, changing nothing.
+    """Compare the database with this code, without changes.
 
-    Raises SchemaError when the database's revisions are not those of this code, or of a newer one.
+    Raises SchemaError if the database's revisions belong neither to this code nor to a newer release of it.
     """
     scripts = _scripts(MIGRATIONS)
     current = MigrationContext.configure(connection).get_current_revision()
@@ -95,11 +95,11 @@ def inspect_state(connection: Connection) -> SchemaState:
 
 
 def migrate(wait_s: float) -> SchemaState:
-    """Bring the database to this code's revision in one transaction; return the state found before.
+    """Migrate the database to this code's revision in one transaction. Return the state before.
 
     wait_s: seconds to wait for another migration to end.
-    Raises SchemaError when that one does not end, when a lock on a table cannot be had, or when the database
-    is newer than this code and not compatible with it.
+    Raises SchemaError if that migration does not end, if a table stays locked, or if the database is newer
+    than this code and not compatible with it.
     """
     with migrator_engine().connect() as connection:
         _lock(connection, wait_s)
@@ -113,7 +113,7 @@ def migrate(wait_s: float) -> SchemaState:
 
 
 def migrator_engine() -> Engine:
-    """Return an engine without a pool: closing its connection gives the advisory lock back."""
+    """Return an engine without a pool, so that closing its connection releases the advisory lock."""
     return create_engine(
         current_app.config["DATABASE_URL"],
         poolclass=NullPool,
@@ -122,7 +122,7 @@ def migrator_engine() -> Engine:
 
 
 def record_revision(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
-    """Write a migration that was just applied into `schema_history` (Alembic calls this)."""
+    """Record an applied migration in `schema_history` (Alembic calls this)."""
     if ctx.connection is None:
         raise SchemaError("migrations need a connection: Alembic's offline mode is not for this schema")
     row = {"revision": step.up_revision_id, "destructive": _destructive(step.up_revision)}
@@ -130,7 +130,7 @@ def record_revision(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> 
 
 
 def _destructive(revision: Revision | None) -> bool:
-    """Tell whether a migration says of itself that it is destructive."""
+    """Tell whether a migration is marked as destructive."""
     return isinstance(revision, Script) and bool(getattr(revision.module, "destructive", False))
 
 
@@ -152,7 +152,7 @@ def _upgrade(connection: Connection) -> None:
 def _lock(connection: Connection, wait_s: float) -> None:
     """Take the advisory lock for as long as `connection` is open."""
     with connection.begin():
-        milliseconds = max(1, round(wait_s * 1000))  # 0 would mean for ever
+        milliseconds = max(1, round(wait_s * 1000))  # 0 would mean no limit
         connection.execute(text(f"SET lock_timeout = {milliseconds}"))
     try:
         with connection.begin():

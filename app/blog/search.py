@@ -1,4 +1,4 @@
-"""Full-text search in Postgres: ranked, with the words that were found marked."""
+"""Full-text search in Postgres, with ranked results and marked words."""
 
 import re
 from dataclasses import dataclass
@@ -11,16 +11,17 @@ from sqlalchemy import text
 
 from .models import db
 
-# Words that many posts have would have to be ranked in many posts: the newest ones have to do.
+# Rank only the newest matches: for a common word, there would be too many posts to rank.
 CANDIDATES = 100
 MAX_CHARACTERS = 200
 
 bp = Blueprint("search", __name__)
 
-# In ts_headline's answer; no text of ours holds control characters.
+# Marks in the output of ts_headline. Stored texts contain no control characters.
 _MARKS = {"\x02": Markup("<mark>"), "\x03": Markup("</mark>")}
 _QUERY = "websearch_to_tsquery('english', :words)"
-# ts_headline puts a space for each tag and keeps entities, so it is given HTML, a title too.
+# ts_headline replaces tags by spaces, so inline tags are removed first. It keeps entities, so the title is
+# escaped like the HTML of the body.
 _INLINE_TAG = r"'</?(a|b|code|em|i|mark|s|span|strong)\M[^>]*>'"
 _SEARCH = text(f"""
     SELECT slug, published_at,
@@ -57,7 +58,7 @@ class Hit:
 
 @bp.get("/search")
 def search() -> str:
-    """Show the form and, when words were given, the posts that have them, the best first."""
+    """Show the form and, if words were given, the posts that match, best first."""
     words = re.sub(r"[\x00-\x1f\x7f\s]+", " ", request.args.get("q", "")).strip()[:MAX_CHARACTERS]
     size = current_app.config["POSTS_PER_PAGE"]
     number = request.args.get("page", 1, int)
@@ -70,9 +71,9 @@ def search() -> str:
 
 
 def find(words: str, number: int, size: int) -> list[Hit]:
-    """Return page `number`, from 1, of the posts with `words`, the best first, and one more if there is one.
+    """Return page `number` (from 1) of the posts that match `words`, best first, and one more if it exists.
 
-    words: as people write them to search engines: all of them, "a phrase", this or that, -without.
+    words: a query in the usual syntax of search engines: all words, "a phrase", this or that, -without.
     """
     values = {"words": words, "limit": size + 1, "offset": (number - 1) * size}
     rows = db.session.execute(_SEARCH, values)
@@ -87,7 +88,7 @@ def _marked(headline: str) -> Markup:
 
 
 def _extract(headline: str) -> Markup:
-    """Return the marked words with what is around them; dots tell where a sentence was cut."""
+    """Return the extract with its marked words. An ellipsis shows where a sentence was cut."""
     html = _marked(headline)
     if html[:1].islower():
         html = "… " + html

@@ -1,6 +1,6 @@
-"""Sessions that the server can end: the cookie has a random token, and a row its digest.
+"""Sessions that the server can end: the cookie holds a random token, and a row holds the token's digest.
 
-Each statement here is committed at once, in a transaction of its own, whatever becomes of the request.
+Every write here is committed at once in a separate transaction, even if the request fails.
 """
 
 import secrets
@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from . import throttle
 from .models import User, UserSession, db
 
-NOTED_AFTER = timedelta(minutes=5)  # that somebody was here is written down no more often
-KEPT = 50  # sessions of one user: who begins another ends the one that was not used for longest
+NOTED_AFTER = timedelta(minutes=5)  # last_seen_at is updated at most this often
+KEPT = 50  # sessions per user; one more ends the session that was unused for longest
 
-# The first word that is found tells: most browsers claim to be several others too.
+# The first word found decides: most browsers also name several others.
 _BROWSERS = {
     "Edg": "Edge",
     "OPR": "Opera",
@@ -37,9 +37,9 @@ _SYSTEMS = {
 
 
 def begin(person: User, token: str | None = None) -> tuple[str, int]:
-    """Write down a new session of `person`; return its token and the id of its row.
+    """Store a new session of `person`. Return its token and the id of its row.
 
-    token: another one than a random one.
+    token: the token to use instead of a random one.
     """
     token = token or secrets.token_urlsafe(32)
     throttle.forget_rows(UserSession.id, UserSession.expires_at <= func.now())
@@ -53,7 +53,7 @@ def begin(person: User, token: str | None = None) -> tuple[str, int]:
 
 
 def find(token: str) -> tuple[User, int] | None:
-    """Return whose session it is, and the id of its row; None when it has ended."""
+    """Return the user of a session and the id of its row, or None if it has ended."""
     long_ago = UserSession.last_seen_at < func.now() - NOTED_AFTER
     query = select(User, UserSession.id, long_ago).join(UserSession, UserSession.user_id == User.id)
     row = db.session.execute(query.where(UserSession.token == throttle.digest(token), _is_valid())).first()
@@ -67,24 +67,24 @@ def find(token: str) -> tuple[User, int] | None:
 
 
 def of(person: User) -> list[UserSession]:
-    """Return the sessions of `person`, the one that was used last first."""
+    """Return the sessions of `person`, the last used one first."""
     query = select(UserSession).join(User, UserSession.user_id == User.id)
     query = query.where(User.id == person.id, _is_valid())
     return list(db.session.scalars(query.order_by(UserSession.last_seen_at.desc(), UserSession.id.desc())))
 
 
 def end(person: User, number: int) -> bool:
-    """End a session by the id of its row, if it is one of `person`; tell whether it was."""
+    """End the session with this id if it belongs to `person`. Tell whether it does."""
     return _delete(UserSession.user_id == person.id, UserSession.id == number) > 0
 
 
 def end_all(person: User, *, but: int | None = None) -> None:
-    """End all sessions of `person`, but the one with the id `but`."""
+    """End all sessions of `person`, except the one with the id `but`."""
     _delete(UserSession.user_id == person.id, UserSession.id.is_distinct_from(but))
 
 
 def describe(user_agent: str) -> str:
-    """Return in a few words of ours what a User-Agent says: Firefox on Linux."""
+    """Summarise a User-Agent in a few fixed words: Firefox on Linux."""
     browser, system = (
         next((name for word, name in names.items() if word in user_agent), None)
         for names in (_BROWSERS, _SYSTEMS)
@@ -103,7 +103,7 @@ def _is_valid() -> ColumnElement[bool]:
 
 
 def _seen() -> dict[str, object]:
-    """Return what there is to say of a session that is used now."""
+    """Return the columns to set for a session that is used now."""
     return {
         "browser": describe(request.headers.get("User-Agent", "")),
         "client": throttle.client(),

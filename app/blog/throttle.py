@@ -1,4 +1,4 @@
-"""Limits on how often something may be tried, counted in Postgres, so that they hold across workers."""
+"""Rate limits, counted in Postgres so that all workers share the counts."""
 
 import hashlib
 import ipaddress
@@ -17,7 +17,7 @@ def allow(key: str, limit: int, seconds: int) -> bool:
     """Count one try of `key`, and tell whether it is among the first `limit` of its window.
 
     seconds: the length of the window, which begins with the first try.
-    The count is committed at once, in a transaction of its own: it stays when the request fails.
+    The count is committed at once in a separate transaction, so it stays if the request fails.
     """
     expired = Throttle.expires_at <= func.now()
     window_end = func.now() + timedelta(seconds=seconds)
@@ -35,28 +35,28 @@ def allow(key: str, limit: int, seconds: int) -> bool:
     )
     with db.engine.begin() as connection:
         tries = connection.execute(count).scalar_one()
-    if tries == 1:  # a new window: time to forget old ones
+    if tries == 1:  # a new window: delete expired ones
         forget_rows(Throttle.key, expired)
     return tries <= limit
 
 
 def retry_after(key: str) -> int:
-    """Return in how many whole seconds the window of `key` ends; 0 when it has none."""
+    """Return the whole seconds until the window of `key` ends; 0 if it has none."""
     left = select(extract("epoch", Throttle.expires_at - func.now())).where(Throttle.key == digest(key))
     with db.engine.connect() as connection:
         return max(0, int(connection.scalar(left) or 0))
 
 
 def forget(key: str) -> None:
-    """Begin anew with `key`: its next try is the first."""
+    """Reset the count of `key`."""
     with db.engine.begin() as connection:
         connection.execute(delete(Throttle).where(Throttle.key == digest(key)))
 
 
 def forget_rows(key: InstrumentedAttribute[Any], *which: ColumnElement[bool]) -> None:
-    """Delete rows by their primary key, but none that another request is working on.
+    """Delete rows at once in a separate transaction, except rows that another request has locked.
 
-    which: what holds for them. It is done at once, in a transaction of its own.
+    key: the primary key. which: the conditions for the rows.
     """
     found = select(key).where(*which).with_for_update(skip_locked=True)
     with db.engine.begin() as connection:
@@ -64,7 +64,7 @@ def forget_rows(key: InstrumentedAttribute[Any], *which: ColumnElement[bool]) ->
 
 
 def client() -> str:
-    """Return whom to count as one client: the IPv4 address, or the /64 network that one IPv6 user has."""
+    """Return the unit to count as one client: the IPv4 address, or the /64 network of an IPv6 user."""
     try:
         address = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:
@@ -75,5 +75,5 @@ def client() -> str:
 
 
 def digest(key: str) -> str:
-    """Return what is stored for `key`: short and of plain letters, whatever people typed into it."""
+    """Return the stored form of `key`: short, of ASCII letters and digits, whatever text `key` contains."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

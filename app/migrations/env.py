@@ -1,4 +1,4 @@
-"""Alembic's entry point: `flask migrate` hands over its locked connection."""
+"""Alembic's entry point. `flask migrate` passes its connection, which holds the advisory lock."""
 
 from alembic import context
 

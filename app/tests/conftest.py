@@ -34,7 +34,7 @@ BASE_URL = "http://blog.test:8080"
 PASSWORD = "correct horse battery"
 PASSWORD_HASH = generate_password_hash(PASSWORD)
 
-# Fixtures are shared by the examples of a test, and a file of failures would outlive them.
+# The examples of a test share its fixtures. There is no file of failures: it would outlive the fixtures.
 hypothesis.settings.register_profile(
     "blog",
     database=None,
@@ -46,7 +46,7 @@ hypothesis.settings.load_profile("blog")
 
 
 def from_npm(path: str) -> Path:
-    """Return a file of the npm packages that the tests check pages with; without it they fail."""
+    """Return a file of the npm packages that check pages; fail the test if it is missing."""
     file = NODE_MODULES / path
     if not file.is_file():
         pytest.fail(f"{path} of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
@@ -54,7 +54,7 @@ def from_npm(path: str) -> Path:
 
 
 def assert_accessible(page, what: str) -> None:
-    """Assert that axe finds nothing that keeps people with disabilities from a page of the browser."""
+    """Assert that axe finds no accessibility problem on a page of the browser."""
     page.evaluate(from_npm("axe-core/axe.min.js").read_text())
     result = page.evaluate("axe.run()")
     assert result["passes"], f"axe has checked nothing: {what}"

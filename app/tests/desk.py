@@ -1,4 +1,4 @@
-"""What the tests of the desk share: what an editor's page shows, and what its form would send."""
+"""Helpers for the tests of the desk: what an editor's page shows, and what its form would send."""
 
 import re
 from html import unescape
@@ -39,7 +39,7 @@ def fields(page, **changes: object) -> dict[str, object]:
 
 
 def differences(page) -> dict[str, tuple[str, list[str]]]:
-    """Return what the editor says of a conflict: by field, its fate and the lines."""
+    """Return the differences that the editor shows in a conflict: by field, its fate and the lines."""
     found = re.findall(r"<dt>(.*?)<span>: (.*?)</span></dt>\s*<dd><pre>(.*?)</pre>", page.text, re.DOTALL)
     lines = {name: re.findall(r"<(?:ins|del)>(.*?)</", text) for name, _, text in found}
     return {name: (fate, lines[name]) for name, fate, _ in found}

@@ -47,9 +47,9 @@ def test_signing_in_and_out(ada, client):
 
 @pytest.fixture
 def with_key(settings, tmp_path, ada):
-    """Make a client of the blog after a change of its key: Ada's session and an open form go with it."""
+    """Make a client with Ada's session after a change of the key; return it and the token of an open form."""
     with ada.session_transaction(base_url=BASE_URL) as session:
-        session.permanent = True  # as one who signs in has it
+        session.permanent = True  # as after a login
     page = ada.get("/account")
     token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
     cookie = ada.get_cookie("session", domain="blog.test").value
@@ -303,7 +303,7 @@ def test_set_password(app, runner, ada, client):
 
 
 def test_only_one_password_is_hashed_at_a_time(app):
-    """Each takes 32 MB."""
+    """Each hash takes 32 MB."""
     running = most = 0
 
     def slow(*_):

@@ -11,7 +11,7 @@ from blog.models import Post, db
 from .desk import MINE, differences, fields, value
 
 FULL = MINE | {"slug": "a", "tags": "One", "summary": "Short.", "published_at": "2025-01-01T10:00"}
-# What the form calls a field, what Grace makes of it, what Ada does, and how the difference says both.
+# The label of a field, the values of Grace and of Ada, and how the differences show both values.
 CHANGES = {
     "title": ("Title", "Hers", "His", "Hers", "His"),
     "slug": ("Address", "hers", "his", "hers", "his"),

@@ -44,7 +44,7 @@ PASTE = """
 
 @pytest.fixture
 def filled(server, migrated, live):  # noqa: F811
-    """A running blog with an administrator, Grace, and something to do on every list of hers."""
+    """A running blog with an administrator, Grace, and an entry on every list of hers."""
     with server.connect(migrated) as connection:
         for statement in (
             "INSERT INTO user_account (email, name, password_hash, is_admin) "
@@ -102,7 +102,7 @@ def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
 
 
 def test_a_file_that_is_no_picture_is_told(filled, page):  # noqa: F811
-    page = page.context.browser.new_page()  # whose console says, rightly, that something was refused
+    page = page.context.browser.new_page()  # a new page, whose console may report the refusal
     sign_in(page, filled)
     page.goto(f"{filled}/author/posts/new")
     file = {"name": "a.png", "mimeType": "image/png", "buffer": b"not a picture"}
@@ -156,7 +156,7 @@ def test_two_who_write_at_the_same_time(request, filled, page, tmp_path):  # noq
 
 
 def test_a_conflict_is_accessible_and_not_left_by_mistake(filled, page):  # noqa: F811
-    other = page.context.browser.new_page()  # whose console says that there is a conflict
+    other = page.context.browser.new_page()  # a new page, whose console may report the conflict
     for tab in (page, other):
         sign_in(tab, filled)
         tab.get_by_role("link", name="Moving a boat").click()
@@ -170,7 +170,7 @@ def test_a_conflict_is_accessible_and_not_left_by_mistake(filled, page):  # noqa
     assert_accessible(other, "the editor with differences")
     asked = []
     other.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
-    other.get_by_label("Title").click()  # browsers ask only those who did something
+    other.get_by_label("Title").click()  # browsers ask only after an interaction
     other.goto(f"{filled}/author/")
     assert asked == ["beforeunload"]
 

@@ -262,7 +262,7 @@ main()
 
 
 def peak_mb(settings, *arguments) -> float:
-    """Run a command in a process of its own; return how many megabytes it had at its peak."""
+    """Run a command in a separate process; return its peak memory in megabytes."""
     command = [sys.executable, "-c", MEASURED, *map(str, arguments)]
     env = os.environ | settings | {"FLASK_APP": "wsgi"}
     done = subprocess.run(command, cwd=APP, env=env, capture_output=True, text=True, check=False)
@@ -271,7 +271,7 @@ def peak_mb(settings, *arguments) -> float:
 
 
 def test_memory_holds_a_few_texts_however_many_there_are(app, settings, tmp_path):
-    """What holds all of them has 60 MB and more here, and what holds a few of them 10 at most."""
+    """All texts in memory would take 60 MB or more here; a few of them take 10 MB at most."""
     body = "    " + "A boat in the harbour. " * 5_000  # as code, which is quick to render
     site = tmp_path / "site"
     posts = [tmp_path / f"posts/{number}.md" for number in range(300)]
@@ -352,5 +352,5 @@ def test_whatever_people_write_comes_back(app, tmp_path_factory, posts, comments
 
 
 def _unix(value):
-    """Return text as the forms of the blog hand it on."""
+    """Return text as the blog's forms normalize it."""
     return value.replace("\r\n", "\n").replace("\r", "\n").strip("\n") if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What tells nginx how long a page may be kept, and that it is to forget the pages that it has."""
+"""How the app tells nginx how long to keep a page, and when to drop the pages that it has."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,14 +14,14 @@ KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 
 @pytest.fixture
 def generation(app):
-    """Return the directory that the link leads to, or None before there is one."""
+    """Return the target of the link `.generation`, or None before there is one."""
     link = Path(app.config["MEDIA_DIR"]) / ".generation"
     return lambda: link.resolve(strict=True) if link.is_symlink() else None
 
 
 @pytest.fixture
 def change(app):
-    """Apply a function to the row of a kind that was added last, and commit."""
+    """Apply a function to the newest row of a model, and commit."""
 
     def change(kind, function):
         with app.app_context():
@@ -108,7 +108,7 @@ def test_withdrawal_is_seen_of_a_row_that_was_not_read(app, add_posts, generatio
     before = generation()
     with app.app_context():
         post = db.session.scalars(select(Post)).one()
-        db.session.commit()  # and so forgotten
+        db.session.commit()  # expires the row's loaded values
         post.published_at = None
         db.session.commit()
     assert generation() != before

@@ -21,7 +21,7 @@ def ada(signed_in):
 
 @pytest.fixture
 def visitor(app, client):
-    """Make a new browser, which asks from an address."""
+    """Make a new browser with an address, or give an existing one that address."""
 
     def visit(address: str, browser=None):
         browser = browser or client.__class__(app, app.response_class)
@@ -33,7 +33,7 @@ def visitor(app, client):
 
 @pytest.fixture
 def regular(visitor):
-    """The browser that Ada has signed in with, from HOME, and signed out again."""
+    """A browser with which Ada signed in, from HOME, and signed out again."""
     browser = visitor(HOME)
     assert browser.send("/login", **ADA).status_code == 303
     assert browser.send("/logout").status_code == 303
@@ -42,7 +42,7 @@ def regular(visitor):
 
 @pytest.fixture
 def guess(visitor):
-    """Send wrong passwords, from as many addresses, and return the last answer."""
+    """Send wrong passwords, each from another address, and return the last answer."""
 
     def send(times: int, **fields: str):
         with patch("blog.models.check_password_hash", return_value=False):

@@ -1,4 +1,4 @@
-"""Text as it should not be: no error of ours, and nothing in a page that runs."""
+"""Hostile input causes no server error, and no page runs it."""
 
 import re
 from html.parser import HTMLParser
@@ -35,7 +35,7 @@ CLEAN = HOSTILE.filter(lambda written: not CONTROL_CHARACTER.search(written))
 
 
 class Checker(HTMLParser):
-    """Collects what runs, or leads to what runs."""
+    """Collects markup that runs, or leads to code that runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def what_runs(html: str) -> list[str]:
 @given(HOSTILE)
 @settings(max_examples=300)
 @example("".join(EVIL))
-@example("`x`{.a}[`x`{.a}")  # a bracket, behind which the parser looks ahead
+@example("`x`{.a}[`x`{.a}")  # the parser looks ahead after a bracket
 def test_no_markdown_makes_html_that_runs(written):
     rendered = markdown.render(written)
     assert what_runs(rendered.html) == []

@@ -15,7 +15,7 @@ POSTS = Path(__file__).parent / "posts"
 
 @pytest.fixture
 def run(runner):
-    """Run `flask import`, and return its exit status and its JSON or its problems."""
+    """Run `flask import`, and return its JSON or the lines of its problems."""
 
     def run(*arguments):
         result = runner.invoke(args=["import", *map(str, arguments)])
@@ -256,7 +256,7 @@ def test_a_folder_that_cannot_be_read_is_a_problem(run, tmp_path, monkeypatch):
         return real(path)
 
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", scandir)  # a test that runs as root may read everything
+    monkeypatch.setattr(os, "scandir", scandir)  # simulated, because root may read everything
     assert run(tmp_path) == [f"{tmp_path}/closed: cannot be read (Permission denied); make it readable"]
 
 

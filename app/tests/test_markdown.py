@@ -11,7 +11,7 @@ def html(text: str) -> str:
 
 
 def headings(text: str) -> list[tuple[str, str]]:
-    """The (tag, id) of each heading."""
+    """Return the (tag, id) of each heading."""
     return re.findall(r'<(h\d) id="([^"]*)"', html(text))
 
 

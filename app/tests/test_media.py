@@ -27,7 +27,7 @@ def picture(image_format="PNG", size=(60, 40), mode="RGB", colour="navy", **opti
 
 
 def upload(client, data: bytes, name="boat.png", *, json=True, **fields):
-    """Send a picture, in a body made here: the test client would leave a temporary file behind."""
+    """Send a picture in a body made here, because the test client leaves a temporary file behind."""
     file = FileStorage(io.BytesIO(data), name, content_type="image/png")
     boundary, body = encode_multipart(fields | {"file": file, "csrf_token": client.token()})
     headers = {"Accept": "application/json" if json else "text/html"}
@@ -270,7 +270,7 @@ def test_a_place_that_cannot_be_written(settings, signed_in, caplog):
 
 
 def webp_of_one_colour(width: int, height: int) -> bytes:
-    """Return a lossless WebP in so few bytes that nobody expects what it takes to read it."""
+    """Return a lossless WebP of few bytes that takes much memory to read."""
     fields = [(0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1), (0, 3)]
     fields += [(0, 3)]  # no transform, no colour cache, no meta codes
     fields += [(0b0001, 4)] * 5  # each code has one symbol: 0
@@ -303,7 +303,7 @@ def png_that_inflates(width: int, height: int) -> bytes:
 
 
 def jpeg_of_scans(scans: int) -> bytes:
-    """Return a progressive JPEG that says many times over what its last scan says."""
+    """Return a progressive JPEG that repeats its last scan many times."""
     data = picture("JPEG", size=(3500, 3500), mode="L", colour=7, progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * scans + data[-2:]
@@ -335,10 +335,10 @@ BOMBS = {
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[None]:
-    """Fail when this process takes much memory meanwhile, even if it gives it back."""
-    ctypes.CDLL(None).malloc_trim(0)  # what is left over from making pictures could be used again unseen
+    """Fail if this process takes much memory inside the context, even if it frees it."""
+    ctypes.CDLL(None).malloc_trim(0)  # reused memory from making pictures would not be counted
     before = memory_kb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     yield
     assert memory_kb("VmHWM") - before < 60_000
 

@@ -1,4 +1,4 @@
-"""What readers get while the database is away, and as it goes and comes."""
+"""What readers get while the database is down, and when it stops and returns."""
 
 import pytest
 from flask import Flask
@@ -11,7 +11,7 @@ from blog.models import Post, db
 
 @pytest.fixture(autouse=True)
 def _is_there():
-    """Whatever a test does to the database, the next one finds it there."""
+    """Reset the flag of an outage, so that the next test finds the database."""
     yield
     outage._is_away.clear()
 
@@ -26,7 +26,7 @@ def away(settings: dict[str, str], tmp_path) -> Flask:
 @pytest.mark.parametrize("path", ["/", "/posts/any", "/feed.xml", "/search?q=word", "/login", "/contact"])
 def test_page_says_when_to_come_again(away, path):
     client = away.test_client()
-    for _ in range(2):  # it is looked for, and then known to be away
+    for _ in range(2):  # the database is looked for, and then known to be down
         answer = client.get(path, base_url=away.config["BASE_URL"])
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "10"
@@ -43,7 +43,7 @@ def test_form_that_is_sent_meanwhile_is_answered_too(away):
 def test_only_one_request_of_a_worker_looks_for_the_database(away):
     client = away.test_client()
     assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
-    with outage._looking:  # another one looks
+    with outage._looking:  # another request is looking
         assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
         assert client.get("/healthz", base_url=away.config["BASE_URL"]).status_code == 200
 
@@ -68,7 +68,7 @@ def test_page_that_was_read_is_sent_although_the_database_is_gone_by_then(app, c
 
 
 def test_statement_that_fails_is_no_outage(app):
-    """Where its page were kept for one, it would be served old for ever."""
+    """With a 503 nginx would serve an old page for ever, as in an outage."""
 
     @app.get("/slow")
     def slow() -> str:

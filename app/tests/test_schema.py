@@ -42,7 +42,7 @@ def upgrade():
 
 @pytest.fixture
 def newer_release(tmp_path, monkeypatch):
-    """Make the code a newer release, whose migrations are those here and the given ones."""
+    """Make the code a newer release, which has the given migrations in addition."""
 
     def become(*migrations: str) -> None:
         folder = tmp_path / "migrations"
@@ -181,7 +181,7 @@ def test_a_locked_table_ends_the_migration(empty_settings, newer_release, monkey
 
 @pytest.fixture
 def roles(server):
-    """A database, and the settings of an owner of its schema and of a user who can only use the tables."""
+    """The settings of a schema's owner, and of a user who can only use its tables."""
     password = "only-for-tests"
     owner, user = "slipway_test_owner", "slipway_test_user"
     with server.database("slipway_test_roles") as name, server.connect(name) as connection:

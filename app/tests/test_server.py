@@ -94,7 +94,7 @@ def _free_ports(number: int) -> list[int]:
 def page(request, live):
     """A page of a browser, in each scheme and width. The console must stay empty.
 
-    While it is open, an event loop runs, and the app cannot be used from here.
+    While it is open, an event loop runs, so a test cannot use the app in this process.
     """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     assert chromium, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
@@ -105,7 +105,7 @@ def page(request, live):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        # The images of other sites are not ours to test: they load, as one empty picture.
+        # Images of other sites are not under test: each loads as an empty picture.
         page.route(re.compile(r"^https:"), lambda route: route.fulfill(body=PICTURE, content_type=SVG))
         yield page
         browser.close()

@@ -20,7 +20,7 @@ PHONE = (
 
 @pytest.fixture
 def ada(app, signed_in):
-    """Ada exists, and is signed in nowhere."""
+    """A client of Ada, who is signed in nowhere."""
     client = signed_in("Ada")
     client.send("/logout")
     return client
@@ -41,7 +41,7 @@ def browser(app, ada):
 
 @pytest.fixture
 def copy_of(app):
-    """Make another browser with the session cookie of one."""
+    """Make another browser with the session cookie of the given one."""
 
     def copy(client):
         other = client.__class__(app, app.response_class)
@@ -219,7 +219,7 @@ def test_a_session_costs_one_query_and_none_when_it_has_ended(app, browser, add_
 
 @pytest.fixture
 def former(app, ada):
-    """A browser that a release without rows has signed in."""
+    """A browser that signed in under a release without session rows."""
     client = ada.__class__(app, app.response_class)
     with app.app_context():
         person = db.session.scalars(select(User)).one()
@@ -259,7 +259,7 @@ def test_a_session_of_the_release_before_ends_with_the_password(app, former):
 
 
 def test_a_release_before_believes_the_cookie(app, browser):
-    """It asks for nothing but the user's id and epoch, and ends sessions with the epoch alone."""
+    """A release before reads only the user's id and epoch, and ends sessions by the epoch alone."""
     one = browser()
     with one.session_transaction(base_url=BASE_URL) as session, app.app_context():
         person = db.session.scalars(select(User)).one()

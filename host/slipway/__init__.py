@@ -1,6 +1,6 @@
-"""slipway: puts releases of the blog into service on this host, and tells what runs.
+"""slipway: deploys releases of the blog on this host, and reports their state.
 
-The control node calls it as one task; an operator types it where no control node is at hand. A release runs
-as a systemd unit of its own and under a lock, so that neither a lost connection nor a closed terminal leaves
-it half done. Where the program itself is killed, the next run finds what it left and finishes or undoes it.
+The control node calls it as one task; an operator can call it without a control node. A release runs in its
+own systemd unit and under a lock, so a lost connection or a closed terminal does not interrupt it. If the
+program itself is killed, the next run finishes or undoes the release.
 """

@@ -1,9 +1,9 @@
-"""Runs the package that this file is in: `python3 -I -B …/slipway/__main__.py`, as a systemd unit does."""
+"""Run the package that contains this file, as a systemd unit does: `python3 -I -B …/slipway/__main__.py`."""
 
 import sys
 from pathlib import Path
 
-# Isolated Python has no path of its own to this package.
+# In isolated mode (-I), sys.path has no directory that leads to this package.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from slipway.cli import main

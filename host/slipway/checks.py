@@ -1,4 +1,4 @@
-"""What must hold for a release: the host, nginx, the new slot, and a page for readers."""
+"""Checks of a release: the host, nginx, the new slot, and a page for readers."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from slipway.stack import Stack
 
 
 def check_host(stack: Stack, image: str) -> None:
-    """Raise Failure where something that a release relies on is broken already."""
+    """Raise Failure if the image is missing, disk space is low or nginx's configuration is invalid."""
     stack.host.run("docker", "image", "inspect", image)
     free = stack.host.free(stack.state)
     if free < SPARE_DISK:
@@ -22,7 +22,7 @@ def check_host(stack: Stack, image: str) -> None:
 
 
 def try_nginx(stack: Stack, attempts: int = 3) -> None:
-    """Raise Failure unless nginx would start with the configuration that it has now."""
+    """Raise Failure unless nginx would start with its current configuration."""
     try:
         stack.compose("exec", "-T", "nginx", "nginx", "-t", "-q")
     except CommandFailure as failure:
@@ -31,7 +31,7 @@ def try_nginx(stack: Stack, attempts: int = 3) -> None:
                 "nginx would not start with the configuration that it has now. "
                 f"Put it right with `ansible-playbook site.yml`.\n{last_lines(failure.output)}"
             ) from None
-        # The engine could not start a process there: it can fail to, for a moment, on a busy host.
+        # `docker exec` itself failed: on a busy host, the engine can briefly fail to start a process.
         if attempts == 1:
             raise
         stack.host.sleep(1)
@@ -43,7 +43,7 @@ def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | Non
 
     Args:
         slot: the slot.
-        unless: called once when it answers something else; then the deadline is counted anew.
+        unless: called once if the slot answers with another status; then the deadline starts again.
     """
     config = stack.config
     deadline = time.monotonic() + config["ready_timeout"]
@@ -72,7 +72,7 @@ def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | Non
 def expect_page(stack: Stack, address: str, path: str, where: str, tls: bool = False) -> None:
     """Raise Failure unless path answers 200 with a body."""
     host, cookie = stack.config["host"], f"{stack.config['session_cookie']}=slipway"
-    # No cache answers who has a session: it would, with an older page, for a release that does not.
+    # A session cookie bypasses nginx's cache, which would hide a failing release behind an older page.
     status, body = stack.host.get(address, path, host, timeout=10, tls=tls, cookie=cookie)
     if status != 200 or not body:
         answer = f"{where[0].upper()}{where[1:]} answered {status or body} to {path} (Host {host})"

@@ -1,4 +1,4 @@
-"""The command line: what can be asked for, and who does it."""
+"""The command line: the commands, and the functions that run them."""
 
 import argparse
 import os
@@ -15,12 +15,12 @@ from slipway.settings import Configuration, load
 from slipway.shell import Failure
 from slipway.stack import Stack
 
-# What `add_subparsers` returns.
+# The type that `add_subparsers` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"
 
 
 def add_release_arguments(command: ArgumentParser) -> None:
-    """Give a command what release and rollback have in common."""
+    """Add the arguments that release and rollback share."""
     command.add_argument(
         "--allow-destructive",
         metavar="REVISION",
@@ -32,7 +32,7 @@ def add_release_arguments(command: ArgumentParser) -> None:
 
 
 def add_unit_arguments(command: ArgumentParser) -> None:
-    """Give a command what all that run as a systemd unit and write to the ledger have in common."""
+    """Add the arguments of every command that runs as a systemd unit and writes to the ledger."""
     command.add_argument(
         "--by", default=os.environ.get("SUDO_USER", "root"), help="who, for the ledger (default %(default)s)"
     )
@@ -44,7 +44,7 @@ def add_unit_arguments(command: ArgumentParser) -> None:
 
 
 def add_sight(commands: Commands) -> None:
-    """Add what tells of releases."""
+    """Add the commands that show releases: status, logs and history."""
     command = commands.add_parser("status", help="what runs, since when, by whom")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=status.command_status, needs_stack=True)
@@ -64,7 +64,7 @@ def add_sight(commands: Commands) -> None:
 
 
 def add_releases(commands: Commands) -> None:
-    """Add what puts releases into service, and takes them back."""
+    """Add the commands that deploy releases and undo them: release, rollback and restore-dump."""
     command = commands.add_parser("release", help="put an image into service")
     command.add_argument("image", help="id of an image on this host (sha256:…)")
     command.add_argument("--version", default="", help="version, for the ledger")
@@ -91,7 +91,7 @@ def add_releases(commands: Commands) -> None:
 
 
 def add_maintenance(commands: Commands) -> None:
-    """Add the page for readers while the blog is away."""
+    """Add the command that switches the maintenance page."""
     command = commands.add_parser("maintenance", help="show readers a page that says the blog will be back")
     command.add_argument("state", choices=["on", "off"])
     command.add_argument("--json", action="store_true", help="end with one JSON object")
@@ -99,7 +99,7 @@ def add_maintenance(commands: Commands) -> None:
 
 
 def add_rotation(commands: Commands) -> None:
-    """Add what makes secrets anew."""
+    """Add the command that rotates secrets."""
     command = commands.add_parser(
         "rotate",
         help="make secrets anew and put them into service",
@@ -130,7 +130,7 @@ def add_rotation(commands: Commands) -> None:
 
 
 def add_blog(commands: Commands) -> None:
-    """Add what asks the blog itself."""
+    """Add the commands that call the blog itself: import, export and metrics."""
     command = commands.add_parser("import", help="import Markdown posts, or an export, into the blog")
     command.add_argument("directory", type=Path)
     command.add_argument(
@@ -150,7 +150,7 @@ def add_blog(commands: Commands) -> None:
 
 
 def add_nginx(commands: Commands) -> None:
-    """Add what changes nginx."""
+    """Add the commands that change nginx."""
     command = commands.add_parser("nginx", help="change nginx, and no reader loses a request")
     what = command.add_subparsers(required=True, metavar="WHAT")
 
@@ -168,7 +168,7 @@ def add_nginx(commands: Commands) -> None:
 
 
 def add_tls(commands: Commands) -> None:
-    """Add what keeps the certificate."""
+    """Add the command that maintains the certificate."""
     command = commands.add_parser("tls", help="keep the certificate that nginx shows")
     command.add_argument(
         "what",
@@ -202,10 +202,10 @@ def parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str], host: Host | None = None) -> int:
-    """Do what the command line asks for, and return the exit status."""
+    """Run the command that the arguments name, and return the exit status."""
     host = host or Host()
     options = parser().parse_args(arguments)
-    # What a unit of systemd is to be asked again.
+    # A systemd unit runs the program again with these arguments.
     options.arguments = arguments
     if not host.is_root():
         sys.exit("slipway: the containers and secrets are root's: run `sudo slipway …`.")
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str], host: Host | None = None) -> int:
 
 
 def stack_of(host: Host) -> Stack:
-    """Return the stack of this host; end the program where its configuration is not whole."""
+    """Return the stack of this host; exit if its configuration is incomplete."""
     config = load(host.settings.configuration)
     if missing := Configuration.__annotations__.keys() - config.keys():
         sys.exit(

@@ -1,4 +1,4 @@
-"""What the engine tells of a container."""
+"""Queries to the Docker engine about containers."""
 
 import json
 import time
@@ -8,33 +8,33 @@ from slipway.host import Host
 from slipway.settings import LOG_LINES
 from slipway.shell import last_lines
 
-# What `docker inspect` prints of one container.
+# The object that `docker inspect` prints for one container.
 Inspected = dict[str, Any]
 
-# Of the project's containers, for `docker ps`: unlike compose, it needs no .env to tell.
+# Selects the project's containers in `docker ps`, which, unlike compose, needs no .env.
 PROJECT = "--filter=label=com.docker.compose.project=slipway"
 
 
 def of_service(host: Host, service: str, which: str = "--all") -> list[str]:
-    """Return the ids of a service's containers; which may be a filter of `docker ps` instead of all."""
+    """Return the ids of a service's containers; which may replace `--all` with a filter of `docker ps`."""
     service = f"--filter=label=com.docker.compose.service={service}"
     return host.run("docker", "ps", "--quiet", "--no-trunc", which, PROJECT, service).split()
 
 
 def inspect(host: Host, *ids: str) -> list[Inspected]:
-    """Return what the engine knows of containers."""
+    """Return the `docker inspect` output of containers."""
     found: list[Inspected] = json.loads(host.run("docker", "inspect", *ids)) if ids else []
     return found
 
 
 def config_hash(container: Inspected) -> str:
-    """Return compose's hash of the definition that the container was made from."""
+    """Return compose's hash of the definition that the container was created from."""
     return str(container["Config"]["Labels"]["com.docker.compose.config-hash"])
 
 
 def events(host: Host, container: Inspected, kind: str) -> list[dict[str, str]]:
-    """Return the attributes of events of one kind of a container, of late, oldest first."""
-    # The engine reads whole seconds, and waits for one that is yet to come.
+    """Return the attributes of a container's recent events of one kind, oldest first."""
+    # Round up to include the current second: the engine takes whole seconds, and waits for a future one.
     period = ("--since", container["Created"], "--until", str(int(time.time()) + 1))
     filters = ("--filter", f"container={container['Id']}", "--filter", f"event={kind}")
     told = host.run("docker", "events", *period, *filters, "--format={{json .Actor.Attributes}}")
@@ -42,16 +42,17 @@ def events(host: Host, container: Inspected, kind: str) -> list[dict[str, str]]:
 
 
 def last_words(host: Host, container: Inspected) -> str:
-    """Return how a container is, and the last lines that it wrote."""
+    """Return a container's state, its last exit code and its last log lines."""
     said = host.output("docker", "logs", "--tail", str(LOG_LINES), container["Id"])
-    # A container that starts again and again has forgotten how it ended; the engine has not.
+    # Read the exit code from events: `inspect` loses it when the container restarts.
     ended = next((event["exitCode"] for event in reversed(events(host, container, "die"))), "none")
     name, how = container["Name"].lstrip("/"), f"{container['State']['Status']} (exit code {ended})"
     return f"The container {name} is {how}. Its last lines:\n{last_lines(said)}"
 
 
 def why(host: Host, container: Inspected | None) -> str:
-    """Say that a container stopped for want of memory, where it did; its restart has forgotten that."""
+    """Return a sentence if a container ran out of memory, else an empty string."""
+    # Read OOM kills from events: `inspect` loses them when the container restarts.
     if container and events(host, container, "oom"):
         return " It ran out of memory: stack_flask_blog_memory_mb is its limit."
     return ""

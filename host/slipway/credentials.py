@@ -1,4 +1,4 @@
-"""The secrets in service: what a slot reads, the admin's password, and new values."""
+"""Secrets: the copies that a slot reads, the admin's password, and new values."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ from slipway.stack import SLOT_SECRETS, Stack
 SECRET_LENGTH = 40
 FORMER_KEYS = "app_secret_key_fallbacks"
 
-# What a rotation can be asked for, and the secrets that this makes anew.
+# The choices of a rotation, and the secrets that each one replaces.
 ROTATIONS = {
     "database": [*OWNERS.values(), "db_app_password"],
     "key": ["app_secret_key"],
@@ -22,11 +22,11 @@ ROTATIONS = {
 
 
 def give_secrets(stack: Stack, slot: str) -> None:
-    """Give slot its own copies of what the blog reads, as the secrets' files have it now.
+    """Copy the secrets that the blog reads from their files to slot's own directory.
 
-    They stay as they are while the slot serves: a secret that changes is put into service as a release is.
-    When the app's key is another than the one in service, that one stays valid for the sessions it signed,
-    unless it is to be forgotten: then every session ends.
+    The copies stay unchanged while the slot serves: a changed secret takes effect with a release.
+    If the app's key changed, the key in service stays valid for the sessions that it signed, unless the
+    forget flag is set: then every session ends.
     """
     active, key = stack.active(), stack.secret("app_secret_key")
     former = None
@@ -35,7 +35,7 @@ def give_secrets(stack: Stack, slot: str) -> None:
         former = stack.slot_secret(active, FORMER_KEYS) if signed == key else signed
     directory = stack.in_service / slot
     stack.in_service.mkdir(parents=True, exist_ok=True)
-    # The engine makes a directory that containers found again are to read, and lets everybody in.
+    # If a mounted directory is missing, the engine creates it with access for everyone.
     stack.in_service.chmod(0o700)
     directory.mkdir(mode=0o500)
     os.chown(directory, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
@@ -45,7 +45,7 @@ def give_secrets(stack: Stack, slot: str) -> None:
 
 
 def for_admin(stack: Stack, image: str, command: str, slot: str | None = None) -> None:
-    """Run `flask user COMMAND` for the admin, with the password of the file."""
+    """Run `flask user COMMAND` for the admin, with the password from its file."""
     stack.flask(
         image,
         "user",
@@ -60,31 +60,31 @@ def for_admin(stack: Stack, image: str, command: str, slot: str | None = None) -
 
 
 def admin_waits(stack: Stack) -> bool:
-    """Tell whether the file has another password for the admin than the one that was set last.
+    """Tell whether the admin's password in the file differs from the one that was last set from it.
 
-    What the admin chose in the blog since then does not count.
+    A password that the admin chose in the blog since then does not count.
     """
     last = stack.in_service / "admin_password"
     return last.exists() and last.read_text() != stack.secret("admin_password")
 
 
 def set_admin_password(stack: Stack, image: str) -> bool:
-    """Set the admin's password where the file has a new one, which ends the admin's sessions.
+    """Set the admin's password if the file has a new one, which ends the admin's sessions.
 
     Returns:
-        Whether there was one.
+        Whether the file had a new password.
     """
     waits, last = admin_waits(stack), stack.in_service / "admin_password"
     if waits:
         for_admin(stack, image, "set-password")
-    # A new admin got the file's password from ensure-admin.
+    # `ensure-admin` gave a new admin the file's password.
     if waits or not last.exists():
         write_secret(last, stack.secret("admin_password"), 0)
     return waits
 
 
 def waiting_secrets(stack: Stack) -> list[str]:
-    """Return the names of the secrets whose file has another value than the one in service."""
+    """Return the names of the secrets whose file differs from the value in service."""
     active, stored = stack.active(), stored_verifiers(stack)
     copies = {name: stack.slot_secret(active, name) if active else None for name in SLOT_SECRETS}
     return [
@@ -99,9 +99,9 @@ def waiting_secrets(stack: Stack) -> list[str]:
 
 
 def make_anew(stack: Stack, names: Iterable[str]) -> None:
-    """Write a new random value into the file of each secret, as long as the old one and no shorter than 40.
+    """Write a new random value to the file of each secret, as long as the old one and at least 40 characters.
 
-    Nothing reads the files but a release, so what serves goes on with the old values.
+    Only a release reads the files, so the running slot keeps the old values.
     """
     alphabet = string.ascii_letters + string.digits
     for name in names:

@@ -1,4 +1,4 @@
-"""The database: whether it runs, its roles and their passwords, and its dumps."""
+"""The database: its start, its roles and their passwords, and its dumps."""
 
 import base64
 import hashlib
@@ -18,11 +18,11 @@ from slipway.stack import PSQL, Stack
 
 SPARE_DISK = 64 * 2**20  # bytes that must stay free
 
-# The database's other roles, each with the secret that holds its password.
+# The roles that do not belong to a slot, each with the secret that holds its password.
 OWNERS = {"postgres": "db_superuser_password", "blog_migrator": "db_migrator_password"}
 
 
-# What roles.sql may change, as one line.
+# Hashes everything that roles.sql may change, into one line.
 ROLES = """
     SELECT md5(string_agg(fact, ' ' ORDER BY fact)) FROM (
         SELECT t::text FROM pg_authid t UNION ALL SELECT t::text FROM pg_auth_members t
@@ -32,7 +32,7 @@ ROLES = """
     ) facts (fact)
 """
 
-# A login that ended may still be logged in.
+# NOLOGIN does not close open sessions, so terminate them.
 END_SESSIONS = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity JOIN pg_roles ON rolname = usename
     WHERE usename IN ('blog_app_blue', 'blog_app_green') AND NOT rolcanlogin
@@ -40,14 +40,14 @@ END_SESSIONS = """
 
 
 def start_database(stack: Stack) -> None:
-    """Have the database run and answer; raise Failure with how it is, and what it wrote last."""
+    """Start the database and wait until it answers; raise Failure with its state and last log lines."""
     try:
         stack.compose("up", "--detach", "--wait", "--wait-timeout", "120", "db")
     except CommandFailure as failure:
         found = stack.compose("ps", "--all", "--quiet", "db").split()
         words = [last_words(stack.host, container) for container in inspect(stack.host, *found)]
         raise Failure("\n".join([str(failure), *words])) from None
-    # For some seconds after its restart the engine takes a database for healthy that is only starting.
+    # For some seconds after its own restart, the engine reports a starting database as healthy.
     deadline = time.monotonic() + stack.host.settings.database_seconds
     while True:
         try:
@@ -60,13 +60,13 @@ def start_database(stack: Stack) -> None:
 
 
 def scram_verifier(password: str, existing: str | None = None) -> str:
-    """Return what Postgres stores for password, so that the password itself never reaches its log.
+    """Return the verifier that Postgres stores for password, so its log never gets the password itself.
 
     Args:
         password: the password; letters and digits need no SASLprep.
-        existing: the verifier stored now, returned as it is when it is one of this password.
+        existing: the stored verifier, returned unchanged if it matches password.
 
-    The form is that of RFC 5803 with SCRAM-SHA-256 (RFC 7677).
+    The format is that of RFC 5803 with SCRAM-SHA-256 (RFC 7677).
     """
     salt, iterations = secrets.token_bytes(16), 4096
     if existing and existing.startswith("SCRAM-SHA-256$"):
@@ -80,18 +80,18 @@ def scram_verifier(password: str, existing: str | None = None) -> str:
 
 
 def stored_verifiers(stack: Stack) -> dict[str, str]:
-    """Return what the database stores of each role's password, by the role's name; empty for none."""
+    """Return the stored password verifier of each role, by name; empty for a role without a password."""
     answer = stack.query("SELECT rolname, coalesce(rolpassword, '') FROM pg_authid")
     return dict(line.split("|", 1) for line in answer.splitlines())
 
 
 def reconcile_roles(stack: Stack, slots: Collection[str | None] | None = None, keep: bool = True) -> bool:
-    """Make the database's roles, their passwords and their rights what roles.sql and the secrets say.
+    """Set the database's roles, passwords and privileges as roles.sql and the secrets define them.
 
     Args:
         stack: the stack, with a running database.
-        slots: the slots whose login is valid, by default the one in service. The other's ends.
-        keep: False to only try, and change nothing.
+        slots: the slots whose login is valid, by default the slot in service. Other logins end.
+        keep: False to roll back, so that nothing changes.
 
     Returns:
         Whether anything was, or would be, changed.
@@ -109,7 +109,7 @@ def reconcile_roles(stack: Stack, slots: Collection[str | None] | None = None, k
         elif password:
             variables[role] = f"LOGIN PASSWORD ''{scram_verifier(password, stored.get(role))}''"
         else:
-            variables[role] = ""  # as it is
+            variables[role] = ""  # unchanged
     script = (stack.directory / "roles.sql").read_text()
     lines = stack.compose(
         *PSQL,
@@ -129,7 +129,7 @@ def dump_of(stack: Stack, entry: Entry) -> Path:
 
 
 def dump_database(stack: Stack, entry: Entry) -> None:
-    """Write the database into the entry's dump; raise Failure beforehand where there is no room for it."""
+    """Write the database to the entry's dump; raise Failure beforehand if the disk has too little space."""
     stack.dumps.mkdir(mode=0o700, exist_ok=True)
     size = int(stack.query("SELECT pg_database_size('blog')"))
     free = stack.host.free(stack.dumps)
@@ -156,7 +156,7 @@ def dump_database(stack: Stack, entry: Entry) -> None:
     replace(temporary, dump_of(stack, entry))
 
 
-# All of it or nothing: COMMIT comes only when pg_restore has read the dump to its end.
+# All or nothing: COMMIT runs only after pg_restore has read the whole dump.
 RESTORE = """
     { echo "BEGIN; SET LOCAL lock_timeout = '30s'; DROP SCHEMA public CASCADE;" \\
     && pg_restore --file=- && echo "COMMIT;"; } \\
@@ -165,7 +165,7 @@ RESTORE = """
 
 
 def restore_dump(stack: Stack, entry: Entry) -> None:
-    """Make the database what it was when the entry's dump was taken."""
+    """Restore the database from the entry's dump."""
     with dump_of(stack, entry).open("rb") as file:
         stack.compose("exec", "-T", "db", "bash", "-euo", "pipefail", "-c", RESTORE, source=file)
     reconcile_roles(stack)

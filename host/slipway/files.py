@@ -1,11 +1,11 @@
-"""Files that a crash leaves whole, and that follow no link."""
+"""File operations that survive a crash and follow no symbolic links."""
 
 import os
 from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or the names in a directory, outlive a loss of power."""
+    """Flush a file's content, or a directory's entries, to disk so that they survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -14,15 +14,15 @@ def sync(path: Path) -> None:
 
 
 def write(path: Path, text: str, mode: int = 0o644, uid: int | None = None) -> None:
-    """Replace the file at path in one step, so that a crash leaves the old content or the new.
+    """Replace the file at path atomically, so that a crash leaves the old content or the new.
 
-    No moment shows half of it, another mode or another owner.
+    The file never appears with partial content, another mode or another owner.
 
     Args:
         path: the file.
         text: its content.
         mode: its permissions, less the umask.
-        uid: its owner, and the group of that number; by default whoever runs this.
+        uid: its owner and the group with the same number; by default those of the process.
     """
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
@@ -37,18 +37,18 @@ def write(path: Path, text: str, mode: int = 0o644, uid: int | None = None) -> N
 
 
 def write_secret(path: Path, value: str, uid: int) -> None:
-    """Replace the file at path in one step, for its reader alone."""
+    """Replace the file at path atomically, readable by its owner only."""
     write(path, value, mode=0o400, uid=uid)
 
 
 def replace(new: Path, path: Path) -> None:
-    """Have a file that is on the disk take the place of the one at path."""
+    """Move the flushed file new to path, and flush the directory."""
     new.replace(path)
     sync(path.parent)
 
 
 def not_plain(directory: Path) -> list[str]:
-    """Return the names below directory of what is neither a file nor a directory, such as links."""
+    """Return the relative paths below directory of links and other special files."""
     return [
         str(path.relative_to(directory))
         for path in directory.rglob("*")
@@ -57,7 +57,7 @@ def not_plain(directory: Path) -> list[str]:
 
 
 def hand_over(directory: Path, uid: int, gid: int) -> None:
-    """Give a directory and all that is below it to an owner, and follow no link out of it."""
+    """Change the owner of a directory and everything below it, without following links."""
     for _, folders, files, descriptor in os.fwalk(directory):
         os.chown(descriptor, uid, gid)
         for name in (*folders, *files):

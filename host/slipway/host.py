@@ -1,4 +1,4 @@
-"""The host as the rest of the program reaches it. Tests put another in its place."""
+"""The program's access to the host. Tests replace it with a fake."""
 
 import contextlib
 import datetime
@@ -14,7 +14,7 @@ from slipway.settings import Settings
 
 
 class Host:
-    """Commands, pages, time and processes of this host."""
+    """Access to commands, HTTP pages, time and processes of this host."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
@@ -37,15 +37,15 @@ class Host:
     def get(
         self, address: str, path: str, host: str, timeout: float = 5, tls: bool = False, cookie: str = ""
     ) -> tuple[int | None, str]:
-        """Ask for a page as probe.get does."""
+        """Request a page as probe.get does."""
         return probe.get(address, path, host, timeout, tls, cookie)
 
     def is_root(self) -> bool:
-        """Tell whether the program may do all that it does."""
+        """Tell whether the program runs as root."""
         return os.geteuid() == 0
 
     def free(self, path: Path) -> int:
-        """Return how many bytes are free where path is."""
+        """Return the free bytes on the file system of path."""
         return shutil.disk_usage(path).free
 
     def sleep(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class Host:
         return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def new_id(self) -> str:
-        """Return the id of a ledger's entry that begins now."""
+        """Return the id of a ledger entry that begins now."""
         return datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
 
     def children(self, pid: str, command: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The ledger of releases: the truth about what should run."""
+"""The ledger of releases, which defines what should run."""
 
 import json
 import os
@@ -19,23 +19,23 @@ class Held(TypedDict):
 
 
 class Entry(TypedDict, total=False):
-    """One release in the ledger, as releases.json has it.
+    """One release in the ledger, as stored in releases.json.
 
     Attributes:
-        id: when it began, and its name.
+        id: its name, which is the time when it began.
         image: id of the image.
-        version, revision: of what the image was made from, for people.
-        slot: the slot that it was for.
-        by: who released.
-        at: when it began; once it serves or has failed, when it did.
+        version, revision: of the image's source, for people.
+        slot: the slot that it was deployed to.
+        by: who released it.
+        at: when it began; later, when it came into service or failed.
         outcome: "under way", "in service", "failed" or "rotated".
-        stage: how far it is, while it is under way.
-        stages: seconds of each stage.
-        switched: seconds until readers had it.
+        stage: its current stage, while it is under way.
+        stages: the duration of each stage, in seconds.
+        switched: seconds until it served readers.
         instead_of: id of the release that it rolled back.
-        held: there once this release was rolled back.
-        schema: the revision that it found or made.
-        applied: revisions that were pending.
+        held: set while this release is held after a rollback.
+        schema: the schema revision that it found or migrated to.
+        applied: revisions of the migrations that were pending.
         config: compose's hash of the slot's definition.
         secrets: names of the secrets that it put into service.
         reason: why it failed.
@@ -62,19 +62,19 @@ class Entry(TypedDict, total=False):
 
 
 class Ledger:
-    """releases.json: the latest releases, oldest first, with who, when, what and how each ended.
+    """releases.json: the latest releases, oldest first, with author, time, image and outcome of each.
 
-    An entry's outcome is "under way", "in service" (it was put there, whatever came later), "failed", or
-    "rotated": nothing but the admin's password is new.
+    An entry's outcome is "under way", "in service" (it came into service, even if another one replaced it
+    later), "failed" or "rotated" (only the admin's password is new).
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # As the ledger was before it was last written, and whole.
+        # The complete ledger from before the last write.
         self.former = path.with_name(f"{path.name}.former")
 
     def entries(self) -> list[Entry]:
-        """Return the entries, oldest first; raise Failure where they cannot be read."""
+        """Return the entries, oldest first; raise Failure if they cannot be read."""
         try:
             entries = json.loads(self.path.read_text()) if self.path.exists() else []
             if not isinstance(entries, list) or not all({"id", "outcome"} <= {*entry} for entry in entries):
@@ -89,16 +89,17 @@ class Ledger:
         return entries
 
     def put(self, *changed: Entry) -> None:
-        """Add entries, or replace those with the same id, in one step; forget the oldest beyond a bound.
+        """Add entries, or replace those with the same id, in one step; drop the oldest beyond the limit.
 
-        Those that served and the others have a bound each: failures push nothing out that served.
+        The limit applies separately to releases that served and to others, so failures push out no release
+        that served.
         """
         entries = list({entry["id"]: entry for entry in [*self.entries(), *changed]}.values())
         served = [entry for entry in entries if entry["outcome"] == "in service"][-ENTRIES:]
         others = [entry for entry in entries if entry["outcome"] != "in service"][-ENTRIES:]
         kept = [entry for entry in entries if entry in served or entry in others]
         if self.path.exists():
-            # The new version is another file, so a second name keeps this one.
+            # `write` creates a new file, so a hard link keeps the present one.
             name = self.former.with_name(f"{self.former.name}.new")
             name.unlink(missing_ok=True)
             os.link(self.path, name)
@@ -106,9 +107,9 @@ class Ledger:
         write(self.path, json.dumps(kept, indent=2) + "\n")
 
     def set_in_service(self, entry: Entry) -> None:
-        """Add the entry of a release that came into service: what it rolled back is held, and it is not.
+        """Add the entry of a release that came into service, and free its image; hold the one rolled back.
 
-        Where it takes back a rollback, nobody found fault with what served between: that is not held.
+        If it undoes a rollback, do not hold the release that served in between: nobody found a fault in it.
         """
         changed = []
         before = {other["id"] for other in self.successful() if other["image"] == entry["image"]}
@@ -130,7 +131,7 @@ class Ledger:
         return next(iter(self.successful()[::-1]), None)
 
     def in_service(self) -> Entry:
-        """Return the entry of the release in service; raise Failure where the ledger has none."""
+        """Return the entry of the release in service; raise Failure if the ledger has none."""
         current = self.current()
         if not current:
             raise Failure(f"{self.path} has no release in service: run the playbook deploy.yml.")
@@ -141,12 +142,12 @@ class Ledger:
         return next((e for e in reversed(self.entries()) if e["outcome"] == "under way"), None)
 
     def held(self, image: str) -> Entry | None:
-        """Return the entry by which image is held, or None: the newest one that had it in service."""
+        """Return the newest entry that had image in service if that entry is held, else None."""
         newest = next((entry for entry in reversed(self.successful()) if entry["image"] == image), None)
         return newest if newest and newest.get("held") else None
 
     def find(self, name: str) -> Entry:
-        """Return the newest release with that id or version that was in service; raise Failure for none."""
+        """Return the newest release with that id or version that was in service; else raise Failure."""
         found = [entry for entry in self.successful() if name in (entry["id"], entry["version"])]
         if not found:
             known = ", ".join(entry["id"] for entry in self.successful()[-5:]) or "none yet"
@@ -159,19 +160,19 @@ class Ledger:
         """Return the entries whose image, dump and static files are kept.
 
         Args:
-            keep: how many images that were in service, counted from the newest.
+            keep: how many images that were in service to keep, counted from the newest; at least 2.
         """
         images = []
         for entry in reversed(self.successful()):
             if entry["image"] not in images:
                 images.append(entry["image"])
         chosen = set(images[: max(keep, 2)])
-        # What is held must stay while the repository may still ask for it: built anew, it is another image.
+        # Keep held images while the repository may still ask for them: a rebuild has another id.
         ordinary = [number for number, entry in enumerate(self.successful()) if not entry.get("instead_of")]
         recent = self.successful()[ordinary[-1] :] if ordinary else []
         chosen |= {entry["image"] for entry in recent}
         oldest = min((entry["id"] for entry in self.successful() if entry["image"] in chosen), default="")
-        # A dump stays while a release from before its migration does, also where its own release failed then.
+        # Keep a dump as long as a release from before its migration, even if the dump's own release failed.
         migrated = {revision: entry for entry in self.entries() for revision in entry.get("applied", [])}
         needed = [entry for entry in migrated.values() if entry["id"] > oldest] + self.entries()[-1:]
         return [entry for entry in self.entries() if entry["image"] in chosen or entry in needed]

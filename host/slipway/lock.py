@@ -1,4 +1,4 @@
-"""The one lock of the host: whoever changes what serves holds it."""
+"""The host's only lock, for releases, changes of nginx and restores."""
 
 import contextlib
 import fcntl
@@ -13,15 +13,15 @@ from slipway.shell import Failure
 
 @contextlib.contextmanager
 def lock(host: Host, what: str, seconds: float = 0, other: str = "Another release") -> Iterator[None]:
-    """Hold the lock; raise Failure that names the holder when another process keeps it.
+    """Hold the lock; raise Failure with the holder's name if another process keeps it.
 
-    The kernel drops the lock with the process, so a dead holder's lock is no lock.
+    The kernel releases the lock when its process ends, so a dead process holds none.
 
     Args:
         host: the host.
-        what: what holds it from now on, such as who releases.
+        what: a description of the new holder, such as the name of the person who releases.
         seconds: how long to wait for it.
-        other: what the message calls the holder.
+        other: how the message refers to another holder.
     """
     path = host.settings.lock
     path.parent.mkdir(mode=0o755, exist_ok=True)
@@ -45,7 +45,7 @@ def lock(host: Host, what: str, seconds: float = 0, other: str = "Another releas
 
 
 def is_held(host: Host) -> bool:
-    """Tell whether the process that took the lock last still runs, without a touch of the lock."""
+    """Tell whether the process that last took the lock still runs, without taking the lock."""
     path = host.settings.lock
     holder = re.search(r"process (\d+)$", path.read_text()) if path.exists() else None
     return holder is not None and Path("/proc", holder[1]).exists()

@@ -1,4 +1,4 @@
-"""The page that readers get while the blog is away on purpose."""
+"""The maintenance page, for readers while the blog is down on purpose."""
 
 import json
 from argparse import Namespace
@@ -8,7 +8,7 @@ from slipway.stack import Stack
 
 
 def command_maintenance(stack: Stack, options: Namespace) -> int:
-    """Switch the page for readers. nginx looks at the flag for each request, so nothing is reloaded."""
+    """Switch the maintenance page. nginx checks the flag for each request, so it needs no reload."""
     changed = stack.maintenance_flag.exists() != (options.state == "on")
     if options.state == "on":
         stack.maintenance_flag.touch()

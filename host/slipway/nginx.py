@@ -1,13 +1,13 @@
 """Changes of nginx in which no reader loses a request.
 
-`reload` has nginx read its configuration and certificate again. `apply` does what it takes for nginx to be
-what compose.yml and its files say: nothing, a reload, or another container in place of the one that runs.
+`reload` makes nginx read its configuration and certificate again. `apply` makes nginx match compose.yml and
+its files: it does nothing, reloads nginx or replaces its container.
 
-Either ends processes of nginx, and with them connections that readers keep open: a request that is on its way
-just then is lost. So nginx is drained first: it ends each connection itself, by an answer that says so. A
-container that is replaced has a stand-in meanwhile, which gets every new connection. It all happens in a
-systemd unit of its own and under the lock of a release. Where the program is killed, the old container or the
-stand-in serves, and the next run goes on from there; a host that boots runs it once.
+Both end nginx processes and the connections that readers keep open, which loses a request that arrives at
+that moment. So nginx is drained first: it closes each connection itself, with a response that announces the
+close. While a container is replaced, a stand-in container gets every new connection. Changes run in their own
+systemd unit and under the release lock. If the program is killed, the old container or the stand-in serves,
+and the next run continues from there. The host runs `apply` once at boot.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from slipway.unit import become
 
 STAND_IN = "nginx_stand_in"
 TABLE = "inet slipway_nginx"
-# One can only delete what is there.
+# `delete table` fails if the table is missing, so declare it first.
 NO_REDIRECT = f"table {TABLE}\ndelete table {TABLE}\n"
 
 
 def running(host: Host, service: str) -> "Container | None":
-    """Return the service's container if it runs, else None; one that is to be restarted does not."""
+    """Return the service's container if it runs, else None; a restarting container does not run."""
     found = containers.of_service(host, service, "--filter=status=running")[:1]
     return next((Container(host, inspected) for inspected in containers.inspect(host, *found)), None)
 
 
 def require(host: Host, service: str) -> "Container":
-    """Return the service's container; raise Failure where none runs."""
+    """Return the service's container; raise Failure if none runs."""
     container = running(host, service)
     if not container:
         raise Failure(f"{service} does not run: `docker compose up -d` in /opt/slipway starts what should.")
@@ -46,7 +46,7 @@ def require(host: Host, service: str) -> "Container":
 
 
 class Container:
-    """A container of nginx that runs, by what `docker inspect` says of it."""
+    """A running nginx container, from its `docker inspect` output."""
 
     def __init__(self, host: Host, inspected: Inspected) -> None:
         self.host = host
@@ -54,51 +54,52 @@ class Container:
         self.pid = str(inspected["State"]["Pid"])
         self.hash = containers.config_hash(inspected)
         self.mounts = {mount["Destination"]: Path(mount["Source"]) for mount in inspected["Mounts"]}
-        # Each container looks for the flag with its own name.
+        # Each container checks for a flag with its own host name.
         self.flag = self.mounts["/run/slot"] / f"drain-{inspected['Config']['Hostname']}"
         self.published = {
             (*port.split("/"), binding["HostPort"])
             for port, bindings in inspected["NetworkSettings"]["Ports"].items()
             for binding in bindings or []
         }
-        # Readers may type https where nginx has no such port: TLS then ends in front of it.
+        # Without port 443, TLS may end at a proxy in front of nginx, so the URL may still have https.
         self.port = 443 if ("443", "tcp") in {port[:2] for port in self.published} else 80
-        # The network that ports are published from; an engine without IPv6 leaves that address empty.
+        # Ports are published from this network; without IPv6, the engine leaves that address empty.
         edge = inspected["NetworkSettings"]["Networks"]["slipway_edge"]
         self.addresses = {"ipv4": edge["IPAddress"], "ipv6": edge["GlobalIPv6Address"]}
 
     def connections(self) -> set[str]:
-        """Return the far ends of readers' connections, but for those on which all is said."""
+        """Return the remote addresses of readers' connections, except those that nginx has closed."""
         command = ("nsenter", "--net", "--target", self.pid, "ss", "--no-header", "--numeric", "--tcp")
         state = ("state", "connected", "exclude", "time-wait", "exclude", "fin-wait-2")
         lines = self.host.run(*command, *state, "( sport = :80 or sport = :443 )").splitlines()
         return {line.split()[-1] for line in lines}
 
     def drain(self) -> None:
-        """Have each connection end by itself, or give up when they had their time. The flag stays up."""
+        """Set the drain flag and keep it; wait up to idle_seconds for open connections to be closed."""
         self.flag.touch()
         old = self.connections()
         wait_until(lambda: not old & self.connections(), self.host.settings.idle_seconds)
 
     def workers(self) -> set[str]:
-        """Return the ids of the processes that take connections; one that is to end has another name."""
+        """Return the ids of workers that accept connections; a worker that shuts down has another title."""
         return self.host.children(self.pid, "nginx: worker process")
 
     def is_current(self) -> bool:
-        """Tell whether the processes that take connections are younger than what nginx reads for them."""
+        """Tell whether all workers started after the last change to the configuration and the certificate."""
         read = [self.mounts[at] for at in ("/etc/nginx/conf.d", "/etc/slipway/tls") if at in self.mounts]
         changed = max(path.stat().st_ctime for where in read for path in (where, *where.iterdir()))
         return all(self.host.started(pid) > changed for pid in self.workers())
 
     def is_healthy(self) -> bool:
-        """Tell whether the engine found it well when it looked last, as it does every ten seconds."""
+        """Tell whether the engine's last health check passed; it runs every ten seconds."""
         status = self.host.run("docker", "inspect", "--format={{.State.Health.Status}}", self.id)
         return status.strip() == "healthy"
 
     def answers(self, url: str, like: "Container") -> bool:
-        """Tell whether readers get the page at url, over IPv4 and IPv6, or no worse than like gives them.
+        """Tell whether url answers 200 over IPv4 and IPv6, or as well as `like` does.
 
-        The latter because the blog may be away: for maintenance, or before its first release.
+        The blog may be down, for maintenance or before its first release. So a status that `like` gives too
+        is enough, and any status is enough if `like` does not answer.
         """
 
         def is_fine(family: str) -> bool:
@@ -108,18 +109,18 @@ class Container:
         return all(is_fine(family) for family, address in self.addresses.items() if address)
 
     def status(self, family: str, url: str) -> int | None:
-        """Return the status of the page at url, asked for at the address of a family; None for no answer."""
+        """Return the HTTP status of url at the container's address of a family; None without an answer."""
         return status(self.host, self.addresses[family], self.port, url)
 
 
 def status(host: Host, address: str, port: int, url: str) -> int | None:
-    """Return the status of the page at url, asked for at a container's address; None for no answer."""
+    """Return the HTTP status of url, requested at a container's address; None without an answer."""
     at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return host.get(at, "/", urlsplit(url).netloc, timeout=10, tls=port == 443)[0]
 
 
 def compose(host: Host, *arguments: str, stdin: str | None = None) -> str:
-    """Run docker compose; stdin takes the place of compose.yml."""
+    """Run docker compose; stdin replaces compose.yml."""
     project = (
         "--progress=quiet",
         "--project-directory",
@@ -130,13 +131,13 @@ def compose(host: Host, *arguments: str, stdin: str | None = None) -> str:
 
 
 def public_url(host: Host) -> str:
-    """Return the blog's address as readers type it."""
+    """Return the blog's public URL."""
     config = json.loads(compose(host, "config", "--format", "json"))
     return str(config["x-blog-environment"]["BASE_URL"])
 
 
 def up(host: Host, service: str) -> None:
-    """Start a service as compose.yml has it, and wait until it is healthy."""
+    """Start a service as compose.yml defines it, and wait until it is healthy."""
     compose(
         host,
         "up",
@@ -149,14 +150,14 @@ def up(host: Host, service: str) -> None:
 
 
 def start(host: Host, service: str, serving: Container) -> Container:
-    """Start a service, and return its container once it is healthy and readers would get what they get now.
+    """Start a service; return its container once it is healthy and answers as well as serving does.
 
     Args:
         service: the service.
-        serving: the container that readers are with.
+        serving: the container that serves readers now.
 
     Raises:
-        Failure: with the reason, and what the service said last.
+        Failure: with the reason and the service's last log lines.
     """
     url = public_url(host)
     with last_words(host, service):
@@ -169,7 +170,7 @@ def start(host: Host, service: str, serving: Container) -> Container:
 
 @contextlib.contextmanager
 def last_words(host: Host, service: str) -> Iterator[None]:
-    """Add to a Failure how the service's containers are, and what they said last."""
+    """Add the state and the last log lines of the service's containers to a Failure."""
     try:
         yield
     except Failure as failure:
@@ -179,9 +180,9 @@ def last_words(host: Host, service: str) -> Iterator[None]:
 
 
 def redirect(host: Host, nginx: Container, stand_in: Container) -> None:
-    """Lead each new connection for the ports that nginx publishes to the stand-in; others stay as they are.
+    """Redirect new connections to nginx's published ports to the stand-in; established ones stay.
 
-    These rules come before Docker's own, and the first that leads a connection elsewhere counts.
+    These rules run before Docker's own, and the first matching DNAT rule wins.
     """
     to = {"ipv4": f"ip to {stand_in.addresses['ipv4']}", "ipv6": f"ip6 to [{stand_in.addresses['ipv6']}]"}
     rules = "".join(
@@ -198,7 +199,7 @@ def redirect(host: Host, nginx: Container, stand_in: Container) -> None:
 
 
 def hand_back(host: Host, nginx: Container) -> None:
-    """Lead readers to nginx itself again, and remove the stand-in when theirs are answered."""
+    """Send readers to nginx again, and remove the stand-in once it is drained."""
     nginx.flag.unlink(missing_ok=True)
     host.run("nft", "--file", "-", stdin=NO_REDIRECT)
     if stand_in := running(host, STAND_IN):
@@ -216,22 +217,22 @@ def remove_stand_in(host: Host) -> None:
 
 
 def flags(nginx: Container) -> list[Path]:
-    """Return the drain flags that are up, also those of containers that are gone."""
+    """Return the existing drain flags, including those of removed containers."""
     return list(nginx.mounts["/run/slot"].glob("drain-*"))
 
 
 def definitions(host: Host, text: str | None = None) -> dict[str, str]:
-    """Return the hashes of what compose.yml defines, by service; text takes the place of compose.yml."""
+    """Return compose's hashes of the definitions of nginx and db, by service; text replaces compose.yml."""
     lines = compose(host, "config", "--hash=nginx,db", stdin=text).splitlines()
     return dict(line.split() for line in lines)
 
 
 def task(host: Host, wanted: dict[str, str]) -> str:
-    """Return what is to be done for nginx to be what these definitions and its files say."""
+    """Return the task that makes nginx match these definitions and its files, or "nothing"."""
     nginx = running(host, "nginx")
     if is_cut_short(host, nginx):
         return "recover"
-    # Where it does not run, `docker compose up` starts it, with all that is new.
+    # If nginx does not run, `docker compose up` starts it with the new definition and files.
     if nginx and nginx.hash != wanted["nginx"]:
         return "replace"
     if nginx and not nginx.is_current():
@@ -240,25 +241,25 @@ def task(host: Host, wanted: dict[str, str]) -> str:
 
 
 def is_up(host: Host, wanted: dict[str, str]) -> bool:
-    """Tell whether nginx and the database run as these definitions have them, and are healthy."""
+    """Tell whether nginx and the database run with these definitions and are healthy."""
     return all(is_as_defined(host, service, definition) for service, definition in wanted.items())
 
 
 def is_as_defined(host: Host, service: str, definition: str) -> bool:
-    """Tell whether a service has one container with this definition, which runs and is healthy."""
+    """Tell whether a service has exactly one container, which has this definition and is healthy."""
     found = containers.inspect(host, *containers.of_service(host, service))
     states = [(one["State"]["Status"], one["State"].get("Health", {}).get("Status")) for one in found]
     return states == [("running", "healthy")] and containers.config_hash(found[0]) == definition
 
 
 def is_cut_short(host: Host, nginx: Container | None) -> bool:
-    """Tell whether a run was killed before it had tidied up."""
+    """Tell whether a killed run left a redirect, a stand-in or a drain flag."""
     redirected = f"table {TABLE}" in host.run("nft", "list", "tables").splitlines()
     return redirected or bool(containers.of_service(host, STAND_IN) or (nginx and flags(nginx)))
 
 
 def recover(host: Host) -> None:
-    """Finish what a run that was killed left: nginx serves, with the definition that it has."""
+    """Finish a killed run: make nginx serve again and remove the stand-in; keep an nginx that serves."""
     nginx, stand_in = running(host, "nginx"), running(host, STAND_IN)
     if stand_in and not (nginx and nginx.answers(public_url(host), like=stand_in)):
         nginx = start(host, "nginx", serving=stand_in)
@@ -266,14 +267,14 @@ def recover(host: Host) -> None:
 
 
 def after_loss_of_power(host: Host) -> Container:
-    """Start nginx on a host that came up without it: the engine starts what ran before, and no stand-in."""
+    """Start nginx on a host that booted without it: the engine restarts all but the stand-in."""
     try:
         up(host, "nginx")
     except Failure as failure:
         if "port is already allocated" not in str(failure):
             raise
-        # A known fault of the engine (moby/libnetwork#1790): it holds on to ports of a container that is gone
-        # until it starts anew. That leaves the other containers alone.
+        # Engine bug (moby/libnetwork#1790): the engine keeps ports of a removed container allocated until it
+        # restarts. Its restart does not stop the other containers.
         host.run("systemctl", "restart", "docker")
         with last_words(host, "nginx"):
             up(host, "nginx")
@@ -281,7 +282,7 @@ def after_loss_of_power(host: Host) -> Container:
 
 
 def replace(host: Host) -> None:
-    """Put a container that is what compose.yml says in place of the one that runs."""
+    """Replace the running container with one that matches compose.yml."""
     nginx = require(host, "nginx")
     try:
         stand_in = start(host, STAND_IN, serving=nginx)
@@ -298,19 +299,19 @@ def replace(host: Host) -> None:
 
 
 def reload(host: Host) -> None:
-    """Have nginx read its configuration and certificate again."""
+    """Make nginx read its configuration and certificate again."""
     nginx = require(host, "nginx")
     host.run("docker", "exec", nginx.id, "nginx", "-t", "-q")
     try:
         nginx.drain()
         before = nginx.workers()
         host.run("docker", "exec", nginx.id, "nginx", "-s", "reload")
-        # The old ones go on to take connections until the new ones are there.
+        # The old workers accept connections until the new ones have started.
         if not wait_until(lambda: (now := nginx.workers()) and not now & before, host.settings.start_seconds):
             raise Failure("nginx did not take the new configuration: `slipway logs nginx` says why.")
     finally:
         nginx.flag.unlink(missing_ok=True)
-    # Compose takes the engine's last look for the present state, and would give up on what was ill before.
+    # Wait for the next health check: a later `docker compose up` would fail on an old unhealthy result.
     if not wait_until(nginx.is_healthy, host.settings.start_seconds):
         raise Failure("nginx has the new configuration, and is not healthy: `slipway logs nginx` says why.")
 
@@ -319,7 +320,7 @@ TASKS: dict[str, Callable[[Host], None]] = {"recover": recover, "replace": repla
 
 
 def apply(host: Host) -> list[str]:
-    """Do all that is to be done, each once; return what that was."""
+    """Run each task that nginx needs, at most once; return the tasks that ran."""
     done: list[str] = []
     while (what := task(host, definitions(host))) not in ("nothing", *done):
         TASKS[what](host)
@@ -350,7 +351,7 @@ def command_reload(host: Host, options: Namespace) -> int:
 
 
 def report(done: list[str], up: bool = False) -> int:
-    """Print what was done, as one JSON object; return the exit status.
+    """Print the tasks as one JSON object; return the exit status.
 
     up: whether `docker compose up` has nothing to do for nginx and the database.
     """

@@ -1,4 +1,4 @@
-"""Telling others of a release: hooks on this host, and a webhook."""
+"""Notifications of a release: hooks on this host, and a webhook."""
 
 import contextlib
 import http.client
@@ -18,7 +18,7 @@ from slipway.stack import Stack
 
 
 def run_hook(stack: Stack, moment: str, entry: Entry) -> None:
-    """Run the hook of a moment (before, after, failed), if there is one; raise Failure when it fails."""
+    """Run the hook of a moment (before, after, failed), if there is one; raise Failure if it fails."""
     command = stack.config.get("hooks", {}).get(moment)
     if not command:
         return
@@ -52,14 +52,14 @@ def run_hook(stack: Stack, moment: str, entry: Entry) -> None:
 
 
 class Straight(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the token is for the address that was configured, and for no other."""
+    """Follows no redirect: the token must go only to the configured address."""
 
     def redirect_request(self, *arguments: object) -> None:
         """Follow none."""
 
 
 def call_webhook(stack: Stack, entry: Entry) -> None:
-    """POST the entry as JSON to the webhook, if there is one; raise Failure when that does not take it."""
+    """POST the entry as JSON to the webhook, if there is one; raise Failure if that fails."""
     url = stack.config.get("webhook_url")
     if not url:
         return
@@ -77,7 +77,7 @@ def call_webhook(stack: Stack, entry: Entry) -> None:
         except (OSError, ValueError, http.client.HTTPException) as error:
             problems.append(f"did not take it: {error}")
 
-    # A timeout is for each read alone, and a name may take as long as it likes to be found.
+    # The timeout limits each read, but neither the whole request nor the name lookup: a thread limits both.
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     sender.join(seconds)
@@ -88,7 +88,7 @@ def call_webhook(stack: Stack, entry: Entry) -> None:
 
 
 def notify(stack: Stack, moment: str, entry: Entry) -> None:
-    """Run the hook of a moment and call the webhook; a failure is said and changes nothing."""
+    """Run the hook of a moment and call the webhook; print a failure, which does not affect the release."""
     ways: list[Callable[[], None]] = [
         lambda: run_hook(stack, moment, entry),
         lambda: call_webhook(stack, entry),

@@ -1,4 +1,4 @@
-"""The one way to ask for a page."""
+"""Page requests over HTTP and TLS."""
 
 import http.client
 import socket
@@ -13,10 +13,10 @@ def get(
     Args:
         address: `name:port` to connect to; an IPv6 address in brackets.
         path: path of the URL.
-        host: the Host header, and with TLS the name that is asked for (RFC 6066).
+        host: the Host header, and with TLS the server name (RFC 6066).
         timeout: seconds for connecting and for each read.
-        tls: whether to speak TLS; whoever signed the certificate, since a release answers for pages alone.
-        cookie: what to send as header Cookie, if anything.
+        tls: whether to use TLS; the certificate is not verified, since a release only has to serve pages.
+        cookie: the Cookie header, if any.
     """
     connection = http.client.HTTPConnection(address, timeout=timeout)
     try:

@@ -1,4 +1,4 @@
-"""Undoing a release that failed, and finishing or undoing one that was killed."""
+"""Undo a release that failed; finish or undo one that was killed."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +16,7 @@ from slipway.stack import Stack
 
 
 def reconcile(stack: Stack) -> bool:
-    """Have the flag, slots.env and the containers say that what serves does, whatever became of them.
+    """Make the flag, slots.env and the containers match the slot in service, whatever their state.
 
     Returns:
         Whether anything was changed.
@@ -24,20 +24,20 @@ def reconcile(stack: Stack) -> bool:
     active = stack.active()
     if not active:
         return False
-    # Readers first.
+    # Route readers first.
     if lost := stack.routed() != active:
         stack.switch(active)
     serving, idle = stack.serving(), stack.idle()
     if undeclared := stack.slot_images() != serving:
         stack.set_slots(serving)
-    # A run that was killed while it drained left a container, or the copies of its secrets alone.
+    # A run killed while draining leaves a container, or only the copies of its secrets.
     if left := idle in stack.slot_states() or (stack.in_service / idle).exists():
         stack.remove(idle)
     return lost or undeclared or left
 
 
 def disagreement(stack: Stack) -> list[str]:
-    """Return sentences about what the flag, slots.env and the containers of the slots say differently."""
+    """Return sentences about disagreements between the flag, slots.env and the slots' containers."""
     declared, states, active = stack.slot_images(), stack.slot_states(), stack.active()
     if not active:
         return []
@@ -61,7 +61,7 @@ def disagreement(stack: Stack) -> list[str]:
 
 
 def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseException | str) -> Failure:
-    """Put back what served before a release, and return the Failure that says why and what is left.
+    """Put back the slot that served before a release; return the Failure with the reason and leftovers.
 
     Args:
         entry: the release, under way.
@@ -77,7 +77,7 @@ def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseExcep
         nonlocal tail
         tail = slot_log(stack, slot)
 
-    # Readers first, then the state: an engine or a disk that fails too must not stand in their way.
+    # Route readers first, then write the state, so that a failing engine or disk does not affect readers.
     steps: list[Callable[[], object]] = [
         lambda: stack.switch(next(other for other in SLOTS if other != slot)),
         lambda: stack.set_slots(serving),
@@ -104,20 +104,20 @@ def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseExcep
 
 
 def slot_log(stack: Stack, slot: str) -> str:
-    """Return how the slot's container is, and what it wrote last; empty where there is none."""
+    """Return the state and last log lines of the slot's container; empty without a container."""
     container = stack.container(slot)
     return f"{last_words(stack.host, container)}\n" if container else ""
 
 
 def end_logins(stack: Stack, slots: Collection[str]) -> None:
-    """End the logins of slots but for these; without a database, the next release sees to that."""
+    """End the logins of all other slots; if the database is down, the next release does it."""
     with contextlib.suppress(Failure):
         reconcile_roles(stack, slots)
 
 
 @contextlib.contextmanager
 def locked(stack: Stack, by: str) -> Iterator[str | None]:
-    """Hold the lock, and first recover from a run that was killed; give what `recover` returns."""
+    """Hold the lock and first recover from a killed run; yield the result of `recover`."""
     with lock(stack.host, by):
         if recovered := recover(stack):
             print(recovered, flush=True)
@@ -125,9 +125,9 @@ def locked(stack: Stack, by: str) -> Iterator[str | None]:
 
 
 def recover(stack: Stack) -> str | None:
-    """Finish or undo a release whose program was killed half-way; return a sentence about it, or None.
+    """Finish or undo a release whose program was killed; return a sentence about it, or None.
 
-    It had the readers already: then it is finished. Else it is undone, and what served before still does.
+    Finish it if it already serves readers. Otherwise undo it: the former slot still serves.
     """
     entry = stack.ledger.under_way()
     if not entry:
@@ -136,7 +136,7 @@ def recover(stack: Stack) -> str | None:
     slot, stage = entry["slot"], entry.pop("stage", "check")
     others = {other: stack.image(other) for other in stack.slot_states() if other != slot}
     serving = {other: image for other, image in others.items() if image}
-    # The flag of the last stage may have been lost.
+    # In the last stage, the flag may have been lost: `active` also checks the containers.
     had_readers = slot == (stack.active() if stage == "switch" else stack.routed())
     what = f"Release {entry['id']} was cut short during the stage `{stage}`"
     if had_readers and stack.running(slot) == entry["image"]:

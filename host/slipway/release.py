@@ -1,4 +1,4 @@
-"""Putting an image into service."""
+"""Put an image into service."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ from slipway.unit import detach
 
 
 class Stages:
-    """Times the stages of a release, and says each as it begins and as it ends."""
+    """Times the stages of a release, and prints each when it begins and when it ends."""
 
     def __init__(self, begins: Callable[[str], object] = lambda name: None) -> None:
         self.seconds: dict[str, float] = {}
@@ -35,7 +35,7 @@ class Stages:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside."""
+        """Time the enclosed block."""
         print(f"{name:<10} …", flush=True)
         self.begins(name)
         started = time.monotonic()
@@ -52,8 +52,8 @@ class Rollout:
     """One release on its way into service.
 
     Attributes:
-        entry: what the ledger gets.
-        slot: the idle slot, which it is for.
+        entry: its entry in the ledger.
+        slot: the idle slot, which gets the release.
         active: the slot in service, or None before the first release.
         serving: the image of the slot in service, by slot; empty before the first release.
         allow: revisions whose destructive migration was acknowledged.
@@ -68,12 +68,12 @@ class Rollout:
         self.stage = self.stages.stage
 
     def note(self, stage: str) -> None:
-        """Have the ledger say how far the release is: a run that is killed is found by that."""
+        """Record the stage in the ledger, so that the next run can recover from a kill."""
         if self.entry["outcome"] == "under way":
             self.stack.ledger.put(self.entry | {"stage": stage})
 
     def attempt(self) -> None:
-        """Bring the release into service; raise whatever stands against it."""
+        """Put the release into service; raise the error of the first stage that fails."""
         stack, slot = self.stack, self.slot
         with self.stage("check"):
             check_host(stack, self.image)
@@ -94,13 +94,13 @@ class Rollout:
             check_public(stack, self.entry)
 
     def prepare_schema(self) -> None:
-        """Migrate, after a dump of what there is."""
+        """Dump the database, then run the pending migrations."""
         stack, entry = self.stack, self.entry
         with self.stage("schema"):
             plan = plan_migrations(stack, self.image, self.slot, self.allow)
             entry["schema"] = plan["head"]
         if plan["pending"]:
-            # Before the first migration there is nothing to keep.
+            # Before the first migration there is nothing to dump.
             if plan["current"]:
                 with self.stage("dump"):
                     dump_database(stack, entry)
@@ -119,11 +119,11 @@ class Rollout:
             with self.stage("admin"):
                 for_admin(stack, self.image, "ensure-admin", slot)
         with self.stage("ready"):
-            # What served before is nearly always ready at once; only where it says no is it asked why.
+            # A release that served before is nearly always ready at once: check its schema only if it is not.
             wait_until_ready(stack, slot, self.prepare_schema if self.is_rollback else None)
 
     def smoke_test(self) -> None:
-        """Ask the slot for pages as nginx will, while readers are still with the other one."""
+        """Request pages of the new slot through nginx, while readers still use the other slot."""
         with self.stage("smoke"):
             copy_static(self.stack, self.slot, self.entry["id"])
             for path in self.stack.config["smoke_paths"]:
@@ -132,9 +132,9 @@ class Rollout:
                 )
 
     def finish(self) -> None:
-        """Say that the release serves, and end what served before."""
+        """Record that the release serves, and stop the slot that served before."""
         stack, entry, stages = self.stack, self.entry, self.stages
-        # The ledger says it as soon as it is true: whatever becomes of the old slot, this release serves.
+        # Record it at once: this release serves even if stopping the old slot fails.
         entry |= {
             "outcome": "in service",
             "at": stack.host.now(),
@@ -170,22 +170,22 @@ def release(
     allow: Collection[str] = (),
     instead_of: Entry | None = None,
 ) -> Entry | None:
-    """Put image into service: migrate, start the idle slot, try it, switch, drain, stop the old slot.
+    """Put image into service: migrate, start the idle slot, test it, switch, drain, stop the old slot.
 
-    With it go the secrets as their files have them.
+    It also puts the values in the secrets' files into service.
 
     Args:
         stack: the stack, under the lock and reconciled.
         image: id of the image.
         version, revision, by: for the ledger.
         allow: revisions whose destructive migration was acknowledged.
-        instead_of: the entry that this release rolls back, and that is held from now on.
+        instead_of: the entry that this release rolls back, which is then held.
 
     Returns:
         The ledger's new entry, or None when image, configuration and secrets are already in service.
 
     Raises:
-        Failure: the new slot is gone, and what served before still does.
+        Failure: the new slot was removed, and the former slot still serves.
     """
     active = stack.active()
     if active and stack.serves(active, image):
@@ -215,7 +215,7 @@ def release(
 def put_into_service(
     stack: Stack, image: str, version: str, revision: str, by: str, **how: Any
 ) -> tuple[bool, Entry | None]:
-    """Bring everything to what is wanted: the image, the secrets, the database's roles, the admin's password.
+    """Apply the wanted image, secrets, database roles and admin password.
 
     Args:
         stack, image, version, revision, by, how: as for `release`.
@@ -231,7 +231,7 @@ def put_into_service(
 
 
 def image_in_service(stack: Stack) -> str:
-    """Return the image whose flask commands act on the blog; raise Failure before the first release."""
+    """Return the image in service, for flask commands; raise Failure before the first release."""
     active = stack.active()
     if not active:
         raise Failure("No release is in service yet, so there is no blog: run the playbook deploy.yml first.")
@@ -287,9 +287,9 @@ def tell_what_would_change(stack: Stack, options: Namespace) -> int:
 
 
 def held_back(stack: Stack, options: Namespace) -> dict[str, Any] | None:
-    """Return why the image that was asked for is not to be released, or None.
+    """Return why the requested image must not be released, or None.
 
-    What serves then stays, and still gets the present configuration.
+    If it is held, the image in service stays, and still gets the present configuration.
     """
     entry = stack.ledger.held(options.image)
     if not entry or not stack.active() or options.held in (entry["id"], entry["version"]):

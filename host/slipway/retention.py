@@ -1,4 +1,4 @@
-"""What releases leave on the host: static files, dumps and images, and which of them stay."""
+"""Static files, dumps and images of releases, and which of them are kept on the host."""
 
 import json
 import shutil
@@ -12,17 +12,17 @@ BLOG_LABEL = "slipway/flask_blog"
 
 
 def copy_static(stack: Stack, slot: str, name: str) -> None:
-    """Move the release's static files to where nginx serves them; hashed names keep the old ones valid.
+    """Copy the release's static files to nginx's directory; hashed names keep the old files valid.
 
     Args:
         slot: the slot whose container has them.
-        name: the release's id, under which their names are kept for the day they go.
+        name: the release's id, which names the list of these files for their later removal.
     """
     container = stack.container(slot)
     if not container:
         raise Failure(f"The {slot} slot has no container any more.")
     stack.manifests.mkdir(exist_ok=True)
-    # One name, so that what a killed run left goes with the next.
+    # A fixed name, so that the next run removes the leftovers of a killed one.
     incoming = stack.static.parent / "incoming"
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir()
@@ -44,9 +44,9 @@ def copy_static(stack: Stack, slot: str, name: str) -> None:
 
 
 def tidy(stack: Stack) -> None:
-    """Remove images, dumps and static files of releases that are not kept, and what a killed run left.
+    """Remove images, dumps and static files of releases that are not kept, and leftovers of a killed run.
 
-    Of a release that the ledger does not know, everything stays: the ledger may be a new one.
+    Keep everything of a release that is not in the ledger: the ledger may be a new one.
     """
     remove_once(stack, "status=exited")
     kept = stack.ledger.kept(stack.config["keep"])
@@ -63,7 +63,7 @@ def tidy(stack: Stack) -> None:
             print(f"An image of an old release stays: {failure}", flush=True)
     ids = {entry["id"] for entry in gone}
     manifests = {path.stem: set(path.read_text().splitlines()) for path in stack.manifests.glob("*.txt")}
-    # Releases from before there were manifests have none: then nothing is known to be unused.
+    # A kept release from before manifests existed has none. Then no file is known to be unused.
     if all(entry["id"] in manifests for entry in kept if entry["outcome"] == "in service"):
         used = set().union(*(names for name, names in manifests.items() if name not in ids))
         unused = set().union(*(names for name, names in manifests.items() if name in ids)) - used
@@ -73,6 +73,6 @@ def tidy(stack: Stack) -> None:
         for name in ids:
             (stack.manifests / f"{name}.txt").unlink(missing_ok=True)
     for path in stack.dumps.glob("*.*"):
-        # One without its last name was not taken to its end.
+        # A dump that still has the suffix .new is incomplete.
         if path.stem in ids or path.suffix == ".new":
             path.unlink()

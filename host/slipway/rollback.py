@@ -1,4 +1,4 @@
-"""The ways back: to an earlier release, and to the database from before a release's migrations."""
+"""Roll back to an earlier release, or restore the database from before a release's migrations."""
 
 import contextlib
 import json
@@ -47,9 +47,9 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
 
 
 def before(stack: Stack) -> Entry:
-    """Return the newest release before the one in service that may come back.
+    """Return the newest earlier release that a rollback may use.
 
-    It is of another image, not held, and still here.
+    Its image differs from the one in service, is not held and is still on this host.
     """
     current = stack.ledger.current()
     if not current:

@@ -1,4 +1,4 @@
-"""New values of secrets, put into service as a release of the image that serves."""
+"""Rotate secrets: put new values into service with a release of the image in service."""
 
 import json
 from argparse import Namespace
@@ -26,7 +26,7 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by):
-        # What cannot be put right stops it before there are new values.
+        # If this fails, stop before making new values.
         reconcile(stack)
         image = image_in_service(stack)
         if options.forget:
@@ -42,9 +42,9 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
 
 
 def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Entry:
-    """Put new values of secrets into service with the image that serves; return the ledger's new entry.
+    """Put new values of secrets into service with the image in service; return the ledger's new entry.
 
-    Where only the admin's password is new, there is nothing to release.
+    If only the admin's password is new, no release is needed.
     """
     current = stack.ledger.current()
     version, revision = (current["version"], current["revision"]) if current else ("", "")

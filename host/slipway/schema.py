@@ -1,4 +1,4 @@
-"""Migrations: what an image would do to the schema, and the way back."""
+"""Migrations: the changes that an image would make to the schema, and how to undo them."""
 
 import contextlib
 from collections.abc import Collection
@@ -15,15 +15,15 @@ END_MIGRATION = (
 
 
 def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str]) -> dict[str, Any]:
-    """Ask the image what it would do to the schema, and refuse what must not be done.
+    """Return the image's plan for the schema; refuse a plan that must not run.
 
     Args:
         image: the release's image.
-        slot: the slot that it is for.
+        slot: the slot that the release is for.
         allow: revisions whose destructive migration was acknowledged.
 
     Returns:
-        What `flask migrate --check` says: pending, current, head, destructive.
+        The output of `flask migrate --check`: pending, current, head, destructive.
 
     Raises:
         Failure: the image cannot run on the schema, or a destructive migration was not acknowledged.
@@ -46,8 +46,8 @@ def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str])
 
 
 def way_back(stack: Stack, image: str, revision: str) -> str:
-    """Say which migration stands against an older image, and how to undo it where its dump is still here."""
-    # Of those for which it was pending the newest applied it: the others failed.
+    """Return which migration blocks an older image, and how to undo it if its dump still exists."""
+    # If it was pending in several releases, the newest one applied it: the others failed.
     culprit = next((e for e in reversed(stack.ledger.entries()) if revision in e.get("applied", [])), None)
     if not culprit or not dump_of(stack, culprit).exists():
         return f"revision {revision} removed what it needs, and no dump from before is kept on this host."
@@ -63,15 +63,15 @@ def way_back(stack: Stack, image: str, revision: str) -> str:
 
 
 def remove_once(stack: Stack, which: str) -> None:
-    """Remove the containers of flask commands that a filter of `docker ps` chooses."""
+    """Remove the containers of flask commands that match a filter of `docker ps`."""
     filters = [f"--filter={one}" for one in ("label=com.docker.compose.oneoff=True", which)]
     if found := stack.host.run("docker", "ps", "--all", "--quiet", PROJECT, *filters).split():
         stack.host.run("docker", "rm", "--force", *found)
 
 
 def end_migration(stack: Stack) -> None:
-    """End a migration that nobody waits for; it is one transaction."""
+    """End a migration left by a killed run; a migration is one transaction."""
     remove_once(stack, "label=com.docker.compose.service=flask_migrate")
-    # The database would go on with a statement that nobody waits for, and a next migration would wait for it.
+    # The database would finish the abandoned statement, and the next migration would wait for it.
     with contextlib.suppress(Failure):
         stack.query(END_MIGRATION)

@@ -1,4 +1,4 @@
-"""Paths, users and times, each stated once; and the configuration that Ansible's roles write."""
+"""Paths, users and times, each defined once; and the configuration that Ansible's roles write."""
 
 import json
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ DAY = 86400  # seconds
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same on every host. Tests use other values."""
+    """Values that are the same on every host. Tests use other values."""
 
     project: Path = Path("/opt/slipway")
     runtime: Path = Path("/run/slipway")
-    # The certificate that nginx shows, and the key before it.
+    # nginx's key and certificate, in this order.
     certificate: Path = Path("/etc/slipway/tls/blog.pem")
     tls_configuration: Path = Path("/etc/slipway/tls.json")
-    # The host's own authority.
+    # The host's own certificate authority.
     authority: Path = Path("/etc/slipway/ca")
-    # Where certbot keeps certificates, and how it renews each.
+    # certbot's certificates, and its renewal configuration of each.
     lineages: Path = Path("/etc/letsencrypt/live")
     renewals: Path = Path("/etc/letsencrypt/renewal")
     units: Path = Path("/etc/systemd/system")
     timers: Path = Path("/var/lib/systemd/timers")
-    # Programs that this one took the place of.
+    # A program of a former version, which this one replaces.
     former_tls: Path = Path("/usr/local/sbin/slipway-tls")
 
     blog_uid: int = 10001
@@ -38,10 +38,10 @@ class Settings:
     webhook_seconds: float = 5
     # How long a reload of nginx waits for a release to end.
     lock_seconds: float = 300
-    # As long as nginx keeps a connection on which nothing happens (its keepalive_timeout), and a second.
+    # nginx's timeout of idle connections (keepalive_timeout) plus one second.
     idle_seconds: float = 31
     start_seconds: float = 60
-    # As nginx's stop_grace_period: an answer that takes longer is lost.
+    # nginx's stop_grace_period: a response that takes longer is lost.
     stop_seconds: int = 35
 
     leaf_days: int = 90
@@ -51,18 +51,18 @@ class Settings:
 
     @property
     def configuration(self) -> list[Path]:
-        """What the roles `stack` and `release` write; a later file outranks an earlier one."""
-        # The first is of a former version, until the role `release` has run.
+        """The files that the roles `stack` and `release` write; a later file overrides an earlier one."""
+        # slipway.json is from a former version; the role `release` removes it.
         return [self.project / name for name in ("slipway.json", "stack.json", "release.json")]
 
     @property
     def lock(self) -> Path:
-        """The one lock of the host: of releases, of changes of nginx, of restores."""
+        """The host's only lock, for releases, changes of nginx and restores."""
         return self.runtime / "lock"
 
 
 class Configuration(TypedDict):
-    """What the program knows of this host's stack: first what the role `stack` says, then `release`."""
+    """This host's configuration: first the keys from the role `stack`, then those from `release`."""
 
     directory: str
     state: str
@@ -87,7 +87,7 @@ class Configuration(TypedDict):
 
 
 class TlsConfiguration(TypedDict):
-    """tls.json: what the role `tls` says about the certificate."""
+    """The content of tls.json: the certificate's configuration from the role `tls`."""
 
     mode: str
     names: list[str]
@@ -99,7 +99,7 @@ class TlsConfiguration(TypedDict):
 
 
 def load(paths: list[Path]) -> Configuration:
-    """Return what the roles `stack` and `release` say."""
+    """Return the configuration from the roles `stack` and `release`."""
     known: dict[str, object] = {}
     for path in paths:
         if path.exists():
@@ -108,5 +108,5 @@ def load(paths: list[Path]) -> Configuration:
 
 
 def load_tls(path: Path) -> TlsConfiguration:
-    """Return what tls.json says."""
+    """Return the content of tls.json."""
     return cast(TlsConfiguration, json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""The one way to run a command, and the failures of one."""
+"""Run commands, and report their failures."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,20 @@ from typing import IO, Any
 
 from slipway.settings import LOG_LINES
 
-# Compose lets a variable of the caller's shell outrank .env, so the caller's environment stays outside.
+# In compose, shell variables override .env, so commands do not get the caller's environment.
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 
 
 class Failure(Exception):
-    """What went wrong and what to do about it, in words for an operator."""
+    """A problem and its remedy, in words for an operator."""
 
 
 class CommandFailure(Failure):
-    """A command exited with status. The message has its last lines.
+    """A command exited with a non-zero status. The message has its last lines.
 
     Attributes:
-        output: all that it wrote to standard error, or to standard output where that is nothing.
-        stdout: all that it wrote to standard output.
+        output: its standard error, or its standard output if that is empty.
+        stdout: its standard output.
     """
 
     def __init__(self, command: Sequence[str | Path], status: int, output: str, stdout: str = "") -> None:
@@ -41,7 +41,7 @@ def run(
     Args:
         command: the program and its arguments.
         stdin: text for its standard input.
-        env: what it gets besides ENVIRONMENT.
+        env: environment variables in addition to ENVIRONMENT.
         source: an open file as its standard input, instead of text.
         into: an open file that its standard output goes to, instead of being returned.
     """
@@ -62,7 +62,7 @@ def run(
 
 
 def output(*command: str) -> str:
-    """Return all that a command writes, to standard output or error, however it exits."""
+    """Return a command's standard output and standard error, whatever its exit status."""
     return subprocess.run(
         command,
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The compose project on this host, and the state that says which slot is in service."""
+"""The compose project on this host, and the state that defines the slot in service."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from slipway.settings import SLOTS, Configuration
 from slipway.shell import Failure, last_lines
 
 SECRET_FORM = re.compile(rb"[!-~][ -~]{10,}[!-~]")
-# What a slot reads, besides the app's former keys.
+# The secrets that a slot reads, besides the app's former keys.
 SLOT_SECRETS = ("db_app_password", "app_secret_key")
 PSQL = (
     "exec",
@@ -33,7 +33,7 @@ PSQL = (
 
 
 class Stack:
-    """The compose project on this host, and the state that says which slot is in service."""
+    """The compose project on this host, and the state that defines the slot in service."""
 
     def __init__(self, config: Configuration, host: Host) -> None:
         self.config, self.host = config, host
@@ -47,7 +47,7 @@ class Stack:
         self.dumps = state / "dumps"
         self.manifests = state / "static"
         self.in_service = Path(config["in_service"])
-        # There until the key of a rotation serves: whichever run puts it into service forgets the former one.
+        # Exists until the key of `rotate --forget` serves: the run that deploys it drops the former key.
         self.forget_flag = self.in_service / "forget"
         self.ledger = Ledger(state / "releases.json")
 
@@ -59,9 +59,9 @@ class Stack:
         tool_slot: str | None = None,
         **files: IO[Any],
     ) -> str:
-        """Run docker compose; images, by slot or tool, outrank what slots.env says.
+        """Run docker compose; images, by slot or tool, override slots.env.
 
-        A tool logs in to the database as the slot tool_slot does.
+        A tool uses the database login of the slot tool_slot.
         """
         tool = {"TOOL_SLOT": tool_slot} if tool_slot else {}
         return self.host.run(
@@ -76,7 +76,7 @@ class Stack:
         )
 
     def slot_images(self) -> dict[str, str]:
-        """Return the image of each slot that compose is to run, as slots.env says: not what serves."""
+        """Return the image of each slot that compose should run, from slots.env; another one may serve."""
         if not self.slots_file.exists():
             return {}
         text = self.slots_file.read_text(errors="replace")
@@ -92,7 +92,7 @@ class Stack:
             ) from None
 
     def set_slots(self, images: Mapping[str, str]) -> None:
-        """Declare which slots run with which image: `docker compose up` in the directory follows it."""
+        """Write to slots.env which slots run with which image, for `docker compose up` in the directory."""
         if images:
             lines = [f"{slot.upper()}_IMAGE={image}" for slot, image in images.items()]
             write(self.slots_file, "\n".join([f"COMPOSE_PROFILES={','.join(images)}", *lines]) + "\n")
@@ -104,14 +104,14 @@ class Stack:
         return "green" if self.green_flag.exists() else "blue"
 
     def idle(self) -> str:
-        """Return the other slot, which nginx shows on its private listener only."""
+        """Return the other slot, which nginx serves on its private listener only."""
         return next(slot for slot in SLOTS if slot != self.routed())
 
     def active(self) -> str | None:
         """Return the slot in service, or None before the first release.
 
-        It is the one that readers are sent to, if that runs, however ill it is; else the flag was lost, and
-        the other counts if it runs. Where none runs, one that was stopped counts, then what slots.env says.
+        It is the slot that readers are sent to if that runs, even if it is unhealthy. Otherwise the flag was
+        lost, and it is the other slot if that runs. If none runs, it is a stopped slot, or one in slots.env.
         """
         states = self.slot_states()
         up = [slot for slot in states if states[slot] in ("running", "unhealthy")]
@@ -128,7 +128,7 @@ class Stack:
         return {slot: states[f"flask_blog_{slot}"] for slot in SLOTS if f"flask_blog_{slot}" in states}
 
     def switch(self, slot: str) -> None:
-        """Send each new request to slot. nginx looks at the flag every time, so this closes no connection."""
+        """Send new requests to slot. nginx checks the flag for each request, so this closes no connection."""
         if slot == "green":
             self.green_flag.touch()
         else:
@@ -136,13 +136,13 @@ class Stack:
         sync(self.green_flag.parent)
 
     def container(self, slot: str) -> Inspected | None:
-        """Return what `docker inspect` says of the slot's container, or None."""
+        """Return the `docker inspect` output of the slot's container, or None."""
         return next(iter(inspect(self.host, *of_service(self.host, f"flask_blog_{slot}")[:1])), None)
 
     def wanted_hash(self, slot: str, image: str, text: str | None = None) -> str:
-        """Return compose's hash of the slot's definition with image: what its container is labelled with.
+        """Return compose's hash of the slot's definition with image, as in the label of its container.
 
-        text takes the place of compose.yml.
+        text replaces compose.yml.
         """
         service, file = f"flask_blog_{slot}", ("--file", "-") if text else ()
         output = self.compose(
@@ -151,7 +151,7 @@ class Stack:
         return output.split()[-1]
 
     def image(self, slot: str) -> str | None:
-        """Return the id of the image of the slot's container; where it is gone, of the one it is to have."""
+        """Return the image id of the slot's container; without a container, the image in slots.env."""
         container = self.container(slot)
         return container["Image"] if container else self.slot_images().get(slot)
 
@@ -169,9 +169,9 @@ class Stack:
     def serves(self, slot: str, image: str, text: str | None = None) -> bool:
         """Tell whether slot runs image with the present configuration and secrets, and answers `/healthz`.
 
-        text takes the place of compose.yml.
+        text replaces compose.yml.
 
-        The engine's own word comes late: for some seconds after its restart it knows of no healthy container.
+        Do not use the engine's health status: for some seconds after its restart, no container is healthy.
         """
         if any(self.slot_secret(slot, name) != self.secret(name) for name in SLOT_SECRETS):
             return False
@@ -183,7 +183,7 @@ class Stack:
         return self.host.get(f"{self.config['slots'][slot]}:8000", "/healthz", self.config["host"])[0] == 200
 
     def remove(self, slot: str, at_once: bool = False) -> None:
-        """Remove the slot's container and secrets; it finishes its requests, unless it is to go at once."""
+        """Remove the slot's container and secrets; it finishes its requests, unless at_once is set."""
         if at_once:
             self.compose("--profile", slot, "stop", "--timeout", "0", f"flask_blog_{slot}")
         self.compose("--profile", slot, "rm", "--stop", "--force", f"flask_blog_{slot}")
@@ -200,7 +200,7 @@ class Stack:
     ) -> dict[str, Any]:
         """Run a flask command once in a container of image and return the object that it prints last.
 
-        It reads the secrets of slot; without one, those of the slot in service.
+        The command reads the secrets of slot, by default those of the slot in service.
         """
         command = ("run", "--rm", "--no-deps", "-T", *options, service, "flask", *arguments)
         output = self.compose(*command, images={"tool": image}, tool_slot=slot or self.active())
@@ -212,15 +212,15 @@ class Stack:
         return answer
 
     def query(self, statement: str) -> str:
-        """Return what the database answers to one SQL statement of the superuser."""
+        """Run one SQL statement as the superuser, and return the result."""
         return self.compose(*PSQL, f"--command={statement}").strip()
 
     def secret(self, name: str) -> str:
-        """Return the content of a secret's file: what the secret is to be.
+        """Return the content of a secret's file, which is the wanted value.
 
         Raises:
-            FileNotFoundError: there is none.
-            Failure: the file holds no secret.
+            FileNotFoundError: there is no file.
+            Failure: the file is empty or damaged.
         """
         path = Path(self.config["secrets"]) / name
         value = path.read_bytes().strip()
@@ -232,6 +232,6 @@ class Stack:
         return value.decode()
 
     def slot_secret(self, slot: str, name: str) -> str | None:
-        """Return the slot's own copy of a secret, or None where it has none."""
+        """Return the slot's own copy of a secret, or None if it has none."""
         path = self.in_service / slot / name
         return path.read_text().strip() if path.exists() else None

@@ -1,4 +1,4 @@
-"""What runs, since when, by whom; and what is not as it should be."""
+"""Status, history, logs and metrics of the blog, and drift from the ledger and the configuration."""
 
 import datetime
 import json
@@ -20,7 +20,7 @@ from slipway.stack import Stack
 
 
 def drift(stack: Stack, current: Entry | None) -> list[str]:
-    """Return sentences about what runs that is not what the ledger and compose.yml say."""
+    """Return sentences about how the running containers differ from the ledger, compose.yml and slots.env."""
     found, disagreed, active = [], disagreement(stack), stack.active()
     container = stack.container(active) if active else None
     if current and not container:
@@ -40,7 +40,7 @@ def drift(stack: Stack, current: Entry | None) -> list[str]:
 
 
 def certificate(stack: Stack) -> dict[str, Any]:
-    """Return the names of the certificate that nginx shows, who signed it, and how long it lasts."""
+    """Return the names, the issuer and the expiry of nginx's certificate."""
     file = stack.host.settings.certificate
     command = ("openssl", "x509", "-in", str(file), "-noout", "-issuer", "-enddate", "-ext", "subjectAltName")
     text = stack.host.run(*command, "-nameopt", "multiline")
@@ -80,7 +80,7 @@ def command_status(stack: Stack, options: Namespace) -> int:
 
 
 def show(stack: Stack, status: dict[str, Any]) -> None:
-    """Print what `command_status` found out, but for the containers."""
+    """Print the status from `command_status`, except the containers."""
     if current := status["release"]:
         source = f"{current['version'] or 'no version'}, {current['revision'] or 'no revision'}"
         print(f"release      {current['id']} ({source})")

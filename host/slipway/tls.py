@@ -1,7 +1,7 @@
-"""Keeps the certificate that nginx shows, /etc/slipway/tls/blog.pem, what the role `tls` says.
+"""Maintain nginx's certificate, /etc/slipway/tls/blog.pem, as the role `tls` configures it.
 
-The file holds the key and the certificate with those that lead to its authority. It is replaced in one step,
-and only by a pair that fits; nginx reloads if it runs, and if it refuses, the old pair is back.
+The file holds the key, the certificate and its chain. It is replaced atomically, and only if the new key
+matches the new certificate. nginx reloads if it runs; if it refuses, the old pair is restored.
 """
 
 import json
@@ -37,7 +37,7 @@ FORMER_HOOK = "/usr/local/sbin/slipway-tls renewed"
 
 
 def days_left(host: Host, certificate: Path) -> float:
-    """Return how many days the first certificate in a PEM file is valid for; negative when it is over."""
+    """Return the remaining days of the first certificate in a PEM file; negative if it has expired."""
     end = host.run("openssl", "x509", "-in", certificate, "-noout", "-enddate").strip().partition("=")[2]
     return (ssl.cert_time_to_seconds(end) - time.time()) / DAY
 
@@ -58,9 +58,9 @@ def lasts(host: Host, certificate: Path, names: Iterable[str]) -> bool:
 
 
 def fits(certificate: Path, key: Path | None = None) -> bool:
-    """Tell whether there are a certificate and its key, by default in the same file.
+    """Tell whether a certificate and its key exist, by default in the same file, and match.
 
-    A loss of power can leave neither, or one of each.
+    A power loss can leave neither, or a key and a certificate of different pairs.
     """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
@@ -70,7 +70,7 @@ def fits(certificate: Path, key: Path | None = None) -> bool:
 
 
 def served(host: Host) -> str | None:
-    """Return what nginx shows, or None where that is nothing it could show to anyone."""
+    """Return nginx's key and certificate, or None if the file is unusable or has a wrong owner or mode."""
     path, uid = host.settings.certificate, host.settings.nginx_uid
     if not fits(path):
         return None
@@ -80,12 +80,12 @@ def served(host: Host) -> str | None:
 
 
 def install(host: Host, pem: str, check: bool = False) -> bool:
-    """Have nginx show pem, the text of a key and its certificates; tell whether that is a change.
+    """Make nginx use pem, the text of a key and its certificates; return whether that is a change.
 
-    With check nothing is changed.
+    With check, change nothing.
 
     Raises:
-        Failure: the key is not the certificate's, or nginx refuses the pair; the old one is back.
+        Failure: the key does not match the certificate, or nginx refuses the pair; the old pair is restored.
     """
     before = served(host)
     if pem == before or check:
@@ -94,7 +94,7 @@ def install(host: Host, pem: str, check: bool = False) -> bool:
     path, uid = host.settings.certificate, host.settings.nginx_uid
     write_secret(path, pem, uid)
     try:
-        # An nginx that was started without TLS has no such directory; it is started anew with it.
+        # An nginx container without TLS does not mount the directory: it is replaced instead of reloaded.
         if is_shown(host):
             host.run(*program("nginx", "reload"))
     except Failure:
@@ -105,7 +105,7 @@ def install(host: Host, pem: str, check: bool = False) -> bool:
 
 
 def check_pair(pem: str) -> None:
-    """Raise Failure unless pem has a certificate and its key."""
+    """Raise Failure unless pem has a certificate and the matching key."""
     with tempfile.TemporaryDirectory() as place:
         candidate = Path(place, "pem")
         candidate.touch(mode=0o600)
@@ -117,18 +117,18 @@ def check_pair(pem: str) -> None:
 
 
 def is_shown(host: Host) -> bool:
-    """Tell whether a container has the directory of the certificate."""
+    """Tell whether a running container mounts the directory of the certificate."""
     place = host.settings.certificate.parent
-    # Before there is a compose.yml, there is perhaps no engine to ask.
+    # Without compose.yml, the engine may not be installed yet.
     there = (host.settings.project / "compose.yml").exists()
     return there and bool(host.run("docker", "ps", "--quiet", f"--filter=volume={place}").strip())
 
 
-# --- An authority of the host's own -------------------------------------------------------------------------
+# --- The host's own authority -------------------------------------------------------------------------------
 
 
 def own_lasts(host: Host, names: Iterable[str]) -> bool:
-    """Tell whether a certificate of the host's own authority is served that need not be renewed yet."""
+    """Tell whether nginx has a certificate of the host's own authority that need not be renewed yet."""
     certificate, authority = host.settings.certificate, host.settings.authority / "ca.pem"
     try:
         return (
@@ -142,9 +142,9 @@ def own_lasts(host: Host, names: Iterable[str]) -> bool:
 
 
 def make_own(host: Host, names: list[str]) -> str:
-    """Return a new key and certificate of the host's own authority, which may sign for these names alone.
+    """Return a new key and certificate of the host's own authority, which can sign for these names only.
 
-    The authority stays as long as it may sign for the same names and outlives what it signs.
+    Keep the authority as long as its names are the same and it outlives the new certificate.
     """
     key, certificate = (host.settings.authority / name for name in ("ca.key", "ca.pem"))
     if not (
@@ -157,7 +157,7 @@ def make_own(host: Host, names: list[str]) -> str:
 
 
 def make_authority(host: Host, names: list[str]) -> None:
-    """Have an authority that can sign for these names and no others."""
+    """Create an authority that can sign for these names only."""
     place = host.settings.authority
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     permitted = ",".join(f"permitted;DNS:{name}" for name in names)
@@ -178,7 +178,7 @@ def make_authority(host: Host, names: list[str]) -> None:
 
 
 def make_leaf(host: Host, names: list[str]) -> str:
-    """Return a key and a certificate that the authority signs, and the authority's own."""
+    """Return a new key, a certificate that the authority signs, and the authority's own certificate."""
     authority = host.settings.authority
     certificate, key = authority / "ca.pem", authority / "ca.key"
     with tempfile.TemporaryDirectory() as place:
@@ -199,7 +199,7 @@ def make_leaf(host: Host, names: list[str]) -> str:
 
 
 def sign(host: Host, *options: str | Path | int, subject: str, extensions: Iterable[str]) -> None:
-    """Make a key and a certificate with these extensions (RFC 5280), as openssl's options say."""
+    """Create a key and a certificate with these extensions (RFC 5280) and options of `openssl req`."""
     config = [
         *("[req]", "prompt = no", "distinguished_name = subject", "x509_extensions = extensions"),
         *("[subject]", f"CN = {subject}"),
@@ -211,7 +211,7 @@ def sign(host: Host, *options: str | Path | int, subject: str, extensions: Itera
 
 
 def how_to_trust(host: Host) -> str:
-    """Return how a reader comes to trust the host's own authority."""
+    """Return instructions for readers to trust the host's own authority."""
     authority = host.settings.authority / "ca.pem"
     fingerprint = host.run("openssl", "x509", "-in", authority, "-noout", "-fingerprint", "-sha256")
     return (
@@ -221,14 +221,14 @@ def how_to_trust(host: Host) -> str:
     )
 
 
-# --- Another's authority ------------------------------------------------------------------------------------
+# --- An ACME authority --------------------------------------------------------------------------------------
 
 
 def ask(host: Host, config: TlsConfiguration) -> None:
-    """Ask the authority, which looks for certbot's answer in nginx's directory for such answers.
+    """Get a certificate with certbot, which answers the authority's challenge in nginx's webroot.
 
     Raises:
-        Failure: there is no certificate, with what the authority said, and advice.
+        Failure: the authority issued no certificate; with certbot's output and advice.
     """
     command = [
         *("certbot", "certonly", "--non-interactive", "--agree-tos", "--no-eff-email"),
@@ -242,7 +242,7 @@ def ask(host: Host, config: TlsConfiguration) -> None:
         host.run(*command, env=proxies() | ({"REQUESTS_CA_BUNDLE": config["ca"]} if config["ca"] else {}))
     except CommandFailure as failure:
         names = ", ".join(config["names"])
-        # certbot says what failed to standard output, and that it failed to the other.
+        # certbot prints the cause to standard output, and a summary to standard error.
         said = dict.fromkeys([*failure.stdout.strip().splitlines(), *failure.output.strip().splitlines()])
         lines = "\n".join(f"    {line}" for line in said)
         raise Failure(
@@ -252,7 +252,7 @@ def ask(host: Host, config: TlsConfiguration) -> None:
 
 
 def proxies() -> dict[str, str]:
-    """Return the caller's settings of HTTP proxies: certbot may have no other way to the authority."""
+    """Return the caller's HTTP proxy variables: certbot may need a proxy to reach the authority."""
     return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
 
 
@@ -262,7 +262,7 @@ def pair(lineage: Path) -> str:
 
 
 def correct_hooks(host: Host) -> None:
-    """Have certbot call this program after a renewal: it keeps the hook from when it got the certificate."""
+    """Make certbot call this program after a renewal: it keeps the hook from when it got the certificate."""
     for path in host.settings.renewals.glob("slipway-*.conf"):
         text = path.read_text()
         if FORMER_HOOK in text:
@@ -273,7 +273,7 @@ def correct_hooks(host: Host) -> None:
 
 
 def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Have a certificate that nginx can start with: the one that is provided, or one of the host's own."""
+    """Ensure that nginx can start: install the provided certificate, or one of the host's own authority."""
     if config["mode"] == "provided":
         return install(host, sys.stdin.read(), check)
     if served(host) if config["mode"] == "acme" else own_lasts(host, config["names"]):
@@ -282,7 +282,7 @@ def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Have the authority's certificate served; ask for one where there is none, or none that lasts."""
+    """Install the ACME authority's certificate; request one if none is there, or if it ends soon."""
     lineage, before = host.settings.lineages / config["lineage"], served(host)
     if not lasts(host, lineage / "fullchain.pem", config["names"]):
         if check:
@@ -293,13 +293,13 @@ def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Be certbot's deploy hook: have the lineage that it names served, if it is the one in use."""
+    """Install the certificate that certbot renewed, if it is the one in use (certbot's deploy hook)."""
     lineage = Path(os.environ["RENEWED_LINEAGE"])
     return config["mode"] == "acme" and lineage.name == config["lineage"] and install(host, pair(lineage))
 
 
 def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Be the timer's daily work: renew what is the host's own, and fail before a certificate ends."""
+    """Renew a certificate of the host's own authority, and fail if any certificate ends soon (daily)."""
     changed = False
     lineage = host.settings.lineages / config["lineage"]
     if config["mode"] == "selfsigned":
@@ -314,7 +314,7 @@ def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def off(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Renew nothing any more; what nginx showed last stays, and the host's own authority."""
+    """Stop renewals; the last certificate and the host's own authority stay."""
     if check:
         return True
     host.run("systemctl", "disable", "--now", "slipway-tls.timer")
@@ -323,20 +323,20 @@ def off(host: Host, config: TlsConfiguration, check: bool) -> bool:
     for file in installed(host):
         file.unlink(missing_ok=True)
     host.run("systemctl", "daemon-reload")
-    # Last: the playbooks run this command for as long as the file is there.
+    # Last: the playbooks run this command as long as the file exists.
     host.settings.tls_configuration.unlink(missing_ok=True)
     return True
 
 
 def installed(host: Host) -> list[Path]:
-    """Return what the role `tls` installs, besides certificates and its configuration."""
+    """Return the files that the role `tls` installs, besides certificates and its configuration."""
     units = host.settings.units
     return [
         host.settings.tls_configuration.with_name("acme-ca.pem"),
         units / "certbot.service.d/slipway.conf",
         units / "slipway-tls.service",
         units / "slipway-tls.timer",
-        # When the timer last ran, as systemd remembers it.
+        # systemd's record of the timer's last run.
         host.settings.timers / "stamp-slipway-tls.timer",
         # A former version's program.
         host.settings.former_tls,
@@ -353,7 +353,7 @@ COMMANDS: dict[str, Callable[[Host, TlsConfiguration, bool], bool]] = {
 
 
 def command(host: Host, options: Namespace) -> int:
-    """Do one of COMMANDS, and print what came of it as one JSON object; return the exit status."""
+    """Run one of COMMANDS and print its result as one JSON object; return the exit status."""
     config = load_tls(host.settings.tls_configuration)
     if not options.check:
         correct_hooks(host)

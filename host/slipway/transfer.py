@@ -1,4 +1,4 @@
-"""The blog as files: import and export."""
+"""Import and export of the blog as files."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from slipway.release import image_in_service
 from slipway.shell import CommandFailure, Failure
 from slipway.stack import Stack
 
-# What an export consists of, its marker first, and where in its directory the blog writes it.
+# The parts of an export, its marker file first, and the subdirectory where the blog writes them.
 EXPORT = ("export.json", "posts", "pages", "comments", "media")
 EXPORT_PLACE = ".slipway-export"
 
@@ -23,14 +23,14 @@ def command_import(stack: Stack, options: Namespace) -> int:
     image = image_in_service(stack)
     try:
         with tempfile.TemporaryDirectory(prefix="slipway-", dir="/var/tmp") as place:
-            # By its whole path: a folder above it may be called drafts, and then it holds some.
+            # Keep the whole path: a folder above it may mark its posts as drafts.
             inside = copy_for_blog(stack, options.directory.resolve(), Path(place))
             mount = ("--volume", f"{place}:/import:ro")
             result = stack.flask(image, "import", inside, "--existing", options.existing, options=mount)
     except OSError as error:
         raise Failure(f"{options.directory} cannot be read: {error}.") from None
     except CommandFailure as failure:
-        # Every problem, and each file by its name below the directory.
+        # Show every problem, with file names relative to the directory.
         problems = failure.output.strip().replace(f"{inside}/", "").replace(inside, str(options.directory))
         raise Failure(f"the import failed:\n{problems}") from None
     print(json.dumps(result))
@@ -38,12 +38,12 @@ def command_import(stack: Stack, options: Namespace) -> int:
 
 
 def copy_for_blog(stack: Stack, source: Path, place: Path) -> str:
-    """Copy a file or directory to its whole path below place, where the blog's user can read it.
+    """Copy a file or directory to its whole path below place, readable by the blog's user.
 
     Returns:
-        Where that is when place is mounted as /import.
+        The path of the copy when place is mounted as /import.
 
-    What is hidden stays out: where somebody names a home, its keys are not for the blog.
+    Hidden files are not copied: if the directory is a home, the blog must not get its keys.
     """
     copy = place.joinpath(*source.parts[1:])
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +70,13 @@ def command_export(stack: Stack, options: Namespace) -> int:
 
 @contextlib.contextmanager
 def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
-    """Give the blog a place inside directory, with an earlier export if there is one; then hand all over.
+    """Yield a subdirectory for the blog, with an earlier export if there is one; then move all to directory.
 
-    The directory may be somebody's home. So it is its owner's throughout, who also gets the export; a new one
-    belongs to whoever asked for it.
+    The directory may be somebody's home, so it always keeps its owner, who also gets the export. A new
+    directory belongs to the caller of sudo.
 
     Raises:
-        Failure: the directory holds other files, or the blog wrote what is no plain file.
+        Failure: the directory holds other files, or the export has something other than plain files.
     """
     place, marker = directory / EXPORT_PLACE, directory / EXPORT[0]
     if not directory.exists():
@@ -89,7 +89,7 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
     if links := [name for name in EXPORT if (directory / name).is_symlink()]:
         raise Failure(f"{directory} holds no export, but links: {', '.join(links)}. Name a new directory.")
     owner = directory.stat()
-    # A run that was killed has left it.
+    # A killed run leaves this directory.
     place.mkdir(mode=0o700, exist_ok=True)
     try:
         for name in EXPORT:
@@ -98,7 +98,7 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
         hand_over(place, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
         yield place
     finally:
-        # Whoever has taken the blog over may have written links that lead out of it.
+        # A compromised blog may have written links that lead out of the directory.
         odd = not_plain(place)
         for name in odd:
             (place / name).unlink()

@@ -1,4 +1,4 @@
-"""Work as a systemd unit of its own: what started it may end before it does."""
+"""Run the program in its own systemd unit, which outlives the process that started it."""
 
 import os
 import subprocess
@@ -12,16 +12,16 @@ from slipway.host import Host
 from slipway.lock import lock
 from slipway.shell import Failure
 
-KILLED = 255  # what systemd-run exits with when a signal ended the unit
+KILLED = 255  # exit status of systemd-run if a signal ended the unit
 
 
 def program(*arguments: str) -> list[str]:
-    """Return the command of these same modules, also where the host has got newer ones meanwhile."""
+    """Return the command that runs these same modules, even if the host has newer ones by then."""
     return [sys.executable, "-I", "-B", str(Path(__file__).resolve().with_name("__main__.py")), *arguments]
 
 
 def become(name: str, arguments: Sequence[str]) -> NoReturn:
-    """Become a systemd unit, with the same arguments."""
+    """Replace this process with systemd-run, which runs the program with the same arguments."""
     unit = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={name}-{os.getpid()}")
     os.execvp(unit[0], [*unit, *program(*arguments, "--in-unit")])
 
@@ -29,7 +29,7 @@ def become(name: str, arguments: Sequence[str]) -> NoReturn:
 def detach(host: Host, by: str, arguments: Sequence[str]) -> int:
     """Run this same command as a systemd unit, show its output as it comes, and return its exit status."""
     with lock(host, by):
-        pass  # Whoever has it is named at once; the unit takes it.
+        pass  # Fail at once if another process holds the lock; the unit takes it later.
     runtime = host.settings.runtime
     remove_logs(runtime)
     unit = f"slipway-release-{os.getpid()}"
@@ -58,7 +58,7 @@ def detach(host: Host, by: str, arguments: Sequence[str]) -> int:
 
 
 def remove_logs(runtime: Path) -> None:
-    """Remove the logs of programs that were killed while their unit went on."""
+    """Remove the logs of programs that were killed while their unit continued."""
     for log in runtime.glob("slipway-release-*.log"):
         if not Path("/proc", log.stem.rpartition("-")[2]).exists():
             log.unlink(missing_ok=True)

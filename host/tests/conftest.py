@@ -1,4 +1,4 @@
-"""What several test files share: a host on which nothing was released yet, and one that serves."""
+"""Shared fixtures: a host without a release, and a host with a release in service."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from slipway.release import release
 from slipway.settings import Settings
 from slipway.stack import Stack
 
-# A fixture of both directories.
+# A fixture that both test directories use.
 __all__ = ["check"]
 
 
 @pytest.fixture(autouse=True)
 def _owners(monkeypatch):
-    """Who is not root can give a file to no one else."""
+    """Make chown do nothing for users other than root, who cannot change owners."""
     if os.geteuid() != 0:
         monkeypatch.setattr(os, "chown", lambda *arguments, **named: None)
         monkeypatch.setattr(os, "fchown", lambda *arguments: None)
@@ -28,13 +28,13 @@ def _owners(monkeypatch):
 
 @pytest.fixture
 def settings(tmp_path):
-    """Those of a host in tmp_path."""
+    """Settings of a host in tmp_path."""
     return Settings(project=tmp_path / "project", runtime=tmp_path / "run")
 
 
 @pytest.fixture
 def stack(settings, tmp_path):
-    """A host on which nothing was released yet."""
+    """A host without a release."""
     for directory in ("etc", "state/slot", "state/www/static", "secrets"):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "etc/roles.sql").write_text("ALTER ROLE blog_app_blue :blog_app_blue;\n")
@@ -68,7 +68,7 @@ def stack(settings, tmp_path):
 
 @pytest.fixture
 def engine(stack):
-    """A fake engine, on which the blue slot serves the old release."""
+    """A fake engine where the blue slot serves the old release."""
     engine = stack.host = Engine(stack)
     engine.images["blue"] = OLD
     give_secrets(stack, "blue")
@@ -92,7 +92,7 @@ def main(stack):
 
 @pytest.fixture
 def clock(engine):
-    """Releases a minute apart, since one a second has the same id."""
+    """Release ids a minute apart, since releases within one second have the same id."""
     ids = iter(f"20260101T00{minute:02}00Z" for minute in range(60))
     engine.new_id = lambda: next(ids)
     engine.now = lambda: "2026-01-01T00:00:00Z"
@@ -110,13 +110,13 @@ def released(stack, engine, clock):
 
 @pytest.fixture
 def change(stack):
-    """A function that changes the value of a secret's file, as Ansible does when the vault's changed."""
+    """A function that changes the value of a secret's file, as Ansible does when it changed in the vault."""
     return lambda name: (stack.directory.parent / "secrets" / name).write_text(f"another value of {name}")
 
 
 @pytest.fixture
 def hook(tmp_path):
-    """A function that makes a hook of shell commands."""
+    """A function that creates a hook from shell commands."""
 
     def make(commands):
         path = tmp_path / "hook"

@@ -1,4 +1,4 @@
-"""What stands in for a host in these tests."""
+"""Fakes of the host for these tests."""
 
 import json
 import re
@@ -18,11 +18,11 @@ OLD, NEW, THIRD = (f"sha256:{digit * 64}" for digit in "012")
 
 
 class Killed(BaseException):
-    """Ends the program as a kill does: nothing is put right."""
+    """Ends the program like a kill: no error handling runs."""
 
 
 class Engine(Host):
-    """A host with an engine of its own: containers by slot, what happened, what is to go wrong.
+    """A host with a fake engine: containers by slot, the events so far, and the errors to raise.
 
     `wrong` maps a stage of a release to the exception of its command, or to the status of its page.
     """
@@ -31,19 +31,19 @@ class Engine(Host):
         super().__init__(stack.host.settings)
         self.stack = stack
         self.images, self.events, self.wrong = {}, [], {}
-        # Of containers by slot, where it is not "running".
+        # The states of containers by slot, if not "running".
         self.states = {}
-        # Roles before and after roles.sql and the sessions that ended; verifiers before it.
+        # psql's output: roles before and after roles.sql and the number of ended sessions; stored verifiers.
         self.roles, self.verifiers = "same\nsame\n0\n", "postgres|\n"
-        # The psql variables of each time that roles.sql ran, and how its transactions ended.
+        # The psql variables of each run of roles.sql, and how each transaction ended.
         self.variables, self.endings = [], []
-        # The slots whose secrets commands of the blog read.
+        # The slots whose secrets the blog's commands read.
         self.readers = set()
         self.plan = {"pending": [], "current": "0001", "head": "0001", "destructive": [], "blocked_by": None}
         self.migrate_output = 'a log line\n{"changed": true, "applied": ["0002"], "head": "0002"}\n'
-        self.starting = []  # what a database says that is not there yet
+        self.starting = []  # errors of a database that is still starting
         self.space = 10**12
-        # What the blog's own import and export do.
+        # A function that replaces the blog's own import and export.
         self.blog = None
         self.static, self.stored, self.labels = ["style.1.css"], {OLD, NEW}, {}
 
@@ -54,7 +54,7 @@ class Engine(Host):
         slot = (re.findall("flask_blog_(blue|green)", words) or [None])[-1]
         self.readers |= {env["TOOL_SLOT"]} if "TOOL_SLOT" in (env or {}) else set()
         if command[:2] == ("docker", "compose"):
-            self.stack.slot_images()  # which compose reads as well, and refuses where it is broken
+            self.stack.slot_images()  # compose reads slots.env too, and fails if it is broken
         if command[:3] == ("docker", "ps", "--all") and "--format" in words:
             states = {one: self.states.get(one, "running") for one in self.images}
             told = {"unhealthy": "running Up 2 minutes (unhealthy)", "running": "running Up 2 minutes"}
@@ -130,7 +130,7 @@ class Engine(Host):
         return ""
 
     def get(self, address, path, host, timeout=5, tls=False, cookie=""):
-        """Answer a request as the slot, the gate or the public port would."""
+        """Answer a request as the slot, nginx's private listener or the public port would."""
         probes = {"/healthz": "health", "/readyz": "ready"}
         if path in probes:
             stage = probes[path]
@@ -152,15 +152,15 @@ class Engine(Host):
         return f"of {service}\n"
 
     def is_root(self):
-        """Tests run as anybody."""
+        """Tests run as any user."""
         return True
 
     def free(self, path):
-        """Return how much room the test gives."""
+        """Return the free space that the test sets."""
         return self.space
 
     def inspect(self, slot):
-        """Return what docker knows of a slot's container."""
+        """Return the `docker inspect` output of a slot's container."""
         image = self.images[slot]
         return {
             "Id": f"id-{slot}",
@@ -173,14 +173,14 @@ class Engine(Host):
         }
 
     def happen(self, stage):
-        """Note that a stage's command ran, and let it fail where it is to go wrong."""
+        """Record that a stage's command ran, and raise its error from `wrong`, if any."""
         self.events.append(stage)
         if stage in self.wrong:
             raise self.wrong[stage]
 
 
 def fits(verifier, password):
-    """Tell whether a verifier, or a role's options with one, is of the password."""
+    """Tell whether a verifier, or the one in a role's options, matches the password."""
     verifier = verifier.removeprefix("LOGIN PASSWORD ''").removesuffix("''")
     return scram_verifier(password, verifier) == verifier
 
@@ -190,7 +190,7 @@ def former_keys(stack):
 
 
 def broken(stack, engine):
-    """Spoil the ledger as a full disk or a hand does; return what the host keeps for earlier releases."""
+    """Damage the ledger as a full disk or an edit does; return a function that lists what releases left."""
     stack.dumps.mkdir(exist_ok=True)
     for entry in stack.ledger.entries():
         (stack.dumps / f"{entry['id']}.dump").write_text("a dump")

@@ -15,7 +15,7 @@ from slipway.shell import CommandFailure, Failure
 
 
 class Blue(Host):
-    """A host whose blue slot is at a port of this machine."""
+    """A host whose blue slot listens on a local port."""
 
     def __init__(self, settings, state, port):
         super().__init__(settings)
@@ -33,7 +33,7 @@ class Blue(Host):
 
 @pytest.fixture
 def blue(stack):
-    """The blue slot as a real HTTP server: it answers with `statuses` in turn, and stays at the last."""
+    """The blue slot as a real HTTP server: it answers with `statuses` in turn, and repeats the last."""
     state = types.SimpleNamespace(statuses=[200], requests=[], memory="")
 
     class Handler(http.server.BaseHTTPRequestHandler):

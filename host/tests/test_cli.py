@@ -70,7 +70,7 @@ def test_launcher_starts_the_version_that_is_current(tmp_path):
     text = (ROOT / "roles/host_program/files/slipway").read_text()
     launcher.write_text(text.replace("/usr/local/lib/slipway/current", f"{tmp_path}/current"))
     (tmp_path / "current").symlink_to("old")
-    # The second as a unit that was begun by a former version's single file does: not isolated.
+    # The second is not isolated, like a unit that a former version's single file started.
     for options in (["-I", "-B"], ["-B"]):
         command = [sys.executable, *options, launcher, "status", "--json"]
         done = subprocess.run(command, capture_output=True, text=True)

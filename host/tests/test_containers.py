@@ -1,4 +1,4 @@
-"""What the engine tells of a container."""
+"""Queries to the Docker engine about containers."""
 
 import json
 

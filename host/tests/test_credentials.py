@@ -38,7 +38,7 @@ def test_secret_that_is_damaged_is_named_with_the_way_out_and_not_put_into_servi
     assert f"slipway: {file} is empty or damaged" in capsys.readouterr().err
     assert (engine.images, stack.slot_secret("blue", "app_secret_key")) == ({"blue": OLD}, whole)
 
-    # The way out: site.yml makes another, and releases what serves with it.
+    # The remedy: site.yml makes a new secret, and releases the image in service with it.
     file.write_text("made anew by site.yml")
     assert main("release", "--in-unit", OLD) == 0
     assert (stack.slot_secret("green", "app_secret_key"), former_keys(stack)) == (file.read_text(), whole)

@@ -1,4 +1,4 @@
-"""The host as it is: its processes and its time."""
+"""The real host: its processes and its time."""
 
 import os
 import re
@@ -20,13 +20,13 @@ def sleeper():
 
 def test_children_are_told_by_their_command_line(sleeper):
     host, here = Host(), str(os.getpid())
-    # A child has its own command line a moment after its birth.
+    # A new child gets its own command line a moment after the fork.
     assert wait_until(lambda: sleeper in host.children(here, "sleep\0" + "60"), 5)
     assert sleeper not in host.children(here, "sleep")
 
 
 def test_process_is_as_old_as_it_is(sleeper):
-    # The kernel counts in hundredths.
+    # The kernel counts in hundredths of a second.
     assert Host().started(sleeper) == pytest.approx(time.time(), abs=5)
 
 

@@ -18,7 +18,7 @@ def host(settings):
 
 @pytest.fixture
 def holder(host):
-    """Another process, which holds the lock until it is told to go on or is killed."""
+    """Another process, which holds the lock until it is released or killed."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 

@@ -1,4 +1,4 @@
-"""Changes of nginx: what is done, in which order, with a fake engine; the rules, with a real nft."""
+"""Changes of nginx: the steps and their order with a fake engine, the rules with a real nft."""
 
 import fcntl
 import functools
@@ -25,21 +25,21 @@ OLD, NEW = "old-definition", "new-definition"
 
 
 class Host(real.Host):
-    """An engine, a firewall and readers, as far as the program sees them.
+    """A fake engine, firewall and readers, as far as the program sees them.
 
     Attributes:
-        containers: what `docker inspect` says of each container, by id.
-        rules: those of the program's own table, or None.
+        containers: the `docker inspect` output of each container, by id.
+        rules: the rules in the program's own nft table, or None.
         events: what the program did, in order.
-        definition: nginx's, in compose.yml.
+        definition: nginx's definition in compose.yml.
         stopped: containers that do not run.
         broken: services that do not become healthy.
-        taken: whether the engine takes nginx's ports for allocated.
-        life: after how many changes the program is killed.
-        health: what the engine says of nginx's health, time after time.
-        answer: the status that a container's address answers a reader with.
-        current: whether nginx is younger than its files.
-        renewed: whether a reload brings new workers.
+        taken: whether the engine reports nginx's ports as allocated.
+        life: number of changes after which the program is killed.
+        health: the engine's successive answers about nginx's health.
+        answer: returns the HTTP status of a container's address.
+        current: tells whether nginx started after the last change to its files.
+        renewed: whether a reload starts new workers.
     """
 
     def __init__(self, settings, state):
@@ -94,7 +94,7 @@ class Host(real.Host):
         return self.slot / f"drain-host-of-{name}"
 
     def change(self, event):
-        """Note what the program did; the end comes before or after it, in turn."""
+        """Record what the program does; once `life` is used up, kill it before the change takes effect."""
         self.events.append(event)
         if self.life is not None:
             self.life -= 1
@@ -134,7 +134,7 @@ class Host(real.Host):
                 self.change("the engine starts anew")
                 self.taken = False
             case ["nsenter", *_]:
-                # Each reader's next answer is their last, once the flag is up.
+                # Once the flag is set, nginx closes every connection.
                 [name] = [n for n, c in self.containers.items() if str(c["State"]["Pid"]) == command[3]]
                 return "" if self.flag(name).exists() else "ESTAB 0 0 10.83.1.2:443 192.0.2.1:5000"
             case ["nft", "list", "tables"]:
@@ -179,7 +179,7 @@ class Host(real.Host):
         return math.inf if self.current() else 0
 
     def somebody_serves(self):
-        """Tell whether new connections lead to a container that runs."""
+        """Tell whether new connections reach a running container."""
         if not self.rules:
             return bool(self.of("nginx"))
         addresses = (
@@ -190,13 +190,13 @@ class Host(real.Host):
 
 @pytest.fixture
 def host(tmp_path):
-    """A host on which nginx runs with the definition before, and a program with no patience."""
+    """A host where nginx runs with the old definition, and a program with short timeouts."""
     settings = Settings(runtime=tmp_path / "run", idle_seconds=0.2, start_seconds=0.2)
     return Host(settings, tmp_path)
 
 
 def settled(host):
-    """Tell whether nginx is what compose.yml says and nothing is left of how it became so."""
+    """Tell whether nginx matches compose.yml, and no stand-in, rules or flags are left."""
     [name] = host.containers
     definition = host.containers[name]["Config"]["Labels"]["com.docker.compose.config-hash"]
     return (host.of("nginx"), definition, host.rules, list(host.slot.iterdir())) == (
@@ -226,7 +226,7 @@ def test_replacement_goes_by_a_stand_in(host):
 
 
 def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(host, check):
-    host.broken.add("nginx")  # so that they stay
+    host.broken.add("nginx")  # so that the rules stay
     with pytest.raises(Failure):
         nginx.apply(host)
     [name] = host.of("nginx_stand_in")
@@ -256,7 +256,7 @@ def test_stand_in_that_does_not_serve_readers_gets_none(host, seen):
 
 
 def test_nginx_without_tls_is_asked_without_it(host):
-    """As where a load balancer in front of it ends TLS, whatever readers type."""
+    """As with a load balancer in front of nginx that terminates TLS."""
     del host.containers["nginx-1"]["NetworkSettings"]["Ports"]["443/tcp"]
     assert nginx.running(host, "nginx").port == 80
 
@@ -274,14 +274,14 @@ def test_page_is_asked_for_by_the_name_that_readers_type():
 
 
 def test_stand_in_need_not_do_better_than_what_serves(host):
-    """During maintenance, or before the first release."""
+    """As during maintenance, or before the first release."""
     host.answer = lambda address: 503
     nginx.apply(host)
     assert settled(host)
 
 
 def test_whatever_answers_is_better_than_one_that_does_not(host):
-    """As where nothing answers to a new name before it is in force, and the blog after that."""
+    """As with a new host name, which only the new nginx answers to."""
     host.answer = lambda address: None if address in ("10.83.1.1", "fd00::1") else 502
     nginx.apply(host)
     assert settled(host)
@@ -330,7 +330,7 @@ def test_killed_at_any_moment_somebody_serves_and_the_next_run_finishes(host, li
 
 
 def test_after_a_reboot_half_way_nothing_is_left(host):
-    """The rules are gone, the stand-in has stopped, and nginx came back by itself, with its flag up."""
+    """The rules are gone, the stand-in is stopped, and the engine restarted nginx with its flag still set."""
     host.create("nginx_stand_in", NEW)
     host.stopped.add("nginx_stand_in-2")
     host.flag("nginx-1").touch()
@@ -342,7 +342,7 @@ def test_after_a_reboot_half_way_nothing_is_left(host):
 
 @pytest.fixture
 def without_power(host):
-    """It is lost between two containers of nginx: one is removed, and the stand-in has stopped."""
+    """A power loss during a replacement: the old nginx is removed, and the stand-in is stopped."""
     del host.containers["nginx-1"]
     host.create("nginx_stand_in", NEW)
     host.stopped.add("nginx_stand_in-2")
@@ -414,7 +414,7 @@ def test_reload_that_brings_no_new_workers_is_said(host):
 
 
 def test_reload_of_what_was_ill_waits_until_it_is_well(host):
-    """As where nginx had started before there was anything for it to read."""
+    """As when nginx started before its files existed."""
     host.health = ["unhealthy", "healthy"]
     nginx.reload(host)
     assert host.health == ["healthy"]
@@ -443,7 +443,7 @@ def test_what_runs_is_current_until_a_file_changes(tmp_path):
     (tmp_path / "blog.conf").write_text("old")
     processes = []
 
-    # Both clocks are coarse, so each step is repeated until they see it.
+    # Both clocks are coarse, so repeat each step until they show the difference.
     def is_current_after_a_start():
         processes.append(subprocess.Popen(["sleep", "60"]))
         container.workers = lambda: {str(processes[-1].pid)}
@@ -505,7 +505,7 @@ def test_changes_are_the_work_of_a_unit(host, monkeypatch, command):
 
 @pytest.fixture
 def host_that_is_up(host):
-    """A host on which nginx and the database run as compose.yml defines them, and are healthy."""
+    """A host where nginx and the database run as compose.yml defines them, and are healthy."""
     host.definition = OLD
     host.create("db", OLD)
     for container in host.containers.values():

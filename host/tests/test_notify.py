@@ -69,7 +69,7 @@ def test_hook_after_that_fails_is_said_and_no_more(stack, engine, hook, capsys):
 
 @pytest.fixture
 def receiver():
-    """Somebody who takes webhooks: `got` has what came; `status` is what they are answered with."""
+    """A webhook receiver: `got` has the requests; `status` is the status of its answers."""
     state = types.SimpleNamespace(got=[], status=200, drips=False)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -125,7 +125,7 @@ def test_webhook_that_nobody_answers_fails_no_release(stack, engine, capsys, url
 
 
 def test_webhook_is_not_waited_for_any_longer(stack, engine, capsys, receiver):
-    """Each byte in time, and no end to them."""
+    """The receiver sends each byte within the read timeout, but never ends."""
     engine.settings = replace(engine.settings, webhook_seconds=0.3)
     receiver.drips, stack.config["webhook_url"] = True, receiver.url
     assert release(stack, NEW, "", "", "anna")["outcome"] == "in service"

@@ -1,4 +1,4 @@
-"""Pages that are asked for, from a real server."""
+"""Page requests to a real server."""
 
 import http.server
 import socket
@@ -10,7 +10,7 @@ from slipway.probe import get
 
 
 class Server(http.server.HTTPServer):
-    """A server that answers with the Host and the Cookie that it was asked with."""
+    """A server that returns the Host and the Cookie of the request."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

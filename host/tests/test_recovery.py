@@ -1,4 +1,4 @@
-"""A run that was killed, and state that was lost."""
+"""Recovery from a killed run and from lost state."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_next_run_undoes_what_was_killed_before_the_switch(main, stack, engine, 
     told = capsys.readouterr().out
     assert f"Release {left['id']} was cut short during the stage" in told and "it was undone" in told
     assert engine.images == stack.slot_images() == {"green": NEW}
-    # Both have the id of one second, so what was undone is what was begun anew.
+    # Both releases have the id of the same second, so the new entry replaces the undone one.
     assert stack.ledger.current()["image"] == NEW
 
 
@@ -65,7 +65,7 @@ def test_hook_is_told_of_what_serves_and_was_killed_while_it_drained(stack, engi
 
 
 def advised(stack, main, capsys):
-    """Do what the message about a broken slots.env says, up to site.yml."""
+    """Follow the message about a broken slots.env, up to site.yml."""
     stack.slots_file.write_text("GREEN_IMAGE=\n")
     assert main("release", "--in-unit", OLD) == 1
     assert "is broken: it has no COMPOSE_PROFILES. Remove it and run site.yml" in capsys.readouterr().err
@@ -91,7 +91,7 @@ HARMS = {
 
 @pytest.fixture(params=["blue", "green"])
 def serving(stack, engine, request):
-    """The slot that serves OLD: green after a release of it."""
+    """The slot that serves OLD: blue, or green after a release of OLD."""
     if request.param == "green":
         engine.images["blue"] = NEW
         release(stack, OLD, "", "", "anna")
@@ -103,7 +103,7 @@ def serving(stack, engine, request):
 @pytest.mark.parametrize("image", [OLD, NEW])
 @pytest.mark.parametrize("harm", HARMS)
 def test_what_serves_goes_on_whatever_was_lost(main, stack, engine, serving, capsys, harm, image):
-    """Its readers, its container and its login, until the next one serves; and then all is in harmony."""
+    """The slot keeps its readers, container and login until the next one serves; then there is no drift."""
     HARMS[harm](stack, engine, main, capsys)
     engine.events.clear()
     run = engine.run
@@ -144,7 +144,7 @@ def test_commands_find_what_serves_whatever_was_lost(main, stack, engine, servin
 
 
 def test_flag_that_was_lost_while_a_release_was_cut_short_removes_nothing_that_serves(stack, engine):
-    """Killed after the switch, and what served before has ended: the new one is all that there is."""
+    """The run was killed after the switch, and the old slot has stopped: only the new slot runs."""
     stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
     give_secrets(stack, "green")
     engine.images, engine.states = {"blue": OLD, "green": NEW}, {"blue": "exited"}

@@ -1,4 +1,4 @@
-"""What is kept."""
+"""Which images, dumps and static files are kept."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_ledger_that_was_moved_away_as_advised_costs_nothing_that_earlier_releas
         assert main("release", "--in-unit", f"sha256:{image}") == 0
     for past, present in zip(before, kept(), strict=True):
         assert past <= present
-    # The new ledger's own go as ever.
+    # Leftovers of releases in the new ledger are removed as usual.
     assert "sha256:4" not in engine.stored and not (stack.static / "style.4.css").exists()
 
 
@@ -51,7 +51,7 @@ def test_half_a_dump_that_a_killed_run_left_goes(stack, engine):
 
 
 def test_static_files_with_a_link_refuse_the_release(stack, engine, tmp_path):
-    """nginx would follow it: to its key, for one."""
+    """nginx would follow the link, for example to its key."""
     (tmp_path / "secret").write_text("a key")
 
     def copied(*command, **options):
@@ -87,7 +87,7 @@ def test_held_image_stays_until_something_new_is_released(main, stack, engine, r
 
 
 def test_dump_stays_while_a_release_from_before_its_migration_does(stack, engine, released):
-    """Also that of a release which migrated and then failed."""
+    """This includes the dump of a release that migrated and then failed."""
     stack.config["keep"] = 2
     engine.plan["pending"], engine.wrong["smoke"] = ["0007"], 500
     with pytest.raises(Failure):

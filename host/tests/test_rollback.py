@@ -22,7 +22,7 @@ def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine
         "schema": "0001",
     }
     assert stack.ledger.held(THIRD)["held"] == {"since": "2026-01-01T00:00:00Z", "by": "bert"}
-    # Once more goes further back, not forth.
+    # A second rollback goes further back, not forward again.
     assert main("rollback", "--in-unit") == 0
     assert stack.ledger.current()["image"] == OLD
     assert main("rollback", "--in-unit") == 1

@@ -1,36 +1,48 @@
-"""What Ansible writes is what the program reads."""
+"""Ansible writes the configuration keys that the program reads."""
 
 import json
+import re
 
-import pytest
 import yaml
 from project import ROOT
 
 from slipway.settings import Configuration, Settings, TlsConfiguration, load, load_tls
 
 
-@pytest.mark.parametrize(
-    ("role", "variable", "type_"),
-    [
-        ("host_program", "__host_program_configuration", Configuration),
-        ("tls", "__tls_configuration", TlsConfiguration),
-    ],
-)
-def test_file_has_the_keys_that_the_program_reads_and_no_others(role, variable, type_):
-    variables = yaml.safe_load((ROOT / f"roles/{role}/vars/main.yml").read_text())
-    assert set(variables[variable]) == set(type_.__annotations__)
+def test_templates_have_the_keys_that_the_program_reads_and_no_others():
+    written = [
+        key
+        for role in ("stack", "release")
+        for key in re.findall(r'^    "(\w+)":', template(role).read_text(), re.MULTILINE)
+    ]
+    assert sorted(written) == sorted(Configuration.__annotations__)
 
 
-def test_files_are_read(tmp_path):
-    for read in (load, load_tls):
-        (tmp_path / "file").write_text(json.dumps({"host": "blog.example.org"}))
-        assert read(tmp_path / "file") == {"host": "blog.example.org"}
+def template(role):
+    return ROOT / f"roles/{role}/templates/{role}.json.j2"
+
+
+def test_variable_has_the_keys_that_slipway_tls_reads_and_no_others():
+    variables = yaml.safe_load((ROOT / "roles/tls/vars/main.yml").read_text())
+    assert set(variables["__tls_configuration"]) == set(TlsConfiguration.__annotations__)
+
+
+def test_configuration_of_tls_is_read(tmp_path):
+    (tmp_path / "file").write_text(json.dumps({"names": ["blog.example.org"]}))
+    assert load_tls(tmp_path / "file") == {"names": ["blog.example.org"]}
+
+
+def test_configuration_is_that_of_both_roles_and_outranks_a_former_version(tmp_path):
+    former, stack, release = Settings(project=tmp_path).configuration
+    assert load([former, stack, release]) == {}
+    former.write_text(json.dumps({"host": "old.example.org", "keep": 3, "public": "127.0.0.1:80"}))
+    stack.write_text(json.dumps({"host": "blog.example.org"}))
+    release.write_text(json.dumps({"keep": 5}))
+    assert load([former, stack, release]) == {"host": "blog.example.org", "keep": 5, "public": "127.0.0.1:80"}
 
 
 def test_paths_are_those_of_the_roles():
-    files = (ROOT / "roles/tls/vars/main.yml").read_text() + (
-        ROOT / "roles/host_program/vars/main.yml"
-    ).read_text()
+    files = (ROOT / "roles/tls/vars/main.yml").read_text()
     settings = Settings()
     assert f"file: {settings.tls_configuration}," in files
     assert f"absent: {settings.former_tls}}}" in files

@@ -1,4 +1,4 @@
-"""The runner of commands, against real ones."""
+"""The command runner, with real commands."""
 
 import pytest
 from fakes import NEW

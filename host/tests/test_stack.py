@@ -1,4 +1,4 @@
-"""Which slot serves, by what the host says."""
+"""Which slot serves, according to the state of the host."""
 
 import pytest
 from fakes import NEW, OLD
@@ -10,7 +10,7 @@ from slipway.status import drift
 def test_slots_are_read_as_they_were_set(stack, images):
     stack.set_slots(images)
     assert stack.slot_images() == images
-    # What compose reads: it starts these profiles and no other.
+    # Compose reads this line, and starts only these profiles.
     assert f"COMPOSE_PROFILES={','.join(images)}\n" in stack.slots_file.read_text()
     stack.set_slots({})
     assert stack.slot_images() == {}
@@ -29,17 +29,17 @@ def test_switch_routes_to_one_slot_and_shows_the_other_to_the_gate(stack):
     [
         ("blue", {"blue": "running"}, "blue"),
         ("green", {"green": "running"}, "green"),
-        # The flag was lost, or is left.
+        # The flag was lost, or is left over.
         ("blue", {"green": "running"}, "green"),
         ("green", {"blue": "running"}, "blue"),
         ("blue", {"blue": "exited", "green": "running"}, "green"),
-        # A drain was cut short.
+        # A drain was interrupted.
         ("blue", {"blue": "running", "green": "running"}, "blue"),
         ("green", {"blue": "running", "green": "running"}, "green"),
         ("blue", {"blue": "unhealthy", "green": "running"}, "blue"),
         ("blue", {"blue": "unhealthy"}, "blue"),
         ("blue", {"blue": "exited", "green": "unhealthy"}, "green"),
-        # They were stopped by hand.
+        # The slots were stopped by hand.
         ("green", {"green": "exited"}, "green"),
         ("blue", {"green": "exited"}, "green"),
         ("green", {"blue": "exited", "green": "exited"}, "green"),

@@ -1,4 +1,4 @@
-"""What is told to be out of harmony."""
+"""The status and the drift that it reports."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_container_of_which_the_ledger_knows_nothing_is_no_harmony(stack, engine
 
 @pytest.fixture
 def services(engine):
-    """Compose tells of its services as well."""
+    """Make `docker compose ps` list a service."""
     run = engine.run
 
     def told(*command, **options):

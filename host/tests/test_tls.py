@@ -1,4 +1,4 @@
-"""The certificate that nginx shows, with this machine's own openssl and no nginx."""
+"""nginx's certificate, with the real openssl and no nginx."""
 
 import json
 import os
@@ -16,11 +16,11 @@ NAMES = ["blog.example.org", "www.example.org"]
 
 
 class Host(real.Host):
-    """A host whose nginx runs, and may refuse; other programs than openssl are only noted.
+    """A host whose nginx runs, and may refuse a reload; commands other than openssl are only recorded.
 
     Attributes:
-        ran: commands, but those of openssl.
-        refuses: whether nginx refuses what it gets.
+        ran: the commands other than openssl.
+        refuses: whether nginx refuses a reload.
         failing: a command that fails.
     """
 
@@ -44,7 +44,7 @@ class Host(real.Host):
 
 @pytest.fixture
 def settings(tmp_path):
-    """Those of a host whose files are in a directory of this test."""
+    """Settings of a host whose files are in tmp_path."""
     for name in ("tls", "project"):
         (tmp_path / name).mkdir()
     (tmp_path / "project/compose.yml").touch()
@@ -169,7 +169,7 @@ def test_pair_that_nginx_refuses_leaves_what_serves(host):
 
 
 def lineage(host, name):
-    """Have certbot's directory hold a lineage, and return its path."""
+    """Create a lineage in certbot's directory, and return its path."""
     directory = host.settings.lineages / name
     directory.mkdir(parents=True)
     key, _, certificates = tls.make_own(host, NAMES).partition("-----BEGIN CERTIFICATE")
@@ -243,7 +243,7 @@ def test_off_ends_renewals_and_leaves_what_was_shown(host):
 
 
 def test_off_that_was_interrupted_is_run_again(host):
-    """The playbooks run it for as long as its configuration is there."""
+    """The playbooks run `tls off` as long as its configuration exists."""
     host.settings.tls_configuration.touch()
     host.failing = "systemctl daemon-reload"
     with pytest.raises(Failure):
@@ -253,7 +253,7 @@ def test_off_that_was_interrupted_is_run_again(host):
 
 @pytest.mark.parametrize("what", ["prepare", "issue", "keep"])
 def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewed(host, what):
-    """certbot keeps the hook from back then."""
+    """certbot keeps the hook from when it got the certificate."""
     acme = config("acme")
     host.settings.tls_configuration.write_text(json.dumps(acme))
     tls.prepare(host, acme, check=False)

@@ -32,7 +32,7 @@ def test_import_that_fails_names_each_file(main, engine, monkeypatch, capsys, tm
 
 @pytest.fixture
 def flask(engine):
-    """The blog's commands that get a directory: what they find there, and what they are to write."""
+    """Fakes of the blog's import and export: they record what they find and write what the test sets."""
     blog = types.SimpleNamespace(writes={}, links={}, fails=None, found={}, owners=set())
 
     def run(*command):
@@ -62,7 +62,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 @AS_ROOT
 def test_export_leaves_a_directory_with_other_files_alone(main, engine, flask, tmp_path, monkeypatch, capsys):
-    """As `slipway export .` does in a home: sshd refuses whose home is another's."""
+    """As for `slipway export .` in a home: sshd refuses users whose home belongs to another user."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     for path in (home, home / ".ssh"):
@@ -91,7 +91,7 @@ def test_export_belongs_to_whom_the_directory_does(main, engine, flask, tmp_path
 
 @AS_ROOT
 def test_export_brings_an_earlier_one_up_to_date(main, engine, flask, tmp_path):
-    """Also one that a kill, or a blog that failed, left half-way; what else is there stays."""
+    """This includes an export that a kill or a failed blog left incomplete; other files stay."""
     directory = tmp_path / "blog"
     flask.writes = {"export.json": "{}", "posts/a.md": "one"}
     assert main("export", str(directory)) == 0
@@ -124,7 +124,7 @@ def test_export_that_is_elsewhere_by_a_link_stays_there(main, engine, flask, tmp
 
 
 def test_export_hands_over_no_link(main, engine, flask, tmp_path, capsys):
-    """One that was taken over could have root give it a file of the host, or have an op copy one."""
+    """A compromised blog could make root give it a file of the host, or make an operator copy one."""
     secret = tmp_path / "secret"
     secret.write_text("a key")
     before = secret.stat()
@@ -148,7 +148,7 @@ def test_import_shows_the_blog_a_copy_that_it_can_read_and_nothing_hidden(
     before = owners(home, *home.rglob("*"))
     monkeypatch.chdir(home)
     assert main("import", ".") == 0
-    # By its whole path, so that what lies among drafts still does.
+    # With its whole path, so that posts in a drafts folder stay drafts.
     assert flask.found == {f"{home}/posts/a.md".removeprefix("/"): "one"}
     if os.geteuid() == 0:
         assert flask.owners == {Settings().blog_uid}

@@ -1,4 +1,4 @@
-"""Work as a unit of systemd, with a systemd-run of the test's own."""
+"""Work in a systemd unit, with a fake systemd-run."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def host(settings):
 
 @pytest.fixture
 def systemd_run(tmp_path, monkeypatch):
-    """A function that makes what stands in for systemd-run, of shell commands; they find the log in $log."""
+    """A function that creates a fake systemd-run from shell commands; $log is the path of the log."""
 
     def make(commands):
         path = tmp_path / "bin/systemd-run"

@@ -1,4 +1,4 @@
-"""The control node's half of host_facts: a host that cannot be reached is a failure like others."""
+"""The control node's part of host_facts: an unreachable host is an ordinary failure."""
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
@@ -8,7 +8,7 @@ class ActionModule(ActionBase):
     """Ansible's entry point."""
 
     def run(self, tmp=None, task_vars=None):
-        """Run the module; fail with the reason where nobody can log in or become root."""
+        """Run the module; fail with the reason if login or becoming root fails."""
         result = super().run(tmp, task_vars)
         try:
             return result | self._execute_module(task_vars=task_vars)

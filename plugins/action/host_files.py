@@ -1,4 +1,4 @@
-"""The control node's half of host_files: it renders what a host gets, and notifies whom that concerns."""
+"""The control node's part of host_files: render the contents, send them, and notify handlers."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ class ActionModule(ActionBase):
     """Ansible's entry point."""
 
     def run(self, tmp=None, task_vars=None):
-        """Send what is not known to be there, all at once; notify the handlers of what was written."""
+        """Send at once all entries that the host is not known to have; notify handlers of those written."""
         result = super().run(tmp, task_vars)
         files = [dict(file) for file in self._task.args["files"]]
         listeners = {file.get("file"): file.pop("notify", []) for file in files}
@@ -47,25 +47,25 @@ class ActionModule(ActionBase):
 
 
 def path_of(entry):
-    """Return the path that an entry is about."""
+    """Return the path of an entry."""
     return next(entry[kind] for kind in ("file", "directory", "link", "tree", "absent") if kind in entry)
 
 
 def place(source, directory):
-    """Return where a role keeps what is named ROLE/NAME."""
+    """Return the path of the role's file that is named ROLE/NAME."""
     role, name = source.split("/", 1)
     return ROOT / "roles" / role / directory / name
 
 
 def contents(directory):
-    """Return the text of each Python module below a directory by name, which begins with the directory's."""
+    """Return the text of each Python module below a directory, by its path from the directory's parent."""
     return {
         str(path.relative_to(directory.parent)): path.read_text() for path in sorted(directory.rglob("*.py"))
     }
 
 
 def version(texts):
-    """Return a name for texts by name that changes when, and only when, one of them does."""
+    """Return a version of texts by name, which changes when, and only when, a name or a text does."""
     digest = hashlib.sha256()
     for name, text in sorted(texts.items()):
         digest.update(f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\0".encode())

@@ -1,7 +1,7 @@
-"""What host_files wrote on a host, and whether that is still as it was written.
+"""The record of what host_files wrote on a host, and the check whether that is unchanged.
 
-The record has one item for each entry: a digest of the entry that the control node asked for, and one of what
-was there once it was written. Where both are still true, host_files has nothing to do, and needs no visit.
+The record has one item for each entry: a digest of the entry that the control node requested, and a digest of
+the path after it was written. If both still match, host_files has nothing to do and does not connect.
 """
 
 import hashlib
@@ -13,15 +13,15 @@ RECORD = "/var/lib/slipway/files.json"
 
 
 def observe(path, kind):
-    """Return what is at path.
+    """Return the state of path.
 
     Args:
-        path: where to look.
-        kind: what it is to be: a directory may be elsewhere, where an operator led it by a link.
+        path: the path.
+        kind: the wanted kind; for a directory, follow a link, because an operator may have moved it.
 
     Returns:
-        A dict with the `kind`: file, directory, link or nothing. A link has where it leads `to`; the others
-        have an `owner` and a `mode`, and a file its `content` in bytes.
+        A dict with the `kind`: file, directory, link or nothing. A link has its target as `to`; files and
+        directories have an `owner` and a `mode`, and a file its `content` in bytes.
     """
     try:
         status = path.stat(follow_symlinks=kind == "directory")
@@ -38,7 +38,7 @@ def observe(path, kind):
 
 
 def digest(path, kind):
-    """Return a digest of what is at path; of a tree, with all below it."""
+    """Return a digest of the state of path; for a tree, of everything below it too."""
     paths = [path, *sorted(path.rglob("*"))] if kind == "tree" else [path]
     found = hashlib.sha256()
     for each in paths:
@@ -49,7 +49,7 @@ def digest(path, kind):
 
 
 def read(record):
-    """Return the items of a record by path; none where there is none that can be read."""
+    """Return the items of a record by path; none if the record cannot be read."""
     try:
         items = json.loads(Path(record).read_text())
     except (OSError, ValueError):
@@ -58,12 +58,12 @@ def read(record):
 
 
 def unchanged(record):
-    """Return the digest of each entry of a record that is still as it was written, by its path."""
+    """Return the digest of each entry of a record that is unchanged since it was written, by its path."""
     return {path: item["entry"] for path, item in read(record).items() if is_unchanged(Path(path), item)}
 
 
 def is_unchanged(path, item):
-    """Tell whether what is at path is what an item of a record says; what cannot be read is not."""
+    """Tell whether the state of path matches an item of a record; False if path cannot be read."""
     try:
         return digest(path, item["kind"]) == item["found"]
     except OSError:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Tells in one round trip what a host has already, so that roles skip what is done."""
+"""Return what a host already has, in one round trip, so that roles skip what is done."""
 
 import contextlib
 import http.client
@@ -16,19 +16,20 @@ from ansible.module_utils.managed_files import RECORD, unchanged
 
 DOCUMENTATION = r"""
 module: host_facts
-short_description: What a host has already
+short_description: Facts about what a host already has
 description:
-  - Returns as facts which packages are installed, which units run, which passwords are locked, which chains
-    the firewall has, who listens at which port, what the engine of containers has, what its images are made
-    of, how large the files of secrets are, and which of the files that M(host_files) wrote are as it wrote
-    them. What a bare host lacks a program for, it has none of.
+  - Returns as facts the installed packages, the running units, the users with a locked password, the chains
+    of the firewall, the programs that listen at ports, the objects and images of the container engine, the
+    images that SBOMs describe, the sizes of the secrets' files, and the files of M(host_files) that are
+    unchanged.
+  - If a host lacks the program that reads a fact, the fact is empty.
 options:
   record:
     description: Path of the record of M(host_files).
     type: path
     default: /var/lib/slipway/files.json
   sbom_directory:
-    description: Where the files are that say what the images are made of.
+    description: Directory of the images' SBOMs.
     type: path
     default: /var/lib/slipway/sbom
 attributes:
@@ -48,7 +49,7 @@ ansible_facts:
       description: Names of the installed packages.
       type: list
     host_units:
-      description: Names of the units of systemd that are active now and enabled for the next boot.
+      description: Names of the systemd units that are active now and enabled for the next boot.
       type: list
     host_locked:
       description: Names of the users whose password is locked.
@@ -58,40 +59,40 @@ ansible_facts:
       type: list
     host_ports:
       description:
-        - Who listens at a TCP port or has it published, by its number.
-        - Programs go by their names, a container as C(container NAME).
+        - Names of the programs that listen at a TCP port, by the port's number.
+        - A container that publishes the port is listed as C(container NAME).
       type: dict
     host_secrets:
       description: The size in bytes of each secret's file, by its name.
       type: dict
     host_files:
-      description: The digest of each entry of M(host_files) that is still as it was written, by its path.
+      description: The digest of each entry of M(host_files) that is unchanged since its write, by its path.
       type: dict
     host_images:
       description:
         - The engine's images by each of their names, which are their tags, their digests in registries and
           their ids.
-        - Each has its C(id), the C(label) slipway.image, and the C(revision) of the code that it was made of.
+        - Each has its C(id), the C(label) slipway.image, and the C(revision) of the code in it.
       type: dict
     host_sbom:
-      description: The image that each file C(SERVICE.cdx.json) is about, as C(REPOSITORY:TAG), by service.
+      description: The image that each file C(SERVICE.cdx.json) describes, as C(REPOSITORY:TAG), by service.
       type: dict
     host_engine:
       description:
-        - Everybody's C(volumes), C(networks) and C(containers); null where no engine answers.
-        - Each has a C(name), whether it is Slipway's C(own) by its labels, its C(project) of compose, and
-          as C(part) what compose.yml calls it.
-        - A volume has its C(mountpoint) and, where it is the database's own, the version of each of the
-          C(clusters) of Postgres in it, by directory.
+        - All C(volumes), C(networks) and C(containers) of the engine; null if no engine answers.
+        - Each has its C(name), whether its labels mark it as Slipway's C(own), its compose C(project), and
+          as C(part) its key in compose.yml.
+        - A volume has its C(mountpoint). The volume of Slipway's database also has the version of each
+          Postgres cluster in it, as C(clusters) by directory.
         - A network has its C(bridge).
-        - A container has its C(image), its C(state), the C(ports) that it has published, its C(volumes)
+        - A container has its C(image), its C(state), the C(ports) that it publishes, its C(volumes)
           and C(networks).
       type: dict
 """
 
 
 def ask(*command):
-    """Return the lines that a command prints; none where there is no such program, or it fails."""
+    """Return the lines that a command prints; none if the program does not exist or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": PATH})
     except FileNotFoundError:
@@ -108,7 +109,7 @@ def packages():
 
 
 def units():
-    # Half as long as list-unit-files, which reads every unit on the disk.
+    # Takes half as long as list-unit-files, which reads every unit on the disk.
     lines = ask("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "*")
     found = [
         dict(line.split("=", 1) for line in unit.splitlines()) for unit in "\n".join(lines).split("\n\n")
@@ -146,7 +147,7 @@ PROJECT, DIRECTORY = "slipway", "/opt/slipway"
 
 
 class Engine(http.client.HTTPConnection):
-    """A connection to the engine: it answers before a client of its own has started."""
+    """A connection to the engine's socket, which is faster than starting the docker client."""
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
@@ -154,7 +155,7 @@ class Engine(http.client.HTTPConnection):
         self.sock.connect(SOCKET)
 
     def get(self, path):
-        """Return the engine's answer; raise OSError, HTTPException or ValueError where there is none."""
+        """Return the engine's answer; raise OSError, HTTPException or ValueError if there is none."""
         self.request("GET", path)
         response = self.getresponse()
         answer = json.loads(response.read())
@@ -164,7 +165,7 @@ class Engine(http.client.HTTPConnection):
 
 
 def ask_engine():
-    """Return what the engine answers by kind, or None where none answers."""
+    """Return the engine's objects by kind, or None if no engine answers."""
     connection = Engine("engine")
     try:
         return {
@@ -180,7 +181,7 @@ def ask_engine():
 
 
 def engine(told):
-    """Return what an engine has, but for its images."""
+    """Return the volumes, networks and containers of an engine."""
     return {
         "volumes": [
             volume | {"clusters": clusters(volume) if volume["own"] and volume["part"] == "db_volume" else {}}
@@ -209,7 +210,7 @@ def engine(told):
 
 
 def images(told):
-    """Return what is to be known of an engine's images, by each of their names."""
+    """Return id, label and revision of an engine's images, by each of their names."""
     found = {}
     for image in told["images"]:
         labels = image["Labels"] or {}
@@ -224,21 +225,21 @@ def images(told):
 
 
 def about(name, labels, kind):
-    """Return what the labels of compose say; no others, since those of others may hold secrets."""
+    """Return what the labels of compose say; leave out other labels, because they may hold secrets."""
     compose = {key.removeprefix("com.docker.compose."): value for key, value in (labels or {}).items()}
     project, directory = compose.get("project", ""), compose.get("project.working_dir", DIRECTORY)
-    # Another project may have the same name. Of a container, the labels say from where it is.
+    # Another project may have the same name. The labels of a container also have its directory.
     own = (project, directory) == (PROJECT, DIRECTORY)
     return {"name": name, "own": own, "part": compose.get(kind, ""), "project": project}
 
 
 def clusters(volume):
-    """Return the versions of the clusters of Postgres in a volume, by their directories."""
+    """Return the versions of the Postgres clusters in a volume, by their directories."""
     root, found = Path(volume["mountpoint"]), {}
     for depth in ("PG_VERSION", "*/PG_VERSION", "*/*/PG_VERSION"):
         for file in sorted(root.glob(depth)):
             directory = file.relative_to(root).parent
-            # A database within a cluster has such a file as well, and one that is being made is none yet.
+            # Skip the databases within a cluster, which have such a file too, and unfinished clusters.
             within = any(str(parent) in found for parent in directory.parents)
             if directory.suffix != ".init" and not within and (version := first_line(file)):
                 found[str(directory)] = version
@@ -246,7 +247,7 @@ def clusters(volume):
 
 
 def first_line(file):
-    """Return the version in a file PG_VERSION, or nothing: what is in a volume may be anything."""
+    """Return the version in a file PG_VERSION, or an empty string: a volume may hold anything."""
     try:
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as opened:
             text = opened.read(20).strip() if stat.S_ISREG(os.fstat(opened.fileno()).st_mode) else ""
@@ -256,12 +257,12 @@ def first_line(file):
 
 
 def sizes(directory):
-    """Return the size in bytes of each file in a directory, by its name; nothing of what it holds."""
+    """Return the size in bytes of each file in a directory, by its name, but not its content."""
     return {file.name: file.stat().st_size for file in directory.iterdir()} if directory.is_dir() else {}
 
 
 def subjects(directory):
-    """Return the image that each file of CycloneDX in a directory is about, by the file's service."""
+    """Return the image that each CycloneDX file in a directory describes, by the file's service."""
     found = {}
     for file in directory.glob("*.cdx.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

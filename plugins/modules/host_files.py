@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Keeps a set of files, directories, links and trees as they are to be, in one round trip."""
+"""Keep a set of files, directories, links and trees in their wanted state, in one round trip."""
 
 import json
 import os
@@ -14,18 +14,19 @@ DOCUMENTATION = r"""
 module: host_files
 short_description: A set of files, directories, links and trees, in one round trip
 description:
-  - Compares each entry with what is there, validates all new contents, and only then writes what differs.
-  - A file is replaced in one step, so that nobody reads a half. All belongs to root, or to whoever runs this.
+  - Compares each entry with the host, validates all new contents, and only then writes what differs.
+  - Replaces a file in one step, so that nobody reads a part of it. The user who runs the module, usually
+    root, owns everything.
   - A dry run validates nothing, because a bare host may lack the programs for that.
-  - What was written is recorded on the host. An entry that M(host_facts) found as it was written is not sent
-    again, and a task that has only such entries makes no visit.
+  - Records on the host what it wrote. The control node does not send an entry again that M(host_facts) found
+    unchanged, and a task that has only such entries does not connect to the host.
 options:
   record:
     description: Path of the record.
     type: path
     default: /var/lib/slipway/files.json
   files:
-    description: The entries. Each is one of C(file), C(directory), C(link), C(tree) and C(absent).
+    description: The entries. Each has one of C(file), C(directory), C(link), C(tree) and C(absent).
     type: list
     elements: dict
     required: true
@@ -34,55 +35,55 @@ options:
         description: Path of a file.
         type: path
       directory:
-        description: Path of a directory. Those above it are made like it.
+        description: Path of a directory. Missing parents get the same owner and mode.
         type: path
       link:
         description: Path of a symbolic link.
         type: path
       tree:
         description:
-          - Path of a directory with versions of a tree of files, such as the modules of a program. Each is in
-            a directory that is named after its content, and C(current) is a link to the one that is wanted.
-            It changes when that is whole.
-          - What began with the version before goes on to find it. Older ones are removed.
+          - Path of a directory with versions of a tree of files, such as the modules of a program. Each
+            version is in a directory that is named after its content. The link C(current) leads to the
+            wanted version, and changes when that is complete.
+          - A program that started with the previous version still finds it. Older versions are removed.
         type: path
       absent:
-        description: Path of what is not to be there, be it a file, a link, or a directory with all below it.
+        description: Path of a file, a link, or a directory with its content, which must not exist.
         type: path
       source:
-        description: The repository's directory that the tree has, by its own name. The control node reads it.
+        description: Directory of the repository that the tree contains. The control node reads it.
         type: str
       version:
-        description: The name of the tree's version, which the control node makes.
+        description: Name of the tree's version. The control node computes it.
         type: str
       contents:
-        description: The text of each file of the tree by name, which the control node reads.
+        description: Text of each file of the tree, by name. The control node reads it.
         type: dict
       content:
-        description: What the file holds.
+        description: Content of the file.
         type: str
       template:
-        description: Or the template that makes it, as C(ROLE/NAME). It is read on the control node.
+        description: Or the template of the content, as C(ROLE/NAME). The control node renders it.
         type: str
       copy:
-        description: Or the role's file that it is a copy of, as C(ROLE/NAME). It is read on the control node.
+        description: Or the file of a role to copy, as C(ROLE/NAME). The control node reads it.
         type: str
       to:
-        description: Where the link leads.
+        description: Target of the link.
         type: str
       mode:
         description: Permissions in octal. The default is 0755 for a directory and 0644 for a file.
         type: str
       validate:
         description:
-          - Command that fails for a bad content, which is in the file C(%s), or below it for a tree.
+          - Command that fails for invalid content, which is in the file C(%s), or below it for a tree.
         type: str
       notify:
         description: Handlers to notify when this entry is written.
         type: list
         elements: str
       digest:
-        description: The digest of this entry, which the control node makes.
+        description: Digest of this entry. The control node computes it.
         type: str
 attributes:
   check_mode:
@@ -93,7 +94,7 @@ attributes:
 
 RETURN = r"""
 written:
-  description: Paths of what was written or removed, or would be. A tree counts as one.
+  description: Paths that were written or removed, or would be. A tree counts as one.
   type: list
   returned: always
 """
@@ -104,16 +105,16 @@ OWNER = f"{os.geteuid()}:{os.getegid()}"
 
 
 class Invalid(Exception):
-    """A content that its own program refuses."""
+    """Content that the validation command refuses."""
 
 
 def place(entry):
-    """Return the path that an entry is about."""
+    """Return the path of an entry."""
     return Path(next(entry[kind] for kind in KINDS if entry[kind]))
 
 
 def wanted(entry):
-    """Return what is to be at the path of an entry."""
+    """Return the wanted state of the path of an entry."""
     if entry["link"]:
         return {"kind": "link", "to": entry["to"]}
     if entry["absent"]:
@@ -125,7 +126,7 @@ def wanted(entry):
 
 
 def parts(entry):
-    """Yield the entries that an entry stands for: of a tree, one for each of its files, and more."""
+    """Yield an entry, or for a tree an entry for each path to write or remove."""
     if not entry["tree"]:
         yield entry
         return
@@ -147,7 +148,7 @@ def parts(entry):
 
 
 def outdated(top, version):
-    """Return the versions of a tree that nobody needs: all but the one that is wanted and the one before."""
+    """Return the paths of a tree's outdated versions: all but the wanted one and the previous one."""
     link = top / "current"
     others = [path for path in top.glob("*") if path.name != version and path != link]
     before = link.readlink().name if link.is_symlink() else version
@@ -157,7 +158,7 @@ def outdated(top, version):
 
 
 def validate(command, path, contents, module):
-    """Let command judge what is to be at path: a file's content, or those of a tree's files by name."""
+    """Raise Invalid if command fails for the contents of path: of a file, or of a tree's files by name."""
     with tempfile.TemporaryDirectory() as directory:
         candidate = Path(directory, path.name)
         files = contents if isinstance(contents, dict) else {"": contents}
@@ -171,7 +172,7 @@ def validate(command, path, contents, module):
 
 
 def sync(directory):
-    """Have the names in a directory on the disk, so that they outlive a loss of power."""
+    """Write the names in a directory to the disk, so that they survive a power loss."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -180,7 +181,7 @@ def sync(directory):
 
 
 def write(path, state):
-    """Bring path to a state, in one step; a directory has none between either."""
+    """Bring path to a state; replace files and links in one step."""
     if state["kind"] == "nothing":
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -217,9 +218,9 @@ def own(path, state):
 
 
 def difference(path, before, after, former=None):
-    """Return the diff of an entry as Ansible shows it: of the content, then of the rest.
+    """Yield the diffs of an entry in Ansible's format: of the content, then of the rest.
 
-    A file of a new version of a tree differs from that of the former one.
+    For a file of a new version of a tree, compare with the former version's file.
     """
     if before["kind"] == "nothing" and former and former.is_file():
         before = after | {"content": former.read_bytes()}
@@ -234,7 +235,7 @@ def difference(path, before, after, former=None):
 
 
 def remember(record, entries):
-    """Record which entries are now as they are to be."""
+    """Record that the entries are now in their wanted state."""
     before = read(record)
     after = dict(before)
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Adds no variables: names the vault file that cannot be read, where Ansible says only that one cannot."""
+"""Name the vault file that cannot be decrypted, because Ansible's own error does not; add no variables."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ description:
 
 
 class VarsModule(BaseVarsPlugin):
-    """Ansible's entry point; it is asked for each inventory directory and each group or host."""
+    """Ansible's entry point, called for each inventory directory and each group or host."""
 
     is_stateless = True
     _tried = set()  # noqa: RUF012 (one set for all instances: a file is tried once)

@@ -89,7 +89,7 @@ class TextForm(Form):
         return {field.name: _text(field) for field in self if not isinstance(field, HiddenField)}
 
     def validate_body(self, field: Field) -> None:
-        """Refuse a text that is too long for the importer as well."""
+        """Refuse a text over MAX_BYTES, which is also the importer's limit."""
         if len((field.data or "").encode()) > MAX_BYTES:
             raise ValidationError("The text is longer than 1 MiB. Split it.")
 

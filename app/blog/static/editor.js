@@ -1,5 +1,5 @@
-// The editor without this file is a form that works. With it: a live preview, pictures by button, paste and drop,
-// Ctrl+S, and a question before unsaved text is left.
+// Without this script, the editor is a plain form that works. The script adds a live preview, pictures by button,
+// paste and drop, Ctrl+S, and a warning before the author leaves unsaved text.
 (() => {
   "use strict";
 
@@ -33,8 +33,8 @@
     try {
       const response = await send(form.dataset.preview, { body: text.value });
       const html = await response.text();
-      if (number !== latest) return; // a later one is under way
-      if (response.ok) preview.innerHTML = html; // sanitised where it is rendered
+      if (number !== latest) return; // a later request is running
+      if (response.ok) preview.innerHTML = html; // sanitised by the server
       else say("The preview is out of date: sign in again in another tab.", true);
     } catch {
       say("The preview is out of date: the server cannot be reached.", true);

@@ -1,4 +1,4 @@
-"""Posts, tags, users and the history of the schema itself"""
+"""Posts, tags, users and the schema history"""
 
 import sqlalchemy as sa
 from alembic import op

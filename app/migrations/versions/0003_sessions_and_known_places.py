@@ -1,4 +1,4 @@
-"""Sessions that can be ended one by one, and where people have signed in before"""
+"""Sessions that can be ended one by one, and known places of sign-ins"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""A post, what its author may do to it, and how long readers see it as it was."""
+"""A post, the changes that its author can make, and how long readers see the old version."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ FRESH_SECONDS = 2
 
 
 class Article:
-    """A published post with a comment, and what its author may do to it."""
+    """A published post, and the changes that its author can make."""
 
     def __init__(self, author, sql):
         self.author, self.sql = author, sql
@@ -22,7 +22,7 @@ class Article:
         self.path = f"/posts/{self.slug}"
         self.title = f"Fresh {token_hex(4)}"
         self.word = f"word{token_hex(4)}"
-        # Where readers find it, beside its own page.
+        # Other pages that show it.
         self.lists = ("/", "/feed.xml", f"/tags/{self.slug}", f"/search?q={self.word}")
         self.form = {
             "title": self.title,
@@ -36,7 +36,7 @@ class Article:
         created = author.send("/author/posts/new", **self.form)
         assert created.status == 303, created.status
         self.place = created.headers["location"]
-        author.reader.close()  # nginx would, before the next request
+        author.reader.close()  # nginx would close it before the next request
 
     def save(self, **values):
         """Save the post with other values."""
@@ -81,7 +81,7 @@ def delete(article):
 
 
 def unpublish(article):
-    """Make a draft of the post."""
+    """Turn the post into a draft."""
     return lambda: article.save(status="draft"), lambda page: page.status == 404
 
 
@@ -91,22 +91,22 @@ def rename(article):
 
 
 def approve(article):
-    """Let a comment be seen."""
+    """Approve a comment."""
     number = article.comment("pending")
     return lambda: article.decide("pending", "approve", number), lambda page: NEW in page.text
 
 
 def withdraw(article):
-    """Take a comment away that could be seen."""
+    """Delete an approved comment."""
     number = article.comment("approved")
     return lambda: article.decide("approved", "delete", number), lambda page: NEW not in page.text
 
 
 def stale_answers(article, change, idle_seconds, is_visited, reader, paths=()):
-    """Change a post that readers have seen; return how late (seconds) the last page from before came.
+    """Change a post that readers have seen; return for how many seconds an old page is still served.
 
-    change: how to do so, and how to tell a page from after it: what `edit` and its like return.
-    paths: the pages to look at, instead of the post's own.
+    change: a function that makes the change, and one that recognizes a page after it, as from `edit`.
+    paths: the pages to request instead of the post's own.
     """
     paths = paths or (article.path,)
     act, is_current = change
@@ -124,7 +124,7 @@ def stale_answers(article, change, idle_seconds, is_visited, reader, paths=()):
             for path in paths:
                 shows_it = f"{path} shows what is about to change"
                 wait_until(lambda path=path: not is_current(one.request(path)), FRESH_SECONDS, shows_it)
-            one.close()  # nginx would, before the next request
+            one.close()  # nginx would close it before the next request
             time.sleep(idle_seconds)
             status = act().status
             assert status == 303, f"the change of {article.path}: status {status}"

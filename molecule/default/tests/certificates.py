@@ -1,4 +1,4 @@
-"""Certificates to give to a host, good ones and bad ones."""
+"""Certificates for a host, valid and invalid ones."""
 
 import datetime
 
@@ -9,12 +9,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 def make_certificate(directory, names, days=90):
-    """Write a certificate that signs itself, and its key.
+    """Write a self-signed certificate, and its key.
 
     Args:
-        directory: where to write certificate.pem and key.pem; it is made.
+        directory: where to write certificate.pem and key.pem; it is created.
         names: DNS names that the certificate is for.
-        days: how long it is valid from now; one that is over has fewer than none.
+        days: how long it is valid from now; a negative number makes an expired one.
 
     Returns:
         The paths of the certificate and of the key.

@@ -1,4 +1,4 @@
-"""What the tests share: the host from within, the host from outside, and what it was told to be."""
+"""Fixtures shared by the tests: the host from inside and from outside, and its variables."""
 
 import contextlib
 import copy
@@ -33,17 +33,17 @@ LOADS = pytest.StashKey()
 
 
 def pytest_addoption(parser):
-    """Tell a soak from the tests that fit into `make test`."""
+    """Add --soak, for the tests that take too long for `make test`."""
     parser.addoption("--soak", action="store_true", help="all that is promised under one load (`make soak`)")
 
 
 def pytest_configure(config):
-    """Nothing was under load yet."""
+    """Begin the list of loads for the summary."""
     config.stash[LOADS] = []
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what only a soak has the time for."""
+    """Deselect the tests for a soak unless there is --soak."""
     if not config.getoption("soak"):
         left_out = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if item not in left_out]
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Say what each load met."""
+    """Print the results of each load."""
     for load in config.stash[LOADS]:
         terminalreporter.write_sep("-", "under load")
         for line in (*load.steps, load.report):
@@ -89,7 +89,7 @@ def variables(inventory, hostname):
 
 @pytest.fixture(scope="session")
 def host(variables, tmp_path_factory):
-    """The host from within, as root, over one connection."""
+    """The host from inside, as root, over one connection."""
     control = tmp_path_factory.mktemp("ssh") / "%C"
     return testinfra.get_host(
         f"ssh://{variables['ansible_user']}@{variables['ansible_host']}:{variables['ansible_port']}",
@@ -102,7 +102,7 @@ def host(variables, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def machine(hostname):
-    """The host as the machine outside holds it."""
+    """The host's container, as the machine outside sees it."""
     return Machine(f"slipway-{hostname}")
 
 
@@ -136,7 +136,7 @@ def scan(stranger, machine):
     def scan(ports=range(1, 65536), addresses=None):
         addresses = addresses or {"ipv4": machine.ipv4, "ipv6": machine.ipv6}
         named = ",".join(map(str, ports)) if len(ports) < 100 else f"{ports[0]}-{ports[-1]}"
-        # A port that drops packets is not asked a third time.
+        # At most two probes of a port that drops packets.
         nmap = f"nmap -n -Pn -sS -T5 --min-rate 30000 --max-retries 1 --open -oG - -p {named}"
         with ThreadPoolExecutor() as pool:
             found = pool.map(
@@ -152,7 +152,7 @@ def scan(stranger, machine):
 
 @pytest.fixture(scope="session")
 def open_ports(variables):
-    """The TCP ports that the world is to find."""
+    """The TCP ports that must be open to the world."""
     https = set() if variables["tls_mode"] == "off" else {variables["stack_https_port"]}
     return {variables["baseline_ssh_port"], variables["stack_http_port"]} | https
 
@@ -165,7 +165,7 @@ def deploy(inventory, hostname):
     )
 
 
-# --- The blog, for those who read it ------------------------------------------------------------------------
+# --- The blog, for readers ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -182,19 +182,19 @@ def site(base_url):
 
 @pytest.fixture(scope="session")
 def host_authority(host, base_url):
-    """The certificate of the host's own authority, as PEM; None where there is no TLS."""
+    """The certificate of the host's own CA, as PEM; None without TLS."""
     return None if base_url.scheme == "http" else host.file("/etc/slipway/ca/ca.pem").content_string
 
 
 @pytest.fixture(scope="session")
 def trust(host_authority):
-    """What a reader trusts: the host's own authority, and no other; None where there is no TLS."""
+    """A TLS context that trusts only the host's own CA; None without TLS."""
     return host_authority and ssl.create_default_context(cadata=host_authority)
 
 
 @pytest.fixture(scope="session")
 def reader(base_url, site, trust):
-    """Make a reader of the blog, who dials 127.0.0.1, or an address of the host."""
+    """Make a Reader of the blog, which connects to 127.0.0.1 or to an address of the host."""
     port = {"http": 80, "https": 443}[base_url.scheme]
     return lambda address=None: Reader(
         address or "127.0.0.1", port if address else base_url.port, site, trust
@@ -203,14 +203,14 @@ def reader(base_url, site, trust):
 
 @pytest.fixture(scope="session")
 def http2_reader(base_url, site, host_authority):
-    """Make a reader of the blog over HTTP/2."""
+    """Make an Http2Reader of the blog."""
     assert host_authority, "HTTP/2 needs TLS, which Molecule's hosts have"
     return lambda: Http2Reader("127.0.0.1", base_url.port, site, host_authority)
 
 
 @pytest.fixture(scope="session")
 def dial(reader):
-    """Open a connection to the blog and return its socket, for bytes that no reader would send."""
+    """Open a connection to the blog and return its socket, for bytes that no HTTP client sends."""
 
     def dial():
         connection = reader().connection
@@ -223,7 +223,7 @@ def dial(reader):
 
 @pytest.fixture(scope="session")
 def exchange(dial):
-    """Send bytes as they are, and read the one answer; raise what http.client raises when there is none."""
+    """Send raw bytes, and return the answer; without one, raise the error of http.client."""
 
     def exchange(raw):
         with dial() as connection:
@@ -237,7 +237,7 @@ def exchange(dial):
 
 @pytest.fixture(scope="session")
 def ask(reader):
-    """Ask for a path, and take one that is called STATIC as that of a static file."""
+    """Request a path; STATIC in it stands for the path of a static file."""
     one = reader()
     [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', one.request("/").text))
 
@@ -252,7 +252,7 @@ def ask(reader):
 
 @pytest.fixture
 def slow(dial, site):
-    """Make a slow sender, who begins with this."""
+    """Make a SlowSender that begins with a given text."""
     senders = []
 
     def slow(begin):
@@ -266,7 +266,7 @@ def slow(dial, site):
 
 @pytest.fixture
 def get(reader):
-    """Ask the blog for a page, over a fresh connection."""
+    """Request a page of the blog, over a new connection in each test."""
     one = reader()
     yield one.request
     one.close()
@@ -274,12 +274,12 @@ def get(reader):
 
 @pytest.fixture
 def signs_in(reader, variables):
-    """Sign in to the blog, and return who did, whether it worked or not."""
+    """Try to sign in to the blog, and return the Author, also when the login fails."""
     authors = []
 
     def signs_in(email, password):
         author = Author(reader(), variables["stack_base_url"], email, password)
-        author.reader.close()  # nginx would, before the next request
+        author.reader.close()  # nginx would close it before the next request
         authors.append(author)
         return author
 
@@ -290,7 +290,7 @@ def signs_in(reader, variables):
 
 @pytest.fixture(scope="session")
 def enlist(host, slot):
-    """Make an administrator of the blog."""
+    """Create an administrator of the blog."""
     return lambda email, password: host.check_output(
         f"cd /opt/slipway && echo %s | docker compose exec -T flask_blog_{slot()}"
         " flask user ensure-admin --email %s --password-file -",
@@ -301,7 +301,7 @@ def enlist(host, slot):
 
 @pytest.fixture(scope="module")
 def author(enlist, reader, variables, sql):
-    """Return one who has signed in, over a connection of their own."""
+    """Return a signed-in Author with a separate connection."""
     email, password = f"fresh-{token_hex(3)}@example.org", token_hex()
     enlist(email, password)
     with contextlib.ExitStack() as connections:
@@ -324,7 +324,7 @@ def author(enlist, reader, variables, sql):
 
 @pytest.fixture(scope="module")
 def fetch(reader):
-    """Ask for a page over a connection of its own, as somebody whom the blog does not know."""
+    """Request a page without a session, over a new connection."""
 
     def fetch(path, method="GET", **options):
         with contextlib.closing(reader()) as one:
@@ -335,7 +335,7 @@ def fetch(reader):
 
 @pytest.fixture(scope="session")
 def under_load(enlist, reader, site, host_authority, host, variables, base_url, sql, pytestconfig):
-    """Put the blog under load, as in `with under_load() as load`; nothing of it stays in the blog."""
+    """Put the blog under load, as in `with under_load() as load`; then remove its posts and its account."""
 
     rate = 220 if pytestconfig.getoption("soak") else 120
 
@@ -350,7 +350,7 @@ def under_load(enlist, reader, site, host_authority, host, variables, base_url, 
         author.reader.close()
         plan = {
             "name": name,
-            # `make test` shares the machine with others, and a subset of the soak still says what it met.
+            # Lower in `make test`, whose machine may be busy; its report still shows what the load met.
             "rate": rate,
             "address": "127.0.0.1",
             "port": base_url.port,
@@ -383,7 +383,7 @@ def load(under_load):
     assert load.problems == []
 
 
-# --- What runs ----------------------------------------------------------------------------------------------
+# --- Containers, secrets and releases -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -394,7 +394,7 @@ def docker(host):
 
 @pytest.fixture(scope="session")
 def inspect(docker):
-    """Return what `docker inspect` says of each container on the host, by its service."""
+    """Return the output of `docker inspect` for each container on the host, by service."""
 
     def inspect():
         found = json.loads(docker("ps --all --quiet | xargs --no-run-if-empty docker inspect") or "[]")
@@ -405,7 +405,7 @@ def inspect(docker):
 
 @pytest.fixture(scope="session")
 def healthy(inspect):
-    """Wait until exactly three containers run and are healthy; return what `inspect` does."""
+    """Wait until exactly three containers run and are healthy; return the result of `inspect`."""
 
     def healthy(seconds=60):
         def found():
@@ -420,12 +420,12 @@ def healthy(inspect):
 
 @pytest.fixture
 def containers(inspect):
-    """What runs: `docker inspect` by service, with the slot in service as flask_blog."""
+    """The result of `inspect`, with the slot in service as flask_blog."""
     return {service.replace("_blue", "").replace("_green", ""): c for service, c in inspect().items()}
 
 
 class Secrets(dict):
-    """The secrets' values, by the name of the file; a test that fails shows none."""
+    """The secrets' values by file name; repr() hides them, so that a failing test shows none."""
 
     def __repr__(self):
         return f"Secrets({', '.join(self)})"
@@ -437,7 +437,7 @@ class Secrets(dict):
 
 @pytest.fixture(scope="session")
 def read_secrets(host):
-    """Return the secrets, as the files on the host have them now."""
+    """Return the present secrets from the files on the host."""
 
     def read():
         lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
@@ -448,13 +448,13 @@ def read_secrets(host):
 
 @pytest.fixture
 def secrets(read_secrets):
-    """The secrets, as they are when a test begins."""
+    """The secrets at the start of the test."""
     return read_secrets()
 
 
 @pytest.fixture(scope="session")
 def sql(docker):
-    """Ask the database, as the superuser inside its container, and return its rows."""
+    """Run a query as the superuser inside the database's container, and return the rows."""
 
     def sql(query):
         rows = docker("exec $(docker ps --quiet --filter name=-db-) psql -U postgres -d blog -XAtc %s", query)
@@ -465,7 +465,7 @@ def sql(docker):
 
 @pytest.fixture(scope="session")
 def slot(host):
-    """The slot that nginx sends readers to, as the flag in its directory says."""
+    """Return the slot to which nginx sends readers, according to its flag file."""
     return lambda: "green" if host.file("/var/lib/slipway/slot/green").exists else "blue"
 
 
@@ -477,7 +477,7 @@ def app_role(slot):
 
 @pytest.fixture
 def login(host, containers, secrets, app_role):
-    """Log in to the database over TCP, as a service on the network would, and run one statement."""
+    """Log in to the database over TCP, like a service on the network, and run one statement."""
     passwords = {
         "postgres": secrets["db_superuser_password"],
         "blog_migrator": secrets["db_migrator_password"],
@@ -499,13 +499,13 @@ def login(host, containers, secrets, app_role):
 
 @pytest.fixture(scope="module")
 def variant(host, docker, inspect):
-    """Build the blog's image with more lines in its Dockerfile, and return its id; another one each time."""
+    """Build the blog's image with more Dockerfile lines, and return its id, which is new each time."""
     [serving] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
     docker("tag %s slipway.test/blog:source", serving)
     made = []
 
     def variant(lines=""):
-        # One that an earlier test rolled back would be held.
+        # A new id each time: a release that an earlier test rolled back is held.
         dockerfile = f'FROM slipway.test/blog:source\nLABEL slipway.test="{time.time()}"\n{lines}'
         made.append(host.check_output("echo %s | docker build --quiet -", dockerfile))
         return made[-1]
@@ -522,13 +522,13 @@ def ledger(host):
 
 @pytest.fixture(scope="session")
 def status(host):
-    """Return what `slipway status` knows."""
+    """Return the output of `slipway status --json`."""
     return lambda: json.loads(host.check_output("slipway status --json"))
 
 
 @pytest.fixture
 def in_harmony(slot, healthy, status, sql):
-    """Show that one slot runs, that it has the readers and a login, and that nothing differs."""
+    """Assert that one slot runs, gets the readers and has a login, and that there is no drift."""
 
     def in_harmony(serving):
         assert slot() == serving

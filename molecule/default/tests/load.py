@@ -1,11 +1,10 @@
-"""A constant load of readers and authors, and an account of each request: which failed, which POST got lost.
+"""A constant load of readers and authors, with a record of each request: which failed, which POST was lost.
 
-Run as a program, this is the load: a process of its own, so that whatever else the tests do keeps it from
-nothing. A request has its time on a schedule, whatever became of those before it; half of them go over
-connections that are kept, the other half each over a new one; where there is TLS, half of either speak
-HTTP/2. No request is ever sent again, but for one of HTTP/2 that the other side says it did not look at. A
-client dials again only after an answer that announced its connection's end, as any client does, and after a
-failure.
+Run as a program, this is the load itself, in a separate process, so that the tests do not slow it down.
+Requests follow a schedule, whatever the results of earlier ones. Half of them use kept connections, the other
+half a new connection each. With TLS, half of each kind use HTTP/2. No request is sent again, except one over
+HTTP/2 that the server reports as not processed. A client reconnects only after an answer that announced the
+end of its connection, as any client does, and after a failure.
 """
 
 import contextlib
@@ -24,16 +23,16 @@ from urllib.parse import urlencode
 
 from outside import Http2Reader, Reader
 
-# Connections side by side, half of them kept. After a late answer, what was due meanwhile follows at once.
+# Parallel connections, half of them kept. After a late answer, requests that became due follow at once.
 LANES = 44
-# Beside them, kept connections of those who read for a while (seconds) before they ask again.
+# Further kept connections, of readers that pause for some seconds between requests.
 PAUSES = (2, 5, 9)
 # Seconds that an answer may take, dialling included.
 TIMEOUT = 10
 
 WRITE = "/author/posts/new"
-# What each lane asks for, in turn, and what a whole answer ends with. A mark goes as a session's cookie, and
-# no cache knows a page of one who has a session.
+# The requests of each lane, in turn, and the end of a complete answer. A mark is sent as a session cookie,
+# because no cache answers a request with a session.
 TURNS = [
     ("/", "</html>"),
     ("{post}?session={mark}", "</html>"),
@@ -64,29 +63,29 @@ class Failed:
 
 @dataclass
 class Report:
-    """What became of the load's requests since it began."""
+    """The results of the load's requests since it began."""
 
     seconds: float = 0
-    kept: int = 0  # on connections that are kept …
-    reused: int = 0  # … of which so many carried one before
-    fresh: int = 0
-    http2: int = 0  # of either
+    kept: int = 0  # requests on kept connections
+    reused: int = 0  # of these, not the first on their connection
+    fresh: int = 0  # requests on new connections
+    http2: int = 0  # of both kinds
     written: int = 0
     slowest: float = 0  # seconds from sent to answered
-    behind: float = 0  # seconds that a request was sent after its time, at most
-    cpu: float = 0  # share of one core that the load itself took
+    behind: float = 0  # the longest delay of a request after its scheduled time, in seconds
+    cpu: float = 0  # share of one core that the load itself used
     failures: list = field(default_factory=list)
-    # What was written, by what was said of it; only when it is over.
+    # Titles of the POSTs by their result; only in the last report.
     posts: dict = field(default_factory=dict)
 
     @property
     def requests(self):
-        """The number of requests that were sent and have ended."""
+        """The number of requests that have ended."""
         return self.kept + self.fresh
 
     @property
     def rate(self):
-        """The requests in a second, over the whole."""
+        """The average number of requests in a second."""
         return self.requests / self.seconds
 
     def __str__(self):
@@ -100,11 +99,11 @@ class Report:
 
 
 def wrong_accounts(posts, titles):
-    """Return sentences about what was written: what is lost, doubled, or there although it was refused.
+    """Return a sentence for each post that is lost, doubled, or there although it was refused.
 
     Args:
-        posts: titles by what the blog said of them: "done", "refused", or nothing ("unanswered").
-        titles: those that the database has.
+        posts: titles by the blog's answer: "done", "refused" or "unanswered".
+        titles: the titles in the database.
     """
     there = Counter(titles)
     return [
@@ -122,7 +121,7 @@ def wrong_accounts(posts, titles):
 
 
 class Lane(threading.Thread):
-    """One connection after the other, or one that is kept, on which requests are sent at their time."""
+    """A thread that sends requests at their scheduled time, over one kept connection or a new one each."""
 
     def __init__(self, tally, number, interval, is_kept, is_http2):
         super().__init__(daemon=True)
@@ -135,7 +134,7 @@ class Lane(threading.Thread):
         else:
             context = ssl.create_default_context(cadata=plan["ca"]) if plan["ca"] else None
             self.reader = Reader(*where, context, TIMEOUT)
-        self.carried = 0  # requests answered on the connection dialled last
+        self.carried = 0  # requests answered on the latest connection
         self.since = None  # when the present request was sent
         self.post, self.style = itertools.cycle(plan["posts"]), plan["style"]
 
@@ -152,7 +151,7 @@ class Lane(threading.Thread):
         self.reader.close()
 
     def send(self, turn, behind):
-        """Send one request, and count what became of it."""
+        """Send one request, and count its result."""
         at, began, dialled = time.time(), time.monotonic(), self.reader.dialled
         path, end = TURNS[(turn + self.number) % len(TURNS)]
         mark = f"{self.tally.plan['name']}-{self.number}-{turn}"
@@ -185,7 +184,7 @@ class Lane(threading.Thread):
         )
 
     def read(self, path):
-        """Ask for a page, as an author where only they may."""
+        """Request a page, as an author if it is for authors only."""
         cookie = self.tally.plan["cookie"] if path == "/account" else path.partition("?")[2]
         return self.reader.request(path, **({"Cookie": cookie} if cookie else {}))
 
@@ -203,7 +202,7 @@ class Lane(threading.Thread):
         )
 
     def judge(self, path, answer, end):
-        """Say what is wrong with an answer, or return None."""
+        """Return what is wrong with an answer, or None."""
         if path == WRITE:
             saved = re.search(r"/author/posts/\d+$", answer.headers.get("location", ""))
             return None if answer.status == 303 and saved else f"status {answer.status}"
@@ -211,7 +210,7 @@ class Lane(threading.Thread):
             return f"status {answer.status}"
         if not answer.body.rstrip().endswith(end.encode()):
             return f"the body ends with {answer.body[-40:]!r}"
-        # As a browser does; one that met an old page just before a release asks for the old one after it.
+        # Like a browser, use the stylesheet of the page: just after a release this may be the old one.
         if path == "/" and (named := re.search(rb'href="(/static/[^"]+\.css)"', answer.body)):
             self.style = named[1].decode()
         return None
@@ -224,7 +223,7 @@ class Tally:
         self.plan, self.over, self.lock = plan, threading.Event(), threading.Lock()
         self.report = Report(posts={"done": [], "refused": [], "unanswered": []})
         self.began = time.monotonic()
-        # Number, interval, whether it is kept, and whether it speaks HTTP/2: every second pair does.
+        # Number, interval, whether it is kept, and whether it uses HTTP/2: every second pair does.
         lanes = [(n, LANES / plan["rate"], n % 2 == 0, n % 4 > 1) for n in range(LANES)]
         paused = itertools.product(PAUSES, (False, True))
         lanes += [(n, pause, True, is_http2) for n, (pause, is_http2) in enumerate(paused, LANES)]
@@ -260,7 +259,7 @@ class Tally:
 
 
 def main():
-    """Take the plan from the first line of input, answer each other line by a report, end with the input."""
+    """Read the plan from the first line of stdin; print a report for each further line, and one at EOF."""
     tally = Tally(json.loads(sys.stdin.readline()))
     for lane in tally.lanes:
         lane.start()
@@ -272,31 +271,31 @@ def main():
     tally.tell()
 
 
-# --- The load, as a test holds it ---------------------------------------------------------------------------
+# --- The load, for the tests --------------------------------------------------------------------------------
 
 
 @dataclass
 class Step:
-    """What became of the requests that were sent during one step of the tests."""
+    """The results of the requests that were sent during one step of a test."""
 
     name: str
     seconds: float = 0
     requests: int = 0
     failures: list = field(default_factory=list)
-    tolerated: list = field(default_factory=list)  # failures of a kind that the step may have
+    tolerated: list = field(default_factory=list)  # failures that the step permits
 
     def __str__(self):
-        rate = self.requests / self.seconds if self.seconds else 0  # where it was interrupted
+        rate = self.requests / self.seconds if self.seconds else 0  # 0 if the step was interrupted
         line = f"{self.requests:7} requests {rate:5.0f}/s {len(self.failures):4} failed   {self.name}"
         return f"{line}, {len(self.tolerated)} tolerated" if self.tolerated else line
 
 
 class Load:
-    """The load, while one is inside of it; afterwards the account of it.
+    """A context manager that runs the load; after it, the load's results.
 
-    plan: what is asked for where, and how many times a second ("rate").
-    least: requests a second that must have been sent over the whole, or nothing was measured.
-    titles: what the database has of the load's posts, once it was asked.
+    plan: what to request from where, and the number of requests in a second ("rate").
+    least: requests in a second, on average; with fewer there was no measurement.
+    titles: the titles of the load's posts in the database, which the caller sets after the load.
     """
 
     def __init__(self, plan, least):
@@ -316,26 +315,26 @@ class Load:
             self.hear()
 
     def say(self, line):
-        """Send the load a line."""
+        """Send a line to the load."""
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def hear(self):
-        """Take the report that comes next."""
+        """Read the next report."""
         self.report = Report(**json.loads(self.process.stdout.readline()))
         self.report.failures = [Failed(**failed) for failed in self.report.failures]
 
     def look(self):
-        """Have a report of everything up to now, and return it."""
+        """Request a report of everything up to now, and return it."""
         self.say("report")
         self.hear()
         return self.report
 
     @contextlib.contextmanager
     def step(self, name, tolerate=None):
-        """Tell the requests of a step of the tests from the others; when it ends, the Step has them.
+        """Record the requests of one step of a test separately; the Step has them when it ends.
 
-        A request that failed with the words of tolerate is no problem of this step.
+        A failure whose text is `tolerate` is no problem of this step.
         """
         before, step = self.look(), Step(name)
         self.steps.append(step)
@@ -351,11 +350,11 @@ class Load:
 
     @property
     def problems(self):
-        """Sentences about all that is wrong with a load that is over: best there is none."""
+        """A sentence for each problem of a load that has ended."""
         report, slow = self.report, []
         tolerated = {failed for step in self.steps for failed in step.tolerated}
         failures = [str(failed) for failed in report.failures if failed not in tolerated]
-        # Where the database goes away, nobody knows whether the last thing it heard was done.
+        # When the database stops, it is unknown whether it committed the last requests.
         unknown = {failed.request.removeprefix("POST ") for failed in tolerated}
         posts = report.posts | {"refused": [t for t in report.posts["refused"] if t not in unknown]}
         if report.rate < self.least:

@@ -1,4 +1,4 @@
-"""The machine outside: it runs plays against the host, and meets the blog as a reader does."""
+"""The machine outside the host: it runs plays against the host, and requests pages like a reader."""
 
 import http.client
 import io
@@ -20,14 +20,14 @@ import pycurl
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Whoever runs the tests may have settings of their own for Ansible; the repository's are what counts.
+# Drop the caller's ANSIBLE_* variables: the repository's settings must apply.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")} | {
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")
 }
 
 
 def wait_until(condition, seconds, what):
-    """Return the first true value of condition(), asked again and again until the deadline."""
+    """Call condition() until it returns a true value, and return that; fail after the deadline."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -35,11 +35,11 @@ def wait_until(condition, seconds, what):
     return value
 
 
-# --- The host, as the machine outside holds it --------------------------------------------------------------
+# --- The host's container -----------------------------------------------------------------------------------
 
 
 class Machine:
-    """A container that is a host. A restart may change its addresses, so they are asked for each time."""
+    """A container that is a host. A restart may change its addresses, so they are not cached."""
 
     def __init__(self, container):
         self.container = container
@@ -51,7 +51,7 @@ class Machine:
 
     @property
     def network(self):
-        """What the engine says of its place in the network of the sandbox."""
+        """Its endpoint in the sandbox's network, from `docker inspect`."""
         [inspected] = json.loads(self.docker("inspect", self.container))
         return inspected["NetworkSettings"]["Networks"]["slipway-sandbox"]
 
@@ -85,12 +85,12 @@ class Machine:
         self.docker("restart", self.container)
 
     def lose_power(self):
-        """End it at once, and let it boot."""
+        """Kill it without a shutdown, and let it boot."""
         self.docker("kill", self.container)
         self.docker("start", self.container)
 
     def execute(self, script):
-        """Run a script as root, also when nobody gets in by SSH; return what it prints."""
+        """Run a script as root, even when SSH logins fail; return what it prints."""
         return self.docker("exec", self.container, "sh", "-euc", script)
 
 
@@ -106,7 +106,7 @@ class Outcome:
 
     @property
     def changed(self):
-        """The number of changed tasks, by host; empty where no play got as far as a recap."""
+        """The number of changed tasks, by host; empty if no play reached its recap."""
         recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", self.output, re.MULTILINE)
         return {host: int(number) for host, number in recap}
 
@@ -139,7 +139,7 @@ def play(playbook, *arguments, **environment):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a header's name is in lower case, and its values are one if it was there repeatedly."""
+    """An HTTP answer. Header names are in lower case, and the values of a repeated header are joined."""
 
     status: int
     headers: dict
@@ -147,7 +147,7 @@ class Answer:
 
     @classmethod
     def of(cls, response):
-        """Read the whole of an HTTPResponse that has begun."""
+        """Read all of an HTTPResponse after its begin()."""
         headers = {name.lower(): ", ".join(response.headers.get_all(name)) for name in response.headers}
         return cls(response.status, headers, response.read())
 
@@ -158,14 +158,14 @@ class Answer:
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to an address, over TLS where there is a context, for a name that no DNS has to know."""
+    """A connection to an address, over TLS if there is a context, for a name that need not be in DNS."""
 
     def __init__(self, address, port, name, context, timeout):
         super().__init__(address, port, timeout=timeout)
         self.name, self.context, self.dialled = name, context, 0
 
     def connect(self):
-        """Dial."""
+        """Connect, and count it."""
         self.dialled += 1
         super().connect()
         if self.context:
@@ -173,9 +173,9 @@ class Connection(http.client.HTTPConnection):
 
 
 class Reader:
-    """One who reads the blog, over a connection that stays open from request to request.
+    """An HTTP client that keeps its connection open between requests.
 
-    With a context it is over TLS, and the certificate is for the name in host, whatever address leads there.
+    With a context it uses TLS, and the certificate must be for the name in `host`, whatever the address is.
     """
 
     def __init__(self, address, port, host, context=None, timeout=10):
@@ -189,17 +189,17 @@ class Reader:
         return Answer.of(self.connection.getresponse())
 
     def close(self):
-        """Hang up; the next request dials again."""
+        """Close the connection; the next request opens another."""
         self.connection.close()
 
     @property
     def dialled(self):
-        """How often it has dialled."""
+        """The number of connections that it has opened."""
         return self.connection.dialled
 
 
 class SlowSender:
-    """One who holds a connection, and sends next to nothing."""
+    """A client that holds a connection, and sends almost nothing."""
 
     def __init__(self, connection, begin):
         self.connection = connection
@@ -207,7 +207,7 @@ class SlowSender:
         self.connection.setblocking(False)
 
     def is_cut_off(self, more=b""):
-        """Send some more, and tell whether the connection has ended."""
+        """Send `more`, and return whether the connection has ended."""
         try:
             if more:
                 self.connection.send(more)
@@ -218,15 +218,15 @@ class SlowSender:
             return True
 
     def close(self):
-        """Let go."""
+        """Close the connection."""
         self.connection.close()
 
 
 class Http2Reader:
-    """A Reader over HTTP/2, as browsers are, who trusts the authority of a PEM text.
+    """A Reader over HTTP/2, like a browser, that trusts the CA of a PEM text.
 
-    What the other side says it did not look at is asked again over another connection: GOAWAY means that a
-    client may (RFC 9113, 6.8). libcurl does so, too, when a connection just died; here that is an error.
+    It repeats a request over another connection if the server reports it as not processed: GOAWAY permits
+    that (RFC 9113, 6.8). libcurl also repeats requests when a connection just died; here that is an error.
     """
 
     def __init__(self, address, port, host, authority, timeout=10):
@@ -242,7 +242,7 @@ class Http2Reader:
     def request(self, path, method="GET", body=None, **headers):
         """Send one request and return the whole answer; a header is named like Accept_Encoding.
 
-        A body that is a file goes without a header that speaks of it.
+        A body that is a file is sent without a header for its length.
         """
         if not self.curl:
             self.curl = pycurl.Curl()
@@ -282,18 +282,18 @@ class Http2Reader:
         return Answer(status, found, text.getvalue())
 
     def close(self):
-        """Hang up; the next request dials again."""
+        """Close the connection; the next request opens another."""
         if self.curl:
             self.curl.close()
         self.curl = None
 
 
 class Prober:
-    """Readers who ask for a page without a pause, each over one connection that they keep open.
+    """Readers that request a page continuously, each over one kept connection.
 
-    No cache has the page, since each request has a session's cookie. A request fails when it is answered
-    with anything but 200, or not answered. A reader dials again after an answer that announced the
-    connection's end, as any client does, and after a failure.
+    Each request has a session cookie, so that no cache answers it. A request fails when its status is not
+    200, or when it has no answer. A reader reconnects after an answer that announced the end of the
+    connection, as any client does, and after a failure.
     """
 
     def __init__(self, reader, path="/", readers=2):
@@ -303,7 +303,7 @@ class Prober:
         self.threads = [threading.Thread(target=self.probe) for _ in range(readers)]
 
     def probe(self):
-        """Ask until it is over."""
+        """Send requests until the end."""
         reader, name = self.reader(), threading.get_ident()
         for number in itertools.count():
             if self.over.is_set():
@@ -320,7 +320,7 @@ class Prober:
         reader.close()
 
     def ask(self, reader, mark):
-        """Send one request, unlike any other by its mark; return what is wrong with the answer, or None."""
+        """Send one request with a unique mark; return what is wrong with the answer, or None."""
         status = reader.request(self.path, Cookie=f"session={mark}").status
         return None if status == 200 else f"status {status}"
 
@@ -337,7 +337,7 @@ class Prober:
 
 
 class Author:
-    """One who signs in, and sends forms of the page that they have open."""
+    """A user who signs in, and sends forms of the page opened last."""
 
     def __init__(self, reader, base_url, email, password):
         self.reader, self.base_url, self.cookie, self.token = reader, base_url, "", ""
@@ -353,7 +353,7 @@ class Author:
         return answer
 
     def open(self, path):
-        """Open a page; its forms are the ones to send from now on. Return the answer."""
+        """Open a page, whose forms `send` uses from now on, and return the answer."""
         answer = self.request(path)
         if found := re.search(r'name="csrf_token"[^>]*value="([^"]+)"', answer.text):
             self.token = found[1]
@@ -366,12 +366,12 @@ class Author:
         return self.request(path, method="POST", body=body, Content_Type=kind)
 
     def is_in(self):
-        """Tell whether the session is valid."""
+        """Return whether the session is valid."""
         return self.request("/account").status == 200
 
 
 class Writer(Prober):
-    """An author who sends the form of a page opened before, again and again, and reads what was written."""
+    """An author who repeatedly sends the form of a page opened once, and reads the result."""
 
     def __init__(self, author):
         super().__init__(lambda: author.reader, readers=1)
@@ -391,7 +391,7 @@ class Writer(Prober):
 
 
 def answers(address, port, timeout=3):
-    """Tell whether a TCP connection is taken within timeout seconds; a port that drops packets takes none."""
+    """Return whether a port accepts a TCP connection within timeout seconds; False if it drops packets."""
     try:
         socket.create_connection((address, port), timeout=timeout).close()
     except OSError:

@@ -1,4 +1,4 @@
-"""The blog as readers on another machine meet it."""
+"""The blog as readers on another machine see it."""
 
 import gzip
 import http.client
@@ -55,7 +55,7 @@ def test_style_is_compressed_and_kept_for_ever(get):
 
 @pytest.fixture
 def logged(host, docker, containers):
-    """Wait for what a service logs about a path from now on, and return those lines."""
+    """Wait for log lines of a service about a path, from now on, and return them."""
     since = host.check_output("date +%s.%N")
 
     def lines(service, path):
@@ -147,12 +147,12 @@ def test_one_request_is_one_line_in_each_log_with_the_same_id(machine, reader, l
     assert "hush" not in json.dumps([outer, inner])
 
 
-# --- While the blog is away ---------------------------------------------------------------------------------
+# --- While the blog's container is stopped ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def away(inspect, docker, healthy):
-    """The blog's container is stopped; it comes back when these tests are over."""
+    """Stop the blog's container, and start it again after these tests."""
     [container] = [c["Id"] for service, c in inspect().items() if service.startswith("flask_blog_")]
     docker("stop %s", container)
     yield

@@ -1,4 +1,4 @@
-"""What strangers can fill, and what the blog can lead nginx to: no page goes away, and no key is shown."""
+"""Strangers cannot fill nginx's memory, and a compromised blog cannot make nginx serve other files."""
 
 import contextlib
 import io
@@ -15,15 +15,15 @@ PICTURE = "/media/0123456789abcdef01234567-3x3.png"
 
 @pytest.fixture
 def used(docker, containers):
-    """Return how many MiB of a directory of nginx's are in use."""
-    # A body has no name where it waits, so that only the file system knows of it.
+    """Return how many MiB of one of nginx's directories are in use."""
+    # nginx unlinks the temporary file of a body, so only the file system shows its size.
     command = f"exec {containers['nginx']['Id']} df --output=used --block-size=1K %s"
     return lambda directory: int(docker(command, f"/var/cache/nginx/{directory}").split()[-1]) / 1024
 
 
 @pytest.fixture
 def pages(ask):
-    """Ask for pages that no cache has, each of them whole."""
+    """Request pages that no cache has, and check that each is complete."""
 
     def pages():
         for path in ("/", "/tags/", f"/search?q={token_hex()}"):
@@ -44,7 +44,7 @@ def test_question_with_a_body_is_refused_before_it_is_read(slow, exchange, site)
     "path", ["/", "/search?q=rope", "/static/none", "/author/", "/author/media", "/healthz"]
 )
 def test_question_with_a_body_that_no_header_speaks_of_is_refused(http2_reader, used, path):
-    """HTTP/2 has no need of a header to send one."""
+    """HTTP/2 needs no header to send a body."""
     with contextlib.closing(http2_reader()) as one:
         assert one.request(path, body=io.BytesIO(bytes(200_000))).status == 413
         assert one.request("/").status == 200
@@ -52,13 +52,13 @@ def test_question_with_a_body_that_no_header_speaks_of_is_refused(http2_reader, 
 
 
 def test_bodies_that_never_end_take_no_page_away(slow, pages, used, exchange, site):
-    """From an address that is exempt from the limits of one client: what holds is what is for all."""
+    """This address is exempt from the limits of one client, so the limits of all clients apply."""
     upload = "POST /author/media HTTP/1.1\r\nHost: {site}\r\nContent-Length: 10000000\r\n\r\n"
     message = "POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 250001\r\n\r\n"
     for _ in range(4):
         slow(upload)
     for _ in range(90):
-        # Some are refused at once, for there are too many; and a refusal may come before all is sent.
+        # nginx refuses some at once, because there are too many, perhaps before all is sent.
         with contextlib.suppress(OSError):
             slow(message + 250_000 * "x")
     pages()
@@ -90,18 +90,18 @@ def test_long_posts_of_strangers_take_no_room_from_authors(slow, signs_in, enlis
     enlist(email, password)
     author = signs_in(email, password)
     head = f"POST /author/posts/new HTTP/1.1\r\nHost: {site}\r\nContent-Length: 200000\r\n"
-    # Whoever has no session that is known is a stranger, whatever the cookie says.
+    # A client without a valid session is a stranger, whatever its cookie is.
     for cookie in 6 * ["", "Cookie: session=unknown\r\n"]:
         slow(f"{head}{cookie}\r\nx")
     stranger, known = (f"{head}{cookie}\r\n" for cookie in ("", f"Cookie: {author.cookie}\r\n"))
     body = "a" * 200_000
     wait_until(lambda: exchange((stranger + body).encode()).status == 429, 10, "the strangers have come")
-    # The form lacks its token, and it is the blog that says so.
+    # The form lacks its token, so the blog itself refuses it.
     assert exchange((known + body).encode()).status == 400
 
 
 def test_questions_do_not_fill_the_cache(ask, used, reader, site):
-    """What the blog does not know in a query does not reach it, and of what it knows there is no end."""
+    """nginx drops unknown query parameters, and caches no page with known ones: their values are endless."""
     ask("/feed.xml")
     before = used("pages")
     with contextlib.closing(reader()) as one:
@@ -117,9 +117,9 @@ def test_questions_do_not_fill_the_cache(ask, used, reader, site):
 
 
 def test_cache_has_a_bound(sql, used, reader):
-    """24 MiB are kept: what is above goes when nginx looks next, as it does every ten seconds.
+    """nginx keeps 24 MiB, and removes what exceeds them every ten seconds.
 
-    Until then there is room for 72 more.
+    Until then there is room for 72 MiB more.
     """
     posts = "slug LIKE 'slipway-test-large-%'"
     sql(
@@ -137,7 +137,7 @@ def test_cache_has_a_bound(sql, used, reader):
         sql(f"DELETE FROM post WHERE {posts}")
 
 
-# --- What it may read ---------------------------------------------------------------------------------------
+# --- What nginx may read ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["/etc/slipway/tls/blog.pem", "/etc/passwd", "/etc/slipway/tls"])

@@ -1,4 +1,4 @@
-"""The deployed blog in a browser: what readers and authors do, in light and dark, on a phone and a desk."""
+"""The deployed blog in a browser: readers and authors, in light and dark, at phone and desktop width."""
 
 import io
 import os
@@ -23,7 +23,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--no-first-run",
 ]
-# What these tests write on the blog is by this one, about this one.
+# The author and the page of what these tests write on the blog.
 NAME = "Grace of the browser test"
 PAGE = "about-the-browser-test"
 
@@ -36,7 +36,7 @@ EMPTY_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1600" height="40
 
 
 class Visitor:
-    """One who looks at the blog in a browser of their own: a scheme, a width of the screen, and cookies."""
+    """A user with a separate browser context: colour scheme, screen width and cookies."""
 
     def __init__(self, browser, base_url, who, scheme, width, axe):
         self.base_url, self.scheme, self.axe = base_url, scheme, axe
@@ -45,7 +45,7 @@ class Visitor:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.context.set_default_timeout(15_000)
         self.context.add_init_script(TELL_WHAT_THE_POLICY_BLOCKS)
-        # The pictures of other sites are not ours to test: they load, as one empty picture.
+        # Pictures of other sites are not under test: each loads as an empty picture.
         self.context.route(
             re.compile(f"^https:(?!{re.escape(base_url.removeprefix('https:'))}/)"),
             lambda route: route.fulfill(body=EMPTY_PICTURE, content_type="image/svg+xml"),
@@ -55,7 +55,7 @@ class Visitor:
         self.page = self.context.new_page()
 
     def complain(self, kind, what):
-        """Keep what the browser says; nobody has a reason to write to the console."""
+        """Keep the browser's complaints: the console must stay empty."""
         self.complaints.append(f"{self.page.url}: {kind}: {what}")
 
     def go(self, path):
@@ -63,7 +63,7 @@ class Visitor:
         assert self.page.goto(f"{self.base_url}{path}").status == 200
 
     def look(self, heading):
-        """Wait for the page with this heading, keep a picture of it, and find no fault with it."""
+        """Wait for the page with this heading, take a screenshot, and assert that the page has no fault."""
         shown = self.page.get_by_role("heading", name=heading, level=1, exact=True)
         shown.wait_for()
         self.page.wait_for_load_state()
@@ -96,7 +96,7 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def acquaintance(host, base_url):
-    """What the browser is told of the blog: where its name leads, and the one key that it may show."""
+    """The browser's arguments for the blog: the address of its name, and the only public key to accept."""
     if base_url.scheme == "http":
         return []
     key = "openssl x509 -in /etc/slipway/tls/blog.pem -noout -pubkey | openssl pkey -pubin -outform der"
@@ -125,7 +125,7 @@ def browser(acquaintance):
 
 @pytest.fixture(scope="module")
 def visitor(browser, variables):
-    """Let a visitor come. Whatever the browser complains about fails the test, to the last page."""
+    """Make a Visitor. Any complaint of the browser fails the test, also one about the last page."""
     if not AXE.is_file():
         pytest.fail("axe-core of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
     axe = AXE.read_text()
@@ -144,7 +144,7 @@ def visitor(browser, variables):
 
 @pytest.fixture(scope="module", autouse=True)
 def as_before(sql, host):
-    """The blog gets a page, and loses all that these tests wrote, even if they fail half-way."""
+    """Add a page to the blog, and remove all that these tests wrote, even if they fail half-way."""
 
     def clear():
         sql(f"DELETE FROM comment WHERE author = '{NAME}'")
@@ -170,7 +170,7 @@ def as_before(sql, host):
 
 @pytest.fixture(autouse=True)
 def uncounted(sql):
-    """All visitors come from one address: what the blog has counted against it is forgotten."""
+    """Reset the blog's request counters, because all visitors have one address."""
     sql("DELETE FROM throttle")
     yield
     sql("DELETE FROM throttle")
@@ -221,7 +221,7 @@ def test_reader_finds_reads_and_answers(visitor, variables, scheme, width):
 
 
 def png(colour):
-    """Make a picture."""
+    """Return a PNG of one colour."""
     output = io.BytesIO()
     Image.new("RGB", (300, 200), colour).save(output, "PNG")
     return output.getvalue()
@@ -276,7 +276,7 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
         author.follow("View")
         author.look(title)
 
-        # A reader sees it and answers
+        # A reader sees it and comments
         wait_until(lambda: get(post).status == 200, FRESH_SECONDS, "readers see the post")
         reader.go(post)
         reader.look(title)
@@ -286,7 +286,7 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
         reader.send("Send the comment", Name=NAME, Comment=f"What a boat, in {colour}!")
         reader.look("Thank you")
 
-        # The author lets the answer appear
+        # The author approves the comment
         author.follow("Write", within="header")
         author.page.get_by_role("navigation", name="Your desk").get_by_role("link", name="Comments").click()
         author.look("Comments")
@@ -312,7 +312,7 @@ def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, sc
             author.go(path)
             author.look(heading)
 
-        # All goes again, each after a question
+        # Everything is deleted, each after a confirmation
         author.go("/author/")
         author.follow(title)
         author.follow("Delete…")

@@ -1,6 +1,6 @@
-"""Secrets stay where they belong: markers take their place, plays run as loud as they can, all is searched.
+"""Secrets do not leak: plays run with marked secrets, -vvv and --diff; then a scan searches for the marks.
 
-The markers come from an encrypted file, as secrets of production do, and stay: they are as good as any.
+The marked secrets come from an encrypted file, as in production. They stay: they are as good as others.
 """
 
 import base64
@@ -26,7 +26,7 @@ NAMES = [
 ]
 LOUD = ("-vvv", "--diff")
 
-# Prints each place where one of the patterns is. Those who are not root may read whatever they can.
+# Prints each place that contains a pattern. The last search runs as the user nobody.
 SCAN = """
 export LC_ALL=C
 pattern=/run/canary/pattern
@@ -50,7 +50,7 @@ cat /run/canary/processes
 true
 """
 
-# Looks at each process again and again, and writes down those that show a pattern.
+# Polls all processes, and records those whose command line or environment contains a pattern.
 WATCH = """
 import pathlib, time
 place = pathlib.Path("/run/canary")
@@ -75,18 +75,18 @@ while True:
 
 
 def forms(mark):
-    """Return mark, and what base64 makes of it wherever it stands in a longer text."""
+    """Return mark, and its base64 form for each offset that it may have in a longer text."""
     encoded = [base64.b64encode(b"\0" * before + mark.encode()).decode() for before in range(3)]
-    # The first and the last characters depend on what is around it.
+    # Cut the first and the last characters, which depend on the text around it.
     return [mark, *(text[4 if before else 0 : -4] for before, text in enumerate(encoded))]
 
 
 @pytest.fixture
 def canary(host, hostname):
-    """Watch the host for marks and their forms, from `watch` on; `scan` tells where they are or were."""
+    """Watch the host for marks and their forms after `watch`; `scan` returns where they are or were."""
 
     def put(name, content):
-        # Not by a command line, which sudo would log.
+        # Through stdin, because sudo would log a command line.
         command = ["docker", "exec", "--interactive", f"slipway-{hostname}", "tee", f"/run/canary/{name}"]
         subprocess.run(command, input=content, text=True, check=True, stdout=subprocess.DEVNULL)
 
@@ -110,7 +110,7 @@ def canary(host, hostname):
 
 
 def on_this_machine(mark):
-    """Return the files of Ansible on the control node that have the mark, which it should have taken away."""
+    """Return the temporary files that Ansible left on the control node and that contain the mark."""
     places = [Path.home() / ".ansible", *Path(tempfile.gettempdir()).glob("ansible*")]
     found = []
     for form in forms(mark):
@@ -127,15 +127,15 @@ def on_this_machine(mark):
 
 
 def shown(mark, text):
-    """Tell whether a form of the mark is part of text; Ansible may have wrapped its lines."""
+    """Return whether text contains a form of the mark, also if Ansible wrapped its lines."""
     return any(form in part for form in forms(mark) for part in (text, re.sub(r"\s+", "", text)))
 
 
 def test_canary_finds_what_is_to_be_found(canary, host, hostname, docker, containers, tmp_path, inventory):
-    """A mark in each kind of place: all are found."""
+    """The scan finds a mark in each kind of place."""
     mark = f"bait{random.token_hex(12)}"
     canary.watch(mark)
-    # This one is shown to sudo, whose line in the journal is the one to find there.
+    # sudo logs the command lines with this mark, so the scan must find it in the journal.
     files = ["/opt/slipway/bait", "/var/lib/slipway/bait", "/var/log/bait", "/usr/share/bait"]
     try:
         for file in files:
@@ -182,9 +182,9 @@ def test_canary_finds_what_is_to_be_found(canary, host, hostname, docker, contai
 
 @pytest.fixture
 def vault(tmp_path):
-    """Encrypt values with a mark, as the vault of an inventory is; return the arguments that give them.
+    """Encrypt values with a mark, like an inventory's vault; return ansible-playbook's arguments for them.
 
-    With them goes a key of TLS, if it is given, encrypted by the same password.
+    If a TLS key is given, encrypt it with the same password, and add its variables.
     """
 
     def vault(mark, names, certificate=None, key=None):
@@ -203,7 +203,7 @@ def vault(tmp_path):
     return vault
 
 
-# What the test has otherwise than the inventory does.
+# Files that the test's variables change.
 OURS = [
     "/etc/slipway/tls.json",
     "/etc/slipway/tls/blog.pem",
@@ -214,7 +214,7 @@ OURS = [
 
 @pytest.fixture
 def as_before(host, canary):
-    """Keep files that the test changes beside the canary; return what puts them back."""
+    """Keep copies of these files in the canary's directory; return a function that restores them."""
 
     def back():
         for file in OURS:
@@ -237,7 +237,7 @@ def test_no_secret_leaves_its_place(
         *variables["stack_domain_redirects"],
     ]
     certificate, key = make_certificate(tmp_path, names)
-    # The whole line, since each such key begins with the same letters.
+    # The second line of the key, because the first begins with the same letters in each such key.
     line = key.read_text().splitlines()[2]
     canary.watch(mark, line)
     before = canary.rounds()
@@ -252,7 +252,7 @@ def test_no_secret_leaves_its_place(
     admin = signs_in(variables["release_admin_email"], values["admin_password"])
     assert admin.signed_in
 
-    # The admin's password stays, so that only the key that is forgotten can end the session.
+    # Keep the admin's password, so that only the forgotten key can end the session.
     given, of_secrets = vault(mark, NAMES[:4]), ("--tags", "secrets,tls,stack,release")
     outputs["site.yml --check"] = deploy("site.yml", "--check", *of_secrets, *LOUD, *given).output
     rotate = ("playbooks/rotate_secrets.yml", *LOUD, *given, "--extra-vars")

@@ -1,6 +1,6 @@
-"""The CIS Docker Benchmark 1.6, by its numbers: how docker-bench-security asks, of what really runs.
+"""The CIS Docker Benchmark 1.6, by check number: as in docker-bench-security, on the running host.
 
-A check that fails must be listed in cis.yml with its reason; one that is listed must fail.
+A check that fails must be listed in cis.yml with its reason; a listed check must fail.
 """
 
 import json
@@ -17,7 +17,7 @@ SENSITIVE = ["/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr"]
 each = pytest.mark.parametrize("service", SERVICES)
 
 
-# Where an exception does not hold: the `unless` of cis.yml.
+# The values of `unless` in cis.yml: conditions under which an exception does not apply.
 CONDITIONS = {
     "apparmor": lambda engine: engine.apparmor,
     "engine 27": lambda engine: int(engine.info["ServerVersion"].split(".")[0]) >= 27,
@@ -26,7 +26,7 @@ CONDITIONS = {
 
 @pytest.fixture(scope="module")
 def engine(host, docker):
-    """The engine: what it says of itself, its settings, its command line, and whether AppArmor is there."""
+    """The engine: `docker info`, its settings, its command line, and whether AppArmor is available."""
     return SimpleNamespace(
         info=json.loads(docker("info --format json")),
         settings=json.loads(host.file("/etc/docker/daemon.json").content_string),
@@ -37,19 +37,19 @@ def engine(host, docker):
 
 @pytest.fixture(scope="module")
 def running(inspect):
-    """What runs: `docker inspect` by service, with the slot in service as flask_blog."""
+    """The output of `docker inspect` by service, with the slot in service as flask_blog."""
     return {re.sub("_(blue|green)$", "", service): c for service, c in inspect().items()}
 
 
 @pytest.fixture
 def container(running, service):
-    """What `docker inspect` says of the service's container."""
+    """The output of `docker inspect` for the service's container."""
     return running[service]
 
 
 @pytest.fixture
 def config(container):
-    """How the service's container is to run."""
+    """The HostConfig of the service's container."""
     return container["HostConfig"]
 
 
@@ -61,7 +61,7 @@ def first(host, container):
 
 @pytest.fixture(scope="module")
 def image(docker, running):
-    """Return what `docker image inspect` says of a service's image."""
+    """Return the output of `docker image inspect` for a service's image."""
     return lambda service: json.loads(docker("image inspect %s", running[service]["Image"]))[0]
 
 
@@ -90,7 +90,7 @@ def expected(request, engine):
             request.node.add_marker(pytest.mark.xfail(strict=True, reason=reason, raises=AssertionError))
 
 
-# --- What is listed -----------------------------------------------------------------------------------------
+# --- The list -----------------------------------------------------------------------------------------------
 
 
 def test_each_check_of_what_runs_is_made_or_said_to_be_unaskable():
@@ -290,7 +290,7 @@ def test_4_10_no_secret_is_in_the_image(docker, within, running, secrets, servic
     assert within(service, keys.replace("(", r"\(").replace(")", r"\)")) == ""
 
 
-# --- 5: what runs -------------------------------------------------------------------------------------------
+# --- 5: the containers --------------------------------------------------------------------------------------
 
 
 def test_5_1_swarm_is_off(engine):

@@ -1,4 +1,4 @@
-"""What really runs: asked of the engine, and of the kernel where it knows better."""
+"""The running containers, as the engine reports them, and where possible the kernel."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_limits(host, containers, variables, service):
 
 @each
 def test_kernel_knows_the_limit_of_memory(docker, containers, variables, service):
-    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"  # of either hierarchy
+    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"  # of cgroup v2 and of v1
     limit = docker("exec %s sh -c %s", containers[service]["Id"], f"cat {files} 2>/dev/null; true")
     assert int(limit) == variables[f"stack_{service}_memory_mb"] * 2**20
 

@@ -1,4 +1,4 @@
-"""The data, and what must not meet it: volumes of others, another Postgres, an image that does not start."""
+"""The data is safe from foreign volumes, another version of Postgres and images that do not start."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from variants import program
 
 REASON = "the reason is in the stars"
-# Neither is the database's own image in more than one thing.
+# Each differs from the database's own image in one thing.
 IMAGES = {
     "another major": "ENV PG_MAJOR=16",
     "no start": f'ENTRYPOINT ["sh", "-c", "seq 100; echo {REASON}; exit 3"]',
@@ -15,7 +15,7 @@ IMAGES = {
 
 @pytest.fixture
 def release_of_database(host, docker, inspect, deploy):
-    """Run the role `stack` with another image of the database, and return how that ended."""
+    """Run the role `stack` with another image of the database, and return the outcome."""
     ids = {
         "flask_blog" if "flask_blog" in service else service: container["Image"]
         for service, container in inspect().items()

@@ -1,4 +1,4 @@
-"""The database: what it is, where it lives, and who may do what."""
+"""The database: its version, its volume, and the permissions of each role."""
 
 import json
 

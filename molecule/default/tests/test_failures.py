@@ -1,6 +1,6 @@
-"""Releases that go wrong in every way that could be thought of, under load, and nobody notices any of it.
+"""Releases that fail in many ways, under load, without a failed request.
 
-Each test first shows that its fault struck. The blog that serves is the same container before and after.
+Each test shows that its fault occurred. The blog in service is the same container before and after.
 """
 
 import json
@@ -16,7 +16,7 @@ from variants import MIGRATION, WRAPPED, program
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with an image, and what the refusal says."""
+    """An image with a fault, and the words of the refusal."""
 
     name: str
     dockerfile: str
@@ -54,14 +54,14 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def images(variant):
-    """The ids of images that are the blog's in all but one thing, by its name."""
+    """The ids of images that differ from the blog's in one thing, by its name."""
     lines = {fault.name: fault.dockerfile for fault in [*FAULTS, NEVER_READY]} | OTHERS
     return {name: variant(dockerfile) for name, dockerfile in lines.items()}
 
 
 @pytest.fixture
 def hurried(host):
-    """A new release has 4 seconds to become ready, so that the tests need not wait a minute."""
+    """Give a new release 4 seconds to become ready, so that the tests need not wait a minute."""
     path = "/opt/slipway/release.json"
     host.check_output("cp --preserve %s /run/slipway-test.json", path)
     host.check_output(r"sed -i 's/\"ready_timeout\": [0-9]*/\"ready_timeout\": 4/' %s", path)
@@ -71,13 +71,13 @@ def hurried(host):
 
 @pytest.fixture
 def serving(inspect):
-    """Return what serves: the containers' ids, by service."""
+    """Return the ids of the containers, by service."""
     return lambda: {service: c["Id"] for service, c in inspect().items()}
 
 
 @pytest.fixture
 def unnoticed(images, load, request, serving, status):
-    """The load throughout a test: no request fails, and the same containers serve as before."""
+    """Run the load during the test; no request may fail, and the containers must stay the same."""
     before = serving()
     with load.step(request.node.name) as step:
         yield step
@@ -111,7 +111,7 @@ def test_image_that_is_not_there_is_named(unnoticed, host, ledger):
 
 
 def test_destructive_migration_is_refused_until_it_is_named(images, unnoticed, host, sql):
-    """What comes after that is in test_way_back.py."""
+    """The release that allows it is in test_way_back.py."""
     done = host.run("slipway release %s", images["contract"])
     assert done.rc == 1
     assert "9001 is destructive" in done.stderr + done.stdout
@@ -170,7 +170,7 @@ def test_second_release_is_refused_within_two_seconds(host, images, unnoticed, l
 def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
     host, images, load, inspect, ledger, healthy, deploy, inventory, hostname
 ):
-    """A slow start within the deadline; a rollback by playbook; and the next deploy, which leaves it so."""
+    """A slow start within the deadline, a rollback by playbook, and a deploy that keeps the rollback."""
     before = inspect()
     [old] = [c["Image"] for service, c in before.items() if "flask_blog" in service]
     ids = {"nginx": before["nginx"]["Image"], "db": before["db"]["Image"], "flask_blog": images["slow"]}

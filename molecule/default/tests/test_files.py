@@ -1,4 +1,4 @@
-"""What the roles left on the host: files, the engine's settings, the program."""
+"""The results of the roles on the host: files, the engine's settings, the program slipway."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a stranger on the same network can reach: the ports that are meant, whatever runs behind them."""
+"""A stranger on the same network reaches only the intended ports, whatever runs behind them."""
 
 import contextlib
 import json
@@ -52,14 +52,14 @@ def mistake(docker, inspect):
 
 @pytest.fixture
 def without_firewall(host):
-    """The host as Docker alone would have it, for the length of a test."""
+    """Remove Slipway's firewall rules for the length of a test."""
     yield host.check_output("nft delete table inet slipway")
     host.check_output("systemctl reload nftables")
 
 
 @pytest.fixture(scope="module")
 def routes(stranger, machine, mistake):
-    """The stranger tries the container's own address, by way of the host."""
+    """Give the stranger routes to the container's own addresses, via the host."""
     for family, address in mistake.items():
         stranger(f"ip route add {address} via {getattr(machine, family)}")
     yield
@@ -94,11 +94,11 @@ def test_container_goes_out_and_does_not_reach_the_host(host, containers, machin
         assert "refused" in connect(outside, 1).stderr, "the machine outside answers, if only with a refusal"
 
 
-# --- What must not be felt ----------------------------------------------------------------------------------
+# --- Restarts that nobody notices ---------------------------------------------------------------------------
 
 
 class Newcomers(Prober):
-    """Readers who never keep a connection."""
+    """Readers that use a new connection for each request."""
 
     def ask(self, reader, mark):
         """Send one request over a connection of its own."""
@@ -129,7 +129,7 @@ def test_upgrade_of_the_engine_stops_nothing(host, machine, reader, inspect):
 
 @pytest.fixture
 def forgotten(host, family):
-    """Before the test and after it, the host remembers nobody who connected."""
+    """Clear the firewall's set of SSH clients before the test and after it."""
     host.check_output(f"nft flush set inet slipway ssh_{family}")
     yield
     host.check_output(f"nft flush set inet slipway ssh_{family}")
@@ -150,19 +150,19 @@ def test_who_connects_to_sshd_again_and_again_has_to_wait(
     let_in = sent - (dropped() - before)
     assert variables["baseline_ssh_burst"] <= let_in < variables["baseline_ssh_burst"] + 20
     if family == "ipv6":
-        # The machine is in the same /64, and so has to wait as well.
+        # This machine is in the same /64, so it has to wait as well.
         assert sum(answers(address, port, timeout=0.3) for _ in range(10)) < 5
     wait_until(lambda: scan({port})[family], 10, "one may connect again")
 
 
-# --- What one client may hold ------------------------------------------------------------------------------
+# --- Limits of one client ----------------------------------------------------------------------------------
 
 
 @each_family
 def test_one_client_holds_so_many_connections_and_others_have_theirs(
     stranger, machine, variables, open_ports, family
 ):
-    """Idle ones, on which nothing was ever asked: no web server counts them."""
+    """The connections are idle and never had a request, so no web server counts them."""
     limit, address, port = variables["baseline_public_connections"], getattr(machine, family), max(open_ports)
     held = []
     with contextlib.ExitStack() as connections:
@@ -170,7 +170,7 @@ def test_one_client_holds_so_many_connections_and_others_have_theirs(
             while len(held) < 2 * limit:
                 connection = socket.create_connection((address, port), timeout=1)
                 held.append(connections.enter_context(connection))
-        # Readers of the tests before may still have some.
+        # Readers of earlier tests may still hold some.
         assert limit - 20 < len(held) <= limit
         assert not answers(address, port, timeout=1)
         if family == "ipv4":  # over IPv6 the stranger is in the same /64
@@ -180,7 +180,7 @@ def test_one_client_holds_so_many_connections_and_others_have_theirs(
 
 @pytest.fixture
 def connections(host):
-    """Return the connections whose time runs: the seconds that are left, by address and port."""
+    """Return the connections with a time limit: the seconds that are left, by address and port."""
 
     def connections():
         listed = json.loads(host.check_output("nft --json list set inet slipway_public since_ipv4"))
@@ -191,7 +191,7 @@ def connections(host):
 
 
 def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, variables, connections):
-    """A body comes byte by byte. Its time is taken away, as if it were over."""
+    """Send a body byte by byte, then delete the connection's timer, as if it had expired."""
     other = reader()
     assert other.request("/").status == 200
     before = connections()
@@ -223,7 +223,7 @@ def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, vari
     other.close()
 
 
-# --- The way back -------------------------------------------------------------------------------------------
+# --- Rollback of the rules ----------------------------------------------------------------------------------
 
 
 def test_rules_that_lock_everybody_out_take_themselves_away(host, machine, variables, deploy, scan):

@@ -1,4 +1,4 @@
-"""How old a page may be: two seconds while the blog and its database are there, and any age while not."""
+"""The age of a page: two seconds at most while the blog and its database run, any age in an outage."""
 
 import contextlib
 import itertools
@@ -27,10 +27,10 @@ IDLE_SECONDS = (0.3, 1, 5, 30, 55, 65)
 
 
 def test_no_answer_is_older_than_two_seconds(author, sql, reader):
-    """After each kind of change, some time after the last visit, and with visits all the time."""
+    """Each kind of change, at several times after the last visit, with and without continuous visits."""
     kinds = (edit, delete, unpublish, rename, approve, withdraw)
     cases = list(itertools.product(kinds, IDLE_SECONDS, (False, True)))
-    # What they need first, so that the threads do nothing but wait and look.
+    # Prepare everything first, so that the threads only wait and send requests.
     articles = [Article(author(), sql) for _ in cases]
     changes = [what(article) for article, (what, *_) in zip(articles, cases, strict=True)]
     with ThreadPoolExecutor(len(cases)) as pool:
@@ -48,7 +48,7 @@ def test_no_answer_is_older_than_two_seconds(author, sql, reader):
 @pytest.mark.parametrize("is_visited", [False, True])
 @pytest.mark.parametrize("change", [retitle, delete, unpublish, rename])
 def test_no_list_is_older_than_two_seconds(author, sql, reader, change, is_visited):
-    """The home page, the feed, a tag, a search: whatever shows a post beside its own page."""
+    """The home page, the feed, a tag and a search show a post in addition to its own page."""
     article = Article(author(), sql)
     act, _ = change(article)
     shown = article.title if change is retitle else f'{article.path}"'
@@ -58,7 +58,7 @@ def test_no_list_is_older_than_two_seconds(author, sql, reader, change, is_visit
 
 @pytest.fixture(params=["blog", "database"])
 def outage(request, host, containers, slot, healthy):
-    """Take the blog or its database away, while one is inside of it."""
+    """Return a context manager that stops the blog or its database."""
     service = {"blog": f"flask_blog_{slot()}", "database": "db"}[request.param]
 
     @contextlib.contextmanager
@@ -82,7 +82,7 @@ def test_what_readers_have_seen_outlasts_an_outage_and_what_was_withdrawn_does_n
     delete(gone)[0]()
     assert [fetch(path).status for path in (kept.path, "/", "/feed.xml")] == [200] * 3
     with outage():
-        # As long after as no page would be served that is due.
+        # For longer than nginx serves an old page while the blog runs.
         left = time.monotonic() + 4
         while time.monotonic() < left:
             assert OLD in fetch(kept.path).text
@@ -103,7 +103,7 @@ def test_what_readers_have_seen_outlasts_an_outage_and_what_was_withdrawn_does_n
 
 
 def test_restart_of_the_database_shows_nobody_an_error_page(fetch, host, containers, healthy):
-    """Not even to one whom no cache knows: they are told to come again."""
+    """A request that no cache answers gets at worst a 503, which asks to try again."""
     statuses, over = [], threading.Event()
 
     def visit():

@@ -1,4 +1,4 @@
-"""Changes of nginx itself, seen from readers, who notice none of them."""
+"""Changes of nginx itself, which readers do not notice."""
 
 import contextlib
 import json
@@ -12,25 +12,25 @@ REDIRECT = "nft list table inet slipway_nginx"
 
 @pytest.fixture
 def apply_nginx(host):
-    """Have nginx become what compose.yml and its files say, and return what that took."""
+    """Apply compose.yml and nginx's files to nginx, and return the steps that it took."""
     return lambda: json.loads(host.check_output("slipway nginx apply"))["done"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def as_it_was(host, docker, inspect):
-    """Keep the files that say what nginx is, and put them in force again when all is over."""
+    """Keep the files that define nginx, and restore and apply them after these tests."""
     docker("tag %s slipway.test/nginx:source", inspect()["nginx"]["Image"])
     host.check_output("cd /opt/slipway && tar --create --file=/run/slipway-test.tar compose.yml nginx")
     yield
     host.check_output("cd /opt/slipway && tar --extract --file=/run/slipway-test.tar")
-    # A test that failed may have left one at work.
+    # A failed test may have left another run of `slipway nginx apply`.
     wait_until(lambda: host.run("slipway nginx apply").rc == 0, 90, "nginx is what it was")
     docker("rmi slipway.test/nginx:source && docker image prune --all --force --filter label=slipway.test")
 
 
 @pytest.fixture
 def other_nginx(host):
-    """Name another image in compose.yml, nginx's in all but a label and some lines; return its id."""
+    """Set another image in compose.yml, nginx's with another label and more lines; return its id."""
 
     def other_nginx(lines=""):
         dockerfile = f"FROM slipway.test/nginx:source\n{lines}\n"
@@ -46,7 +46,7 @@ def other_nginx(host):
 
 @pytest.fixture
 def only_nginx(host, healthy):
-    """Look for what a change of nginx may leave; return what is in nginx's place."""
+    """Assert that a change of nginx left nothing behind; return nginx's container."""
 
     def only_nginx():
         now = healthy()
@@ -59,7 +59,7 @@ def only_nginx(host, healthy):
 
 
 def test_another_configuration_is_not_noticed(under_load, host, inspect, apply_nginx, only_nginx):
-    """Another image under load takes twice as long, and is the soak's."""
+    """Another image under load takes twice as long, so the soak tests it."""
     before = inspect()["nginx"]
     with under_load() as load:
         host.check_output("echo '# changed' >> /opt/slipway/nginx/blog.conf")
@@ -87,7 +87,7 @@ def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, 
 def test_replacement_that_is_killed_is_finished_by_the_next(
     host, other_nginx, apply_nginx, inspect, only_nginx, reader
 ):
-    """One who reads for long keeps the old nginx there while the stand-in has the others."""
+    """An open connection keeps the old nginx running while the stand-in gets the new connections."""
     idle, image, before = reader(), other_nginx(), inspect()["nginx"]["Id"]
     with Prober(reader) as prober, contextlib.closing(idle):
         assert idle.request("/").status == 200
@@ -107,7 +107,7 @@ def test_replacement_that_is_killed_is_finished_by_the_next(
 
 
 def test_replacement_and_release_exclude_each_other(host, other_nginx, inspect):
-    """The lock is held by a third, as a release would."""
+    """Another process holds the lock, like a release."""
     before = inspect()
     other_nginx()
     held = "echo 'a test' > /run/slipway/lock && flock --nonblock /run/slipway/lock slipway nginx apply"

@@ -1,4 +1,4 @@
-"""Hooks and the webhook: what they are told, and that none of them harms a release that serves."""
+"""Hooks and the webhook: the data that they get, and that none of them harms a release in service."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import pytest
 from outside import wait_until
 
 PLACE = "/run/slipway-test"
-# Keeps what it finds in its environment, and then does as it was told to for its moment.
+# Saves its environment, and then does what the file for its moment says.
 HOOK = f"""
 env > {PLACE}/$1.told
 case "$(cat {PLACE}/$1)" in
@@ -26,7 +26,7 @@ TOKEN = f"a token for tests {secrets.token_hex(8)}"
 
 @pytest.fixture(scope="module")
 def receiver(machine):
-    """Whoever takes webhooks, on the machine outside; `answer` is a status, or "slowly"."""
+    """A receiver of webhooks, on the machine outside; `answer` is a status, or "slowly"."""
     state = SimpleNamespace(got=[], answer=200, hung_up=None)
     over = threading.Event()
 
@@ -41,7 +41,7 @@ def receiver(machine):
                 self.end_headers()
 
         def drip(self):
-            """Answer with a header that goes on until the other side has had enough of it."""
+            """Answer with a header that goes on until the client closes the connection."""
             began = time.monotonic()
             self.close_connection = True
             try:
@@ -67,7 +67,7 @@ def receiver(machine):
 
 @pytest.fixture(scope="module")
 def behave(host):
-    """Say what the hook of a moment does from now on: pass, fail or hang."""
+    """Set what the hook of a moment does from now on: pass, fail or hang."""
     return lambda **moments: [
         host.check_output("echo %s > %s/%s", how, PLACE, moment) for moment, how in moments.items()
     ]
@@ -81,7 +81,7 @@ def image(variant):
 
 @pytest.fixture(scope="module")
 def refused(host, deploy, receiver, behave, image, inspect):
-    """How a play ended that brought the hooks and released, while the hook `before` was against it."""
+    """The outcome of a play that sets the hooks up and releases, while the hook `before` fails."""
     files = {"/opt/slipway/release.json": f"{PLACE}/release.json"}
     host.check_output("mkdir %s && echo %s > %s/hook", PLACE, HOOK, PLACE)
     for file, kept in files.items():
@@ -112,7 +112,7 @@ def refused(host, deploy, receiver, behave, image, inspect):
 
 @pytest.fixture
 def told(host):
-    """Return what the hook of a moment was told last, without the prefix that all of it has."""
+    """Return the latest variables of the hook of a moment, without their prefix SLIPWAY_."""
 
     def told(moment):
         lines = host.check_output("cat %s/%s.told && rm %s/%s.told", PLACE, moment, PLACE, moment)
@@ -122,14 +122,14 @@ def told(host):
 
 
 def facts(entry, **more):
-    """Return what a hook is to be told of an entry of the ledger."""
+    """Return the variables that a hook must get for an entry of the ledger."""
     same = {key.upper(): entry[key] for key in ("image", "version", "revision", "by", "outcome")}
     return same | {"RELEASE": entry["id"], "REASON": "", "INSTEAD_OF": ""} | more
 
 
 @pytest.fixture(autouse=True)
 def taken(receiver, refused):
-    """Return what the webhook got in this test; that of the play is got by the first one."""
+    """Return the webhook's requests in this test; the first test also gets those of the play."""
     yield lambda: receiver.got
     receiver.got.clear()
     receiver.answer = 200
@@ -179,7 +179,7 @@ def test_release_that_serves_outlives_what_is_told_of_it(
     assert (status()["release"], status()["image"], status()["drift"]) == (entry, image, [])
     assert told("before") == facts(entry, OUTCOME="under way")
     assert told("after") == facts(entry, OUTCOME="in service")
-    # They are told when readers have it, and what is left to do goes on after that.
+    # They are told after the switch, before the stages `drain` and `tidy`.
     late = {"drain", "tidy"}
     by_then = {stage: seconds for stage, seconds in entry["stages"].items() if stage not in late}
     assert taken() == [("/hook", f"Bearer {TOKEN}", {"host": site, "release": entry | {"stages": by_then}})]
@@ -193,14 +193,14 @@ def test_slow_webhook_is_waited_for_five_seconds(behave, host, told, taken, ledg
     entry = ledger()[-1]
     assert "The webhook had not answered after 5 s. The release is as it is." in output
     wait_until(lambda: receiver.hung_up, 10, "the program has hung up")
-    # It does so at its end, and meanwhile goes on with what is left to do.
+    # It hangs up when it ends; until then it runs the last stages, whose time is subtracted.
     assert 4 < receiver.hung_up - entry["stages"]["drain"] - entry["stages"]["tidy"] < 9
     assert told("after") == facts(entry, OUTCOME="in service", INSTEAD_OF=instead_of)
     assert len(taken()) == 1
 
 
 def test_history_tells_how_each_ended(host, ledger):
-    """After the tests before this one: two that failed, one that is held, and the rollback that serves."""
+    """The tests before left two failed releases, a held one, and the rollback that is in service."""
     *_, refused, hung, held, serves = ledger()
     lines = host.check_output("slipway history --lines 4").splitlines()
     shown = [

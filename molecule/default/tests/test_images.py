@@ -1,11 +1,11 @@
-"""What the images are made of: what each build wrote down, held against what is really in them."""
+"""The SBOM that each build wrote, compared with the actual content of the image."""
 
 import json
 import re
 
 import pytest
 
-# The program that each is about: its package, and how it tells its version.
+# The main program of each image: its package, and the command that prints its version.
 PROGRAMS = {
     "nginx": ("nginx", "nginx -v 2>&1"),
     "flask_blog": ("flask", "flask --version"),
@@ -22,13 +22,13 @@ def tag(docker, containers, service):
 
 @pytest.fixture
 def sbom(host, variables, service):
-    """What the build wrote down of the service's image, in CycloneDX's format."""
+    """The SBOM of the service's image, in CycloneDX format."""
     return json.loads(host.check_output("cat %s/%s.cdx.json", variables["images_sbom_directory"], service))
 
 
 @pytest.fixture
 def versions(sbom):
-    """The versions of packages, by kind and name, as the build wrote them down."""
+    """The versions of packages in the SBOM, by kind and name."""
     kinds = [
         (re.match("pkg:([a-z]+)/", component.get("purl", "")), component) for component in sbom["components"]
     ]

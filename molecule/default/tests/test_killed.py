@@ -1,6 +1,6 @@
-"""The program `slipway` killed at every stage of a release or rollback: the next run cleans up and goes on.
+"""After `slipway` is killed in any stage of a release or rollback, the next run cleans up and goes on.
 
-What stands in the place of Docker's client kills it: at a stage, at one of its commands to the engine.
+A wrapper around Docker's client kills it, at a given command of a given stage.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pytest
 from outside import Prober
 
 PLACE = "/run/slipway-test"
-# The program looks for its commands here first.
+# The first directory in the program's PATH.
 CLIENT = "/usr/local/sbin/docker"
 KILLS = rf"""#!/bin/sh
 real=/usr/bin/docker place={PLACE}
@@ -33,7 +33,7 @@ case $moment in
 esac
 strike
 """
-# Goes on in the database when nobody waits for it any more.
+# Goes on in the database after its client is killed.
 MIGRATION = """
 COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
 from alembic import op
@@ -50,7 +50,7 @@ NEVER_READY = "CMD sleep infinity\n"
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a run ends: before, after or during the stage's first command to the engine, or a later one."""
+    """When a run is killed: before, after or during a command of a stage to the engine, by number."""
 
     command: str
     stage: str
@@ -63,12 +63,12 @@ class Kill:
 
     @property
     def had_readers(self):
-        """Tell whether readers had the release already."""
+        """Return whether readers already got the release."""
         return self.stage in ("switch", "drain", "tidy")
 
 
 SLOW = MIGRATION.format(seconds=600)
-# What `make test` has time for.
+# `make test` has time for these only.
 FEW = [
     Kill("release", "migrate", "during", lines=SLOW),
     Kill("release", "switch", "before"),
@@ -99,7 +99,7 @@ MORE = [
 
 @pytest.fixture
 def strikes(host):
-    """Run `slipway`, which is killed; show that it was, and that the dead holder's lock is no lock."""
+    """Run `slipway` until it is killed; assert that it held the lock, and that the lock is now free."""
     host.check_output("mkdir %s && echo %s > %s && chmod 0755 %s", PLACE, KILLS, CLIENT, CLIENT)
 
     def strikes(kill, command):
@@ -121,7 +121,7 @@ def newest(ledger, image):
 
 @pytest.fixture(scope="module")
 def source(variant, inspect, host, ledger):
-    """The image that served before these tests, and does so again after them."""
+    """The image in service before these tests; they end with a rollback to it."""
     [source] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
     yield source
     host.check_output("slipway rollback %s", newest(ledger(), source))
@@ -129,7 +129,7 @@ def source(variant, inspect, host, ledger):
 
 @pytest.fixture
 def schema(sql):
-    """The schema is again what it was."""
+    """Restore the schema after the test."""
     yield
     sql("DROP TABLE IF EXISTS slipway_test")
     sql("UPDATE alembic_version SET version_num = '0003'")
@@ -138,7 +138,7 @@ def schema(sql):
 
 @pytest.fixture
 def clean(host, sql, healthy, slot, status):
-    """Show that an image serves, and that nothing else is left of what was begun."""
+    """Assert that an image is in service, and that nothing else is left of the killed run."""
 
     def clean(serves):
         containers = healthy()
@@ -165,7 +165,7 @@ def test_next_run_cleans_up_and_goes_on(
     kill, strikes, clean, schema, host, variant, source, inspect, reader, ledger
 ):
     if source not in [c["Image"] for c in inspect().values()]:
-        # Each test releases from there, so that it stays among the releases that the host keeps.
+        # Begin each test with this image, so that it stays among the releases that the host keeps.
         host.check_output("slipway rollback %s", newest(ledger(), source))
     if kill.command == "release":
         image = variant(kill.lines)

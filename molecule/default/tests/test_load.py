@@ -1,4 +1,4 @@
-"""The load itself: it reports what is dropped, refused, lost or doubled on purpose, and nothing else."""
+"""The load generator reports what the test drops, refuses, loses or doubles, and nothing else."""
 
 import pytest
 from outside import wait_until
@@ -61,7 +61,7 @@ def test_load_reports_each_request_that_fails_and_each_post_that_is_lost_or_doub
                 f"VALUES ('{slug}', '{title}', '', '', '', 0, '')"
             )
     assert len(load.report.posts["refused"]) == len(refusals)
-    # One who had paused found their connection closed later. And so short a load says nothing of its rate.
+    # A paused reader may meet its closed connection later. The load is too short for a valid rate.
     known = [str(failed) for failed in load.report.failures]
     assert {*reset.failures, *refused.failures} <= set(known) <= set(load.problems)
     assert [p for p in load.problems if p not in known and not p.startswith("no measurement: ")] == [

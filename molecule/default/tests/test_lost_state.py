@@ -1,4 +1,4 @@
-"""What serves is told by the flag and the containers: no reader notices that slots.env was lost."""
+"""The flag and the containers show which slot serves, so readers do not notice a lost slots.env."""
 
 import json
 
@@ -10,7 +10,7 @@ FLAG = "/var/lib/slipway/slot/green"
 
 @pytest.fixture
 def lasting(load, request, slot, inspect, in_harmony):
-    """The load throughout a test: no request fails, and the same container serves as before."""
+    """Run the load during the test; no request may fail, and the container must stay the same."""
     serving = slot()
     before = inspect()[f"flask_blog_{serving}"]
     with load.step(request.node.name) as step:
@@ -53,7 +53,7 @@ def test_slots_env_is_put_right_by_a_release_of_what_serves(lasting, host, in_se
 
 def test_slot_that_a_killed_run_left_is_named_and_removed(lasting, host, in_service, status):
     other = "blue" if lasting == "green" else "green"
-    # Its secrets are not there, so it will not start; that it is there suffices.
+    # Only create it: it cannot start without its secrets.
     host.check_output(
         f"cd /opt/slipway && {other.upper()}_IMAGE={in_service['image']} "
         f"docker compose --profile {other} create flask_blog_{other}"
@@ -68,7 +68,7 @@ def test_slot_that_a_killed_run_left_is_named_and_removed(lasting, host, in_serv
 def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
     host, load, slot, docker, inspect, in_service, variant, status, in_harmony
 ):
-    """Where the slot with the readers is away, nginx asks the other one."""
+    """When the slot that the flag selects is down, nginx uses the other one."""
 
     def lose():
         host.check_output("rm %s" if serving == "green" else "touch %s", FLAG)

@@ -1,4 +1,4 @@
-"""What an auditor writes up: lynis finds nothing but what lynis.yml explains, and its index is 75 or more."""
+"""lynis finds nothing but what lynis.yml explains, and its hardening index is 75 or more."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def report(host):
 
 
 def named(finding):
-    """Return what lynis.yml calls a suggestion or warning: its id, and sshd's setting where it is one."""
+    """Return the name of a suggestion or warning in lynis.yml: its id, and for sshd also the setting."""
     name, _, detail, *_ = finding.split("|")
     return f"{name} {detail.split()[0]}" if name == "SSH-7408" else name
 
@@ -32,7 +32,7 @@ def test_index(report):
 
 def test_each_finding_is_explained_and_each_explanation_needed(report):
     found = {named(value) for key, value in report if key in ("suggestion[]", "warning[]")} - {"KRNL-6000"}
-    # Of the kernel's settings only the network's are the host's own here; the others are the machine's.
+    # Only the kernel's network settings are the host's own here; the others are the machine's.
     kernel = re.compile(r"KRNL-6000\|.*field:(net\.[^;]+);")
     found |= {
         f"KRNL-6000 {m[1]}" for key, value in report if key == "details[]" and (m := kernel.match(value))

@@ -1,4 +1,4 @@
-"""Who reaches whom: the members of each network, and what listens for the world."""
+"""The members of each network, the routes out, and the ports that listen for the world."""
 
 import ipaddress
 import json
@@ -42,7 +42,7 @@ def test_only_nginx_has_a_way_out(host, containers, service, way_out):
 
 @pytest.fixture
 def tls(base_url):
-    """Whether the blog is there over HTTPS."""
+    """Whether the blog uses HTTPS."""
     return base_url.scheme == "https"
 
 

@@ -1,4 +1,4 @@
-"""What nginx says on every answer, whom it believes, what it refuses, and how much of it one client gets."""
+"""nginx: the headers of every answer, refused requests, trusted proxies, and the limits of one client."""
 
 import http.client
 import io
@@ -17,7 +17,7 @@ FEATURES = ["camera", "display-capture", "geolocation", "microphone", "payment",
 KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 FOREVER = "public, max-age=31536000, immutable"
 
-# Addresses for documentation (RFC 5737, RFC 3849): nobody has them, so each test may take some of its own.
+# Clients have addresses for documentation (RFC 5737, RFC 3849), which are unused: each test has its own.
 PROXIED = {
     "stack_rate_pages": 5,
     "stack_rate_writes": 6,
@@ -26,12 +26,12 @@ PROXIED = {
 }
 
 
-# --- What every answer says ---------------------------------------------------------------------------------
+# --- The headers of every answer ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def picture(host):
-    """A picture among those that authors uploaded."""
+    """A file among the pictures that authors uploaded."""
     volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
     path = volume + PICTURE.removeprefix("/media")
     yield host.check_output("echo picture > %s && chmod 644 %s", path, path)
@@ -117,7 +117,7 @@ def test_refusal_of_what_is_no_request_guards_the_reader(exchange, site, raw, st
 
 
 def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
-    # Behind the gate of releases is the idle slot, and no release is under way.
+    # The gate of releases leads to the idle slot, which does not run now.
     preview = json.loads(host.check_output("cat /opt/slipway/stack.json"))["preview"].replace(":", "/")
     talk = "exec 3<>/dev/tcp/%s; printf 'GET / HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' >&3; cat <&3"
     raw = host.check_output("bash -c %s", talk % (preview, site)).encode() + b"\n"
@@ -137,7 +137,7 @@ def test_blog_hears_the_name_that_nginx_has_checked(exchange, base_url):
     assert answer.headers["location"] == f"{base_url.scheme}://{base_url.hostname}:81/archive/"
 
 
-# --- What is refused ----------------------------------------------------------------------------------------
+# --- Refused requests ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_method_that_is_not_allowed_is_told_which_are(ask, path, method, allowed
         ("/contact", 300_000, 413),
         ("/author/posts/new", 3_000_000, None),
         ("/author/posts/new", 5_000_000, 413),
-        # Of whoever has not signed in, none is read.
+        # nginx reads no body of a client that is not signed in.
         ("/author/media", 10_000_000, 401),
         ("/author/media", 12_000_000, 413),
     ],
@@ -211,7 +211,7 @@ def test_slow_senders_are_cut_off_and_readers_are_not(slow, ask):
         assert second > 5 or len(head) == 20, "nobody had a chance to be slow"
 
 
-# --- Whom it believes ---------------------------------------------------------------------------------------
+# --- Trusted proxies ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def sign_in(reader, variables):
 
 @pytest.fixture
 def seen(host, docker, containers):
-    """Return who signs in from now on: the clients' addresses in nginx's log, and in the blog's."""
+    """Return the clients' addresses of logins from now on, in nginx's log and in the blog's."""
     since = host.check_output("date +%s.%N")
 
     def lines(service):
@@ -267,7 +267,7 @@ def test_stranger_is_not_believed(sign_in, seen, machine, reader, variables):
 
 @pytest.fixture(scope="module")
 def behind_a_proxy(deploy, variables, host, reader):
-    """We are a load balancer, in front of a blog with low limits; return one that asks for a client."""
+    """Act as a trusted proxy of a blog with low limits; return a function that asks for a client."""
     conf = "/opt/slipway/nginx/blog.conf"
 
     host.check_output("cp --archive %s /run/slipway-test.conf", conf)
@@ -301,7 +301,7 @@ def test_configured_proxy_is_believed_and_no_further(behind_a_proxy, sign_in, se
     assert seen() == ({client}, {network})
 
 
-# --- How much one client gets -------------------------------------------------------------------------------
+# --- Limits of one client -----------------------------------------------------------------------------------
 
 
 def statuses(ask_for, client, path, count, method="GET"):
@@ -371,7 +371,7 @@ def test_requests_under_way_are_limited(behind_a_proxy, slow):
     assert statuses(behind_a_proxy, client, "/errors/errors.css", 1) != [429]
 
     def none_is_left():
-        # A request that was answered just now may still count for a moment, against this one too.
+        # A request that was just answered may still count for a moment, also against this one.
         unfinished.append(slow(begin))
         return all(behind_a_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3))
 

@@ -1,4 +1,4 @@
-"""What those who run the blog rely on: metrics, exports, and that readers meet neither."""
+"""For operators: metrics and exports, which readers cannot reach; also pictures and the cache."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def export(host):
 
 
 def counted(host, endpoint, status):
-    """Return how many requests `slipway metrics` says there were."""
+    """Return how many requests `slipway metrics` counted."""
     text = host.check_output("slipway metrics")
     line = rf'^blog_http_requests_total{{endpoint="{endpoint}",method="GET",status="{status}"}} (\d+)\.0$'
     return sum(int(number) for number in re.findall(line, text, re.MULTILINE))
@@ -72,7 +72,7 @@ def test_import_of_an_export_changes_nothing(host, sql, export):
 
 
 def test_export_into_a_home_is_refused_and_the_home_stays_its_owners(host, variables):
-    """sshd lets nobody in whose home is another's."""
+    """sshd refuses users whose home belongs to another user."""
     home = host.user(variables["ansible_user"]).home
     before = host.check_output("ls --all -l --numeric-uid-gid %s", home)
     done = host.run("cd %s && slipway export .", home)
@@ -97,7 +97,7 @@ def test_second_export_writes_nothing(host, export):
 
 @pytest.fixture
 def in_media(host):
-    """Files among the pictures that are none: the blog's own lock, and one whose name is nearly right."""
+    """Files among the pictures: the blog's lock, two with other names, and last one named like a picture."""
     volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
     names = [".lock", "notes.txt", f"{'0' * 24}-1x1.svg", f"{'0' * 24}-1x1.png"]
     made = [name for name in names if not host.file(f"{volume}/{name}").exists]
@@ -122,7 +122,7 @@ def test_only_pictures_leave_the_directory_of_pictures(get, in_media):
 
 @pytest.fixture
 def asked(host, docker, containers):
-    """Return how often the blog itself, behind nginx, was asked for a path."""
+    """Return how many requests for a path reached the blog behind nginx."""
     since = host.check_output("date +%s.%N")
 
     def asked(path):

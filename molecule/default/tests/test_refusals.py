@@ -1,6 +1,6 @@
-"""What is wrong with the input is refused before anything changes, in one message that says what to do.
+"""Wrong input is refused before anything changes, with one message that says what to do.
 
-Each case is a run of ansible-playbook of its own. They do not depend on each other, so a few run at a time.
+Each case is a separate run of ansible-playbook. They do not depend on each other, so a few run at a time.
 """
 
 import json
@@ -17,14 +17,14 @@ from certificates import make_certificate
 from outside import ROOT, play
 
 CONNECTION = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args")
-# A connection that is open already would show nothing.
+# Use a new connection: an open one checks no keys, and would hide the failure.
 AFRESH = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"}
 NOWHERE = {name: f"127.0.0.1:1/{name}@sha256:{'0' * 64}" for name in ("nginx", "postgres", "python")}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One refusal: what is run, and what its message says."""
+    """One refusal: what is run, and the words of its message."""
 
     name: str
     says: list
@@ -33,7 +33,7 @@ class Case:
     hides: str = "\0"
 
     def __call__(self, place):
-        """Run it."""
+        """Run the case."""
         if self.run:
             return self.run(place)
         return place.deploy(
@@ -47,7 +47,7 @@ def extra(*variables):
 
 
 def in_bare_production(place):
-    """The inventory for production as it comes, and of the host no more than how to reach it."""
+    """Run with inventory/production as it is, plus only the variables of the connection."""
     copytree(ROOT / "inventory/production", place.tmp / "production")
     return play(
         "site.yml", "--inventory", str(place.tmp / "production"), *extra(json.dumps(place.connection))
@@ -55,7 +55,7 @@ def in_bare_production(place):
 
 
 def with_vault(name, *arguments):
-    """An inventory with secrets that were encrypted with another password, or with none at hand."""
+    """Return a run with encrypted secrets whose password is wrong or missing."""
 
     def run(place):
         inventory = place.tmp / f"vault-{name}"
@@ -74,7 +74,7 @@ def with_vault(name, *arguments):
 
 
 def with_other_host_key(place):
-    """A known_hosts with another key than the host's."""
+    """Run with a known_hosts file that has another key than the host's."""
     key = place.tmp / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     public = key.with_suffix(".pub").read_text().split()[:2]
@@ -87,7 +87,7 @@ def with_other_host_key(place):
 
 
 def with_no_key(place):
-    """Nobody gets in: not the user of the inventory, and none of those whom a new host may have."""
+    """Run without a valid key, for the inventory's user and for the users that a new host may have."""
     variables = {
         "ansible_ssh_private_key_file": "/dev/null",
         "baseline_bootstrap_users": ["root", "debian"],
@@ -116,7 +116,7 @@ PROBLEMS = [
 
 
 def import_of_bad_posts(place):
-    """A directory in which hardly a file can become a post."""
+    """Import a directory in which hardly any file can become a post."""
     for name, content in POSTS.items():
         file = place.tmp / "posts" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def import_of_bad_posts(place):
 
 
 def images_that_cannot_be_had(place):
-    """One that cannot be built; then some that cannot be pulled, since both use one directory of the host."""
+    """Fail to build an image, then to pull some: in sequence, because both use one directory of the host."""
     app = place.tmp / "app"
     app.mkdir()
     (app / "Dockerfile").write_text(
@@ -573,7 +573,7 @@ def rival(docker, inspect):
 
 @pytest.fixture(scope="module")
 def place(guest, rival, deploy, inventory, machine, variables, host, inspect, ledger, tmp_path_factory):
-    """What the cases work with."""
+    """The values and functions that the cases use."""
     memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo")) // 2
     tmp = tmp_path_factory.mktemp("refusals")
     make_certificate(tmp / "good", ["blog.test"])
@@ -596,7 +596,7 @@ def place(guest, rival, deploy, inventory, machine, variables, host, inspect, le
 
 @pytest.fixture(scope="module")
 def outcomes(request, place):
-    """How each case that was asked for ends, by its name; three run at a time."""
+    """The outcome of each selected case, by its name; three run at a time."""
     chosen = [
         item.callspec.params["case"]
         for item in request.session.items
@@ -627,7 +627,7 @@ def test_image_that_cannot_be_had_is_told_and_what_runs_goes_on(outcomes, place,
 
 @pytest.fixture
 def debian_11(host):
-    """The host says that it is a Debian 11."""
+    """Make the host report Debian 11."""
     files = {"/usr/lib/os-release": "s/\\b13\\b/11/; s/trixie/bullseye/", "/etc/debian_version": "s/.*/11.9/"}
     for number, (path, change) in enumerate(files.items()):
         host.check_output("sed %s %s > /run/slipway-test-%s", change, path, str(number))

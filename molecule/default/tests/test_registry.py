@@ -21,7 +21,7 @@ from outside import ROOT, wait_until
 
 PLACE = "/run/slipway-test"
 canary = test_canary.canary
-# Where a login could be left; test_canary.py looks everywhere.
+# The places where a login could remain; test_canary.py searches everywhere.
 SCAN = """
 search="grep --text --no-messages --fixed-strings --file=/run/canary/pattern"
 places="/etc /home /opt /root /run /tmp /var/lib/slipway /var/log /var/tmp"
@@ -39,7 +39,7 @@ def docker_here(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def registry(hostname, tmp_path_factory):
-    """A registry on the host's network, of which anna has the password."""
+    """A registry on the host's network, with the user anna."""
     place, name = tmp_path_factory.mktemp("registry"), f"slipway-test-registry-{hostname}"
     certificate, _ = make_certificate(place, [name])
     password = f"mark{random.token_hex(16)}"
@@ -94,7 +94,7 @@ def registry(hostname, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def place(host, docker, ledger, registry, tmp_path_factory):
-    """Files here: a blog that is the one in service in all but a label, a vault, and what plays are told."""
+    """Local files: a blog's source that only adds a label, and a vault; and the variables of the plays."""
     tmp = tmp_path_factory.mktemp("images")
     running = [entry for entry in ledger() if entry["outcome"] == "in service"][-1]["image"]
     docker("tag %s slipway.test/blog:source", running)
@@ -102,14 +102,14 @@ def place(host, docker, ledger, registry, tmp_path_factory):
     app.mkdir()
     (app / "Dockerfile").write_text(
         "ARG BASE_IMAGE=none\nFROM slipway.test/blog:source\n"
-        # Another image each time: one that was rolled back is held.
+        # A new image each time: one that was rolled back is held.
         f"LABEL slipway.test={random.token_hex(8)}\n"
     )
     told = {
         "images_repository": f"{registry.name}:5000/team/blog",
         "images_blog_source": str(app),
         "images_revision": "v1.4-3-gabc1234",
-        # What is in service keeps its own.
+        # Separate from the directories of the images in service.
         "images_directory": f"{PLACE}/images",
         "images_sbom_directory": f"{PLACE}/sbom",
         "docker_ca_file": registry.ca,
@@ -134,7 +134,7 @@ def place(host, docker, ledger, registry, tmp_path_factory):
     )
     host.check_output("rm --recursive --force %s", PLACE)
     docker("rmi slipway.test/blog:source")
-    # What the ledger has stays, as after any release.
+    # Keep the images in the ledger, as after any release.
     added = set(docker("images --quiet --no-trunc").split()) - before - {e["image"] for e in ledger()}
     for image in added:
         docker("rmi --force %s", image)
@@ -142,7 +142,7 @@ def place(host, docker, ledger, registry, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def build(deploy, place):
-    """Run playbooks/build.yml; what comes of it is in a directory of its own."""
+    """Run playbooks/build.yml, with a separate directory for its output."""
 
     def build(what, *arguments):
         given = {"build_for": what, "build_directory": str(place.tmp / what)}
@@ -155,7 +155,7 @@ def build(deploy, place):
 
 @pytest.fixture(scope="module")
 def trusted(host):
-    """Afterwards the engine trusts whom it did before, and has no mirror."""
+    """Restore the CAs that the engine trusts after the tests, and remove its mirror."""
     configuration, copy = "/etc/docker/daemon.json", "/run/slipway-test-daemon.json"
     host.check_output("cp --preserve %s %s", configuration, copy)
     yield
@@ -168,21 +168,21 @@ def trusted(host):
 
 @pytest.fixture(scope="module")
 def published(trusted, build, place, docker):
-    """The blog in the registry: its reference and its id. The host that built it has it no more."""
+    """The blog in the registry: its reference, and the built image, which the host no longer has."""
     done = build("pull")
     assert done.status == 0, done.output
     again = build("pull", "--start-at-task", "images : Look | For the images")
     file = place.tmp / "pull/blog.yml"
     reference = yaml.safe_load(file.read_text())["images_blog_reference"]
     built = json.loads(docker("image inspect %s", reference))[0]
-    # By all its names, but not what else is made of it.
+    # Remove all its names, but no image that is built from it.
     docker("rmi --force %s", built["Id"])
     return SimpleNamespace(reference=reference, built=built, told=("--extra-vars", f"@{file}"), again=again)
 
 
 @pytest.fixture(scope="module")
 def refused(deploy, published, place, ledger, inspect, docker):
-    """How two plays end that are refused, run side by side."""
+    """The outcomes of two refused plays, which run in parallel."""
     nowhere = re.sub("sha256:.*", f"sha256:{'0' * 64}", published.reference)
     wrong = {"wrong password": {"images_registry_password": "this-is-not-it"}}
     cases = wrong | {"unknown digest": {"images_blog_reference": nowhere}}
@@ -260,12 +260,12 @@ def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host
 
 @pytest.fixture(scope="module")
 def engine(host):
-    """A second engine on the host: it has nothing, and no network at all. Its socket."""
+    """A second engine on the host, empty and without any network: its socket, and its command."""
     directory, unit = "/run/slipway-test-engine", "slipway-test-engine"
     own = f"--data-root=/var/lib/docker/{unit} --exec-root={directory}/exec --pidfile={directory}/pid"
     apart = f"--containerd-namespace={unit} --containerd-plugins-namespace={unit}-plugins"
     plain = "--config-file=/dev/null --bridge=none --iptables=false --ip6tables=false"
-    # Its mounts are the host's, where containerd finds them.
+    # It shares the host's mounts, where containerd must find its files.
     engine = f"unshare --net dockerd --host=unix://{directory}/socket {own} {apart} {plain}"
     host.check_output(
         f"systemd-run --quiet --collect --unit={unit} --property=RuntimeDirectory={unit} {engine}"
@@ -301,7 +301,7 @@ def test_pulled_blog_is_released_and_its_password_is_nowhere(
     assert tags == [f"slipway/flask_blog:{published.reference.partition('@sha256:')[2][:12]}"]
 
     assert not test_canary.shown(registry.password, done.output)
-    # The mark itself shows that it would be found.
+    # First show that the scan finds the mark.
     host.check_output("cp /run/canary/pattern /root/bait")
     assert host.check_output(SCAN).splitlines() == ["/root/bait"]
     host.check_output("rm /root/bait")
@@ -313,7 +313,7 @@ def test_pulled_blog_is_released_and_its_password_is_nowhere(
 def test_what_is_there_needs_no_registry_and_no_login(
     published, deploy, place, registry, hostname, host, in_service, ledger
 ):
-    """Neither for a second run, nor for the way back."""
+    """A second run and a rollback use the images on the host."""
     assert in_service["image"] == published.built["Id"]
     registry.stop()
     assert not registry.answers()
@@ -327,10 +327,10 @@ def test_what_is_there_needs_no_registry_and_no_login(
 
 
 def test_base_comes_by_its_digest_through_a_mirror(published, registry, docker, host):
-    """A stand-in for an official image, which nobody else has; asked for as `images_base: registry` does."""
+    """Pull a stand-in for an official image, as `images_base: registry` does; only the mirror has it."""
     ours = docker("images slipway/base-nginx --format {{.Repository}}:{{.Tag}}").splitlines()[0]
     there = f"{registry.name}:5001/library/nginx:stand-in"
-    # Another one each time: an engine keeps the manifests that it has seen.
+    # A new image each time: an engine keeps the manifests that it has seen.
     build = "docker build --quiet --label slipway.test=$(date +%s%N)"
     host.check_output(f"echo FROM {ours} | {build} --tag {there} -")
     pushed = docker("push %s && docker rmi %s", there, there)
@@ -344,7 +344,7 @@ def test_base_comes_by_its_digest_through_a_mirror(published, registry, docker, 
 
 @pytest.fixture(scope="module")
 def bundle(build, place, published):
-    """A bundle that was exported, and how it went to export it again."""
+    """An exported bundle, and the outcome of a second export."""
     done = build("archive", "--start-at-task", "images : Look | For the images")
     assert done.status == 0, done.output
     again = build("archive", "--start-at-task", "images : Look | For the images")

@@ -1,4 +1,4 @@
-"""Releases, seen from readers, who notice none of them. Those that fail are in test_failures.py."""
+"""Releases that readers do not notice. Those that fail are in test_failures.py."""
 
 import contextlib
 import functools
@@ -15,15 +15,15 @@ from outside import Prober
 
 @pytest.fixture(scope="session")
 def times(pytestconfig):
-    """How often it goes there and back."""
+    """The number of releases there and back."""
     return 10 if pytestconfig.getoption("soak") else 1
 
 
 @pytest.fixture
 def upload(load, reader, sql):
-    """Write a post, slowly, while `meanwhile` does something; show that it arrives, and return what that did.
+    """Send a post slowly while `meanwhile` runs; assert that it arrives; return the result of `meanwhile`.
 
-    nginx chooses the slot by the header, and goes there with the whole body.
+    nginx chooses the slot when it has the header, and connects to it when it has the whole body.
     """
     numbers = itertools.count()
 
@@ -79,9 +79,9 @@ def test_prober_can_report_a_failure(reader):
 
 
 def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, inspect, slot, times):
-    """There, by the program; and back, by it too: each takes the slot that the other left.
+    """Release another image and then the old one again, each into the idle slot.
 
-    Meanwhile an upload goes on that was meant for the slot which then is no more.
+    During each release an upload runs whose slot is gone when its body is complete.
     """
 
     def release(image):
@@ -108,7 +108,7 @@ def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, 
 
 @pytest.mark.soak
 def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot):
-    """Each to the release before; and the one that is held then comes back by its name."""
+    """Roll back to the release before, then release the held one by its id."""
     for number in range(5):
         serving, before = ledger()[-1], ledger()[-2]
         with load.step(f"rollback {number + 1}") as step:
@@ -124,7 +124,7 @@ def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot):
 
 
 def test_images_of_old_releases_are_gone(docker, ledger, variables):
-    """Of those that were in service, all but the latest: the host's disk is not the place of the others."""
+    """Of the images that were in service, the host keeps only the latest, to save disk space."""
     images = list(
         dict.fromkeys(entry["image"] for entry in reversed(ledger()) if entry["outcome"] != "failed")
     )

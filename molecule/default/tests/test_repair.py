@@ -1,4 +1,4 @@
-"""Everything that Slipway manages is put right by one run, whatever became of it; the next does nothing."""
+"""One run repairs everything that Slipway manages; the next run changes nothing."""
 
 import time
 
@@ -25,7 +25,7 @@ FILES = [
     "/etc/systemd/system/slipway-nginx.service",
     "/etc/ssh/sshd_config.d/00-slipway.conf",
     "/usr/local/bin/slipway",
-    # A module of the program, in the version that is current.
+    # A module of the program's current version.
     "/usr/local/lib/slipway/current/slipway/release.py",
     *TLS,
 ]
@@ -34,7 +34,7 @@ SECRET = "/etc/slipway/secrets/app_secret_key"
 
 @pytest.fixture
 def state(host, inspect, sql):
-    """All that is to come back: content and modes of files, what runs, roles and passwords."""
+    """Return all that must be restored: content and modes of files, firewall, containers and roles."""
 
     def state():
         paths = " ".join([*FILES, "$(find /etc/slipway -type f | sort)"])
@@ -92,7 +92,7 @@ def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(
     assert status()["drift"] == []
 
 
-# Each task that talks to the host is a visit, and costs a third of a second: a new one needs a reason.
+# A visit is a task that talks to the host. It costs a third of a second, so a new one needs a reason.
 VISITS = 6
 SECONDS = 15
 
@@ -100,13 +100,13 @@ SECONDS = 15
 @pytest.fixture
 def visits(host):
     """Return how often a play became root on the host so far."""
-    # The brackets keep this very command, which sudo writes down as well, out of the count.
+    # sudo logs this command too; the brackets keep it out of the count.
     lines = "journalctl --sync; journalctl --boot --output=cat _COMM=sudo | grep --count 'BECOME[-]SUCCESS'"
     return lambda: int(host.check_output(lines))
 
 
 def test_next_run_has_nothing_to_do_and_is_over_soon(deploy, hostname, visits):
-    """Of three runs one has to meet the time: the machine may be busy with something else."""
+    """One of three runs has to meet the time, because the machine may be busy."""
     seconds = []
     while not seconds or (seconds[-1] > SECONDS and len(seconds) < 3):
         before, began = visits(), time.monotonic()

@@ -1,4 +1,4 @@
-"""Secrets that are made anew, seen from the blog's readers and from one who has signed in: nobody notices."""
+"""Rotation of secrets, which neither the blog's readers nor a signed-in author notice."""
 
 import json
 from secrets import token_hex
@@ -21,7 +21,7 @@ def writer(enlist, sql, signs_in):
 
 @pytest.fixture
 def lets_in(host, inspect):
-    """Tell whether the database lets a role in over TCP with a password."""
+    """Return whether the database accepts a role's password over TCP."""
 
     def lets_in(role, password):
         db = inspect()["db"]
@@ -87,7 +87,7 @@ def test_rotation_of_everything_is_not_noticed(
 def test_value_that_changes_in_the_vault_is_put_into_service_by_site(
     deploy, reader, writer, read_secrets, slot
 ):
-    """What the vault gives now, it gives for one run: the next one finds nothing to do."""
+    """The vault gives the values in one run only; the next run has nothing to do."""
     slot_before, given = slot(), token_hex(20)
     site = ("site.yml", "--tags", "secrets,release")
     with Prober(reader) as readers, Writer(writer) as writes:
@@ -130,9 +130,9 @@ def test_login_that_cannot_be_used_leaves_the_old_one(
     assert not lets_in(f"blog_app_{slot_before}", old["db_app_password"])
 
 
-# --- What is refused, and what is only asked about ----------------------------------------------------------
+# --- Refusals and dry runs ----------------------------------------------------------------------------------
 
-# The checks that come before are every playbook's, and have tests of their own.
+# Skip the earlier checks: every playbook has them, and they have separate tests.
 FROM_HERE = ("--start-at-task", "Rotate | Check rotate")
 
 
@@ -146,7 +146,7 @@ def rotate(deploy):
 
 @pytest.fixture
 def unchanged(read_secrets, ledger, inspect):
-    """What a refusal leaves as it is."""
+    """Return the state that a refusal must not change."""
     return lambda: (read_secrets(), ledger(), {service: c["Id"] for service, c in inspect().items()})
 
 

@@ -1,4 +1,4 @@
-"""What else happens to a blog in a year, in a row and under one load: for `make soak`."""
+"""Other changes of a blog, as in a year, in a row and under one load, for `make soak`."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ def changed_source(tmp_path):
 
 @pytest.fixture
 def page(reader):
-    """Ask for a page over a connection of its own: one that was left open has ended long ago."""
+    """Request a page over a new connection: an older one would have ended long ago."""
 
     def page(path="/"):
         with contextlib.closing(reader()) as one:
@@ -35,12 +35,12 @@ def page(reader):
 
 @pytest.fixture
 def stylesheet(page):
-    """Return the name of the stylesheet that the first page asks for."""
+    """Return the path of the home page's stylesheet."""
     return lambda: re.search(r"/static/style\.\w+\.css", page().text)[0]
 
 
 def test_change_of_the_code_is_not_noticed(load, deploy, changed_source, page, stylesheet, ledger):
-    """By the playbook, which builds it; and back. Readers of the old page still get its stylesheet."""
+    """The playbook builds and releases it, then the old code. The old page's stylesheet stays available."""
     before = stylesheet()
     for what, arguments in {
         "release of changed code": ["--extra-vars", f"images_blog_source={changed_source}"],
@@ -70,7 +70,7 @@ def test_change_of_nginx_configuration_is_not_noticed(number, load, deploy, cont
 
 @pytest.fixture
 def another_nginx(host, docker, containers):
-    """The id of an image that is nginx's in all but a label."""
+    """The id of nginx's image with another label."""
     docker("tag %s slipway.test/nginx:source", containers["nginx"]["Image"])
     build = "docker build --quiet --label slipway.test=$(date +%s%N) -"
     return host.check_output(f"echo FROM slipway.test/nginx:source | {build}")

@@ -1,4 +1,4 @@
-"""Who gets in by SSH and who does not, seen from outside; and that no run locks itself out."""
+"""SSH logins that work or are refused, from outside; and runs that would lock themselves out."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ def test_admin_user_gets_in_and_becomes_root(ssh_as, admin, family):
 
 @pytest.fixture
 def root_s_key(host, admin):
-    """The admin user's keys are root's too."""
+    """Give root the admin user's keys."""
     host.check_output("install -D -m 0600 /home/%s/.ssh/authorized_keys /root/.ssh/authorized_keys", admin)
     yield
     host.check_output("rm /root/.ssh/authorized_keys")
@@ -126,7 +126,7 @@ def test_settings_are_in_force(host, variables):
 
 
 def test_client_that_fails_too_often_has_to_wait(host):
-    """The address from which the tests come is exempt; the host's own is not."""
+    """The tests' address is exempt from penalties, so connect from the host, whose address is not."""
     trust = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
     attempt = f"ssh -T {trust} nosuch@127.0.0.2 2>&1 || true"
     assert host.check_output(attempt) == "nosuch@127.0.0.2: Permission denied (publickey)."
@@ -157,20 +157,20 @@ def stranger_s_key(tmp_path_factory):
 
 @pytest.fixture
 def others(machine):
-    """Write settings of sshd that are not ours, as an op does by hand."""
+    """Write foreign settings of sshd, as an operator does by hand."""
     yield lambda settings: machine.execute(f"echo {settings} > {OTHERS}")
     machine.execute(f"rm --force {OTHERS} && systemctl reload ssh")
 
 
 @pytest.fixture
 def state(machine, admin):
-    """What a run may have to put back."""
+    """Return the state that a run may have to restore."""
     paths = f"{DROP_IN} /home/{admin}/.ssh/authorized_keys"
     return lambda: machine.execute(f"sha256sum {paths} && stat --format '%n %U %a' {paths}")
 
 
 def run(deploy, variables):
-    """Run the part of site.yml that this is about."""
+    """Run the parts of site.yml for users and SSH."""
     tags = ("--tags", "baseline_users,baseline_ssh")
     return deploy("site.yml", *tags, "--extra-vars", json.dumps(variables))
 

@@ -1,4 +1,4 @@
-"""What `playbooks/status.yml` says of a host: what runs, since when, by whom, and all that differs."""
+"""The report of `playbooks/status.yml`: what runs, since when, by whom, and all that differs."""
 
 import json
 import re
@@ -16,7 +16,7 @@ CHANGED = {
 
 @pytest.fixture
 def report(deploy):
-    """Run the playbook; return what tells what it said after a word that lines begin with."""
+    """Run the playbook; return a function that finds the rest of the lines that begin with a word."""
 
     def report(*arguments):
         # As YAML, long lines would be folded.
@@ -30,7 +30,7 @@ def report(deploy):
 
 
 def as_it_should_be(told, entry, containers, host):
-    """Show that nothing differs, and that the rest is what runs."""
+    """Assert that nothing differs, and that the rest of the report is true."""
     assert (told("drift"), told("repository")) == (["none"], [])
     assert told("release") == [f"{entry['id']} ({entry['version']}, {entry['revision']})"]
     assert told("since") == [f"{entry['at']} by {entry['by']}"]

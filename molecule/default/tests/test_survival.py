@@ -1,4 +1,4 @@
-"""What outlives the loss of processes, of all containers, and of the host itself."""
+"""The blog recovers from the loss of processes, of all containers, and of the host's power."""
 
 import pytest
 from outside import wait_until
@@ -6,7 +6,7 @@ from outside import wait_until
 
 @pytest.fixture
 def lasting(host, sql, ledger):
-    """What must not be lost: posts, secrets, and which release is in service where."""
+    """Return what must not be lost: posts, secrets, and which release is in service in which slot."""
 
     def lasting():
         return {
@@ -21,12 +21,12 @@ def lasting(host, sql, ledger):
 
 @pytest.fixture
 def opens(scan, open_ports):
-    """Wait until the ports that are meant are open over both families, and show that no other is."""
+    """Wait until the intended ports are open over both families, and assert that no others are."""
 
     def opens():
         expected = {"ipv4": open_ports, "ipv6": open_ports}
-        # The kernel asks whether a neighbour has the IPv6 address of a new bridge before it uses it (DAD):
-        # ports opened 1.1 to 2.5 s after those of IPv4, and at the same time where it does not ask.
+        # The kernel checks the IPv6 address of a new bridge for duplicates before it uses it (DAD): with DAD
+        # the IPv6 ports opened 1.1 to 2.5 s after the IPv4 ports, without it at the same time.
         wait_until(lambda: scan(open_ports) == expected, 5, "the ports are open")
         assert scan() == expected
 
@@ -35,7 +35,7 @@ def opens(scan, open_ports):
 
 @pytest.fixture
 def serves(get):
-    """Wait until readers get the blog, from the slot and the database themselves."""
+    """Wait until readers get the blog from the slot and the database, not from the cache."""
 
     def serves(seconds=60):
         def served():
@@ -73,7 +73,7 @@ def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, v
 
 @pytest.fixture
 def booted(host):
-    """Do what makes the host boot, and wait until it has."""
+    """Call a function that makes the host boot, and wait until it has."""
 
     def booted(how):
         since = "cut --delimiter=' ' --fields=22 /proc/1/stat"
@@ -104,7 +104,7 @@ def test_host_that_boots_serves(machine, host, booted, lasting, healthy, serves,
 def test_host_that_loses_power_between_two_containers_of_nginx_serves(
     machine, host, booted, inspect, lasting, healthy, serves
 ):
-    """As `slipway nginx` has it for a second: the old one is drained and gone, and the new one is to come."""
+    """A state of `slipway nginx` for a second: the old one is drained and gone, the new one not yet made."""
     before, flag = lasting(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
     host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_stand_in")
     host.check_output("touch /var/lib/slipway/slot/%s", flag)

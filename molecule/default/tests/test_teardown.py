@@ -1,10 +1,10 @@
-"""Slipway is taken off the host, and comes back to the data that it left there. For `make soak`."""
+"""Slipway is removed from the host, and installed again with the data that it left. For `make soak`."""
 
 import pytest
 
 pytestmark = pytest.mark.soak
 
-# What is ours, by its name or its place.
+# Find Slipway's objects by name or path.
 FIND = """
 find /etc /opt /usr/local /var/lib -path /var/lib/docker -prune -o -path /etc/slipway -prune \\
     -o \\( -name '*slipway*' -o -lname '*slipway*' \\) -print
@@ -12,9 +12,9 @@ docker ps --all --quiet
 docker network ls --quiet --filter name=slipway
 systemctl list-units --all --no-legend --plain 'slipway-*'
 """.strip()
-# What keeps the host safe stays, and so does what the sandbox is made of.
+# The host's security settings stay, and so do the files of the sandbox.
 STAYS = {
-    # For the dumps.
+    # It holds the dumps.
     "/var/lib/slipway",
     "/etc/apt/apt.conf.d/52slipway",
     "/etc/modprobe.d/slipway.conf",
@@ -37,7 +37,7 @@ OTHERS = {
 
 @pytest.fixture
 def teardown(deploy):
-    """Take Slipway off the host, and return how that ended; with the name that was typed, its data too."""
+    """Remove Slipway from the host, with its data if the host's name is typed, and return the outcome."""
     return lambda typed="": deploy("playbooks/teardown.yml", "--extra-vars", f"teardown_data_of={typed}")
 
 
@@ -49,7 +49,7 @@ def volumes(docker):
 
 @pytest.fixture
 def no_builds(docker):
-    """Containers of somebody else, who uses Slipway's images: they are not built anew."""
+    """Foreign containers that use Slipway's images, so that the images stay and need no new build."""
     images = docker("images --quiet --no-trunc --filter label=slipway.image").split()
     made = [docker("create --label slipway.test %s true", image).strip() for image in dict.fromkeys(images)]
     yield made
@@ -95,7 +95,7 @@ def test_teardown_leaves_data_packages_and_a_safe_host(
 
 @pytest.fixture
 def put_back(host, docker):
-    """Keep a copy of the data, and put it back as operations.md says, into volumes with Slipway's labels."""
+    """Keep a copy of the data, and restore it as in operations.md, into volumes with Slipway's labels."""
     place, mountpoint = "/root/slipway-test", "$(docker volume inspect --format '{{ .Mountpoint }}' %s)"
     host.check_output("mkdir %s && cp --archive /etc/slipway/secrets %s", place, place)
 
@@ -117,7 +117,7 @@ def put_back(host, docker):
 def test_data_goes_with_the_name_typed_and_nothing_of_others_does(
     host, deploy, docker, hostname, no_builds, put_back, sql, read_secrets, healthy, teardown, volumes
 ):
-    """After a teardown that kept it, too. Then what others have by the names of Slipway, and the way back."""
+    """Also data that an earlier teardown kept. Then foreign objects with Slipway's names, and a restore."""
     posts, secrets = sql("SELECT slug, body FROM post ORDER BY 1"), read_secrets()
     host.check_output("install -D -m 0600 /dev/null %s", DUMP)
     assert teardown().status == 0

@@ -1,4 +1,4 @@
-"""HTTPS as a stranger finds it, and the ways in which the host comes by its certificate."""
+"""HTTPS from outside, and the ways in which the host gets its certificate."""
 
 import http.client
 import json
@@ -20,21 +20,21 @@ LOOK = "openssl s_client -connect 127.0.0.1:443"
 
 @pytest.fixture(scope="module", autouse=True)
 def https(base_url):
-    """These tests are about hosts with TLS."""
+    """Skip these tests on hosts without TLS."""
     if base_url.scheme != "https":
         pytest.skip("this host has tls_mode: off")
 
 
 @pytest.fixture(scope="module")
 def names(variables):
-    """All names of the blog: those it answers to, and those it sends on."""
+    """All names of the blog: those that it serves, and those that it redirects."""
     served = [variables["stack_domain"], *variables["stack_domain_aliases"]]
     return served + variables["stack_domain_redirects"]
 
 
 @pytest.fixture(scope="module")
 def shown(base_url):
-    """Return the certificate that the blog shows to who asks for a name, by what a reader trusts."""
+    """Return the certificate that the blog shows for a name, verified with a TLS context."""
 
     def shown(trust, name=base_url.hostname):
         with (
@@ -46,12 +46,12 @@ def shown(base_url):
     return shown
 
 
-# --- As a stranger finds it ---------------------------------------------------------------------------------
+# --- From outside -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def authority_file(host, tmp_path_factory):
-    """The host's own authority, as a file here."""
+    """The certificate of the host's own CA, as a local file."""
     file = tmp_path_factory.mktemp("tls") / "ca.pem"
     file.write_text(host.file("/etc/slipway/ca/ca.pem").content_string)
     return file
@@ -123,7 +123,7 @@ def test_static_file_tells_it_too(get):
 
 @pytest.fixture
 def plain(variables):
-    """Ask over plain HTTP, as who types a name does."""
+    """Request over plain HTTP, as after a user types a name."""
     port = variables["sandbox_http_port"]
 
     def ask(name, path, **request):
@@ -211,12 +211,12 @@ def test_reload_is_not_noticed(host, reader, containers):
     assert host.check_output("ls /var/lib/slipway/slot") in ("", "green")
 
 
-# --- Yours --------------------------------------------------------------------------------------------------
+# --- tls_mode: provided -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def as_before(deploy, host, trust, shown):
-    """The host has its own certificate again when these tests are over."""
+    """Restore the host's own certificate after these tests."""
     yield
     done = deploy("playbooks/deploy.yml", "--tags", "tls")
     assert done.status == 0, done.output
@@ -228,7 +228,7 @@ def as_before(deploy, host, trust, shown):
 
 @pytest.fixture(scope="module")
 def use(deploy, names, as_before):
-    """Run the part of the play that is about the certificate, with a tls_mode and other variables."""
+    """Run the part of the play for the certificate, with a tls_mode and other variables."""
 
     def use(mode, *arguments, **variables):
         variables = {f"tls_{name}": value for name, value in ({"mode": mode} | variables).items()}
@@ -254,12 +254,12 @@ def test_certificate_of_yours_is_shown_and_its_key_is_not(use, shown, names, tmp
     assert set(again.changed.values()) == {0}, again.output
 
 
-# --- An authority's -----------------------------------------------------------------------------------------
+# --- tls_mode: acme -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def authority(machine, names, tmp_path_factory):
-    """An authority on the host's network: where it is, how its server is known, and what it signs with."""
+    """A CA on the host's network: a TLS context that trusts its root, and the play's variables for it."""
     place = tmp_path_factory.mktemp("pebble")
     certificate, _ = make_certificate(place, [AUTHORITY])
     place.chmod(0o755)
@@ -305,7 +305,7 @@ def authority(machine, names, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def issued(use, authority):
-    """The blog has a certificate of the authority; how the play ended that asked for it."""
+    """Get a certificate from the CA for the blog, and return the outcome of the play."""
     _, variables = authority
     done = use("acme", **variables)
     assert done.status == 0, done.output
@@ -314,7 +314,7 @@ def issued(use, authority):
 
 @pytest.fixture
 def acme_reader(issued, authority, base_url, site):
-    """Make a reader who trusts the authority alone."""
+    """Make a Reader that trusts only the CA of these tests."""
     trust, _ = authority
     return lambda: Reader("127.0.0.1", base_url.port, site, trust)
 
@@ -390,17 +390,17 @@ def test_name_that_leads_elsewhere_is_told(issued, use, names, authority, shown,
 
 @pytest.fixture
 def get_acme(acme_reader):
-    """Ask the blog for a page, as who trusts the authority alone."""
+    """Request a page of the blog, and trust only the CA of these tests."""
     one = acme_reader()
     yield one.request
     one.close()
 
 
-# --- And none -----------------------------------------------------------------------------------------------
+# --- tls_mode: off ------------------------------------------------------------------------------------------
 
 
 def test_off_renews_nothing_any_more(issued, use, host):
-    """What was shown last stays, and so does the authority that browsers were told to trust."""
+    """The last certificate stays, and so does the host's CA, which browsers may trust."""
     units = "systemctl list-unit-files --no-legend 'slipway-tls.*'"
     lineages = "ls /etc/letsencrypt/renewal /etc/letsencrypt/live | grep slipway-"
     assert (len(host.run(units).stdout.splitlines()), host.run(lineages).rc) == (2, 0)

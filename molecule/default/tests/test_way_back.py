@@ -1,4 +1,4 @@
-"""What cannot be rolled back, and the way back all the same: it loses what was written since."""
+"""A destructive migration cannot be rolled back; a restored dump loses what was written since."""
 
 import pytest
 from outside import Prober
@@ -12,7 +12,7 @@ def contract(variant):
 
 
 def test_destructive_migration_and_the_way_back(host, contract, inspect, sql, ledger, healthy, reader, get):
-    """No rollback past it, but by the dump from before."""
+    """A rollback past the migration needs the dump from before it."""
     [old] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
     posts = sql("SELECT slug, body FROM post ORDER BY 1")
     with Prober(reader) as prober:

@@ -1,8 +1,8 @@
-"""Lines of a Dockerfile, for images that are the blog's in all but one thing."""
+"""Dockerfile lines for images that differ from the blog's in one thing."""
 
 import json
 
-# What goes around the blog in images that are to fail: it sees each request first.
+# A WSGI wrapper for images that must fail: it gets each request before the blog.
 WRAPPED = """
 COPY --chmod=0644 <<END /app/wsgi.py
 import sys, time

@@ -1,4 +1,4 @@
-"""The filter C(bundle_problems): what stands against a bundle of images."""
+"""The filter C(bundle_problems): reasons not to load a bundle of images."""
 
 import hashlib
 import json
@@ -7,19 +7,19 @@ from pathlib import Path
 
 SERVICES = {"nginx", "db", "flask_blog"}
 FILES = {"images.tar.gz", *(f"{service}.cdx.json" for service in SERVICES)}
-# What the kernel calls a machine, and what images call it.
+# The kernel's names of architectures, and those of images.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def bundle_problems(path, architecture):
-    """Say what stands against loading a bundle, which `playbooks/build.yml` exports.
+    """Return the reasons not to load a bundle that `playbooks/build.yml` exported.
 
     Args:
-        path: its directory.
-        architecture: what the kernel of the host calls its machine.
+        path: the bundle's directory.
+        architecture: the host's architecture, by the kernel's name.
 
     Returns:
-        Sentences without an end, none if all is well.
+        Sentences without a full stop; none if the bundle is valid.
     """
     directory = Path(path)
     manifest = directory / "slipway.json"
@@ -40,7 +40,7 @@ def bundle_problems(path, architecture):
 
 
 def file_problem(file, digest):
-    """Say what is wrong with a file that is to have a SHA-256, or return None."""
+    """Return what is wrong with a file that must have a SHA-256 digest, or None."""
     try:
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The filter C(image_ids): names of images become ids."""
+"""The filter C(image_ids): ids of images by their names."""
 
 
 def image_ids(names, found):
@@ -6,10 +6,10 @@ def image_ids(names, found):
 
     Args:
         names: the name of each service's image, by service.
-        found: what the engine has, as the module host_facts tells it.
+        found: the engine's images, as the module host_facts returns them.
 
     Returns:
-        The ids by service; an image that is not there yet, as in a dry run, keeps its name.
+        The ids by service; an image that does not exist yet, as in a dry run, keeps its name.
     """
     return {service: found.get(name, {}).get("id", name) for service, name in names.items()}
 

@@ -1,4 +1,4 @@
-"""The filter C(tree_digest): a name for the content of a build context."""
+"""The filter C(tree_digest): a digest of the content of a build context."""
 
 import hashlib
 import os
@@ -8,12 +8,12 @@ from ansible.errors import AnsibleFilterError
 
 
 def tree_digest(path, *inputs, exclude=()):
-    """Name what a build is made of, so that an image's tag changes when, and only when, its inputs do.
+    """Return a digest of a build's inputs, so that an image's tag changes when, and only when, they do.
 
     Args:
         path: directory whose files count: their relative names, modes (executable or not) and bytes.
         inputs: further strings that count, such as the reference of the base image.
-        exclude: names of files and directories that do not count, wherever they stand.
+        exclude: names of files and directories that do not count, at any depth.
 
     Returns:
         The first twelve hexadecimal digits of a SHA-256.
@@ -35,7 +35,7 @@ def tree_digest(path, *inputs, exclude=()):
 
 
 def _files(root, exclude):
-    """Return the files below a directory; what does not count, like node_modules, is not even looked at."""
+    """Return the files below a directory; do not descend into excluded directories like node_modules."""
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in exclude]

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Keeps one file for each secret; a secret that nobody gave is made once, on the host."""
+"""Keep one file for each secret; generate a secret that is not given once, on the host."""
 
 import os
 import re
@@ -12,29 +12,29 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: secret_files
-short_description: One file for each secret, given or made once
+short_description: One file for each secret, given or generated once
 description:
-  - Writes each secret to a file of its own, mode 0400, owned by the uid that reads it.
-  - A secret that is not given is made of letters and digits when its file is absent, and never changed later.
-  - A file that holds no secret, as an empty one, is refused before anything is written, unless it is given.
-  - Neither output nor diff ever holds a value.
+  - Writes each secret to a separate file with mode 0400, owned by the uid that reads it.
+  - Generates a secret of letters and digits if it is not given and its file is absent, and never changes it.
+  - Fails before it writes anything if a file holds no secret, such as an empty one, unless that is given.
+  - Never puts a value into its output or diff.
 options:
   directory:
-    description: Directory of the files, which belongs to root, or to whoever runs this, with mode 0711.
+    description: Directory of the files, mode 0711, owned by the user who runs the module, usually root.
     type: path
     required: true
   names:
     description:
       - The secrets by name, each a dictionary with the C(uid) of its reader.
-      - One that is C(optional) is not made here; its file goes when it is not given.
+      - An C(optional) secret is not generated; its file is removed if it is not given.
     type: dict
     required: true
   given:
-    description: Values by name, such as from the vault.
+    description: Values by name, for example from the vault.
     type: dict
     default: {}
   length:
-    description: Characters of a secret that is made here.
+    description: Number of characters of a generated secret.
     type: int
     default: 40
 attributes:
@@ -50,7 +50,7 @@ written:
   type: list
   returned: always
 mended:
-  description: Names of the secrets whose owner or mode was put right.
+  description: Names of the secrets whose owner or mode was corrected.
   type: list
   returned: always
 removed:
@@ -61,7 +61,7 @@ removed:
 
 MODE = 0o400
 DIRECTORY_MODE = 0o711
-# What is given or made here: one line of 12 characters of ASCII or more, which an editor may have ended.
+# A secret: one line of 12 or more ASCII characters. An editor may have added the line break.
 FORM = re.compile(rb"(?=.{12})[!-~][ -~]*[!-~]\n?")
 
 
@@ -71,7 +71,7 @@ def generate(length):
 
 
 def keep(directory, check):
-    """Make the directory, or put its owner and mode right; return whether that was due."""
+    """Create the directory, or correct its owner and mode; return whether that was necessary."""
     owner = (os.geteuid(), os.getegid(), DIRECTORY_MODE)
     if directory.exists():
         status = directory.stat()
@@ -87,7 +87,7 @@ def keep(directory, check):
 
 
 def sync(directory):
-    """Have the names in a directory on the disk, so that they outlive a loss of power."""
+    """Write the names in a directory to the disk, so that they survive a power loss."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -96,7 +96,7 @@ def sync(directory):
 
 
 def write(path, value, uid):
-    """Put value into path in one step: no reader sees a half, and no moment has a wrong owner or mode."""
+    """Write value to path in one step, so that path never has a part of it or a wrong owner or mode."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
@@ -110,7 +110,7 @@ def write(path, value, uid):
 
 
 def damaged(path):
-    """Tell whether a file is there and holds no secret."""
+    """Tell whether a file exists and holds no secret."""
     return path.exists() and not FORM.fullmatch(path.read_bytes())
 
 

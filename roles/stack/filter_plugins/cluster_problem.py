@@ -1,4 +1,4 @@
-"""The filter C(cluster_problem): what stands against running an image of Postgres on what is on the disk."""
+"""The filter C(cluster_problem): the reason why an image of Postgres cannot use the data on the disk."""
 
 import posixpath
 
@@ -6,15 +6,15 @@ MOUNTED_AT = "/var/lib/postgresql/data"
 
 
 def cluster_problem(environment, volume, clusters):
-    """Tell whether an image of the database can go on with the cluster that a volume holds.
+    """Return why an image of the database cannot use the cluster in a volume.
 
     Args:
-        environment: the image's, as C(NAME=value); an official image says its C(PG_MAJOR) and C(PGDATA).
+        environment: the image's, as C(NAME=value); official images set C(PG_MAJOR) and C(PGDATA).
         volume: the volume's name.
-        clusters: the version of each cluster in it, by its directory.
+        clusters: the version of each cluster in the volume, by its directory.
 
     Returns:
-        A message that says what is on the disk, what the image is, and the ways out; nothing where it can.
+        A message with both versions and the solutions; an empty string if the image can use the cluster.
     """
     said = dict(line.split("=", 1) for line in environment or [])
     major = said.get("PG_MAJOR", "of an unknown version")

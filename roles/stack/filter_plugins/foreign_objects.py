@@ -1,4 +1,4 @@
-"""The filter C(foreign_objects): what of others on a host has a name that Slipway needs."""
+"""The filter C(foreign_objects): objects of others on a host with names that Slipway needs."""
 
 PROJECT = "slipway"
 SERVICES = ("nginx", "nginx_stand_in", "flask_blog_blue", "flask_blog_green", "db")
@@ -7,14 +7,16 @@ LABELS = f"--label com.docker.compose.project={PROJECT} --label com.docker.compo
 
 
 def foreign_objects(engine, volumes):
-    """Find what compose would take for Slipway's own by its name, and is somebody else's by its labels.
+    """Find objects with a name of Slipway's but labels of somebody else.
+
+    Also find a volume of Slipway's data whose name differs from the variable's.
 
     Args:
-        engine: the fact C(host_engine); None where no engine answers.
-        volumes: the names of Slipway's volumes, by what compose.yml calls them.
+        engine: the fact C(host_engine); None if no engine answers.
+        volumes: the names of Slipway's volumes, by their keys in compose.yml.
 
     Returns:
-        One message for each, naming it and the ways out.
+        One message for each object, with its name and the solutions.
     """
     if not engine:
         return []

@@ -1,19 +1,19 @@
-"""The filter C(port_conflicts): who listens already on a port that nginx is to be published on."""
+"""The filter C(port_conflicts): programs that already listen at a port that nginx publishes."""
 
 
 def port_conflicts(ports, facts, host):
-    """Find the ports that somebody else has.
+    """Find the ports that other programs or containers use.
 
     Args:
-        ports: the port by the variable that says it.
+        ports: the port by the variable that sets it.
         facts: the host's facts, with C(host_ports) and C(host_engine).
         host: the host's name, for the message.
 
     Returns:
-        One message for each port that is taken, naming who has it and the way out.
+        One message for each port that is taken, with its users and the solution.
     """
     containers = (facts["host_engine"] or {}).get("containers", [])
-    # The engine's own listeners stand for containers, which go by their names.
+    # Ignore the engine's listeners: it listens for containers, which have their own entries.
     own = {"docker-proxy", "dockerd"} | {f"container {one['name']}" for one in containers if one["own"]}
     return [
         f"Port {port} ({variable}) of {host} is taken by {', '.join(users)}. "
@@ -27,5 +27,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self):
-        """Return what the module offers, by its name in templates."""
+        """Return the filters of this file, by their names in templates."""
         return {"port_conflicts": port_conflicts}

@@ -1,4 +1,4 @@
-"""The filter C(subnet_conflicts): what stands against giving these subnets to Docker."""
+"""The filter C(subnet_conflicts): reasons not to give these subnets to Docker."""
 
 import ipaddress
 
@@ -9,10 +9,10 @@ def subnet_conflicts(subnets, facts, own=()):
     Args:
         subnets: networks in CIDR notation by the variable that holds them.
         facts: C(ansible_facts) of the host, with the subset C(network).
-        own: interfaces that belong to these very subnets and so do not count.
+        own: interfaces that belong to these subnets and therefore do not count.
 
     Returns:
-        One sentence for each conflict or malformed subnet, naming the variable; none is an empty list.
+        One sentence for each conflict or malformed subnet, with the variable; an empty list if there is none.
     """
     problems, networks = [], {}
     for variable, value in subnets.items():

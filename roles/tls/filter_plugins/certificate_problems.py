@@ -1,8 +1,8 @@
-"""The filter C(certificate_problems): what stands against serving this certificate with this key."""
+"""The filter C(certificate_problems): reasons not to serve this certificate with this key."""
 
 
 def certificate_problems(certificate, key, names):
-    """Judge a certificate before a host gets it.
+    """Return the problems of a certificate and its key, before a host gets them.
 
     Args:
         certificate: what C(community.crypto.x509_certificate_info) found, or its failure.
@@ -10,7 +10,7 @@ def certificate_problems(certificate, key, names):
         names: DNS names that readers type.
 
     Returns:
-        One sentence for each problem, naming the variable; none is an empty list.
+        One sentence for each problem, with the variable; an empty list if there is none.
     """
     if "public_key" not in certificate:
         return [f"tls_certificate_file holds no certificate: {certificate['msg']}"]

@@ -1,4 +1,4 @@
-"""The filter C(dns_problems): which names do not lead to a host."""
+"""The filter C(dns_problems): names that do not resolve to a host."""
 
 import ipaddress
 import socket
@@ -7,16 +7,16 @@ RECORDS = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
 
 
 def dns_problems(names, own):
-    """Look names up on the control node, and compare what is found with a host's addresses.
+    """Resolve names on the control node, and compare the results with a host's addresses.
 
-    An authority follows A and AAAA records alike, so one that leads elsewhere is as bad as none.
+    An authority uses A and AAAA records alike, so a record with another address is as bad as none.
 
     Args:
         names: DNS names.
-        own: addresses of the host, and names of it; a loopback address is nobody's in particular.
+        own: addresses and names of the host; loopback addresses do not count.
 
     Returns:
-        One sentence for each name or record that leads elsewhere; none is an empty list.
+        One sentence for each name without a record or record with another address; else an empty list.
     """
     found = {address for one in own for record in RECORDS for address in _addresses(one, record)}
     own = {address for address in found if not address.is_loopback}
