@@ -109,7 +109,8 @@ examples: $(VENV)/dev ## The example of each role's README, each on a bare host
 	  for playbook in molecule/destroy.yml playbooks/sandbox.yml; do
 	    ansible-playbook $$host $$playbook >/dev/null
 	  done
-	  ansible-playbook $$host --extra-vars ansible_user=root "$$example"
+	  # The user of a new host. Without the role tls, there is no certificate.
+	  ansible-playbook $$host --extra-vars "ansible_user=debian $$([ $$role = tls ] || echo tls_mode=off)" "$$example"
 	done
 
 .PHONY: bench

@@ -135,7 +135,7 @@ def test_record_keeps_what_other_tasks_wrote(host_files):
     assert unchanged(host_files.record)[words] == digest_of({"file": words, "content": "other"})
 
 
-@pytest.mark.parametrize("content", ["", "[", "[]"])
+@pytest.mark.parametrize("content", ["", "[", "[]", '{"/x": 1}', '{"/x": {}}'])
 def test_record_that_is_damaged_knows_nothing_and_is_made_anew(host_files, content):
     host_files(*SET)
     host_files.record.write_text(content)
@@ -416,3 +416,20 @@ def test_files_that_are_as_they_were_written_cost_no_visit(play):
     assert play(one="a", two="b") == (["both"], 1)
     assert (play.place / "two").read_text() == "b"
     assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)
+
+
+def test_second_task_with_the_same_path_wins(ansible, tmp_path):
+    """The facts of the host are from before both."""
+    entry = {"file": str(tmp_path / "file"), "content": "a"}
+    record = {"record": str(tmp_path / "files.json")}
+    tasks = [
+        {"host_facts": record},
+        *({"host_files": record | {"files": [entry | {"content": content}]}} for content in ("a", "b", "a")),
+    ]
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
+    play["vars"] = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    for _ in range(2):
+        done = ansible("playbook", "--inventory", "localhost,", tmp_path / "play.yml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / "file").read_text() == "a"

@@ -33,6 +33,17 @@ CASES = {
         for name in ("archive", "archive_from_here", "archive_from_home")
     },
     "ca_from_here": {"images_ca_file": "LICENSE"},
+    # The engine has two images that went to the same repository.
+    "published_twice": PULL
+    | {
+        "images_blog_reference": f"registry.example.org/blog@{DIGEST}",
+        "images_repository": "registry.example.org/blog",
+        "known_images": {
+            f"registry.example.org/blog@sha256:{'d' * 64}": {"id": "sha256:newer"},
+            f"registry.example.org/blog@{DIGEST}": {"id": "sha256:older"},
+            "sha256:older": {"id": "sha256:older"},
+        },
+    },
     # A password may look like a number.
     "login": {"images_registry_user": "anna", "images_registry_password": 123456},
     "tag": PULL | {"images_blog_reference": "registry.example.org/blog:1.4"},
@@ -51,13 +62,22 @@ TOLD = (
     "__images_registry",
     "__images_contexts",
     "__images_ca_file",
+    "__images_references",
 )
 PLAY = {
     "hosts": "all",
     "gather_facts": False,
     "any_errors_fatal": False,
     "tasks": [
-        {"set_fact": {"architecture": "x86_64", "cacheable": True}},
+        {
+            "set_fact": {
+                "architecture": "x86_64",
+                "distribution": "Debian",
+                "host_packages": [],
+                "host_images": "{{ known_images | default({}) }}",
+                "cacheable": True,
+            }
+        },
         {
             "block": [{"import_role": {"name": "images", "tasks_from": "preflight"}}],
             "rescue": [{"set_fact": {"refusal": "{{ ansible_failed_result.msg }}"}}],
@@ -106,6 +126,10 @@ def test_build_asks_for_what_the_content_names(told):
     assert set(case["__images_names"].values()) < set(case["__images_wanted"])
     assert [context["name"] for context in case["__images_contexts"]] == ["images", "app"]
     assert told["login"]["__images_names"] == case["__images_names"]
+
+
+def test_reference_is_that_of_the_image_and_not_of_another_version(told):
+    assert told["published_twice"]["__images_references"] == [f"registry.example.org/blog@{DIGEST}"]
 
 
 @pytest.mark.parametrize(

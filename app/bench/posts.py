@@ -1,4 +1,4 @@
-"""How the blog bears many posts: the home page with 100 and with 100,000, and the search in 100,000.
+"""Measure the blog with many posts: the home page with 100 and with 100,000, and the search in 100,000.
 
     DATABASE_URL=postgresql://user@/bench BASE_URL=http://localhost SECRET_KEY=... python -m bench.posts
 
@@ -75,7 +75,7 @@ def _frequencies(words: list[str]) -> list[float]:
 
 
 def _fill(total: int, words: list[str], chance: random.Random) -> None:
-    """Bring the number of posts to `total`, and let Postgres look at them."""
+    """Add posts until there are `total`, then run VACUUM ANALYZE."""
     weights = _frequencies(words)
     start = datetime(2020, 1, 1, tzinfo=UTC)
     first = (db.session.scalar(select(func.count(Post.id))) or 0) + 1
@@ -111,7 +111,7 @@ def _fill(total: int, words: list[str], chance: random.Random) -> None:
 
 
 def _home_ms(app: Flask, windows: int = 5, rounds: int = 200) -> float:
-    """Return the median time of the home page, in the quietest of some windows: other work only ever adds."""
+    """Return the lowest of several medians of the home page: other work can only make a window slower."""
     client = app.test_client()
     medians = []
     for _ in range(windows):

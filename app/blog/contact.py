@@ -1,4 +1,4 @@
-"""The contact form. Messages are stored; administrators read them at the authors' desk."""
+"""The contact form. Messages are stored; administrators read them under /author/messages."""
 
 from flask import Blueprint, Response, redirect, render_template, url_for
 from markupsafe import Markup

@@ -199,7 +199,7 @@ def _heading_attributes(state: StateCore) -> None:
 
 
 def _headings(state: StateCore) -> None:
-    """Give each heading a level below the page's title without gaps, a unique id, and a link to itself."""
+    """Make headings start at h2 and skip no level; give each a unique id and a link to itself."""
     headings = list(_each_heading(state))
     wanted = {_identifier(opening) for opening, _, _ in headings}
     used: set[str] = set()

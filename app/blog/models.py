@@ -1,4 +1,4 @@
-"""The tables. Keys are identity columns, so that a role needs no rights on sequences to insert rows."""
+"""The tables. Keys are identity columns, so that a database role needs no rights on sequences to insert rows."""
 
 from datetime import datetime
 from threading import Lock

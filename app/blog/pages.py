@@ -17,7 +17,7 @@ from . import markdown
 from .articles import SLUG
 from .models import Comment, Page, Post, PostAlias, Tag, db
 
-MAX_PAGE = 1_000_000  # within the range of Postgres' OFFSET; the archive leads further back
+MAX_PAGE = 1_000_000  # limit for Postgres' OFFSET; readers reach older posts through the archive
 
 bp = Blueprint("pages", __name__)
 
@@ -34,7 +34,7 @@ class SlugConverter(BaseConverter):
 class Listing:
     """One page of a list of posts. `number` counts from 1; `has_more` tells whether older posts follow.
 
-    The total is not counted: with many posts, that would take longer than the page.
+    The total is not counted: counting many posts would take longer than rendering the page.
     """
 
     posts: list[Post]

@@ -221,7 +221,7 @@ def main(arguments: Sequence[str], host: Host | None = None) -> int:
 def stack_of(host: Host) -> Stack:
     """Return the stack of this host; exit if its configuration is incomplete."""
     config = load(host.settings.configuration)
-    if missing := Configuration.__annotations__.keys() - config.keys():
+    if missing := Configuration.__required_keys__ - config.keys():
         sys.exit(
             f"slipway: {host.settings.project} has no configuration of {', '.join(sorted(missing))}: "
             "run the playbook site.yml for this host first."

@@ -11,6 +11,7 @@ and the next run continues from there. The host runs `apply` once at boot.
 """
 
 import contextlib
+import hashlib
 import json
 import sys
 from argparse import Namespace
@@ -22,6 +23,7 @@ from slipway import containers
 from slipway.containers import Inspected
 from slipway.host import Host, wait_until
 from slipway.lock import lock
+from slipway.settings import load
 from slipway.shell import Failure
 from slipway.unit import become
 
@@ -240,6 +242,19 @@ def task(host: Host, wanted: dict[str, str]) -> str:
     return "nothing"
 
 
+def is_finished(host: Host) -> bool:
+    """Tell whether a run ended after `docker compose up` with the present compose.yml.
+
+    Definitions of services do not cover networks and volumes, which a killed run may have left unchanged.
+    """
+    text = (host.settings.project / "compose.yml").read_bytes()
+    try:
+        known = load(host.settings.configuration)
+    except ValueError:
+        return False
+    return known.get("compose") == hashlib.sha256(text).hexdigest()
+
+
 def is_up(host: Host, wanted: dict[str, str]) -> bool:
     """Tell whether nginx and the database run with these definitions and are healthy."""
     return all(is_as_defined(host, service, definition) for service, definition in wanted.items())
@@ -333,7 +348,7 @@ def command_apply(host: Host, options: Namespace) -> int:
         return report([task(host, definitions(host, sys.stdin.read()))])
     wanted = definitions(host)
     if task(host, wanted) == "nothing":
-        return report([], up=is_up(host, wanted))
+        return report([], up=is_finished(host) and is_up(host, wanted))
     if not options.in_unit:
         become("slipway-nginx", options.arguments)
     with lock(host, "a change of nginx", other="Something else"):

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 SLOTS = ("blue", "green")
 # How many of a command's last lines a message shows.
@@ -74,6 +74,8 @@ class Configuration(TypedDict):
     preview: str
     slots: dict[str, str]
     session_cookie: str
+    # SHA-256 of the compose.yml that `docker compose up` has finished with; a former version wrote none.
+    compose: NotRequired[str]
 
     admin_email: str
     static: str

@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import hashlib
 import http.server
 import io
 import itertools
@@ -191,7 +192,9 @@ class Host(real.Host):
 @pytest.fixture
 def host(tmp_path):
     """A host where nginx runs with the old definition, and a program with short timeouts."""
-    settings = Settings(runtime=tmp_path / "run", idle_seconds=0.2, start_seconds=0.2)
+    settings = Settings(
+        project=tmp_path / "project", runtime=tmp_path / "run", idle_seconds=0.2, start_seconds=0.2
+    )
     return Host(settings, tmp_path)
 
 
@@ -508,9 +511,17 @@ def host_that_is_up(host):
     """A host where nginx and the database run as compose.yml defines them, and are healthy."""
     host.definition = OLD
     host.create("db", OLD)
+    host.settings.project.mkdir()
+    (host.settings.project / "compose.yml").write_text("services: {}\n")
+    described(host).write_text(json.dumps({"compose": hashlib.sha256(b"services: {}\n").hexdigest()}))
     for container in host.containers.values():
         container["State"] |= {"Status": "running", "Health": {"Status": "healthy"}}
     return host
+
+
+def described(host):
+    """Return the file in which the role stack describes the stack that runs."""
+    return host.settings.project / "stack.json"
 
 
 def database(host):
@@ -531,8 +542,15 @@ def database(host):
         ),
         (lambda host: host.containers.pop(*host.of("db")), False),
         (lambda host: host.containers.pop(*host.of("nginx")), False),
+        (lambda host: (host.settings.project / "compose.yml").write_text("networks: {}\n"), False),
+        (lambda host: described(host).write_text("{}"), False),
+        (lambda host: described(host).write_text("corrupt"), False),
+        (lambda host: described(host).unlink(), False),
     ],
-    ids=["as defined", "stopped", "unhealthy", "other definition", "no database", "no nginx"],
+    ids=[
+        *("as defined", "stopped", "unhealthy", "other definition", "no database", "no nginx"),
+        *("other compose.yml", "former version", "damaged", "no record"),
+    ],
 )
 def test_apply_tells_whether_compose_has_nothing_to_start(host_that_is_up, capsys, change, up):
     change(host_that_is_up)

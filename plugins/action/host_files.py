@@ -35,6 +35,10 @@ class ActionModule(ActionBase):
             return result | {"changed": False, "written": [], "diff": []}
         arguments = self._task.args | {"files": unknown}
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+        if not (self._task.check_mode or result.get("failed")):
+            # A later task may manage the same path.
+            known = known | {path_of(file): file["digest"] for file in unknown}
+            result["ansible_facts"] = {"host_files": known}
         notified = [name for path in result.get("written", []) for name in listeners.get(path, [])]
         if notified:
             self._task.notify = list(dict.fromkeys(notified))

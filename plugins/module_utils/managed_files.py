@@ -66,5 +66,5 @@ def is_unchanged(path, item):
     """Tell whether the state of path matches an item of a record; False if path cannot be read."""
     try:
         return digest(path, item["kind"]) == item["found"]
-    except OSError:
+    except (OSError, KeyError, TypeError):
         return False

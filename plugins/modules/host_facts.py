@@ -142,7 +142,8 @@ def ports(containers):
 
 # --- The engine ---------------------------------------------------------------------------------------------
 
-SOCKET = "/var/run/docker.sock"
+# As Docker's own client and Ansible's modules choose the engine.
+SOCKET = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or "/var/run/docker.sock"
 PROJECT, DIRECTORY = "slipway", "/opt/slipway"
 
 
@@ -258,7 +259,7 @@ def first_line(file):
 
 def sizes(directory):
     """Return the size in bytes of each file in a directory, by its name, but not its content."""
-    return {file.name: file.stat().st_size for file in directory.iterdir()} if directory.is_dir() else {}
+    return {file.name: file.lstat().st_size for file in directory.iterdir()} if directory.is_dir() else {}
 
 
 def subjects(directory):

@@ -1,4 +1,4 @@
-"""Responses to forms that arrive too late."""
+"""Responses to forms sent after the session ended or the post changed."""
 
 from flask import render_template, request
 from flask_wtf.csrf import CSRFError

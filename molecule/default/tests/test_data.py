@@ -101,7 +101,8 @@ def test_start_that_fails_ends_with_the_container_s_last_lines(release_of_databa
         assert "(exit code 3). Its last lines: 87 88 " in message
         assert REASON in message
         assert "slipway-nginx-1" not in message
-        shown = done.output.partition("Start | nginx and the database")[2]
+        shown = done.output.partition("Start | Start nginx and the database")[2]
+        assert shown
         assert [word for word in ("Publishers", "ExitCode", "Mounts") if word in shown] == []
     finally:
         mended = deploy("site.yml")
