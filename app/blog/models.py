@@ -1,4 +1,4 @@
-"""The tables. Keys are identity columns, so that a database role needs no rights on sequences to insert rows."""
+"""The tables. Keys are identity columns: to insert rows, a database role needs no rights on sequences."""
 
 from datetime import datetime
 from threading import Lock
