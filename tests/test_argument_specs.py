@@ -46,7 +46,7 @@ def test_each_switch_is_read_as_one(role):
     text = "\n".join(file.read_text() for file in files if file.parent.name != "meta")
     for name in switches:
         # A colon after the name marks its default or a message on how to set it, not a use.
-        uses = re.findall(rf"\b{name}\b(?!:)(.{{0,24}})", text)
+        uses = re.findall(rf"\b{name}\b(?!:)(.{{0,40}})", text)
         assert uses, name
         assert [use for use in uses if not re.match(r"( \| default\(\w+\))? \| bool\b", use)] == [], name
 
