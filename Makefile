@@ -86,7 +86,7 @@ molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Each scenario on a 
 	molecule test --all
 
 .PHONY: soak
-soak: $(VENV)/dev ## Half an hour of releases, rollbacks, changes of nginx and failures, under one load on a host of its own
+soak: $(VENV)/dev ## 50 minutes of releases, rollbacks, changes of nginx and failures, under one load on a host of its own
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
 	trap 'ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
 	for playbook in molecule/destroy.yml playbooks/sandbox.yml molecule/default/converge.yml; do
