@@ -23,8 +23,8 @@ ALONE = {"tls": {"tls_names": ["blog.example.org"], "tls_acme_email": "you@examp
 NEEDS = {
     "images": ["docker"],
     "tls": ["host_program"],
-    "stack": ["docker", "secrets", "images", "host_program"],
-    "release": ["docker", "secrets", "images", "host_program", "stack"],
+    "stack": ["baseline", "docker", "secrets", "images", "host_program"],
+    "release": ["baseline", "docker", "secrets", "images", "host_program", "stack"],
 }
 
 
