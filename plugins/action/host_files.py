@@ -25,10 +25,8 @@ class ActionModule(ActionBase):
                 file["content"] = place(file.pop("copy"), "files").read_text()
             elif "tree" in file:
                 file["contents"] = contents(ROOT / file.pop("source"))
-                file["version"] = version(file["contents"])
-            file["digest"] = hashlib.sha256(
-                json.dumps(file, sort_keys=True, default=str).encode()
-            ).hexdigest()
+                file["version"] = digest(file["contents"])[:12]
+            file["digest"] = digest(file)
         known = task_vars["ansible_facts"].get("host_files", {})
         unknown = [file for file in files if known.get(path_of(file)) != file["digest"]]
         if not unknown:
@@ -68,9 +66,6 @@ def contents(directory):
     }
 
 
-def version(texts):
-    """Return a version of texts by name, which changes when, and only when, a name or a text does."""
-    digest = hashlib.sha256()
-    for name, text in sorted(texts.items()):
-        digest.update(f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\0".encode())
-    return digest.hexdigest()[:12]
+def digest(value):
+    """Return a digest of a value of JSON, which changes when, and only when, the value does."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
