@@ -15,7 +15,7 @@ ROLES = ROOT / "roles"
 
 
 def secret_files(path, monkeypatch):
-    load_program(ROLES / "secrets/library/secret_files.py").write(path, CONTENT, os.geteuid())
+    load_program(ROOT / "plugins/modules/secret_files.py").write(path, CONTENT, os.geteuid())
 
 
 def host_files(path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from project import ROOT, load_program
 
-unchanged = load_program(ROOT / "plugins/module_utils/managed_files.py").unchanged
+manifest = load_program(ROOT / "plugins/module_utils/managed_files.py").manifest
 
 
 @pytest.fixture
@@ -108,7 +108,8 @@ def test_what_differs_is_put_right_and_nothing_else(host_files, harm, written):
 
 def known(host_files):
     """Return the paths of the entries that are unchanged according to the record."""
-    return sorted(str(Path(path).relative_to(host_files.place)) for path in unchanged(host_files.record))
+    unchanged = [item["path"] for item in manifest(host_files.record) if item["unchanged"]]
+    return sorted(str(Path(path).relative_to(host_files.place)) for path in unchanged)
 
 
 def test_record_tells_what_is_as_it_was_written(host_files):
@@ -132,7 +133,8 @@ def test_record_keeps_what_other_tasks_wrote(host_files):
     assert known(host_files) == ["etc/deep", "etc/deep/words", "program"]
     words = str(host_files.place / "etc/deep/words")
     host_files(SET[1] | {"content": "other"})
-    assert unchanged(host_files.record)[words] == digest_of({"file": words, "content": "other"})
+    [item] = [item for item in manifest(host_files.record) if item["path"] == words]
+    assert item["entry"] == digest_of({"file": words, "content": "other"})
 
 
 @pytest.mark.parametrize("content", ["", "[", "[]", '{"/x": 1}', '{"/x": {}}'])
@@ -348,17 +350,18 @@ PLAY = """
     ansible_python_interpreter: "{{ ansible_playbook_python }}"
   tasks:
     - name: What is known of them
-      host_facts:
+      slipway.blog.host_facts:
         record: "{{ place }}/files.json"
     - name: Files
-      host_files:
+      slipway.blog.host_files:
         record: "{{ place }}/files.json"
         files:
           - {file: "{{ place }}/one", content: "{{ one }}", notify: [read one, read both]}
           - {file: "{{ place }}/two", content: "{{ two }}", notify: [read both]}
-          - {file: "{{ place }}/program", copy: host_program/slipway, mode: "0755"}
-          - {file: "{{ place }}/journald.conf", template: baseline/journald.conf.j2}
-          - {tree: "{{ place }}/modules", source: host/slipway}
+          - {file: "{{ place }}/program", copy: "{{ roles }}/host_program/files/slipway", mode: "0755"}
+          - {file: "{{ place }}/journald.conf", template: "{{ roles }}/baseline/templates/journald.conf.j2"}
+          - {tree: "{{ place }}/modules", source: "{{ roles }}/../host/slipway"}
+          - {file: "{{ place }}/nowhere", copy: /nowhere, when: "{{ false }}"}
       vars:
         ansible_python_interpreter: "{{ interpreter | default(ansible_playbook_python) }}"
     - name: As Ansible renders it
@@ -422,10 +425,8 @@ def test_second_task_with_the_same_path_wins(ansible, tmp_path):
     """The facts of the host are from before both."""
     entry = {"file": str(tmp_path / "file"), "content": "a"}
     record = {"record": str(tmp_path / "files.json")}
-    tasks = [
-        {"host_facts": record},
-        *({"host_files": record | {"files": [entry | {"content": content}]}} for content in ("a", "b", "a")),
-    ]
+    writes = [record | {"files": [entry | {"content": content}]} for content in ("a", "b", "a")]
+    tasks = [{"slipway.blog.host_facts": record}, *({"slipway.blog.host_files": write} for write in writes)]
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
     play["vars"] = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
     (tmp_path / "play.yml").write_text(json.dumps([play]))

@@ -79,7 +79,7 @@ PLAY = {
             }
         },
         {
-            "block": [{"import_role": {"name": "images", "tasks_from": "preflight"}}],
+            "block": [{"import_role": {"name": "slipway.blog.images", "tasks_from": "preflight"}}],
             "rescue": [{"set_fact": {"refusal": "{{ ansible_failed_result.msg }}"}}],
         },
         {

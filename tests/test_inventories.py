@@ -54,7 +54,7 @@ def test_example_of_a_vault_holds_each_secret_and_passes_the_checks(ansible, vau
     facts = {"distribution": "Debian", "host_packages": [], "cacheable": True}
     tasks = [
         {"ansible.builtin.set_fact": facts},
-        {"ansible.builtin.import_role": {"name": "secrets", "tasks_from": "preflight"}},
+        {"ansible.builtin.import_role": {"name": "slipway.blog.secrets", "tasks_from": "preflight"}},
         {
             "ansible.builtin.assert": {
                 "that": f"secrets_vault.keys() | sort == {sorted(kept)}",

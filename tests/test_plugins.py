@@ -13,16 +13,16 @@ from ansible.errors import AnsibleFilterError
 from project import ROOT, load_program
 
 ROLES = ROOT / "roles"
-SECRET_FILES = ROLES / "secrets/library/secret_files.py"
-tree_digest = load_program(ROLES / "images/filter_plugins/tree_digest.py").tree_digest
-image_ids = load_program(ROLES / "images/filter_plugins/image_ids.py").image_ids
-bundle_problems = load_program(ROLES / "images/filter_plugins/bundle_problems.py").bundle_problems
-certificate_problems = load_program(ROLES / "tls/filter_plugins/certificate_problems.py").certificate_problems
-dns = load_program(ROLES / "tls/filter_plugins/dns_problems.py")
-subnet_conflicts = load_program(ROLES / "stack/filter_plugins/subnet_conflicts.py").subnet_conflicts
-port_conflicts = load_program(ROLES / "stack/filter_plugins/port_conflicts.py").port_conflicts
-foreign_objects = load_program(ROLES / "stack/filter_plugins/foreign_objects.py").foreign_objects
-cluster_problem = load_program(ROLES / "stack/filter_plugins/cluster_problem.py").cluster_problem
+SECRET_FILES = ROOT / "plugins/modules/secret_files.py"
+tree_digest = load_program(ROOT / "plugins/filter/tree_digest.py").tree_digest
+image_ids = load_program(ROOT / "plugins/filter/image_ids.py").image_ids
+bundle_problems = load_program(ROOT / "plugins/filter/bundle_problems.py").bundle_problems
+certificate_problems = load_program(ROOT / "plugins/filter/certificate_problems.py").certificate_problems
+dns = load_program(ROOT / "plugins/filter/dns_problems.py")
+subnet_conflicts = load_program(ROOT / "plugins/filter/subnet_conflicts.py").subnet_conflicts
+port_conflicts = load_program(ROOT / "plugins/filter/port_conflicts.py").port_conflicts
+foreign_objects = load_program(ROOT / "plugins/filter/foreign_objects.py").foreign_objects
+cluster_problem = load_program(ROOT / "plugins/filter/cluster_problem.py").cluster_problem
 
 # --- tree_digest --------------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ def checked(tmp_path):
     """Run checks in a play; return whether it failed, and its output."""
 
     def checked(checks, **variables):
-        task = {"preflight": {"checks": checks}, "vars": variables}
+        task = {"slipway.blog.preflight": {"checks": checks}, "vars": variables}
         play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
         (tmp_path / "play.yml").write_text(json.dumps([play]))
         command = ["ansible-playbook", "--inventory", "localhost,", tmp_path / "play.yml"]

@@ -42,8 +42,8 @@ def test_configuration_is_that_of_both_roles_and_outranks_a_former_version(tmp_p
 
 
 def test_paths_are_those_of_the_roles():
-    files = (ROOT / "roles/tls/vars/main.yml").read_text()
+    files = (ROOT / "roles/tls/tasks/prepare.yml").read_text()
     settings = Settings()
-    assert f"file: {settings.tls_configuration}," in files
-    assert f"absent: {settings.former_tls}}}" in files
+    assert f"file: {settings.tls_configuration}\n" in files
+    assert f"absent: {settings.former_tls}\n" in files
     assert settings.lock == settings.runtime / "lock"

@@ -1,4 +1,10 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The filter C(tree_digest): a digest of the content of a build context."""
+
+from __future__ import annotations
 
 import hashlib
 import os

@@ -1,14 +1,11 @@
 #!/usr/bin/python
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """Keep one file for each secret; generate a secret that is not given once, on the host."""
 
-import os
-import re
-import secrets
-import stat
-import string
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
+from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: secret_files
@@ -39,9 +36,24 @@ options:
     default: 40
 attributes:
   check_mode:
+    description: Can run in check mode, and tells what it would change without a change.
     support: full
   diff_mode:
+    description: Returns the difference that it makes, in diff mode.
     support: none
+author:
+  - The Slipway developers (@slipway)
+"""
+
+EXAMPLES = r"""
+- name: Write each secret, from the vault or generated once
+  slipway.blog.secret_files:
+    directory: /etc/slipway/secrets
+    names:
+      db_password: {uid: 999}
+      webhook_token: {uid: 0, optional: true}
+    given: "{{ secrets_vault }}"
+  no_log: true
 """
 
 RETURN = r"""
@@ -59,6 +71,15 @@ removed:
   returned: always
 """
 
+import os
+import re
+import secrets
+import stat
+import string
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
 MODE = 0o400
 DIRECTORY_MODE = 0o711
 # A secret: one line of 12 or more ASCII characters. An editor may have added the line break.
@@ -67,7 +88,7 @@ FORM = re.compile(rb"(?=.{12})[!-~][ -~]*[!-~]\n?")
 
 def generate(length):
     """Return a random secret of length letters and digits: about 5.95 bits each."""
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _place in range(length))
 
 
 def keep(directory, check):

@@ -1,4 +1,10 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The filter C(foreign_objects): objects of others on a host with names that Slipway needs."""
+
+from __future__ import annotations
 
 PROJECT = "slipway"
 SERVICES = ("nginx", "nginx_stand_in", "flask_blog_blue", "flask_blog_green", "db")

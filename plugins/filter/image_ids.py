@@ -1,4 +1,10 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The filter C(image_ids): ids of images by their names."""
+
+from __future__ import annotations
 
 
 def image_ids(names, found):

@@ -1,4 +1,10 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The filter C(dns_problems): names that do not resolve to a host."""
+
+from __future__ import annotations
 
 import ipaddress
 import socket
@@ -37,7 +43,7 @@ def _addresses(name, record):
         found = socket.getaddrinfo(name, None, RECORDS[record], socket.SOCK_STREAM)
     except socket.gaierror:
         return set()
-    return {ipaddress.ip_address(address[0].partition("%")[0]) for *_, address in found}
+    return {ipaddress.ip_address(address[0].partition("%")[0]) for *_rest, address in found}
 
 
 class FilterModule:
