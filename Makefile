@@ -55,7 +55,7 @@ down: $(VENV)/control ## Remove the sandbox host; asks before it removes data
 	if $$keep; then echo "The data is kept: \`make up\` finds it again."; fi
 
 .PHONY: test
-test: lint unit app-test molecule ## Everything: lint, tests without a host, the app's tests, Molecule; prints the figures of the bench
+test: lint sanity unit app-test molecule ## Everything: lint, tests without a host, the app's tests, Molecule; prints the figures of the bench
 	@bench/home.py --show
 
 .PHONY: lint
@@ -68,6 +68,27 @@ lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, mypy, shellchec
 	shellcheck .ci/run roles/host_program/files/slipway roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
 	hadolint --config roles/images/files/.hadolint.yaml app/Dockerfile $$(git ls-files 'roles/*Dockerfile' 'tests/*Dockerfile')
 	zizmor --quiet --offline .github/workflows
+
+# $(call collection,DIRECTORY): build the collection slipway.blog, and install it in an empty DIRECTORY. Not with the
+# configuration of this directory, which finds the collection here already.
+collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --output-path $(1) >/dev/null; \
+	(cd $(1) && env -u ANSIBLE_CONFIG ansible-galaxy collection install --offline --no-deps --collections-path . ./*.tar.gz >/dev/null 2>&1)
+
+.PHONY: collection
+collection: $(VENV)/control ## The collection slipway.blog, built and installed in .sandbox/collections
+	@$(call collection,.sandbox/collections)
+
+# ansible-test bootstraps pip from the network. A script in its cache takes the one of Python instead.
+.PHONY: sanity
+sanity: $(VENV)/dev ## ansible-test sanity for the collection
+	@place=$$(mktemp -d)
+	trap 'rm -rf "$$place"' EXIT
+	$(call collection,$$place)
+	export HOME=$(CURDIR)/$(VENV)/ansible-test
+	mkdir -p "$$HOME/.ansible/test/cache"
+	printf 'import ensurepip\n\nensurepip.bootstrap()\n' > "$$HOME/.ansible/test/cache/get_pip_24_2.py"
+	cd "$$place/ansible_collections/slipway/blog"
+	ansible-test sanity --venv --python 3.11 > sanity.log 2>&1 || { grep -E '^(ERROR|FATAL)' sanity.log; exit 1; }
 
 .PHONY: unit
 unit: $(VENV)/dev sandbox-base ## Tests that need no host

@@ -147,7 +147,7 @@ def units():
 
 def locked():
     lines = [line.split(":") for line in Path("/etc/shadow").read_text().splitlines()]
-    return [user for user, password, *_ in lines if password.startswith("!")]
+    return [user for user, password, *_rest in lines if password.startswith("!")]
 
 
 def chains():
