@@ -65,6 +65,7 @@ lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, mypy, shellchec
 	ruff check --quiet .
 	ruff format --quiet --check .
 	mypy --no-error-summary
+	antsibull-changelog lint
 	shellcheck .ci/run roles/host_program/files/slipway roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
 	hadolint --config roles/images/files/.hadolint.yaml app/Dockerfile $$(git ls-files 'roles/*Dockerfile' 'tests/*Dockerfile')
 	zizmor --quiet --offline .github/workflows
