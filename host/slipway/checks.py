@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from slipway.containers import why
 from slipway.database import SPARE_DISK
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.shell import CommandFailure, Failure, last_lines
 from slipway.stack import Stack
 
@@ -79,11 +79,11 @@ def expect_page(stack: Stack, address: str, path: str, where: str, tls: bool = F
         raise Failure(f"{answer}; a page with status 200 was due.")
 
 
-def check_public(stack: Stack, entry: Entry) -> None:
+def check_public(stack: Stack, entry: Release) -> None:
     """Raise Failure unless the release runs in its slot and readers get a page from nginx."""
-    image = stack.running(entry["slot"])
-    if image != entry["image"]:
-        raise Failure(f"The {entry['slot']} slot runs {image or 'nothing'} instead of {entry['image']}.")
+    image = stack.running(entry.slot)
+    if image != entry.image:
+        raise Failure(f"The {entry.slot} slot runs {image or 'nothing'} instead of {entry.image}.")
     if stack.maintenance_flag.exists():
         return
     public, [first, *_] = stack.config["public"], stack.config["smoke_paths"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slipway.containers import inspect, last_words
 from slipway.files import replace
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.settings import SLOTS
 from slipway.shell import CommandFailure, Failure
 from slipway.stack import PSQL, Stack
@@ -123,12 +123,12 @@ def reconcile_roles(stack: Stack, slots: Collection[str | None] | None = None, k
     return lines[:1] != lines[1:2]
 
 
-def dump_of(stack: Stack, entry: Entry) -> Path:
+def dump_of(stack: Stack, entry: Release) -> Path:
     """Return the path of the dump that was taken before the entry's migrations."""
-    return stack.dumps / f"{entry['id']}.dump"
+    return stack.dumps / f"{entry.id}.dump"
 
 
-def dump_database(stack: Stack, entry: Entry) -> None:
+def dump_database(stack: Stack, entry: Release) -> None:
     """Write the database to the entry's dump; raise Failure beforehand if the disk has too little space."""
     stack.dumps.mkdir(mode=0o700, exist_ok=True)
     size = int(stack.query("SELECT pg_database_size('blog')"))
@@ -164,7 +164,7 @@ RESTORE = """
 """
 
 
-def restore_dump(stack: Stack, entry: Entry) -> None:
+def restore_dump(stack: Stack, entry: Release) -> None:
     """Restore the database from the entry's dump."""
     with dump_of(stack, entry).open("rb") as file:
         stack.compose("exec", "-T", "db", "bash", "-euo", "pipefail", "-c", RESTORE, source=file)

@@ -12,26 +12,31 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.shell import ENVIRONMENT, Failure, last_lines
 from slipway.stack import Stack
 
 
-def run_hook(stack: Stack, moment: str, entry: Entry) -> None:
+def run_hook(stack: Stack, moment: str, entry: Release) -> None:
     """Run the hook of a moment (before, after, failed), if there is one; raise Failure if it fails."""
     command = stack.config.get("hooks", {}).get(moment)
     if not command:
         return
     seconds = stack.config["hook_timeout"]
-    told = {
-        f"SLIPWAY_{key.upper()}": str(entry.get(key) or "") for key in ("image", "version", "revision", "by")
+    variables = {
+        "SLIPWAY_RELEASE": entry.id,
+        "SLIPWAY_OUTCOME": entry.outcome,
+        "SLIPWAY_REASON": entry.reason or "",
+        "SLIPWAY_INSTEAD_OF": entry.instead_of or "",
+        "SLIPWAY_IMAGE": entry.image,
+        "SLIPWAY_VERSION": entry.version,
+        "SLIPWAY_REVISION": entry.revision,
+        "SLIPWAY_BY": entry.by,
     }
-    told |= {"SLIPWAY_RELEASE": entry["id"], "SLIPWAY_OUTCOME": entry["outcome"]}
-    told |= {"SLIPWAY_REASON": entry.get("reason", ""), "SLIPWAY_INSTEAD_OF": entry.get("instead_of", "")}
     try:
         process = subprocess.Popen(
             shlex.split(command),
-            env=ENVIRONMENT | told,
+            env=ENVIRONMENT | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -58,7 +63,7 @@ class Straight(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-def call_webhook(stack: Stack, entry: Entry) -> None:
+def call_webhook(stack: Stack, entry: Release) -> None:
     """POST the entry as JSON to the webhook, if there is one; raise Failure if that fails."""
     url = stack.config.get("webhook_url")
     if not url:
@@ -66,7 +71,7 @@ def call_webhook(stack: Stack, entry: Entry) -> None:
     headers = {"Content-Type": "application/json", "User-Agent": "slipway"}
     with contextlib.suppress(FileNotFoundError):
         headers["Authorization"] = f"Bearer {stack.secret('webhook_token')}"
-    body = json.dumps({"host": stack.config["host"], "release": entry}).encode()
+    body = json.dumps({"host": stack.config["host"], "release": entry.to_json()}).encode()
     seconds = stack.host.settings.webhook_seconds
     problems: list[str] = []
 
@@ -87,7 +92,7 @@ def call_webhook(stack: Stack, entry: Entry) -> None:
         raise Failure(f"The webhook {problems[0]}.")
 
 
-def notify(stack: Stack, moment: str, entry: Entry) -> None:
+def notify(stack: Stack, moment: str, entry: Release) -> None:
     """Run the hook of a moment and call the webhook; print a failure, which does not affect the release."""
     ways: list[Callable[[], None]] = [
         lambda: run_hook(stack, moment, entry),

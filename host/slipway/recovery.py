@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 
 from slipway.checks import check_public
 from slipway.containers import last_words
 from slipway.database import dump_of, reconcile_roles
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.lock import lock
 from slipway.notify import notify
 from slipway.schema import end_migration
@@ -60,7 +61,7 @@ def disagreement(stack: Stack) -> list[str]:
     return found
 
 
-def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseException | str) -> Failure:
+def undo(stack: Stack, entry: Release, serving: dict[str, str], failure: BaseException | str) -> Failure:
     """Put back the slot that served before a release; return the Failure with the reason and leftovers.
 
     Args:
@@ -68,10 +69,9 @@ def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseExcep
         serving: the image of the slot that served, by slot; empty before the first release.
         failure: what went wrong.
     """
-    slot, problems, tail = entry["slot"], [], ""
+    slot, problems, tail = entry.slot, [], ""
     had_readers = stack.routed() == slot
-    entry = entry | {"outcome": "failed", "at": stack.host.now(), "reason": str(failure)}
-    entry.pop("stage", None)
+    entry = replace(entry, outcome="failed", at=stack.host.now(), reason=str(failure), stage=None)
 
     def log() -> None:
         nonlocal tail
@@ -95,8 +95,8 @@ def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseExcep
     after = f"The {active} slot serves as before." if active else "Nothing was in service before."
     if not problems:
         after = f"The new slot was removed. {after}"
-    if entry.get("applied"):
-        after += f" If the migration {', '.join(entry['applied'])} was applied, it stays."
+    if entry.applied:
+        after += f" If the migration {', '.join(entry.applied)} was applied, it stays."
         if dump_of(stack, entry).exists():
             after += f" The dump from before is {dump_of(stack, entry)}."
     notify(stack, "failed", entry)
@@ -133,23 +133,24 @@ def recover(stack: Stack) -> str | None:
     if not entry:
         return None
     end_migration(stack)
-    slot, stage = entry["slot"], entry.pop("stage", "check")
+    slot, stage = entry.slot, entry.stage or "check"
+    entry.stage = None
     others = {other: stack.image(other) for other in stack.slot_states() if other != slot}
     serving = {other: image for other, image in others.items() if image}
     # In the last stage, the flag may have been lost: `active` also checks the containers.
     had_readers = slot == (stack.active() if stage == "switch" else stack.routed())
-    what = f"Release {entry['id']} was cut short during the stage `{stage}`"
-    if had_readers and stack.running(slot) == entry["image"]:
+    what = f"Release {entry.id} was cut short during the stage `{stage}`"
+    if had_readers and stack.running(slot) == entry.image:
         try:
             stack.switch(slot)
             check_public(stack, entry)
         except Failure as failure:
             undo(stack, entry, serving, failure)
             return f"{what}; it did not answer readers, so it was undone."
-        entry |= {"outcome": "in service", "at": stack.host.now()}
+        entry.outcome, entry.at = "in service", stack.host.now()
         stack.ledger.set_in_service(entry)
         notify(stack, "after", entry)
-        stack.set_slots({slot: entry["image"]})
+        stack.set_slots({slot: entry.image})
         for other in serving:
             stack.remove(other)
         end_logins(stack, {slot})

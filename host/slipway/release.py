@@ -5,6 +5,7 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 from slipway.checks import check_host, check_public, expect_page, wait_until_ready
@@ -16,7 +17,7 @@ from slipway.credentials import (
     waiting_secrets,
 )
 from slipway.database import dump_database, reconcile_roles, start_database
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.notify import notify, run_hook
 from slipway.recovery import disagreement, locked, reconcile, undo
 from slipway.retention import copy_static, tidy
@@ -59,18 +60,18 @@ class Rollout:
         allow: revisions whose destructive migration was acknowledged.
     """
 
-    def __init__(self, stack: Stack, entry: Entry, allow: Collection[str]) -> None:
+    def __init__(self, stack: Stack, entry: Release, allow: Collection[str]) -> None:
         self.stack, self.entry, self.allow = stack, entry, allow
-        self.slot, self.image = entry["slot"], entry["image"]
+        self.slot, self.image = entry.slot, entry.image
         self.active, self.serving = stack.active(), stack.serving()
-        self.is_rollback = "instead_of" in entry
+        self.is_rollback = entry.instead_of is not None
         self.stages = Stages(self.note)
         self.stage = self.stages.stage
 
     def note(self, stage: str) -> None:
         """Record the stage in the ledger, so that the next run can recover from a kill."""
-        if self.entry["outcome"] == "under way":
-            self.stack.ledger.put(self.entry | {"stage": stage})
+        if self.entry.outcome == "under way":
+            self.stack.ledger.put(replace(self.entry, stage=stage))
 
     def attempt(self) -> None:
         """Put the release into service; raise the error of the first stage that fails."""
@@ -83,7 +84,7 @@ class Rollout:
         with self.stage("database"):
             start_database(stack)
             if self.active:
-                self.entry["secrets"] = waiting_secrets(stack)
+                self.entry.secrets = waiting_secrets(stack)
             reconcile_roles(stack, {*self.serving, slot})
         if not self.is_rollback:
             self.prepare_schema()
@@ -98,13 +99,13 @@ class Rollout:
         stack, entry = self.stack, self.entry
         with self.stage("schema"):
             plan = plan_migrations(stack, self.image, self.slot, self.allow)
-            entry["schema"] = plan["head"]
+            entry.schema = plan["head"]
         if plan["pending"]:
             # Before the first migration there is nothing to dump.
             if plan["current"]:
                 with self.stage("dump"):
                     dump_database(stack, entry)
-            entry["applied"] = plan["pending"]
+            entry.applied = plan["pending"]
             with self.stage("migrate"):
                 stack.flask(self.image, "migrate", slot=self.slot, service="flask_migrate")
 
@@ -113,7 +114,7 @@ class Rollout:
         stack, slot = self.stack, self.slot
         with self.stage("start"):
             stack.set_slots({**self.serving, slot: self.image})
-            self.entry["config"] = stack.wanted_hash(slot, self.image)
+            self.entry.config = stack.wanted_hash(slot, self.image)
             stack.compose("up", "--detach", f"flask_blog_{slot}")
         if not self.is_rollback:
             with self.stage("admin"):
@@ -125,7 +126,7 @@ class Rollout:
     def smoke_test(self) -> None:
         """Request pages of the new slot through nginx, while readers still use the other slot."""
         with self.stage("smoke"):
-            copy_static(self.stack, self.slot, self.entry["id"])
+            copy_static(self.stack, self.slot, self.entry.id)
             for path in self.stack.config["smoke_paths"]:
                 expect_page(
                     self.stack, self.stack.config["preview"], path, f"the {self.slot} slot behind nginx"
@@ -135,12 +136,8 @@ class Rollout:
         """Record that the release serves, and stop the slot that served before."""
         stack, entry, stages = self.stack, self.entry, self.stages
         # Record it at once: this release serves even if stopping the old slot fails.
-        entry |= {
-            "outcome": "in service",
-            "at": stack.host.now(),
-            "stages": dict(stages.seconds),
-            "switched": stages.total(),
-        }
+        entry.outcome, entry.at = "in service", stack.host.now()
+        entry.stages, entry.switched = dict(stages.seconds), stages.total()
         stack.ledger.set_in_service(entry)
         notify(stack, "after", entry)
         if self.active:
@@ -154,8 +151,8 @@ class Rollout:
                 tidy(stack)
             except (Failure, OSError) as failure:
                 print(f"What old releases left could not be removed: {failure}", flush=True)
-        print(f"switched after {entry['switched']:.2f} s, {stages.total():.2f} s in all", flush=True)
-        entry["stages"] = stages.seconds
+        print(f"switched after {entry.switched:.2f} s, {stages.total():.2f} s in all", flush=True)
+        entry.stages = stages.seconds
         with contextlib.suppress(OSError):
             stack.ledger.put(entry)
 
@@ -168,8 +165,8 @@ def release(
     by: str,
     *,
     allow: Collection[str] = (),
-    instead_of: Entry | None = None,
-) -> Entry | None:
+    instead_of: Release | None = None,
+) -> Release | None:
     """Put image into service: migrate, start the idle slot, test it, switch, drain, stop the old slot.
 
     It also puts the values in the secrets' files into service.
@@ -190,19 +187,19 @@ def release(
     active = stack.active()
     if active and stack.serves(active, image):
         return None
-    entry: Entry = {
-        "id": stack.host.new_id(),
-        "image": image,
-        "version": version,
-        "revision": revision,
-        "slot": stack.idle(),
-        "by": by,
-        "at": stack.host.now(),
-        "outcome": "under way",
-    }
+    entry = Release(
+        id=stack.host.new_id(),
+        image=image,
+        version=version,
+        revision=revision,
+        slot=stack.idle(),
+        by=by,
+        at=stack.host.now(),
+        outcome="under way",
+    )
     if instead_of:
-        past = next(e for e in reversed(stack.ledger.successful()) if e["image"] == image)
-        entry |= {"instead_of": instead_of["id"], "schema": past.get("schema")}
+        past = next(e for e in reversed(stack.ledger.successful()) if e.image == image)
+        entry.instead_of, entry.schema = instead_of.id, past.schema
     rollout = Rollout(stack, entry, allow)
     try:
         rollout.attempt()
@@ -214,7 +211,7 @@ def release(
 
 def put_into_service(
     stack: Stack, image: str, version: str, revision: str, by: str, **how: Any
-) -> tuple[bool, Entry | None]:
+) -> tuple[bool, Release | None]:
     """Apply the wanted image, secrets, database roles and admin password.
 
     Args:
@@ -253,19 +250,24 @@ def command_release(stack: Stack, options: Namespace) -> int:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by) as recovered:
         held = held_back(stack, options)
-        chosen = stack.ledger.in_service() if held else vars(options)
-        image, version, revision = (chosen[key] for key in ("image", "version", "revision"))
+        chosen = stack.ledger.in_service() if held else options
         changed, entry = put_into_service(
-            stack, image, version, revision, options.by, allow=options.allow_destructive
+            stack,
+            chosen.image,
+            chosen.version,
+            chosen.revision,
+            options.by,
+            allow=options.allow_destructive,
         )
         changed = changed or bool(recovered)
     if options.json:
-        print(json.dumps({"changed": changed, **({"held": held} if held else {}), **(entry or {})}))
+        answer = {"changed": changed, **({"held": held} if held else {})}
+        print(json.dumps(answer | (entry.to_json() if entry else {})))
         return 0
     if held:
         print(held["message"])
     if entry:
-        print(f"Release {entry['id']} is in service in the {entry['slot']} slot.")
+        print(f"Release {entry.id} is in service in the {entry.slot} slot.")
     elif changed and not recovered:
         print("Roles or passwords were put right; the image already serves as configured.")
     else:
@@ -292,14 +294,14 @@ def held_back(stack: Stack, options: Namespace) -> dict[str, Any] | None:
     If it is held, the image in service stays, and still gets the present configuration.
     """
     entry = stack.ledger.held(options.image)
-    if not entry or not stack.active() or options.held in (entry["id"], entry["version"]):
+    if not entry or not entry.held or not stack.active() or options.held in (entry.id, entry.version):
         return None
     current = stack.ledger.in_service()
     return {
-        **entry["held"],
-        "id": entry["id"],
-        "message": f"Release {entry['id']} ({entry['version'] or 'no version'}) was rolled back by "
-        f"{entry['held']['by']} at {entry['held']['since']} and is held; {current['id']} "
-        f"({current['version'] or 'no version'}) stays in service. To release it all the same, name it: "
-        f"-e release_held={entry['id']}, or `slipway rollback {entry['id']}` on the host.",
+        **asdict(entry.held),
+        "id": entry.id,
+        "message": f"Release {entry.id} ({entry.version or 'no version'}) was rolled back by "
+        f"{entry.held.by} at {entry.held.since} and is held; {current.id} "
+        f"({current.version or 'no version'}) stays in service. To release it all the same, name it: "
+        f"-e release_held={entry.id}, or `slipway rollback {entry.id}` on the host.",
     }

@@ -52,19 +52,19 @@ def tidy(stack: Stack) -> None:
     kept = stack.ledger.kept(stack.config["keep"])
     gone = [entry for entry in stack.ledger.entries() if entry not in kept]
     listed = ("docker", "image", "ls", "--no-trunc", "--quiet", "--all", "--filter", "label=slipway.image")
-    here = set(stack.host.run(*listed).split()) & {entry["image"] for entry in gone}
+    here = set(stack.host.run(*listed).split()) & {entry.image for entry in gone}
     in_use = {stack.image(slot) for slot in stack.slot_states()}
-    for image in here - {entry["image"] for entry in kept} - in_use:
+    for image in here - {entry.image for entry in kept} - in_use:
         try:
             [found] = json.loads(stack.host.run("docker", "image", "inspect", image))
             if found["Config"]["Labels"]["slipway.image"].startswith(BLOG_LABEL):
                 stack.host.run("docker", "image", "rm", "--force", image)
         except Failure as failure:
             print(f"An image of an old release stays: {failure}", flush=True)
-    ids = {entry["id"] for entry in gone}
+    ids = {entry.id for entry in gone}
     manifests = {path.stem: set(path.read_text().splitlines()) for path in stack.manifests.glob("*.txt")}
     # A kept release from before manifests existed has none. Then no file is known to be unused.
-    if all(entry["id"] in manifests for entry in kept if entry["outcome"] == "in service"):
+    if all(entry.id in manifests for entry in kept if entry.outcome == "in service"):
         used = set().union(*(names for name, names in manifests.items() if name not in ids))
         unused = set().union(*(names for name, names in manifests.items() if name in ids)) - used
         for path in stack.static.rglob("*"):

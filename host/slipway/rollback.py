@@ -5,7 +5,7 @@ import json
 from argparse import Namespace
 
 from slipway.database import dump_of, restore_dump
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.lock import lock
 from slipway.recovery import locked
 from slipway.release import put_into_service
@@ -21,32 +21,35 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
         target = stack.ledger.find(options.release) if options.release else before(stack)
         current, active = stack.ledger.in_service(), stack.active()
         if options.check:
-            changed = not active or stack.running(active) != target["image"]
-            print(json.dumps({"changed": changed, "instead_of": current["id"], "to": target["id"]}))
+            changed = not active or stack.running(active) != target.image
+            print(json.dumps({"changed": changed, "instead_of": current.id, "to": target.id}))
             return 0
-        replaced = current if current["image"] != target["image"] else None
-        image, version, revision = (target[key] for key in ("image", "version", "revision"))
-        print(f"Back to {target['id']} ({target['version'] or 'no version'}), of {target['at']}.", flush=True)
+        replaced = current if current.image != target.image else None
+        print(f"Back to {target.id} ({target.version or 'no version'}), of {target.at}.", flush=True)
         changed, entry = put_into_service(
             stack,
-            image,
-            version,
-            revision,
+            target.image,
+            target.version,
+            target.revision,
             options.by,
             instead_of=replaced,
             allow=options.allow_destructive,
         )
     if options.json:
-        print(json.dumps({"changed": changed or bool(recovered), "to": target["id"], **(entry or {})}))
+        print(
+            json.dumps(
+                {"changed": changed or bool(recovered), "to": target.id, **(entry.to_json() if entry else {})}
+            )
+        )
     elif entry and replaced:
-        held = f" {replaced['id']} is held." if stack.ledger.held(replaced["image"]) else ""
-        print(f"{target['id']} serves again, in the {entry['slot']} slot.{held}")
+        held = f" {replaced.id} is held." if stack.ledger.held(replaced.image) else ""
+        print(f"{target.id} serves again, in the {entry.slot} slot.{held}")
     else:
-        print(f"{target['id']} {'serves again' if entry else 'serves already'}.")
+        print(f"{target.id} {'serves again' if entry else 'serves already'}.")
     return 0
 
 
-def before(stack: Stack) -> Entry:
+def before(stack: Stack) -> Release:
     """Return the newest earlier release that a rollback may use.
 
     Its image differs from the one in service, is not held and is still on this host.
@@ -58,8 +61,8 @@ def before(stack: Stack) -> Entry:
         )
     here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
     for entry in reversed(stack.ledger.successful()):
-        other = entry["image"] != current["image"] and not stack.ledger.held(entry["image"])
-        if other and entry["image"] in here:
+        other = entry.image != current.image and not stack.ledger.held(entry.image)
+        if other and entry.image in here:
             return entry
     raise Failure(
         "There is no earlier release to go back to: the ledger has none whose image is still on this host "
@@ -71,10 +74,10 @@ def command_restore_dump(stack: Stack, options: Namespace) -> int:
     if not stack.maintenance_flag.exists():
         raise Failure("Readers would meet a blog whose tables go away: `slipway maintenance on` first.")
     with lock(stack.host, f"a restore of the dump of {options.release}"):
-        entry = next((e for e in stack.ledger.entries() if e["id"] == options.release), None)
+        entry = next((e for e in stack.ledger.entries() if e.id == options.release), None)
         if not entry or not dump_of(stack, entry).exists():
             dumps = ", ".join(sorted(path.stem for path in stack.dumps.glob("*.dump"))) or "none"
             raise Failure(f"There is no dump of a release {options.release}. There are: {dumps}.")
         restore_dump(stack, entry)
-    print(f"The database is what it was before the migrations of {entry['id']}. Now roll back.")
+    print(f"The database is what it was before the migrations of {entry.id}. Now roll back.")
     return 0

@@ -5,7 +5,7 @@ from argparse import Namespace
 
 from slipway.credentials import ROTATIONS, make_anew, waiting_secrets
 from slipway.files import sync
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.notify import notify
 from slipway.recovery import locked, reconcile
 from slipway.release import image_in_service, put_into_service
@@ -35,36 +35,36 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
         make_anew(stack, [name for name in names if name not in options.given])
         entry = serve_anew(stack, image, names, options.by)
     if options.json:
-        print(json.dumps({"changed": True, **entry}))
+        print(json.dumps({"changed": True, **entry.to_json()}))
     else:
         print(f"In service with new values: {', '.join(names)}.")
     return 0
 
 
-def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Entry:
+def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Release:
     """Put new values of secrets into service with the image in service; return the ledger's new entry.
 
     If only the admin's password is new, no release is needed.
     """
     current = stack.ledger.current()
-    version, revision = (current["version"], current["revision"]) if current else ("", "")
+    version, revision = (current.version, current.revision) if current else ("", "")
     try:
         _, entry = put_into_service(stack, image, version, revision, by)
     except Failure as failure:
         after = "The new secrets wait in their files: mend it and rotate again, or release."
         raise Failure(f"{failure}\n{after}") from None
     if entry is None:
-        entry = {
-            "id": stack.host.new_id(),
-            "image": image,
-            "version": version,
-            "revision": revision,
-            "slot": stack.active() or stack.routed(),
-            "by": by,
-            "secrets": names,
-            "at": stack.host.now(),
-            "outcome": "rotated",
-        }
+        entry = Release(
+            id=stack.host.new_id(),
+            image=image,
+            version=version,
+            revision=revision,
+            slot=stack.active() or stack.routed(),
+            by=by,
+            at=stack.host.now(),
+            outcome="rotated",
+            secrets=names,
+        )
         stack.ledger.put(entry)
         notify(stack, "after", entry)
     return entry

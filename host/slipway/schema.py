@@ -48,15 +48,15 @@ def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str])
 def way_back(stack: Stack, image: str, revision: str) -> str:
     """Return which migration blocks an older image, and how to undo it if its dump still exists."""
     # If it was pending in several releases, the newest one applied it: the others failed.
-    culprit = next((e for e in reversed(stack.ledger.entries()) if revision in e.get("applied", [])), None)
+    culprit = next((e for e in reversed(stack.ledger.entries()) if revision in (e.applied or [])), None)
     if not culprit or not dump_of(stack, culprit).exists():
         return f"revision {revision} removed what it needs, and no dump from before is kept on this host."
-    name = next((e["id"] for e in reversed(stack.ledger.successful()) if e["image"] == image), "RELEASE")
+    name = next((e.id for e in reversed(stack.ledger.successful()) if e.image == image), "RELEASE")
     return (
-        f"revision {revision}, applied by release {culprit['id']}, removed what it needs. The way back "
+        f"revision {revision}, applied by release {culprit.id}, removed what it needs. The way back "
         f"is the dump from before; what was written since is lost:\n"
         f"    slipway maintenance on\n"
-        f"    slipway restore-dump {culprit['id']}\n"
+        f"    slipway restore-dump {culprit.id}\n"
         f"    slipway rollback {name}\n"
         f"    slipway maintenance off"
     )

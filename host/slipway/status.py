@@ -10,7 +10,7 @@ from argparse import Namespace
 from typing import Any
 
 from slipway.containers import config_hash
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.lock import is_held
 from slipway.recovery import disagreement
 from slipway.release import image_in_service
@@ -19,12 +19,12 @@ from slipway.shell import Failure
 from slipway.stack import Stack
 
 
-def drift(stack: Stack, current: Entry | None) -> list[str]:
+def drift(stack: Stack, current: Release | None) -> list[str]:
     """Return sentences about how the running containers differ from the ledger, compose.yml and slots.env."""
     found, disagreed, active = [], disagreement(stack), stack.active()
     container = stack.container(active) if active else None
     if current and not container:
-        return [f"No slot has a container: `slipway release {current['image']}`."]
+        return [f"No slot has a container: `slipway release {current.image}`."]
     if not container or not active:
         return disagreed
     if not current:
@@ -32,8 +32,8 @@ def drift(stack: Stack, current: Entry | None) -> list[str]:
             f"The {active} slot runs {container['Image']}, and the ledger has no release: put back what it "
             f"was, as {stack.ledger.former}, or the next release is its first."
         )
-    elif container["Image"] != current["image"]:
-        found.append(f"The {active} slot runs {container['Image']}, and the ledger has {current['image']}.")
+    elif container["Image"] != current.image:
+        found.append(f"The {active} slot runs {container['Image']}, and the ledger has {current.image}.")
     if config_hash(container) != stack.wanted_hash(active, container["Image"]):
         found.append(f"The {active} slot runs with another configuration than compose.yml has: run site.yml.")
     return found + disagreed
@@ -64,14 +64,14 @@ def command_status(stack: Stack, options: Namespace) -> int:
         "image": stack.running(active) if active else None,
         "containers": {s["Service"]: s.get("Health") or s["State"] for s in services},
         "under_way": stack.ledger.under_way(),
-        "held": [entry for entry in stack.ledger.successful() if stack.ledger.held(entry["image"]) == entry],
+        "held": stack.ledger.all_held(),
         "maintenance": stack.maintenance_flag.exists(),
         "certificate": certificate(stack) if stack.config["tls"] else None,
         "drift": differences,
         "disk_free_mb": stack.host.free(stack.state) // 10**6,
     }
     if options.json:
-        print(json.dumps(status))
+        print(json.dumps(status, default=Release.to_json))
     else:
         show(stack, status)
         for service in services:
@@ -82,21 +82,21 @@ def command_status(stack: Stack, options: Namespace) -> int:
 def show(stack: Stack, status: dict[str, Any]) -> None:
     """Print the status from `command_status`, except the containers."""
     if current := status["release"]:
-        source = f"{current['version'] or 'no version'}, {current['revision'] or 'no revision'}"
-        print(f"release      {current['id']} ({source})")
+        source = f"{current.version or 'no version'}, {current.revision or 'no revision'}"
+        print(f"release      {current.id} ({source})")
         print(f"slot         {status['active']}")
-        print(f"image        {current['image']}")
-        print(f"since        {current['at']} by {current['by']}")
+        print(f"image        {current.image}")
+        print(f"since        {current.at} by {current.by}")
     else:
         print("No release is in service yet: run the playbook deploy.yml.")
     if status["under_way"]:
         entry = status["under_way"]
         how = "under way" if is_held(stack.host) else "cut short"
         advice = "" if is_held(stack.host) else "; the next run finishes or undoes it"
-        print(f"{how}    {entry['id']} by {entry['by']}: {entry.get('stage', 'begins')}{advice}")
+        print(f"{how}    {entry.id} by {entry.by}: {entry.stage or 'begins'}{advice}")
     for entry in status["held"]:
-        held = entry["held"]
-        print(f"held         {entry['id']} since {held['since']} by {held['by']}")
+        held = entry.held
+        print(f"held         {entry.id} since {held.since} by {held.by}")
     print(f"maintenance  {'ON: readers get a page with status 503' if status['maintenance'] else 'off'}")
     print(f"disk         {status['disk_free_mb']} MB free")
     if status["certificate"]:
@@ -110,16 +110,16 @@ def show(stack: Stack, status: dict[str, Any]) -> None:
 def command_history(stack: Stack, options: Namespace) -> int:
     entries = stack.ledger.entries()[-options.lines :]
     if options.json:
-        print(json.dumps(entries))
+        print(json.dumps([entry.to_json() for entry in entries]))
         return 0
     current = stack.ledger.current()
     for entry in entries:
-        outcome = "serves" if entry == current else entry["outcome"]
-        outcome = f"held since {entry['held']['since']}" if entry.get("held") else outcome
-        back = f" (instead of {entry['instead_of']})" if entry.get("instead_of") else ""
-        print(f"{entry['id']}  {entry['version'] or '-':<16} {outcome:<32} {entry['by']}{back}")
-        if entry["outcome"] == "failed":
-            first, *others = entry["reason"].splitlines()
+        outcome = "serves" if entry == current else entry.outcome
+        outcome = f"held since {entry.held.since}" if entry.held else outcome
+        back = f" (instead of {entry.instead_of})" if entry.instead_of else ""
+        print(f"{entry.id}  {entry.version or '-':<16} {outcome:<32} {entry.by}{back}")
+        if entry.outcome == "failed":
+            first, *others = (entry.reason or "no reason").splitlines()
             print(f"    {first}{' … ' + others[-1].strip() if others else ''}")
     return 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slipway.database import scram_verifier
 from slipway.host import Host
+from slipway.ledger import Release
 
 SECRETS = [
     "db_superuser_password",
@@ -185,6 +186,12 @@ def fits(verifier, password):
     return scram_verifier(password, verifier) == verifier
 
 
+def make_entry(**values):
+    """Return an entry of the ledger, with these values instead of the usual ones."""
+    usual = {"id": "1", "image": NEW, "version": "", "revision": "", "slot": "green", "by": "anna"}
+    return Release(**usual | {"at": "2026-01-01T00:00:00Z", "outcome": "in service"} | values)
+
+
 def former_keys(stack):
     return stack.slot_secret(stack.active(), "app_secret_key_fallbacks")
 
@@ -193,7 +200,7 @@ def broken(stack, engine):
     """Damage the ledger as a full disk or an edit does; return a function that lists what releases left."""
     stack.dumps.mkdir(exist_ok=True)
     for entry in stack.ledger.entries():
-        (stack.dumps / f"{entry['id']}.dump").write_text("a dump")
+        (stack.dumps / f"{entry.id}.dump").write_text("a dump")
     stack.ledger.path.write_text("[{")
     return lambda: (
         {path.name for place in (stack.dumps, stack.manifests) for path in place.iterdir()},

@@ -49,7 +49,7 @@ def test_secret_that_changes_is_released_with_the_image_that_serves(stack, engin
     change(name)
     assert stack.slot_secret("blue", name) == f"value of {name}", "what serves keeps its own"
     entry = release(stack, OLD, "", "", "anna")
-    assert (entry["slot"], name in entry["secrets"]) == ("green", True)
+    assert (entry.slot, name in entry.secrets) == ("green", True)
     assert stack.slot_secret("green", name) == f"another value of {name}"
     assert not (stack.in_service / "blue").exists()
     assert release(stack, OLD, "", "", "anna") is None
@@ -82,7 +82,7 @@ def test_new_login_that_does_not_work_leaves_the_old_one(stack, engine, change):
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == ["blue"]
 
     engine.wrong.clear()
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
     assert stack.slot_secret("green", "db_app_password") == "another value of db_app_password"
 
 
@@ -124,7 +124,7 @@ def test_slot_s_secrets_are_for_the_blog_alone(stack, engine):
 
 def test_slot_without_its_secrets_is_replaced_and_its_login_left_alone(stack, engine):
     (stack.in_service / "blue/db_app_password").unlink()
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
     assert engine.variables[0]["blog_app_blue"] == ""
 
 

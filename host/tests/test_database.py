@@ -63,5 +63,5 @@ def test_database_that_does_not_start_says_why(stack, engine):
 def test_database_that_the_engine_takes_for_healthy_too_early_is_waited_for(stack, engine):
     engine.starting = [CommandFailure(["docker"], 2, "no response") for _ in range(3)]
     entry = release(stack, NEW, "2.0", "abc", "anna")
-    assert entry["outcome"] == "in service"
+    assert entry.outcome == "in service"
     assert engine.starting == []

@@ -17,4 +17,4 @@ def test_maintenance_is_a_flag(main, stack, capsys):
 def test_release_goes_on_in_maintenance(stack, engine):
     stack.maintenance_flag.touch()
     engine.wrong["switch"] = 503
-    assert release(stack, NEW, "", "", "anna")["outcome"] == "in service"
+    assert release(stack, NEW, "", "", "anna").outcome == "in service"

@@ -22,7 +22,7 @@ def test_hooks_are_told_of_the_release(stack, engine, hook, tmp_path):
     entry = release(stack, NEW, "1.2", "abc", "anna smith")
     lines = dict(line.split("=", 1) for line in (tmp_path / "after").read_text().splitlines())
     assert lines == {
-        "SLIPWAY_RELEASE": entry["id"],
+        "SLIPWAY_RELEASE": entry.id,
         "SLIPWAY_OUTCOME": "in service",
         "SLIPWAY_IMAGE": NEW,
         "SLIPWAY_VERSION": "1.2",
@@ -56,14 +56,14 @@ def test_hook_before_can_refuse_a_release(stack, engine, hook, commands, says):
 
 def test_hook_after_that_fails_is_said_and_no_more(stack, engine, hook, capsys):
     stack.config["hooks"] = {"after": hook("echo oh; exit 1")}
-    assert release(stack, NEW, "", "", "anna")["outcome"] == "in service"
+    assert release(stack, NEW, "", "", "anna").outcome == "in service"
     assert re.search(r"hook `after` .* failed \(1\):\n    oh", capsys.readouterr().out)
     stack.config["hooks"] = {"after": hook("printf '\\377'; exit 1")}
-    assert release(stack, OLD, "", "", "anna")["outcome"] == "in service"
+    assert release(stack, OLD, "", "", "anna").outcome == "in service"
     assert "hook `after`" in capsys.readouterr().out
     stack.config["hooks"] = {"after": "echo it's"}
     engine.stored.add(THIRD)
-    assert release(stack, THIRD, "", "", "anna")["outcome"] == "in service"
+    assert release(stack, THIRD, "", "", "anna").outcome == "in service"
     assert "hook `after` cannot be run: No closing quotation" in capsys.readouterr().out
 
 
@@ -108,8 +108,8 @@ def test_webhook_gets_the_entry_and_fails_no_release(stack, engine, receiver, ca
     [(path, token, body)] = receiver.got
     assert (path, token) == ("/hook", "Bearer never-to-be-shown")
     late = {"drain", "tidy"}
-    by_then = {stage: seconds for stage, seconds in entry["stages"].items() if stage not in late}
-    assert body == {"host": "blog.example.org", "release": entry | {"stages": by_then}}
+    by_then = {stage: seconds for stage, seconds in entry.stages.items() if stage not in late}
+    assert body == {"host": "blog.example.org", "release": entry.to_json() | {"stages": by_then}}
     told = capsys.readouterr().out
     assert ("The webhook did not take it" in told) == (status != 200)
     assert "never-to-be-shown" not in told + stack.ledger.path.read_text()
@@ -128,5 +128,5 @@ def test_webhook_is_not_waited_for_any_longer(stack, engine, capsys, receiver):
     """The receiver sends each byte within the read timeout, but never ends."""
     engine.settings = replace(engine.settings, webhook_seconds=0.3)
     receiver.drips, stack.config["webhook_url"] = True, receiver.url
-    assert release(stack, NEW, "", "", "anna")["outcome"] == "in service"
+    assert release(stack, NEW, "", "", "anna").outcome == "in service"
     assert "The webhook had not answered after 0.3 s" in capsys.readouterr().out

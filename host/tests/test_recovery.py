@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fakes import NEW, OLD, THIRD, Killed, fits
+from fakes import NEW, OLD, THIRD, Killed, fits, make_entry
 
 from slipway.credentials import give_secrets
 from slipway.recovery import recover
@@ -22,15 +22,15 @@ def test_next_run_undoes_what_was_killed_before_the_switch(main, stack, engine, 
     with pytest.raises(Killed):
         release(stack, NEW, "1.2", "", "anna")
     [left] = stack.ledger.entries()
-    assert left["outcome"] == "under way"
+    assert left.outcome == "under way"
 
     del engine.wrong[stage]
     assert main("release", "--in-unit", NEW) == 0
     told = capsys.readouterr().out
-    assert f"Release {left['id']} was cut short during the stage" in told and "it was undone" in told
+    assert f"Release {left.id} was cut short during the stage" in told and "it was undone" in told
     assert engine.images == stack.slot_images() == {"green": NEW}
     # Both releases have the id of the same second, so the new entry replaces the undone one.
-    assert stack.ledger.current()["image"] == NEW
+    assert stack.ledger.current().image == NEW
 
 
 def test_next_run_finishes_what_was_killed_after_the_switch(main, stack, engine, capsys, hook, tmp_path):
@@ -46,8 +46,10 @@ def test_next_run_finishes_what_was_killed_after_the_switch(main, stack, engine,
     assert json.loads(out.splitlines()[-1]) == {"changed": True}
     assert engine.images == stack.slot_images() == {"green": NEW}
     [entry] = stack.ledger.entries()
-    assert (entry["outcome"], entry["version"], "stage" in entry) == ("in service", "1.2", False)
-    assert (tmp_path / "told").read_text() == f"{entry['id']} in service\n"
+    assert entry.outcome == "in service"
+    assert entry.version == "1.2"
+    assert entry.stage is None
+    assert (tmp_path / "told").read_text() == f"{entry.id} in service\n"
 
 
 def test_hook_is_told_of_what_serves_and_was_killed_while_it_drained(stack, engine, hook, tmp_path):
@@ -127,7 +129,7 @@ def test_what_serves_goes_on_whatever_was_lost(main, stack, engine, serving, cap
     assert (stack.routed(), stack.active()) == (slot, slot)
     assert engine.variables[-1][f"blog_app_{SLOTS[slot == 'blue']}"] == "NOLOGIN PASSWORD NULL"
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == [slot]
-    stack.ledger.put({"id": "9", "image": image, "outcome": "in service"})
+    stack.ledger.put(make_entry(id="9", image=image))
     assert drift(stack, stack.ledger.current()) == []
     assert main("release", "--in-unit", "--json", image) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": False}
@@ -145,7 +147,7 @@ def test_commands_find_what_serves_whatever_was_lost(main, stack, engine, servin
 
 def test_flag_that_was_lost_while_a_release_was_cut_short_removes_nothing_that_serves(stack, engine):
     """The run was killed after the switch, and the old slot has stopped: only the new slot runs."""
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
+    stack.ledger.put(make_entry(outcome="under way", stage="switch"))
     give_secrets(stack, "green")
     engine.images, engine.states = {"blue": OLD, "green": NEW}, {"blue": "exited"}
     stack.slots_file.unlink()
@@ -154,7 +156,7 @@ def test_flag_that_was_lost_while_a_release_was_cut_short_removes_nothing_that_s
 
 
 def test_release_that_was_cut_short_is_undone_without_slots_env(stack, engine):
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "ready"})
+    stack.ledger.put(make_entry(outcome="under way", stage="ready"))
     give_secrets(stack, "green")
     engine.images["green"] = NEW
     stack.slots_file.unlink()
@@ -165,8 +167,7 @@ def test_release_that_was_cut_short_is_undone_without_slots_env(stack, engine):
 
 @pytest.mark.parametrize(("after_switch", "serves"), [(False, "blue"), (True, "green")])
 def test_login_of_a_slot_that_a_killed_run_left_ends(stack, engine, after_switch, serves):
-    entry = {"id": "1", "image": NEW, "version": "", "by": "anna", "slot": "green", "outcome": "under way"}
-    stack.ledger.put(entry)
+    stack.ledger.put(make_entry(outcome="under way"))
     give_secrets(stack, "green")
     stack.set_slots({"blue": OLD, "green": NEW})
     stack.switch("green" if after_switch else "blue")
@@ -179,7 +180,7 @@ def test_login_of_a_slot_that_a_killed_run_left_ends(stack, engine, after_switch
 
 
 def test_killed_run_is_put_right_where_the_database_is_down(stack, engine):
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "database"})
+    stack.ledger.put(make_entry(outcome="under way", stage="database"))
     engine.wrong["roles"] = Failure("the database is not running")
     assert "it was undone" in recover(stack)
     assert stack.slot_images() == {"blue": OLD}
@@ -192,10 +193,10 @@ def test_secrets_of_a_slot_that_was_removed_just_before_the_kill_go(stack, engin
 
 
 def test_what_was_killed_after_the_switch_and_does_not_serve_is_undone(stack, engine):
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
+    stack.ledger.put(make_entry(outcome="under way", stage="switch"))
     stack.set_slots({"blue": OLD, "green": NEW})
     stack.switch("green")
     engine.images["green"], engine.wrong["switch"] = NEW, 500
     assert "undone" in recover(stack)
     assert (stack.active(), stack.slot_images(), engine.images) == ("blue", {"blue": OLD}, {"blue": OLD})
-    assert stack.ledger.entries()[0]["outcome"] == "failed"
+    assert stack.ledger.entries()[0].outcome == "failed"

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from fakes import NEW, OLD, Engine
+from fakes import NEW, OLD, Engine, make_entry
 
 from slipway.release import put_into_service, release
 from slipway.shell import CommandFailure, Failure
@@ -34,11 +34,12 @@ def test_release_goes_through_its_stages_in_order(stack, engine, capsys):
     assert re.fullmatch(r"switched after \d\.\d\d s, \d\.\d\d s in all", total)
     [recorded] = stack.ledger.entries()
     assert recorded == entry
-    assert list(entry.pop("stages")) == stages
-    assert re.fullmatch(r"\d{8}T\d{6}Z", entry.pop("id"))
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry.pop("at"))
-    assert 0 <= entry.pop("switched") < 5
-    assert entry == {
+    told = entry.to_json()
+    assert list(told.pop("stages")) == stages
+    assert re.fullmatch(r"\d{8}T\d{6}Z", told.pop("id"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told.pop("at"))
+    assert 0 <= told.pop("switched") < 5
+    assert told == {
         "image": NEW,
         "version": "1.2",
         "revision": "abc123",
@@ -62,7 +63,7 @@ def test_old_slot_that_would_not_go_is_removed_by_the_next_run(stack, engine):
     stack.remove = stuck
     with pytest.raises(Failure, match="does not stop"):
         release(stack, NEW, "", "", "anna")
-    assert stack.active() == "green" and stack.ledger.current()["image"] == NEW
+    assert stack.active() == "green" and stack.ledger.current().image == NEW
 
     stack.remove = remove
     assert put_into_service(stack, NEW, "", "", "anna") == (True, None)
@@ -71,7 +72,7 @@ def test_old_slot_that_would_not_go_is_removed_by_the_next_run(stack, engine):
 
 def test_next_release_takes_the_slot_that_became_idle(stack, engine):
     release(stack, NEW, "", "", "anna")
-    assert release(stack, OLD, "", "", "anna")["slot"] == "blue"
+    assert release(stack, OLD, "", "", "anna").slot == "blue"
     assert engine.images == stack.slot_images() == {"blue": OLD}
     assert stack.active() == "blue"
 
@@ -112,8 +113,8 @@ def test_release_that_fails_leaves_the_old_one_serving(stack, engine, stage, rea
     assert engine.images == stack.slot_images() == {"blue": OLD}
     assert stack.active() == "blue"
     [entry] = stack.ledger.entries()
-    assert (entry["image"], entry["slot"], entry["outcome"]) == (NEW, "green", "failed")
-    assert message.startswith(f"{entry['reason']}\n{'The container' if started else 'The new slot'}")
+    assert (entry.image, entry.slot, entry.outcome) == (NEW, "green", "failed")
+    assert message.startswith(f"{entry.reason}\n{'The container' if started else 'The new slot'}")
 
 
 def test_release_that_meets_a_full_disk_fails_like_any_other(stack, engine):
@@ -121,7 +122,7 @@ def test_release_that_meets_a_full_disk_fails_like_any_other(stack, engine):
     with pytest.raises(Failure, match="No space left on device"):
         release(stack, NEW, "", "", "anna")
     assert stack.slot_images() == {"blue": OLD}
-    assert stack.ledger.entries()[-1]["outcome"] == "failed"
+    assert stack.ledger.entries()[-1].outcome == "failed"
 
 
 def test_release_that_fails_with_the_engine_is_put_right_all_the_same(stack, engine):
@@ -129,7 +130,7 @@ def test_release_that_fails_with_the_engine_is_put_right_all_the_same(stack, eng
     with pytest.raises(Failure, match="Docker daemon"):
         release(stack, NEW, "", "", "anna")
     assert (stack.active(), stack.slot_images()) == ("blue", {"blue": OLD})
-    assert "502" in stack.ledger.entries()[-1]["reason"]
+    assert "502" in stack.ledger.entries()[-1].reason
 
 
 def test_first_release_that_fails_leaves_nothing(stack, engine):
@@ -159,13 +160,13 @@ def test_release_of_what_serves_is_nothing_to_do(stack, engine):
 def test_release_replaces_what_serves_in_another_way(stack, engine, change):
     found = {"blue": engine.inspect("blue") | change}
     engine.inspect = lambda slot: found.get(slot) or Engine.inspect(engine, slot)
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
 
 
 @pytest.mark.parametrize("answer", [None, 500])
 def test_release_replaces_what_does_not_answer(stack, engine, answer):
     engine.wrong["health"] = answer
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
 
 
 def test_release_refuses_a_tag(main, engine, capsys):
@@ -208,7 +209,7 @@ def test_release_that_is_only_asked_about_tells_what_would_change_it(main, engin
     for arguments, changed in (((), False), (("--compose", str(compose)), True)):
         assert main(*ask, *arguments) == 0
         assert json.loads(capsys.readouterr().out) == {"changed": changed}
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way"})
+    stack.ledger.put(make_entry(outcome="under way"))
     assert main(*ask) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": True}, "it was cut short"
     assert (engine.events, engine.images) == ([], {"blue": OLD})

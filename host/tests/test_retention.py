@@ -13,7 +13,7 @@ def test_what_old_releases_left_goes_when_they_are_not_kept(stack, engine, relea
     stack.config["keep"] = 2
     for image in ("4", "5"):
         engine.static = [f"style.{image}.css"]
-        (stack.dumps.mkdir(exist_ok=True), (stack.dumps / f"{released[0]['id']}.dump").touch())
+        (stack.dumps.mkdir(exist_ok=True), (stack.dumps / f"{released[0].id}.dump").touch())
         engine.stored.add(f"sha256:{image}")
         release(stack, f"sha256:{image}", "", "", "anna")
     assert engine.stored == {"sha256:4", "sha256:5"}

@@ -1,9 +1,11 @@
 """Rollback and holds."""
 
 import json
+from dataclasses import replace
 
 from fakes import NEW, OLD, THIRD, fits, former_keys
 
+from slipway.ledger import Held
 from slipway.release import release
 
 
@@ -11,20 +13,17 @@ def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine
     engine.events.clear()
     assert main("rollback", "--in-unit", "--by=bert") == 0
     assert not {"schema", "migrate", "admin"} & set(engine.events), "it is ready, so nothing is asked"
-    assert f"{released[1]['id']} serves again" in capsys.readouterr().out
+    assert f"{released[1].id} serves again" in capsys.readouterr().out
     current = stack.ledger.current()
-    told = {key: current[key] for key in ("image", "version", "by", "instead_of", "schema")}
-    assert told == {
-        "image": NEW,
-        "version": "1.1",
-        "by": "bert",
-        "instead_of": released[2]["id"],
-        "schema": "0001",
-    }
-    assert stack.ledger.held(THIRD)["held"] == {"since": "2026-01-01T00:00:00Z", "by": "bert"}
+    assert current.image == NEW
+    assert current.version == "1.1"
+    assert current.by == "bert"
+    assert current.instead_of == released[2].id
+    assert current.schema == "0001"
+    assert stack.ledger.held(THIRD).held == Held(since="2026-01-01T00:00:00Z", by="bert")
     # A second rollback goes further back, not forward again.
     assert main("rollback", "--in-unit") == 0
-    assert stack.ledger.current()["image"] == OLD
+    assert stack.ledger.current().image == OLD
     assert main("rollback", "--in-unit") == 1
     assert "no earlier release to go back to" in capsys.readouterr().err
 
@@ -41,23 +40,23 @@ def test_rollback_takes_the_present_secrets_along(main, stack, engine, released,
     assert fits(after[f"blog_app_{slot}"], "another value of db_app_password")
     assert after[f"blog_app_{stack.idle()}"] == "NOLOGIN PASSWORD NULL"
     assert engine.events[-1] == f"set-password while {slot} serves"
-    assert {"db_app_password", "app_secret_key", "admin_password"} <= set(stack.ledger.current()["secrets"])
+    assert {"db_app_password", "app_secret_key", "admin_password"} <= set(stack.ledger.current().secrets)
 
 
 def test_rotation_leaves_what_is_held_and_what_serves(main, stack, engine, released, capsys):
     main("rollback", "--in-unit")
     for what in ("key", "admin"):
         assert main("rotate", "--in-unit", what) == 0
-    assert [entry["outcome"] for entry in stack.ledger.entries()[-2:]] == ["in service", "rotated"]
-    assert stack.ledger.current()["image"] == engine.images[stack.active()] == NEW
+    assert [entry.outcome for entry in stack.ledger.entries()[-2:]] == ["in service", "rotated"]
+    assert stack.ledger.current().image == engine.images[stack.active()] == NEW
     assert stack.ledger.held(THIRD)
     assert main("history") == 0
 
 
 def test_rollback_to_a_release_by_name(main, stack, engine, released, capsys):
-    for name, image in ((released[0]["id"], OLD), ("1.2", THIRD)):
+    for name, image in ((released[0].id, OLD), ("1.2", THIRD)):
         assert main("rollback", "--in-unit", name) == 0
-        assert stack.ledger.current()["image"] == image
+        assert stack.ledger.current().image == image
     assert main("rollback", "--in-unit", "9.9") == 1
     assert "No release 9.9 was ever in service" in capsys.readouterr().err
 
@@ -65,25 +64,25 @@ def test_rollback_to_a_release_by_name(main, stack, engine, released, capsys):
 def test_rollback_that_is_taken_back_leaves_a_way_back(main, stack, engine, released, capsys):
     main("rollback", "--in-unit")
     capsys.readouterr()
-    assert main("rollback", "--in-unit", released[2]["id"]) == 0
+    assert main("rollback", "--in-unit", released[2].id) == 0
     assert "held" not in capsys.readouterr().out
     assert [stack.ledger.held(image) for image in (OLD, NEW, THIRD)] == [None] * 3
     assert main("rollback", "--in-unit") == 0
-    assert stack.ledger.current()["image"] == NEW
+    assert stack.ledger.current().image == NEW
 
 
 def test_rollback_to_what_is_held_holds_what_served(main, stack, engine, released):
     main("rollback", "--in-unit")
     release(stack, "sha256:4", "", "", "anna")
-    main("rollback", "--in-unit", released[2]["id"])
-    assert stack.ledger.current()["image"] == THIRD
+    main("rollback", "--in-unit", released[2].id)
+    assert stack.ledger.current().image == THIRD
     assert stack.ledger.held("sha256:4")
 
 
 def test_rollback_check_changes_nothing(main, stack, engine, released, capsys):
     engine.events.clear()
     assert main("rollback", "--check") == 0
-    told = {"changed": True, "instead_of": released[2]["id"], "to": released[1]["id"]}
+    told = {"changed": True, "instead_of": released[2].id, "to": released[1].id}
     assert json.loads(capsys.readouterr().out) == told
     assert (engine.events, stack.ledger.entries()) == ([], released)
 
@@ -91,18 +90,18 @@ def test_rollback_check_changes_nothing(main, stack, engine, released, capsys):
 def test_rollback_to_what_cannot_run_on_the_schema_is_refused_with_the_way_out(
     main, stack, engine, released, capsys
 ):
-    culprit = released[2] | {"applied": ["0007"]}
-    stack.ledger.put(released[1] | {"applied": ["0007"]}, culprit)
+    culprit = replace(released[2], applied=["0007"])
+    stack.ledger.put(replace(released[1], applied=["0007"]), culprit)
     engine.wrong["ready"] = 503
     engine.plan |= {"blocked_by": "0007"}
     assert main("rollback", "--in-unit") == 1
     assert "no dump from before is kept" in capsys.readouterr().err
     stack.dumps.mkdir()
-    (stack.dumps / f"{culprit['id']}.dump").touch()
+    (stack.dumps / f"{culprit.id}.dump").touch()
     assert main("rollback", "--in-unit") == 1
     told = capsys.readouterr().err
-    assert f"slipway restore-dump {culprit['id']}\n    slipway rollback {released[1]['id']}\n" in told
-    assert stack.ledger.current()["image"] == engine.images[stack.active()] == THIRD
+    assert f"slipway restore-dump {culprit.id}\n    slipway rollback {released[1].id}\n" in told
+    assert stack.ledger.current().image == engine.images[stack.active()] == THIRD
     assert stack.ledger.held(THIRD) is None
 
 
@@ -120,10 +119,10 @@ def test_held_release_does_not_come_back_until_it_is_named(main, stack, engine, 
         told = json.loads(capsys.readouterr().out)
         assert told["changed"] is False
         assert "was rolled back by bert at 2026-01-01T00:00:00Z and is held; " in told["held"]["message"]
-        assert f"-e release_held={released[2]['id']}" in told["held"]["message"]
+        assert f"-e release_held={released[2].id}" in told["held"]["message"]
     assert engine.events == []
-    assert main("release", "--in-unit", "--held", released[2]["id"], THIRD) == 0
-    assert stack.ledger.current()["image"] == THIRD
+    assert main("release", "--in-unit", "--held", released[2].id, THIRD) == 0
+    assert stack.ledger.current().image == THIRD
     assert stack.ledger.held(THIRD) is None
 
 
@@ -133,7 +132,7 @@ def test_what_serves_instead_of_a_held_release_gets_the_present_configuration(ma
     labels = {"Config": {"Labels": {"com.docker.compose.config-hash": "of yesterday"}}}
     engine.inspect = lambda asked: real(asked) | (labels if asked == slot else {})
     assert main("release", "--in-unit", THIRD) == 0
-    assert (stack.active() != slot, stack.ledger.current()["image"]) == (True, NEW)
+    assert (stack.active() != slot, stack.ledger.current().image) == (True, NEW)
     assert stack.ledger.held(THIRD)
 
 

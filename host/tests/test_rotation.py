@@ -33,9 +33,9 @@ def test_rotation_makes_new_values_and_puts_them_into_service(
     released = what != ["admin"]
     assert engine.images == stack.slot_images() == ({"green": OLD} if released else {"blue": OLD})
     [entry] = stack.ledger.entries()
-    assert (entry["by"], entry["outcome"]) == ("anna", "in service" if released else "rotated")
-    assert (tmp_path / "told").read_text() == f"{entry['id']} {entry['outcome']}\n"
-    assert set(names) <= set(entry["secrets"])
+    assert (entry.by, entry.outcome) == ("anna", "in service" if released else "rotated")
+    assert (tmp_path / "told").read_text() == f"{entry.id} {entry.outcome}\n"
+    assert set(names) <= set(entry.secrets)
 
     told = capsys.readouterr().out
     assert json.loads(told.splitlines()[-1])["changed"] is True
@@ -75,7 +75,7 @@ def test_rotation_that_fails_leaves_the_old_values_serving_and_goes_on_later(
     assert "The new secrets wait in their files" in told
     assert (stack.slot_images(), stack.slot_secret("blue", "db_app_password")) == ({"blue": OLD}, old)
     assert "set-password while blue serves" not in engine.events
-    assert [entry["outcome"] for entry in stack.ledger.entries()] == ["failed"]
+    assert [entry.outcome for entry in stack.ledger.entries()] == ["failed"]
 
     engine.wrong.clear()
     assert main("release", "--in-unit", OLD) == 0

@@ -11,8 +11,8 @@ def test_migration_runs_after_a_dump(stack, engine):
     engine.plan |= {"pending": ["0002"], "head": "0002"}
     entry = release(stack, NEW, "", "", "anna")
     assert engine.events[3:7] == ["database", "schema", "dump", "migrate"]
-    assert (entry["schema"], entry["applied"]) == ("0002", ["0002"])
-    dump = stack.dumps / f"{entry['id']}.dump"
+    assert (entry.schema, entry.applied) == ("0002", ["0002"])
+    dump = stack.dumps / f"{entry.id}.dump"
     assert (dump.read_text(), dump.stat().st_mode & 0o777) == ("a dump", 0o600)
 
 
@@ -28,7 +28,7 @@ def test_destructive_migration_is_refused_until_it_is_named(stack, engine):
         with pytest.raises(Failure, match=r"0003 is destructive.*--allow-destructive 0003"):
             release(stack, NEW, "", "", "anna", allow=allow)
     assert not {"dump", "migrate", "start"} & set(engine.events)
-    assert release(stack, NEW, "", "", "anna", allow=["0003"])["applied"] == ["0002", "0003"]
+    assert release(stack, NEW, "", "", "anna", allow=["0003"]).applied == ["0002", "0003"]
 
 
 @pytest.mark.parametrize("output", ["", "Done.\n"])
@@ -37,4 +37,4 @@ def test_release_whose_migration_prints_no_object_fails_like_any_other(stack, en
     with pytest.raises(Failure, match="`flask migrate` ended with no JSON object"):
         release(stack, NEW, "", "", "anna")
     assert stack.active() == "blue"
-    assert stack.ledger.entries()[-1]["outcome"] == "failed"
+    assert stack.ledger.entries()[-1].outcome == "failed"

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from fakes import NEW, OLD, THIRD
+from fakes import NEW, OLD, THIRD, make_entry
 
 from slipway.status import drift
 
@@ -67,11 +67,11 @@ def test_status_tells_what_runs(main, stack, engine, released, capsys):
     assert main("status") == 0
     current = stack.ledger.current()
     assert capsys.readouterr().out.splitlines() == [
-        f"release      {current['id']} (1.1, no revision)",
-        f"slot         {current['slot']}",
+        f"release      {current.id} (1.1, no revision)",
+        f"slot         {current.slot}",
         f"image        {NEW}",
         "since        2026-01-01T00:00:00Z by bert",
-        f"held         {released[2]['id']} since 2026-01-01T00:00:00Z by bert",
+        f"held         {released[2].id} since 2026-01-01T00:00:00Z by bert",
         "maintenance  ON: readers get a page with status 503",
         "disk         123 MB free",
         "drift        none",
@@ -79,8 +79,8 @@ def test_status_tells_what_runs(main, stack, engine, released, capsys):
     ]
     assert main("status", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["release"], told["active"], told["image"]) == (current, current["slot"], NEW)
-    assert [entry["id"] for entry in told["held"]] == [released[2]["id"]]
+    assert (told["release"], told["active"], told["image"]) == (current.to_json(), current.slot, NEW)
+    assert [entry["id"] for entry in told["held"]] == [released[2].id]
     assert told["containers"] == {"db": "healthy"}
     assert (told["maintenance"], told["certificate"], told["drift"], told["disk_free_mb"]) == (
         True,
@@ -95,8 +95,7 @@ def test_status_tells_what_runs(main, stack, engine, released, capsys):
 def test_status_tells_a_release_that_is_under_way_from_one_that_was_cut_short(
     main, stack, engine, capsys, pid, says
 ):
-    entry = {"id": "1", "image": NEW, "by": "anna", "slot": "green", "outcome": "under way", "stage": "ready"}
-    stack.ledger.put(entry)
+    stack.ledger.put(make_entry(outcome="under way", stage="ready"))
     engine.settings.runtime.mkdir()
     engine.settings.lock.write_text(f"anna, since noon, process {pid}")
     assert main("status") == 0
@@ -111,8 +110,8 @@ def test_history_tells_how_each_release_ended(main, stack, engine, released, cap
     assert main("history", "--lines=3") == 0
     held, serves, failed, reason = capsys.readouterr().out.splitlines()
     assert held.split()[1:] == ["1.2", "held", "since", "2026-01-01T00:00:00Z", "anna"]
-    assert serves.split()[1:] == ["1.1", "serves", "bert", "(instead", "of", f"{released[2]['id']})"]
+    assert serves.split()[1:] == ["1.1", "serves", "bert", "(instead", "of", f"{released[2].id})"]
     assert failed.split()[1:3] == ["2.0", "failed"]
     assert "slot behind nginx answered 500" in reason
     assert main("history", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == stack.ledger.entries()
+    assert json.loads(capsys.readouterr().out) == [entry.to_json() for entry in stack.ledger.entries()]
