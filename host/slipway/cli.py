@@ -69,7 +69,9 @@ def add_releases(commands: Commands) -> None:
     command.add_argument("image", help="id of an image on this host (sha256:…)")
     command.add_argument("--version", default="", help="version, for the ledger")
     command.add_argument("--revision", default="", help="git revision, for the ledger")
-    command.add_argument("--held", metavar="RELEASE", help="a held release, by name, that may come back")
+    command.add_argument(
+        "--unblock", metavar="RELEASE", help="id or version of a blocked release that may be released again"
+    )
     add_release_arguments(command)
     command.add_argument(
         "--compose", metavar="FILE", type=Path, help="with --check: what compose.yml would be by then"

@@ -15,7 +15,7 @@ ENTRIES = 200
 
 
 @dataclass
-class Held:
+class Blocked:
     """Who rolled a release back, and when."""
 
     since: str
@@ -38,7 +38,7 @@ class Release:
         stages: the duration of each stage, in seconds.
         switched: seconds until it served readers.
         instead_of: id of the release that it rolled back.
-        held: set while this release is held after a rollback.
+        blocked: set while this release is blocked after a rollback.
         schema: the schema revision that it found or migrated to.
         applied: revisions of the migrations that were pending.
         config: compose's hash of the slot's definition.
@@ -59,7 +59,7 @@ class Release:
     stages: dict[str, float] | None = None
     switched: float | None = None
     instead_of: str | None = None
-    held: Held | None = None
+    blocked: Blocked | None = None
     schema: str | None = None
     applied: list[str] | None = None
     config: str | None = None
@@ -79,11 +79,13 @@ class Release:
         """
         if not isinstance(entry, dict):
             raise ValueError("an entry is not an object")
-        values = dict(entry)
-        if values.get("held") is not None:
-            values["held"] = build(Held, values["held"])
+        # The version before this one wrote the key `blocked` as `held`.
+        values = {"blocked" if key == "held" else key: value for key, value in entry.items()}
         names = {each.name for each in fields(cls)} - {"others"}
-        return build(cls, values | {"others": {key: entry[key] for key in entry.keys() - names}})
+        values["others"] = {key: value for key, value in values.items() if key not in names}
+        if values.get("blocked") is not None:
+            values["blocked"] = build(Blocked, values["blocked"])
+        return build(cls, values)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object for releases.json, the webhook and `--json`; leave out fields that are None."""
@@ -91,7 +93,7 @@ class Release:
         return values | self.others
 
 
-Record = TypeVar("Record", Held, Release)
+Record = TypeVar("Record", Blocked, Release)
 
 
 def build(cls: type[Record], values: object) -> Record:
@@ -157,27 +159,29 @@ class Ledger:
         entries = list({entry.id: entry for entry in [*self.entries(), *changed]}.values())
         served = [entry for entry in entries if entry.outcome == "in service"][-ENTRIES:]
         others = [entry for entry in entries if entry.outcome != "in service"][-ENTRIES:]
-        kept = [entry for entry in entries if entry in served or entry in others]
+        kept = {entry.id for entry in [*served, *others]}
         if self.path.exists():
             # `write` creates a new file, so a hard link keeps the present one.
             name = self.former.with_name(f"{self.former.name}.new")
             name.unlink(missing_ok=True)
             os.link(self.path, name)
             replace(name, self.former)
-        write(self.path, json.dumps([entry.to_json() for entry in kept], indent=2) + "\n")
+        write(
+            self.path, json.dumps([entry.to_json() for entry in entries if entry.id in kept], indent=2) + "\n"
+        )
 
     def set_in_service(self, entry: Release) -> None:
-        """Add the entry of a release that came into service, and free its image; hold the one rolled back.
+        """Add the entry of a release that came into service, unblock its image, block the one rolled back.
 
-        If it undoes a rollback, do not hold the release that served in between: nobody found a fault in it.
+        If it undoes a rollback, do not block the release that served in between: nobody found a fault in it.
         """
         changed = []
         before = {other.id for other in self.successful() if other.image == entry.image}
         for other in self.successful():
             if other.id == entry.instead_of and other.instead_of not in before:
-                changed.append(dataclasses.replace(other, held=Held(entry.at, entry.by)))
-            elif other.image == entry.image and other.held:
-                changed.append(dataclasses.replace(other, held=None))
+                changed.append(dataclasses.replace(other, blocked=Blocked(entry.at, entry.by)))
+            elif other.image == entry.image and other.blocked:
+                changed.append(dataclasses.replace(other, blocked=None))
         self.put(*changed, entry)
 
     def successful(self) -> list[Release]:
@@ -199,14 +203,14 @@ class Ledger:
         """Return the entry of a release that has not ended, or None."""
         return next((e for e in reversed(self.entries()) if e.outcome == "under way"), None)
 
-    def all_held(self) -> list[Release]:
-        """Return the entries that are held, oldest first; a later entry with the same image frees it."""
+    def all_blocked(self) -> list[Release]:
+        """Return the blocked entries, oldest first; a later entry with the same image ends the block."""
         newest = {entry.image: entry for entry in self.successful()}
-        return sorted((entry for entry in newest.values() if entry.held), key=lambda entry: entry.id)
+        return sorted((entry for entry in newest.values() if entry.blocked), key=lambda entry: entry.id)
 
-    def held(self, image: str) -> Release | None:
-        """Return the entry of an image that is held, or None."""
-        return next((entry for entry in self.all_held() if entry.image == image), None)
+    def blocked(self, image: str) -> Release | None:
+        """Return the entry of an image that is blocked, or None."""
+        return next((entry for entry in self.all_blocked() if entry.image == image), None)
 
     def find(self, name: str) -> Release:
         """Return the newest release with that id or version that was in service; else raise Failure."""
@@ -229,7 +233,7 @@ class Ledger:
             if entry.image not in images:
                 images.append(entry.image)
         chosen = set(images[: max(keep, 2)])
-        # Keep held images while the repository may still ask for them: a rebuild has another id.
+        # Keep blocked images while the repository may still ask for them: a rebuild has another id.
         ordinary = [number for number, entry in enumerate(self.successful()) if not entry.instead_of]
         recent = self.successful()[ordinary[-1] :] if ordinary else []
         chosen |= {entry.image for entry in recent}

@@ -176,7 +176,7 @@ def release(
         image: id of the image.
         version, revision, by: for the ledger.
         allow: revisions whose destructive migration was acknowledged.
-        instead_of: the entry that this release rolls back, which is then held.
+        instead_of: the entry that this release rolls back, which is then blocked.
 
     Returns:
         The ledger's new entry, or None when image, configuration and secrets are already in service.
@@ -249,8 +249,8 @@ def command_release(stack: Stack, options: Namespace) -> int:
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by) as recovered:
-        held = held_back(stack, options)
-        chosen = stack.ledger.in_service() if held else options
+        blocked = find_block(stack, options)
+        chosen = stack.ledger.in_service() if blocked else options
         changed, entry = put_into_service(
             stack,
             chosen.image,
@@ -261,11 +261,11 @@ def command_release(stack: Stack, options: Namespace) -> int:
         )
         changed = changed or bool(recovered)
     if options.json:
-        answer = {"changed": changed, **({"held": held} if held else {})}
+        answer = {"changed": changed, **({"blocked": blocked} if blocked else {})}
         print(json.dumps(answer | (entry.to_json() if entry else {})))
         return 0
-    if held:
-        print(held["message"])
+    if blocked:
+        print(blocked["message"])
     if entry:
         print(f"Release {entry.id} is in service in the {entry.slot} slot.")
     elif changed and not recovered:
@@ -276,32 +276,32 @@ def command_release(stack: Stack, options: Namespace) -> int:
 
 
 def tell_what_would_change(stack: Stack, options: Namespace) -> int:
-    """Print whether a release would change anything, and why it would be held back; change nothing."""
-    held, active = held_back(stack, options), stack.active()
-    image = image_in_service(stack) if held else options.image
+    """Print whether a release would change anything, and whether the image is blocked; change nothing."""
+    blocked, active = find_block(stack, options), stack.active()
+    image = image_in_service(stack) if blocked else options.image
     text = options.compose.read_text() if options.compose else None
     serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
     changed = (
         not serves or bool(disagreement(stack)) or reconcile_roles(stack, keep=False) or admin_waits(stack)
     )
-    print(json.dumps({"changed": changed, **({"held": held} if held else {})}))
+    print(json.dumps({"changed": changed, **({"blocked": blocked} if blocked else {})}))
     return 0
 
 
-def held_back(stack: Stack, options: Namespace) -> dict[str, Any] | None:
-    """Return why the requested image must not be released, or None.
+def find_block(stack: Stack, options: Namespace) -> dict[str, Any] | None:
+    """Return who blocked the requested image, since when, and a message; None if it is not blocked.
 
-    If it is held, the image in service stays, and still gets the present configuration.
+    If it is blocked, the image in service stays, and still gets the present configuration.
     """
-    entry = stack.ledger.held(options.image)
-    if not entry or not entry.held or not stack.active() or options.held in (entry.id, entry.version):
+    entry = stack.ledger.blocked(options.image)
+    if not entry or not entry.blocked or not stack.active() or options.unblock in (entry.id, entry.version):
         return None
     current = stack.ledger.in_service()
     return {
-        **asdict(entry.held),
+        **asdict(entry.blocked),
         "id": entry.id,
         "message": f"Release {entry.id} ({entry.version or 'no version'}) was rolled back by "
-        f"{entry.held.by} at {entry.held.since} and is held; {current.id} "
+        f"{entry.blocked.by} at {entry.blocked.since} and is blocked; {current.id} "
         f"({current.version or 'no version'}) stays in service. To release it all the same, name it: "
-        f"-e release_held={entry.id}, or `slipway rollback {entry.id}` on the host.",
+        f"-e release_unblock={entry.id}, or `slipway rollback {entry.id}` on the host.",
     }

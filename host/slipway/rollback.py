@@ -42,8 +42,8 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
             )
         )
     elif entry and replaced:
-        held = f" {replaced.id} is held." if stack.ledger.held(replaced.image) else ""
-        print(f"{target.id} serves again, in the {entry.slot} slot.{held}")
+        blocked = f" {replaced.id} is blocked." if stack.ledger.blocked(replaced.image) else ""
+        print(f"{target.id} serves again, in the {entry.slot} slot.{blocked}")
     else:
         print(f"{target.id} {'serves again' if entry else 'serves already'}.")
     return 0
@@ -52,7 +52,7 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
 def before(stack: Stack) -> Release:
     """Return the newest earlier release that a rollback may use.
 
-    Its image differs from the one in service, is not held and is still on this host.
+    Its image differs from the one in service, is not blocked and is still on this host.
     """
     current = stack.ledger.current()
     if not current:
@@ -61,12 +61,12 @@ def before(stack: Stack) -> Release:
         )
     here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
     for entry in reversed(stack.ledger.successful()):
-        other = entry.image != current.image and not stack.ledger.held(entry.image)
+        other = entry.image != current.image and not stack.ledger.blocked(entry.image)
         if other and entry.image in here:
             return entry
     raise Failure(
         "There is no earlier release to go back to: the ledger has none whose image is still on this host "
-        "and is not held. `slipway history` has them all; a held one can be named."
+        "and is not blocked. `slipway history` has them all; a blocked one can be named."
     )
 
 

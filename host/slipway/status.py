@@ -64,7 +64,7 @@ def command_status(stack: Stack, options: Namespace) -> int:
         "image": stack.running(active) if active else None,
         "containers": {s["Service"]: s.get("Health") or s["State"] for s in services},
         "under_way": stack.ledger.under_way(),
-        "held": stack.ledger.all_held(),
+        "blocked": stack.ledger.all_blocked(),
         "maintenance": stack.maintenance_flag.exists(),
         "certificate": certificate(stack) if stack.config["tls"] else None,
         "drift": differences,
@@ -94,9 +94,8 @@ def show(stack: Stack, status: dict[str, Any]) -> None:
         how = "under way" if is_held(stack.host) else "cut short"
         advice = "" if is_held(stack.host) else "; the next run finishes or undoes it"
         print(f"{how}    {entry.id} by {entry.by}: {entry.stage or 'begins'}{advice}")
-    for entry in status["held"]:
-        held = entry.held
-        print(f"held         {entry.id} since {held.since} by {held.by}")
+    for entry in status["blocked"]:
+        print(f"blocked      {entry.id} since {entry.blocked.since} by {entry.blocked.by}")
     print(f"maintenance  {'ON: readers get a page with status 503' if status['maintenance'] else 'off'}")
     print(f"disk         {status['disk_free_mb']} MB free")
     if status["certificate"]:
@@ -115,7 +114,7 @@ def command_history(stack: Stack, options: Namespace) -> int:
     current = stack.ledger.current()
     for entry in entries:
         outcome = "serves" if entry == current else entry.outcome
-        outcome = f"held since {entry.held.since}" if entry.held else outcome
+        outcome = f"blocked since {entry.blocked.since}" if entry.blocked else outcome
         back = f" (instead of {entry.instead_of})" if entry.instead_of else ""
         print(f"{entry.id}  {entry.version or '-':<16} {outcome:<32} {entry.by}{back}")
         if entry.outcome == "failed":

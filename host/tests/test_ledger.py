@@ -32,7 +32,7 @@ def test_ledger_that_is_put_back_as_advised_is_the_one_before(main, stack, engin
     assert kept() == before
     assert main("rollback", "--in-unit") == 0
     assert stack.ledger.current().image == NEW
-    assert stack.ledger.held(THIRD)
+    assert stack.ledger.blocked(THIRD)
 
 
 # An entry as this version writes it, with every key.
@@ -49,7 +49,7 @@ WHOLE = {
     "stages": {"check": 0.5, "ready": 2.0},
     "switched": 2.5,
     "instead_of": "20251231T000000Z",
-    "held": {"since": "2026-01-02T00:00:00Z", "by": "bert"},
+    "blocked": {"since": "2026-01-02T00:00:00Z", "by": "bert"},
     "schema": "0002",
     "applied": ["0002"],
     "config": "hash",
@@ -71,15 +71,22 @@ def test_entry_is_written_as_it_was_read(stack, entry):
     assert first == entry
 
 
+def test_entry_of_the_version_before_is_blocked_where_it_was_held(stack):
+    before = WHOLE | {"held": WHOLE["blocked"]}
+    del before["blocked"]
+    stack.ledger.path.write_text(json.dumps([before]))
+    assert stack.ledger.blocked(NEW).to_json() == WHOLE
+
+
 WRONG = {
     **{f"no {key}": {other: WHOLE[other] for other in REQUIRED if other != key} for key in REQUIRED},
     "image": WHOLE | {"image": 1},
     "stages": WHOLE | {"stages": ["check"]},
     "seconds": WHOLE | {"stages": {"check": "long"}},
     "applied": WHOLE | {"applied": [2]},
-    "holder": WHOLE | {"held": {"since": "2026-01-02T00:00:00Z"}},
-    "list of holders": WHOLE | {"held": ["since", "by"]},
-    "held": WHOLE | {"held": 1},
+    "no author of the block": WHOLE | {"blocked": {"since": "2026-01-02T00:00:00Z"}},
+    "list of blocked": WHOLE | {"blocked": ["since", "by"]},
+    "blocked": WHOLE | {"blocked": 1},
 }
 
 

@@ -79,11 +79,11 @@ def test_images_of_others_are_not_removed(stack, engine, released):
     assert engine.stored == {OLD, "sha256:4", "sha256:5", "of somebody else"}
 
 
-def test_held_image_stays_until_something_new_is_released(main, stack, engine, released):
+def test_blocked_image_stays_until_something_new_is_released(main, stack, engine, released):
     stack.config |= {"keep": 2}
     for _ in range(2):
         main("rollback", "--in-unit")
-    assert THIRD in engine.stored, "built anew it would be another image, which nothing holds"
+    assert THIRD in engine.stored, "a rebuild would be another image, which is not blocked"
 
 
 def test_dump_stays_while_a_release_from_before_its_migration_does(stack, engine, released):

@@ -1,15 +1,15 @@
-"""Rollback and holds."""
+"""Rollbacks, and the releases that they block."""
 
 import json
 from dataclasses import replace
 
 from fakes import NEW, OLD, THIRD, fits, former_keys
 
-from slipway.ledger import Held
+from slipway.ledger import Blocked
 from slipway.release import release
 
 
-def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine, released, capsys):
+def test_rollback_returns_to_the_release_before_and_blocks_the_other(main, stack, engine, released, capsys):
     engine.events.clear()
     assert main("rollback", "--in-unit", "--by=bert") == 0
     assert not {"schema", "migrate", "admin"} & set(engine.events), "it is ready, so nothing is asked"
@@ -20,7 +20,7 @@ def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine
     assert current.by == "bert"
     assert current.instead_of == released[2].id
     assert current.schema == "0001"
-    assert stack.ledger.held(THIRD).held == Held(since="2026-01-01T00:00:00Z", by="bert")
+    assert stack.ledger.blocked(THIRD).blocked == Blocked(since="2026-01-01T00:00:00Z", by="bert")
     # A second rollback goes further back, not forward again.
     assert main("rollback", "--in-unit") == 0
     assert stack.ledger.current().image == OLD
@@ -43,13 +43,15 @@ def test_rollback_takes_the_present_secrets_along(main, stack, engine, released,
     assert {"db_app_password", "app_secret_key", "admin_password"} <= set(stack.ledger.current().secrets)
 
 
-def test_rotation_leaves_what_is_held_and_what_serves(main, stack, engine, released, capsys):
+def test_rotation_changes_neither_the_blocked_release_nor_the_image_in_service(
+    main, stack, engine, released, capsys
+):
     main("rollback", "--in-unit")
     for what in ("key", "admin"):
         assert main("rotate", "--in-unit", what) == 0
     assert [entry.outcome for entry in stack.ledger.entries()[-2:]] == ["in service", "rotated"]
     assert stack.ledger.current().image == engine.images[stack.active()] == NEW
-    assert stack.ledger.held(THIRD)
+    assert stack.ledger.blocked(THIRD)
     assert main("history") == 0
 
 
@@ -65,18 +67,18 @@ def test_rollback_that_is_taken_back_leaves_a_way_back(main, stack, engine, rele
     main("rollback", "--in-unit")
     capsys.readouterr()
     assert main("rollback", "--in-unit", released[2].id) == 0
-    assert "held" not in capsys.readouterr().out
-    assert [stack.ledger.held(image) for image in (OLD, NEW, THIRD)] == [None] * 3
+    assert "blocked" not in capsys.readouterr().out
+    assert [stack.ledger.blocked(image) for image in (OLD, NEW, THIRD)] == [None] * 3
     assert main("rollback", "--in-unit") == 0
     assert stack.ledger.current().image == NEW
 
 
-def test_rollback_to_what_is_held_holds_what_served(main, stack, engine, released):
+def test_rollback_to_a_blocked_release_blocks_the_one_that_served(main, stack, engine, released):
     main("rollback", "--in-unit")
     release(stack, "sha256:4", "", "", "anna")
     main("rollback", "--in-unit", released[2].id)
     assert stack.ledger.current().image == THIRD
-    assert stack.ledger.held("sha256:4")
+    assert stack.ledger.blocked("sha256:4")
 
 
 def test_rollback_check_changes_nothing(main, stack, engine, released, capsys):
@@ -102,7 +104,7 @@ def test_rollback_to_what_cannot_run_on_the_schema_is_refused_with_the_way_out(
     told = capsys.readouterr().err
     assert f"slipway restore-dump {culprit.id}\n    slipway rollback {released[1].id}\n" in told
     assert stack.ledger.current().image == engine.images[stack.active()] == THIRD
-    assert stack.ledger.held(THIRD) is None
+    assert stack.ledger.blocked(THIRD) is None
 
 
 def test_rollback_before_the_first_release_says_so(main, engine, capsys):
@@ -110,7 +112,7 @@ def test_rollback_before_the_first_release_says_so(main, engine, capsys):
     assert "No release is in service yet" in capsys.readouterr().err
 
 
-def test_held_release_does_not_come_back_until_it_is_named(main, stack, engine, released, capsys):
+def test_blocked_release_is_not_released_until_it_is_named(main, stack, engine, released, capsys):
     main("rollback", "--in-unit", "--by=bert")
     engine.events.clear()
     capsys.readouterr()
@@ -118,22 +120,26 @@ def test_held_release_does_not_come_back_until_it_is_named(main, stack, engine, 
         assert main("release", how, "--json", THIRD) == 0
         told = json.loads(capsys.readouterr().out)
         assert told["changed"] is False
-        assert "was rolled back by bert at 2026-01-01T00:00:00Z and is held; " in told["held"]["message"]
-        assert f"-e release_held={released[2].id}" in told["held"]["message"]
+        assert (
+            "was rolled back by bert at 2026-01-01T00:00:00Z and is blocked; " in told["blocked"]["message"]
+        )
+        assert f"-e release_unblock={released[2].id}" in told["blocked"]["message"]
     assert engine.events == []
-    assert main("release", "--in-unit", "--held", released[2].id, THIRD) == 0
+    assert main("release", "--in-unit", "--unblock", released[2].id, THIRD) == 0
     assert stack.ledger.current().image == THIRD
-    assert stack.ledger.held(THIRD) is None
+    assert stack.ledger.blocked(THIRD) is None
 
 
-def test_what_serves_instead_of_a_held_release_gets_the_present_configuration(main, stack, engine, released):
+def test_release_that_serves_instead_of_a_blocked_one_gets_the_present_configuration(
+    main, stack, engine, released
+):
     main("rollback", "--in-unit")
     slot, real = stack.active(), engine.inspect
     labels = {"Config": {"Labels": {"com.docker.compose.config-hash": "of yesterday"}}}
     engine.inspect = lambda asked: real(asked) | (labels if asked == slot else {})
     assert main("release", "--in-unit", THIRD) == 0
     assert (stack.active() != slot, stack.ledger.current().image) == (True, NEW)
-    assert stack.ledger.held(THIRD)
+    assert stack.ledger.blocked(THIRD)
 
 
 def test_dump_is_restored_in_maintenance_only(main, stack, capsys):

@@ -71,7 +71,7 @@ def test_status_tells_what_runs(main, stack, engine, released, capsys):
         f"slot         {current.slot}",
         f"image        {NEW}",
         "since        2026-01-01T00:00:00Z by bert",
-        f"held         {released[2].id} since 2026-01-01T00:00:00Z by bert",
+        f"blocked      {released[2].id} since 2026-01-01T00:00:00Z by bert",
         "maintenance  ON: readers get a page with status 503",
         "disk         123 MB free",
         "drift        none",
@@ -80,7 +80,7 @@ def test_status_tells_what_runs(main, stack, engine, released, capsys):
     assert main("status", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["release"], told["active"], told["image"]) == (current.to_json(), current.slot, NEW)
-    assert [entry["id"] for entry in told["held"]] == [released[2].id]
+    assert [entry["id"] for entry in told["blocked"]] == [released[2].id]
     assert told["containers"] == {"db": "healthy"}
     assert (told["maintenance"], told["certificate"], told["drift"], told["disk_free_mb"]) == (
         True,
@@ -108,8 +108,8 @@ def test_history_tells_how_each_release_ended(main, stack, engine, released, cap
     main("release", "--in-unit", "--version=2.0", "sha256:4")
     capsys.readouterr()
     assert main("history", "--lines=3") == 0
-    held, serves, failed, reason = capsys.readouterr().out.splitlines()
-    assert held.split()[1:] == ["1.2", "held", "since", "2026-01-01T00:00:00Z", "anna"]
+    blocked, serves, failed, reason = capsys.readouterr().out.splitlines()
+    assert blocked.split()[1:] == ["1.2", "blocked", "since", "2026-01-01T00:00:00Z", "anna"]
     assert serves.split()[1:] == ["1.1", "serves", "bert", "(instead", "of", f"{released[2].id})"]
     assert failed.split()[1:3] == ["2.0", "failed"]
     assert "slot behind nginx answered 500" in reason

@@ -505,7 +505,7 @@ def variant(host, docker, inspect):
     made = []
 
     def variant(lines=""):
-        # A new id each time: a release that an earlier test rolled back is held.
+        # A new id each time: a release that an earlier test rolled back is blocked.
         dockerfile = f'FROM slipway.test/blog:source\nLABEL slipway.test="{time.time()}"\n{lines}'
         made.append(host.check_output("echo %s | docker build --quiet -", dockerfile))
         return made[-1]

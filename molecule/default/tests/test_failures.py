@@ -167,7 +167,7 @@ def test_second_release_is_refused_within_two_seconds(host, images, unnoticed, l
     assert ledger() == entries
 
 
-def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
+def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_blocked(
     host, images, load, inspect, ledger, healthy, deploy, inventory, hostname
 ):
     """A slow start within the deadline, a rollback by playbook, and a deploy that keeps the rollback."""
@@ -209,5 +209,5 @@ def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
         again = deploy("playbooks/deploy.yml", "--tags", "release", *extra)
         assert (again.status, again.changed) == (0, {hostname: 0}), again.output
         assert f"Release {entry['id']} (2.0) was rolled back by " in again.output
-        assert f"-e release_held={entry['id']}" in again.output
+        assert f"-e release_unblock={entry['id']}" in again.output
     assert (step.failures, step.requests > 20) == ([], True)

@@ -200,18 +200,18 @@ def test_slow_webhook_is_waited_for_five_seconds(behave, host, told, taken, ledg
 
 
 def test_history_tells_how_each_ended(host, ledger):
-    """The tests before left two failed releases, a held one, and the rollback that is in service."""
-    *_, refused, hung, held, serves = ledger()
+    """The tests before left two failed releases, a blocked one, and the rollback that is in service."""
+    *_, refused, hung, blocked, serves = ledger()
     lines = host.check_output("slipway history --lines 4").splitlines()
     shown = [
         rf"{refused['id']}  3\.0 +failed +{re.escape(refused['by'])}",
         r"    The hook `before` \(.*\) failed \(3\): … the moon is full",
         rf"{hung['id']}  - +failed +ops",
         rf"    The hook `before` \(.*\) had not ended after {TIMEOUT} s\.",
-        rf"{held['id']}  3\.1 +held since {held['held']['since']} +ops",
-        rf"{serves['id']}  {re.escape(serves['version'] or '-')} +serves +ops \(instead of {held['id']}\)",
+        rf"{blocked['id']}  3\.1 +blocked since {blocked['blocked']['since']} +ops",
+        rf"{serves['id']}  {re.escape(serves['version'] or '-')} +serves +ops \(instead of {blocked['id']}\)",
     ]
     assert [bool(re.fullmatch(form, line)) for form, line in zip(shown, lines, strict=True)] == [True] * 6, (
         lines
     )
-    assert json.loads(host.check_output("slipway history --json -n 2")) == [held, serves]
+    assert json.loads(host.check_output("slipway history --json -n 2")) == [blocked, serves]

@@ -102,7 +102,7 @@ def place(host, docker, ledger, registry, tmp_path_factory):
     app.mkdir()
     (app / "Dockerfile").write_text(
         "ARG BASE_IMAGE=none\nFROM slipway.test/blog:source\n"
-        # A new image each time: one that was rolled back is held.
+        # A new image each time: one that was rolled back is blocked.
         f"LABEL slipway.test={random.token_hex(8)}\n"
     )
     told = {

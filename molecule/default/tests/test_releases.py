@@ -108,7 +108,7 @@ def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, 
 
 @pytest.mark.soak
 def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot):
-    """Roll back to the release before, then release the held one by its id."""
+    """Roll back to the release before, then release the blocked one by its id."""
     for number in range(5):
         serving, before = ledger()[-1], ledger()[-2]
         with load.step(f"rollback {number + 1}") as step:
@@ -118,8 +118,8 @@ def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot):
         assert (back["image"], back["instead_of"]) == (before["image"], serving["id"])
         assert healthy()[f"flask_blog_{slot()}"]["Image"] == before["image"]
 
-        with load.step(f"held release {number + 1}, by its name") as step:
-            host.check_output("slipway release --held=%s %s", serving["id"], serving["image"])
+        with load.step(f"blocked release {number + 1}, by its name") as step:
+            host.check_output("slipway release --unblock=%s %s", serving["id"], serving["image"])
         assert (step.failures, ledger()[-1]["image"]) == ([], serving["image"])
 
 

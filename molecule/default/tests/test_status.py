@@ -84,7 +84,7 @@ def test_status_names_whatever_differs(report, host, docker, variant, inspect, i
     ]
     assert sorted(told("repository")) == [
         "has another blog than what serves: "
-        "`ansible-playbook playbooks/deploy.yml` releases it, unless it is held",
+        "`ansible-playbook playbooks/deploy.yml` releases it, unless it is blocked",
         *sorted(
             f"would change {CHANGED[name]}: see `ansible-playbook site.yml --check --diff`"
             for name in ("compose", "journal", "nginx")
