@@ -80,7 +80,7 @@ CASES = {
     },
 }
 SLOT_IMAGES = {"BLUE_IMAGE": "sha256:blue", "GREEN_IMAGE": "sha256:green", "TOOL_IMAGE": "sha256:tool"}
-NGINX = ["nginx", "nginx_stand_in"]
+NGINX = ["nginx", "nginx_temporary"]
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
 
 
@@ -234,7 +234,7 @@ def test_no_place_of_nginx_follows_a_link_to_a_file(blog_conf):
 
 
 def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf):
-    """Others are reached through these, except /healthz. In a release's gate $maintenance stays empty."""
+    """Others are reached through these, except /healthz. In the pre-switch check $maintenance stays empty."""
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
@@ -323,7 +323,7 @@ def test_services_are_these_and_run_these_images(variables, services):
     ids = variables["images_ids"]
     assert {name: service["image"] for name, service in services.items()} == {
         "nginx": ids["nginx"],
-        "nginx_stand_in": ids["nginx"],
+        "nginx_temporary": ids["nginx"],
         "db": ids["db"],
         "flask": "sha256:tool",
         "flask_migrate": "sha256:tool",
@@ -332,9 +332,9 @@ def test_services_are_these_and_run_these_images(variables, services):
     }
 
 
-def test_slots_tools_and_the_stand_in_wait_to_be_asked_for(services):
+def test_slots_tools_and_the_temporary_nginx_start_only_on_request(services):
     assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
-        "nginx_stand_in": ["stand_in"],
+        "nginx_temporary": ["temporary"],
         "flask_blog_blue": ["blue"],
         "flask_blog_green": ["green"],
         "flask": ["tools"],
@@ -353,18 +353,18 @@ def test_only_nginx_publishes_ports(variables, services, tls, http3):
     ports |= {("udp", 443): https} if http3 else {}
     assert published == {
         # Only on the loopback addresses, at ports that Docker chooses.
-        *(("nginx_stand_in", *port, address, None) for port in ports for address in ("127.0.0.1", "::1")),
+        *(("nginx_temporary", *port, address, None) for port in ports for address in ("127.0.0.1", "::1")),
         *(("nginx", *port, None, at) for port, at in ports.items()),
     }
 
 
-def test_stand_in_is_nginx_but_for_its_addresses(services):
+def test_temporary_nginx_differs_from_nginx_only_in_its_addresses(services):
     other = {"ports", "networks", "profiles", "restart"}
-    nginx, stand_in = (
+    nginx, temporary = (
         {key: value for key, value in services[name].items() if key not in other}
-        for name in ("nginx", "nginx_stand_in")
+        for name in ("nginx", "nginx_temporary")
     )
-    assert stand_in == nginx
+    assert temporary == nginx
 
 
 def test_nginx_speaks_tls_or_not(variables, blog_conf, tls, http3):
@@ -384,7 +384,7 @@ def test_nginx_speaks_tls_or_not(variables, blog_conf, tls, http3):
 def test_networks_keep_the_database_from_the_world(compose, services):
     assert {name: set(service["networks"]) for name, service in services.items()} == {
         "nginx": {"edge", "app"},
-        "nginx_stand_in": {"edge", "app"},
+        "nginx_temporary": {"edge", "app"},
         "db": {"data"},
         "flask": {"data"},
         "flask_migrate": {"data"},
@@ -462,7 +462,7 @@ def test_each_log_is_rotated(variables, services):
 
 def test_what_serves_comes_back_and_is_watched(services):
     restarts = {name: service["restart"] for name, service in services.items()}
-    once = {name: "no" for name in ("flask", "flask_migrate", "nginx_stand_in")}
+    once = {name: "no" for name in ("flask", "flask_migrate", "nginx_temporary")}
     assert restarts == {name: "unless-stopped" for name in services} | once
     for service in services.values():
         assert service["healthcheck"]["test"][0] == "CMD"
@@ -509,7 +509,7 @@ def test_each_secret_has_as_few_readers_as_it_needs(readable):
     }
     assert {name: set(files) for name, files in readable.items()} == {
         "nginx": set(),
-        "nginx_stand_in": set(),
+        "nginx_temporary": set(),
         "db": {"/run/secrets/db_superuser_password"},
         "flask_migrate": {"/run/secrets/db_migrator_password", *blog},
         "flask_blog_blue": blog,

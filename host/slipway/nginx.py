@@ -5,9 +5,9 @@ its files: it does nothing, reloads nginx or replaces its container.
 
 Both end nginx processes and the connections that readers keep open, which loses a request that arrives at
 that moment. So nginx is drained first: it closes each connection itself, with a response that announces the
-close. While a container is replaced, a stand-in container gets every new connection. Changes run in their own
-systemd unit and under the release lock. If the program is killed, the old container or the stand-in serves,
-and the next run continues from there. The host runs `apply` once at boot.
+close. While a container is replaced, a temporary nginx gets every new connection. Changes run in their own
+systemd unit and under the release lock. If the program is killed, the old container or the temporary nginx
+serves, and the next run continues from there. The host runs `apply` once at boot.
 """
 
 import contextlib
@@ -27,7 +27,8 @@ from slipway.settings import load
 from slipway.shell import Failure
 from slipway.unit import become
 
-STAND_IN = "nginx_stand_in"
+# The service of the temporary nginx, and its name in the version before this one.
+TEMPORARY, FORMER_TEMPORARY = "nginx_temporary", "nginx_stand_in"
 TABLE = "inet slipway_nginx"
 # `delete table` fails if the table is missing, so declare it first.
 NO_REDIRECT = f"table {TABLE}\ndelete table {TABLE}\n"
@@ -181,16 +182,17 @@ def last_words(host: Host, service: str) -> Iterator[None]:
         raise Failure("\n".join(said)) from None
 
 
-def redirect(host: Host, nginx: Container, stand_in: Container) -> None:
-    """Redirect new connections to nginx's published ports to the stand-in; established ones stay.
+def redirect(host: Host, nginx: Container, temporary: Container) -> None:
+    """Redirect new connections to nginx's published ports to the temporary nginx; established ones stay.
 
     These rules run before Docker's own, and the first matching DNAT rule wins.
     """
-    to = {"ipv4": f"ip to {stand_in.addresses['ipv4']}", "ipv6": f"ip6 to [{stand_in.addresses['ipv6']}]"}
+    ipv4, ipv6 = temporary.addresses["ipv4"], temporary.addresses["ipv6"]
+    to = {"ipv4": f"ip to {ipv4}", "ipv6": f"ip6 to [{ipv6}]"}
     rules = "".join(
         f"meta nfproto {family} fib daddr type local {protocol} dport {asked} dnat {to[family]}:{port}; "
         for port, protocol, asked in sorted(nginx.published)
-        for family, address in stand_in.addresses.items()
+        for family, address in temporary.addresses.items()
         if address
     )
     chains = "".join(
@@ -200,21 +202,31 @@ def redirect(host: Host, nginx: Container, stand_in: Container) -> None:
     host.run("nft", "--file", "-", stdin=f"{NO_REDIRECT}table {TABLE} {{\n{chains}}}\n")
 
 
-def hand_back(host: Host, nginx: Container) -> None:
-    """Send readers to nginx again, and remove the stand-in once it is drained."""
+def switch_back(host: Host, nginx: Container) -> None:
+    """Send readers to nginx again, and remove the temporary nginx once it is drained."""
     nginx.flag.unlink(missing_ok=True)
     host.run("nft", "--file", "-", stdin=NO_REDIRECT)
-    if stand_in := running(host, STAND_IN):
-        stand_in.drain()
-        host.run("docker", "stop", f"--time={host.settings.stop_seconds}", stand_in.id)
-    remove_stand_in(host)
+    if temporary := running_temporary(host):
+        temporary.drain()
+        host.run("docker", "stop", f"--time={host.settings.stop_seconds}", temporary.id)
+    remove_temporary(host)
     for flag in flags(nginx):
         flag.unlink()
 
 
-def remove_stand_in(host: Host) -> None:
-    """Remove the stand-in, whatever its state."""
-    for container in containers.of_service(host, STAND_IN):
+def running_temporary(host: Host) -> Container | None:
+    """Return the container of the temporary nginx if it runs, else None."""
+    return running(host, TEMPORARY) or running(host, FORMER_TEMPORARY)
+
+
+def temporary_containers(host: Host) -> list[str]:
+    """Return the ids of the temporary nginx's containers, running or not, also of the version before."""
+    return containers.of_service(host, TEMPORARY) + containers.of_service(host, FORMER_TEMPORARY)
+
+
+def remove_temporary(host: Host) -> None:
+    """Remove the temporary nginx, whatever its state."""
+    for container in temporary_containers(host):
         host.run("docker", "rm", "--force", container)
 
 
@@ -268,21 +280,21 @@ def is_as_defined(host: Host, service: str, definition: str) -> bool:
 
 
 def is_cut_short(host: Host, nginx: Container | None) -> bool:
-    """Tell whether a killed run left a redirect, a stand-in or a drain flag."""
+    """Tell whether a killed run left a redirect, a temporary nginx or a drain flag."""
     redirected = f"table {TABLE}" in host.run("nft", "list", "tables").splitlines()
-    return redirected or bool(containers.of_service(host, STAND_IN) or (nginx and flags(nginx)))
+    return redirected or bool(temporary_containers(host) or (nginx and flags(nginx)))
 
 
 def recover(host: Host) -> None:
-    """Finish a killed run: make nginx serve again and remove the stand-in; keep an nginx that serves."""
-    nginx, stand_in = running(host, "nginx"), running(host, STAND_IN)
-    if stand_in and not (nginx and nginx.answers(public_url(host), like=stand_in)):
-        nginx = start(host, "nginx", serving=stand_in)
-    hand_back(host, nginx or after_loss_of_power(host))
+    """Finish a killed run: make nginx serve again and remove the temporary one; keep an nginx that serves."""
+    nginx, temporary = running(host, "nginx"), running_temporary(host)
+    if temporary and not (nginx and nginx.answers(public_url(host), like=temporary)):
+        nginx = start(host, "nginx", serving=temporary)
+    switch_back(host, nginx or after_loss_of_power(host))
 
 
 def after_loss_of_power(host: Host) -> Container:
-    """Start nginx on a host that booted without it: the engine restarts all but the stand-in."""
+    """Start nginx on a host that booted without it: the engine restarts all but the temporary one."""
     try:
         up(host, "nginx")
     except Failure as failure:
@@ -300,17 +312,17 @@ def replace(host: Host) -> None:
     """Replace the running container with one that matches compose.yml."""
     nginx = require(host, "nginx")
     try:
-        stand_in = start(host, STAND_IN, serving=nginx)
+        temporary = start(host, TEMPORARY, serving=nginx)
     except Failure as failure:
-        remove_stand_in(host)
+        remove_temporary(host)
         raise Failure(f"The new nginx does not work, so the old one serves as before. {failure}") from None
-    redirect(host, nginx, stand_in)
+    redirect(host, nginx, temporary)
     nginx.drain()
     try:
-        replacement = start(host, "nginx", serving=stand_in)
+        replacement = start(host, "nginx", serving=temporary)
     except Failure as failure:
-        raise Failure(f"Until site.yml is run again, a stand-in serves in nginx's place. {failure}") from None
-    hand_back(host, replacement)
+        raise Failure(f"A temporary nginx serves readers until site.yml is run again. {failure}") from None
+    switch_back(host, replacement)
 
 
 def reload(host: Host) -> None:

@@ -184,7 +184,7 @@ class Host(real.Host):
         if not self.rules:
             return bool(self.of("nginx"))
         addresses = (
-            self.containers[name]["NetworkSettings"]["Networks"] for name in self.of("nginx_stand_in")
+            self.containers[name]["NetworkSettings"]["Networks"] for name in self.of("nginx_temporary")
         )
         return any(f"ip to {at['slipway_edge']['IPAddress']}:" in self.rules for at in addresses)
 
@@ -198,8 +198,8 @@ def host(tmp_path):
     return Host(settings, tmp_path)
 
 
-def settled(host):
-    """Tell whether nginx matches compose.yml, and no stand-in, rules or flags are left."""
+def is_complete(host):
+    """Tell whether nginx matches compose.yml, and no temporary nginx, rules or flags are left."""
     [name] = host.containers
     definition = host.containers[name]["Config"]["Labels"]["com.docker.compose.config-hash"]
     return (host.of("nginx"), definition, host.rules, list(host.slot.iterdir())) == (
@@ -213,26 +213,26 @@ def settled(host):
 # --- A replacement ------------------------------------------------------------------------------------------
 
 
-def test_replacement_goes_by_a_stand_in(host):
+def test_replacement_uses_a_temporary_nginx(host):
     assert nginx.apply(host) == ["replace"]
     assert host.events == [
-        "start nginx_stand_in",
+        "start nginx_temporary",
         "redirect",
         "end drained nginx",
         "start nginx",
         "no redirect",
-        "stop nginx_stand_in",
-        "remove nginx_stand_in",
+        "stop nginx_temporary",
+        "remove nginx_temporary",
     ]
-    assert settled(host)
+    assert is_complete(host)
     assert nginx.apply(host) == []
 
 
-def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(host, check):
+def test_rules_redirect_every_published_port_to_the_temporary_nginx(host, check):
     host.broken.add("nginx")  # so that the rules stay
     with pytest.raises(Failure):
         nginx.apply(host)
-    [name] = host.of("nginx_stand_in")
+    [name] = host.of("nginx_temporary")
     number = host.containers[name]["State"]["Pid"]
     given = nginx.NO_REDIRECT + host.rules
     load = "nft --file /tmp/rules && nft --file /tmp/rules"
@@ -251,11 +251,11 @@ def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(host, check):
 
 
 @pytest.mark.parametrize("seen", [None, 500, 502])
-def test_stand_in_that_does_not_serve_readers_gets_none(host, seen):
+def test_temporary_nginx_that_does_not_answer_gets_no_readers(host, seen):
     host.answer = lambda address: 200 if address in ("10.83.1.1", "fd00::1") else seen
     with pytest.raises(Failure, match="does not answer to https://blog"):
         nginx.apply(host)
-    assert host.events == ["start nginx_stand_in", "remove nginx_stand_in"]
+    assert host.events == ["start nginx_temporary", "remove nginx_temporary"]
 
 
 def test_nginx_without_tls_is_asked_without_it(host):
@@ -276,43 +276,43 @@ def test_page_is_asked_for_by_the_name_that_readers_type():
         assert nginx.status(real.Host(), "127.0.0.1", port, url) == 200
 
 
-def test_stand_in_need_not_do_better_than_what_serves(host):
+def test_temporary_nginx_may_answer_with_the_same_error_as_the_old_one(host):
     """As during maintenance, or before the first release."""
     host.answer = lambda address: 503
     nginx.apply(host)
-    assert settled(host)
+    assert is_complete(host)
 
 
 def test_whatever_answers_is_better_than_one_that_does_not(host):
     """As with a new host name, which only the new nginx answers to."""
     host.answer = lambda address: None if address in ("10.83.1.1", "fd00::1") else 502
     nginx.apply(host)
-    assert settled(host)
+    assert is_complete(host)
 
 
-def test_stand_in_answers_over_both_families(host):
+def test_temporary_nginx_must_answer_over_ipv4_and_ipv6(host):
     host.answer = lambda address: 200 if "." in address else None
     with pytest.raises(Failure, match="does not answer"):
         nginx.apply(host)
-    assert [host.of("nginx"), host.of("nginx_stand_in"), host.rules] == [["nginx-1"], [], None]
+    assert [host.of("nginx"), host.of("nginx_temporary"), host.rules] == [["nginx-1"], [], None]
 
 
 def test_image_that_does_not_start_leaves_the_old_one(host):
-    host.broken.add("nginx_stand_in")
+    host.broken.add("nginx_temporary")
     with pytest.raises(Failure) as failure:
         nginx.apply(host)
     assert str(failure.value) == (
-        "The new nginx does not work, so the old one serves as before. container nginx_stand_in exited (1)\n"
-        "The container nginx_stand_in is restarting (exit code 1). Its last lines:\n"
-        "    last words of nginx_stand_in"
+        "The new nginx does not work, so the old one serves as before. container nginx_temporary exited (1)\n"
+        "The container nginx_temporary is restarting (exit code 1). Its last lines:\n"
+        "    last words of nginx_temporary"
     )
-    assert host.events == ["start nginx_stand_in", "remove nginx_stand_in"]
+    assert host.events == ["start nginx_temporary", "remove nginx_temporary"]
     assert list(host.containers) == ["nginx-1"]
 
 
-def test_stand_in_serves_on_where_nginx_then_does_not_start(host):
+def test_temporary_nginx_keeps_serving_if_the_new_nginx_does_not_start(host):
     host.broken.add("nginx")
-    with pytest.raises(Failure, match="a stand-in serves in nginx's place"):
+    with pytest.raises(Failure, match="A temporary nginx serves readers until site"):
         nginx.apply(host)
     assert host.rules
     assert host.somebody_serves()
@@ -329,34 +329,53 @@ def test_killed_at_any_moment_somebody_serves_and_the_next_run_finishes(host, li
     assert host.somebody_serves()
     host.life = None
     nginx.apply(host)
-    assert settled(host)
+    assert is_complete(host)
 
 
 def test_after_a_reboot_half_way_nothing_is_left(host):
-    """The rules are gone, the stand-in is stopped, and the engine restarted nginx with its flag still set."""
-    host.create("nginx_stand_in", NEW)
-    host.stopped.add("nginx_stand_in-2")
+    """The rules are gone, the temporary nginx is stopped, and nginx restarted with its flag still set."""
+    host.create("nginx_temporary", NEW)
+    host.stopped.add("nginx_temporary-2")
     host.flag("nginx-1").touch()
     host.definition = OLD
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
     assert nginx.apply(host) == ["recover"]
-    assert settled(host)
+    assert is_complete(host)
+
+
+def test_next_run_finishes_a_replacement_that_the_version_before_began(host):
+    """Its temporary nginx serves readers, under its former name."""
+    host.create(nginx.FORMER_TEMPORARY, NEW)
+    host.rules = "ip to 10.83.1.2:443"
+    host.flag("nginx-1").touch()
+    assert nginx.apply(host) == ["recover", "replace"]
+    assert host.events[:3] == ["no redirect", "stop nginx_stand_in", "remove nginx_stand_in"]
+    assert is_complete(host)
+
+
+def test_next_run_starts_nginx_while_the_temporary_one_of_the_version_before_serves(host):
+    del host.containers["nginx-1"]
+    host.create(nginx.FORMER_TEMPORARY, NEW)
+    host.rules = "ip to 10.83.1.2:443"
+    assert nginx.apply(host) == ["recover"]
+    assert host.events == ["start nginx", "no redirect", "stop nginx_stand_in", "remove nginx_stand_in"]
+    assert is_complete(host)
 
 
 @pytest.fixture
 def without_power(host):
-    """A power loss during a replacement: the old nginx is removed, and the stand-in is stopped."""
+    """A power loss during a replacement: the old nginx is removed, and the temporary one is stopped."""
     del host.containers["nginx-1"]
-    host.create("nginx_stand_in", NEW)
-    host.stopped.add("nginx_stand_in-2")
+    host.create("nginx_temporary", NEW)
+    host.stopped.add("nginx_temporary-2")
     host.flag("nginx-1").touch()
 
 
 @pytest.mark.usefixtures("without_power")
 def test_after_a_loss_of_power_there_is_an_nginx_again(host):
     assert nginx.apply(host) == ["recover"]
-    assert host.events == ["start nginx", "no redirect", "remove nginx_stand_in"]
-    assert settled(host)
+    assert host.events == ["start nginx", "no redirect", "remove nginx_temporary"]
+    assert is_complete(host)
 
 
 @pytest.mark.usefixtures("without_power")
@@ -369,9 +388,9 @@ def test_engine_that_lost_power_and_holds_on_to_ports_starts_anew(host):
         "end nginx",
         "start nginx",
         "no redirect",
-        "remove nginx_stand_in",
+        "remove nginx_temporary",
     ]
-    assert settled(host)
+    assert is_complete(host)
 
 
 @pytest.mark.usefixtures("without_power")
@@ -388,7 +407,7 @@ def test_without_nginx_there_is_nothing_to_replace(host):
     assert host.events == []
     host.rules = "left over"
     assert nginx.apply(host) == ["recover"]
-    assert settled(host)
+    assert is_complete(host)
 
 
 # --- A reload -----------------------------------------------------------------------------------------------

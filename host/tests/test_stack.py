@@ -16,7 +16,7 @@ def test_slots_are_read_as_they_were_set(stack, images):
     assert stack.slot_images() == {}
 
 
-def test_switch_routes_to_one_slot_and_shows_the_other_to_the_gate(stack):
+def test_switch_sends_readers_to_one_slot_and_the_pre_switch_check_to_the_other(stack):
     assert (stack.routed(), stack.idle()) == ("blue", "green")
     for slot, other in (("green", "blue"), ("green", "blue"), ("blue", "green"), ("blue", "green")):
         stack.switch(slot)

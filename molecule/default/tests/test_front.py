@@ -87,16 +87,16 @@ def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, 
 def test_replacement_that_is_killed_is_finished_by_the_next(
     host, other_nginx, apply_nginx, inspect, only_nginx, reader
 ):
-    """An open connection keeps the old nginx running while the stand-in gets the new connections."""
+    """An open connection keeps the old nginx running while the temporary nginx gets the new connections."""
     idle, image, before = reader(), other_nginx(), inspect()["nginx"]["Id"]
     with Prober(reader) as prober, contextlib.closing(idle):
         assert idle.request("/").status == 200
         host.check_output("nohup slipway nginx apply > /dev/null 2>&1 &")
-        wait_until(lambda: host.run(REDIRECT).rc == 0, 60, "new connections go to the stand-in")
+        wait_until(lambda: host.run(REDIRECT).rc == 0, 60, "new connections go to the temporary nginx")
         host.check_output("systemctl kill --signal=KILL 'slipway-nginx-*'")
         wait_until(lambda: host.run("pgrep --full '[n]ginx apply'").rc == 1, 5, "it is killed")
         assert host.run(REDIRECT).rc == 0
-        assert {"nginx", "nginx_stand_in"} < inspect().keys()
+        assert {"nginx", "nginx_temporary"} < inspect().keys()
         assert inspect()["nginx"]["Id"] == before
         served = prober.answered
         wait_until(lambda: prober.answered > served + 50, 20, "readers are served all the same")

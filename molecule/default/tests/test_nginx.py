@@ -117,7 +117,7 @@ def test_refusal_of_what_is_no_request_guards_the_reader(exchange, site, raw, st
 
 
 def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
-    # The gate of releases leads to the idle slot, which does not run now.
+    # The pre-switch check goes to the idle slot, which does not run now.
     preview = json.loads(host.check_output("cat /opt/slipway/stack.json"))["preview"].replace(":", "/")
     talk = "exec 3<>/dev/tcp/%s; printf 'GET / HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' >&3; cat <&3"
     raw = host.check_output("bash -c %s", talk % (preview, site)).encode() + b"\n"

@@ -106,10 +106,10 @@ def test_host_that_loses_power_between_two_containers_of_nginx_serves(
 ):
     """A state of `slipway nginx` for a second: the old one is drained and gone, the new one not yet made."""
     before, flag = lasting(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
-    host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_stand_in")
+    host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_temporary")
     host.check_output("touch /var/lib/slipway/slot/%s", flag)
     host.check_output("cd /opt/slipway && docker compose rm --stop --force nginx")
-    assert {"nginx", "nginx_stand_in"} & inspect().keys() == {"nginx_stand_in"}
+    assert {"nginx", "nginx_temporary"} & inspect().keys() == {"nginx_temporary"}
     booted(machine.lose_power)
     healthy(120)
     serves()
