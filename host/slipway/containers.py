@@ -41,7 +41,7 @@ def events(host: Host, container: Inspected, kind: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in told.splitlines()]
 
 
-def last_words(host: Host, container: Inspected) -> str:
+def state_and_log(host: Host, container: Inspected) -> str:
     """Return a container's state, its last exit code and its last log lines."""
     said = host.output("docker", "logs", "--tail", str(LOG_LINES), container["Id"])
     # Read the exit code from events: `inspect` loses it when the container restarts.
@@ -50,9 +50,9 @@ def last_words(host: Host, container: Inspected) -> str:
     return f"The container {name} is {how}. Its last lines:\n{last_lines(said)}"
 
 
-def why(host: Host, container: Inspected | None) -> str:
-    """Return a sentence if a container ran out of memory, else an empty string."""
+def out_of_memory_hint(host: Host, container: Inspected | None) -> str:
+    """Return a sentence with the memory limit if a container ran out of memory, else an empty string."""
     # Read OOM kills from events: `inspect` loses them when the container restarts.
     if container and events(host, container, "oom"):
-        return " It ran out of memory: stack_flask_blog_memory_mb is its limit."
+        return " It ran out of memory: stack_flask_blog_memory_mb sets its limit."
     return ""

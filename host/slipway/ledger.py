@@ -144,10 +144,10 @@ class Ledger:
             return [Release.from_json(entry) for entry in entries]
         except ValueError as error:
             raise Failure(
-                f"{self.path} is broken ({error}), and nothing was changed. Put back what it was when it was "
-                f"last written:\n    cp {self.former} {self.path}\n"
-                f"Where that does not help, move {self.path} away and run site.yml: a new one begins with "
-                "what is released next, and nothing that earlier releases left is removed."
+                f"{self.path} is broken ({error}); nothing was changed. Restore its previous version:\n"
+                f"    cp {self.former} {self.path}\n"
+                f"If that does not help, move {self.path} away and run site.yml: the next release starts a "
+                "new ledger, and no images, dumps or static files of earlier releases are removed."
             ) from None
 
     def put(self, *changed: Release) -> None:
@@ -216,9 +216,10 @@ class Ledger:
         """Return the newest release with that id or version that was in service; else raise Failure."""
         found = [entry for entry in self.successful() if name in (entry.id, entry.version)]
         if not found:
-            known = ", ".join(entry.id for entry in self.successful()[-5:]) or "none yet"
+            known = ", ".join(entry.id for entry in self.successful()[-5:]) or "none"
             raise Failure(
-                f"No release {name} was ever in service. The latest are: {known}; see `slipway history`."
+                f"No release with the id or version {name} was ever in service. The latest releases: "
+                f"{known}. `slipway history` lists more."
             )
         return found[-1]
 

@@ -25,7 +25,7 @@ from slipway.host import Host, wait_until
 from slipway.lock import lock
 from slipway.settings import load
 from slipway.shell import Failure
-from slipway.unit import become
+from slipway.unit import exec_in_unit
 
 # The service of the temporary nginx, and its name in the version before this one.
 TEMPORARY, FORMER_TEMPORARY = "nginx_temporary", "nginx_stand_in"
@@ -44,7 +44,7 @@ def require(host: Host, service: str) -> "Container":
     """Return the service's container; raise Failure if none runs."""
     container = running(host, service)
     if not container:
-        raise Failure(f"{service} does not run: `docker compose up -d` in /opt/slipway starts what should.")
+        raise Failure(f"{service} does not run: start it with `docker compose up -d` in /opt/slipway.")
     return container
 
 
@@ -163,22 +163,22 @@ def start(host: Host, service: str, serving: Container) -> Container:
         Failure: with the reason and the service's last log lines.
     """
     url = public_url(host)
-    with last_words(host, service):
+    with log_on_failure(host, service):
         up(host, service)
         started = require(host, service)
         if not wait_until(lambda: started.answers(url, like=serving), host.settings.start_seconds):
-            raise Failure(f"It is healthy and does not answer to {url}.")
+            raise Failure(f"{service} is healthy but does not answer requests for {url}.")
     return started
 
 
 @contextlib.contextmanager
-def last_words(host: Host, service: str) -> Iterator[None]:
+def log_on_failure(host: Host, service: str) -> Iterator[None]:
     """Add the state and the last log lines of the service's containers to a Failure."""
     try:
         yield
     except Failure as failure:
         found = containers.inspect(host, *containers.of_service(host, service))
-        said = [str(failure), *(containers.last_words(host, container) for container in found)]
+        said = [str(failure), *(containers.state_and_log(host, container) for container in found)]
         raise Failure("\n".join(said)) from None
 
 
@@ -244,7 +244,7 @@ def definitions(host: Host, text: str | None = None) -> dict[str, str]:
 def task(host: Host, wanted: dict[str, str]) -> str:
     """Return the task that makes nginx match these definitions and its files, or "nothing"."""
     nginx = running(host, "nginx")
-    if is_cut_short(host, nginx):
+    if is_interrupted(host, nginx):
         return "recover"
     # If nginx does not run, `docker compose up` starts it with the new definition and files.
     if nginx and nginx.hash != wanted["nginx"]:
@@ -279,7 +279,7 @@ def is_as_defined(host: Host, service: str, definition: str) -> bool:
     return states == [("running", "healthy")] and containers.config_hash(found[0]) == definition
 
 
-def is_cut_short(host: Host, nginx: Container | None) -> bool:
+def is_interrupted(host: Host, nginx: Container | None) -> bool:
     """Tell whether a killed run left a redirect, a temporary nginx or a drain flag."""
     redirected = f"table {TABLE}" in host.run("nft", "list", "tables").splitlines()
     return redirected or bool(temporary_containers(host) or (nginx and flags(nginx)))
@@ -290,11 +290,11 @@ def recover(host: Host) -> None:
     nginx, temporary = running(host, "nginx"), running_temporary(host)
     if temporary and not (nginx and nginx.answers(public_url(host), like=temporary)):
         nginx = start(host, "nginx", serving=temporary)
-    switch_back(host, nginx or after_loss_of_power(host))
+    switch_back(host, nginx or start_after_power_loss(host))
 
 
-def after_loss_of_power(host: Host) -> Container:
-    """Start nginx on a host that booted without it: the engine restarts all but the temporary one."""
+def start_after_power_loss(host: Host) -> Container:
+    """Start nginx on a host that booted without it: the engine does not restart the temporary nginx."""
     try:
         up(host, "nginx")
     except Failure as failure:
@@ -303,7 +303,7 @@ def after_loss_of_power(host: Host) -> Container:
         # Engine bug (moby/libnetwork#1790): the engine keeps ports of a removed container allocated until it
         # restarts. Its restart does not stop the other containers.
         host.run("systemctl", "restart", "docker")
-        with last_words(host, "nginx"):
+        with log_on_failure(host, "nginx"):
             up(host, "nginx")
     return require(host, "nginx")
 
@@ -335,12 +335,12 @@ def reload(host: Host) -> None:
         host.run("docker", "exec", nginx.id, "nginx", "-s", "reload")
         # The old workers accept connections until the new ones have started.
         if not wait_until(lambda: (now := nginx.workers()) and not now & before, host.settings.start_seconds):
-            raise Failure("nginx did not take the new configuration: `slipway logs nginx` says why.")
+            raise Failure("nginx started no workers with the new configuration: see `slipway logs nginx`.")
     finally:
         nginx.flag.unlink(missing_ok=True)
     # Wait for the next health check: a later `docker compose up` would fail on an old unhealthy result.
     if not wait_until(nginx.is_healthy, host.settings.start_seconds):
-        raise Failure("nginx has the new configuration, and is not healthy: `slipway logs nginx` says why.")
+        raise Failure("nginx loaded the new configuration but is not healthy: see `slipway logs nginx`.")
 
 
 TASKS: dict[str, Callable[[Host], None]] = {"recover": recover, "replace": replace, "reload": reload}
@@ -362,16 +362,16 @@ def command_apply(host: Host, options: Namespace) -> int:
     if task(host, wanted) == "nothing":
         return report([], up=is_finished(host) and is_up(host, wanted))
     if not options.in_unit:
-        become("slipway-nginx", options.arguments)
-    with lock(host, "a change of nginx", other="Something else"):
+        exec_in_unit("slipway-nginx", options.arguments)
+    with lock(host, "a change of nginx", other="Another operation"):
         return report(apply(host))
 
 
 def command_reload(host: Host, options: Namespace) -> int:
     if not options.in_unit:
-        become("slipway-nginx", options.arguments)
-    with lock(host, "a change of nginx", host.settings.lock_seconds, other="Something else"):
-        if is_cut_short(host, running(host, "nginx")):
+        exec_in_unit("slipway-nginx", options.arguments)
+    with lock(host, "a change of nginx", host.settings.lock_seconds, other="Another operation"):
+        if is_interrupted(host, running(host, "nginx")):
             recover(host)
         reload(host)
     return report(["reload"])

@@ -51,12 +51,14 @@ def run_hook(stack: Stack, moment: str, entry: Release) -> None:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            raise Failure(f"The hook `{moment}` ({command}) had not ended after {seconds} s.") from None
+            raise Failure(
+                f"The hook `{moment}` ({command}) did not end within {seconds} s and was killed."
+            ) from None
     if process.returncode:
         raise Failure(f"The hook `{moment}` ({command}) failed ({process.returncode}):\n{last_lines(output)}")
 
 
-class Straight(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: the token must go only to the configured address."""
 
     def redirect_request(self, *arguments: object) -> None:
@@ -78,16 +80,16 @@ def call_webhook(stack: Stack, entry: Release) -> None:
     def send() -> None:
         try:
             request = urllib.request.Request(url, data=body, headers=headers, method="POST")
-            urllib.request.build_opener(Straight).open(request, timeout=seconds).close()
+            urllib.request.build_opener(NoRedirect).open(request, timeout=seconds).close()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            problems.append(f"did not take it: {error}")
+            problems.append(f"request failed: {error}")
 
     # The timeout limits each read, but neither the whole request nor the name lookup: a thread limits both.
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     sender.join(seconds)
     if sender.is_alive():
-        problems = [f"had not answered after {seconds} s"]
+        problems = [f"did not answer within {seconds} s"]
     if problems:
         raise Failure(f"The webhook {problems[0]}.")
 
@@ -102,4 +104,4 @@ def notify(stack: Stack, moment: str, entry: Release) -> None:
         try:
             way()
         except Failure as failure:
-            print(f"{failure} The release is as it is.", flush=True)
+            print(f"{failure} This does not affect the release.", flush=True)

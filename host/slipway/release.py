@@ -10,16 +10,16 @@ from typing import Any
 
 from slipway.checks import check_host, check_public, expect_page, wait_until_ready
 from slipway.credentials import (
-    admin_waits,
-    for_admin,
-    give_secrets,
+    admin_password_changed,
+    changed_secrets,
+    copy_secrets,
+    run_user_command,
     set_admin_password,
-    waiting_secrets,
 )
 from slipway.database import dump_database, reconcile_roles, start_database
 from slipway.ledger import Release
 from slipway.notify import notify, run_hook
-from slipway.recovery import disagreement, locked, reconcile, undo
+from slipway.recovery import inconsistencies, locked, reconcile, undo
 from slipway.retention import copy_static, tidy
 from slipway.schema import plan_migrations
 from slipway.shell import Failure
@@ -80,11 +80,11 @@ class Rollout:
             check_host(stack, self.image)
             run_hook(stack, "before", self.entry)
             stack.remove(slot)
-            give_secrets(stack, slot)
+            copy_secrets(stack, slot)
         with self.stage("database"):
             start_database(stack)
             if self.active:
-                self.entry.secrets = waiting_secrets(stack)
+                self.entry.secrets = changed_secrets(stack)
             reconcile_roles(stack, {*self.serving, slot})
         if not self.is_rollback:
             self.prepare_schema()
@@ -118,7 +118,7 @@ class Rollout:
             stack.compose("up", "--detach", f"flask_blog_{slot}")
         if not self.is_rollback:
             with self.stage("admin"):
-                for_admin(stack, self.image, "ensure-admin", slot)
+                run_user_command(stack, self.image, "ensure-admin", slot)
         with self.stage("ready"):
             # A release that served before is nearly always ready at once: check its schema only if it is not.
             wait_until_ready(stack, slot, self.prepare_schema if self.is_rollback else None)
@@ -150,7 +150,10 @@ class Rollout:
             try:
                 tidy(stack)
             except (Failure, OSError) as failure:
-                print(f"What old releases left could not be removed: {failure}", flush=True)
+                print(
+                    f"Images, dumps or static files of old releases could not be removed: {failure}",
+                    flush=True,
+                )
         print(f"switched after {entry.switched:.2f} s, {stages.total():.2f} s in all", flush=True)
         entry.stages = stages.seconds
         with contextlib.suppress(OSError):
@@ -231,7 +234,7 @@ def image_in_service(stack: Stack) -> str:
     """Return the image in service, for flask commands; raise Failure before the first release."""
     active = stack.active()
     if not active:
-        raise Failure("No release is in service yet, so there is no blog: run the playbook deploy.yml first.")
+        raise Failure("No release is in service yet: run the playbook deploy.yml first.")
     image = stack.image(active)
     if not image:
         raise Failure(f"The {active} slot has no container and no image: run the playbook deploy.yml.")
@@ -241,11 +244,11 @@ def image_in_service(stack: Stack) -> str:
 def command_release(stack: Stack, options: Namespace) -> int:
     if not options.image.startswith("sha256:") and not options.check:
         raise Failure(
-            f"{options.image} is not an image's id. A tag can be moved: "
-            "give what `docker images --no-trunc` calls IMAGE ID."
+            f"{options.image} is not an image id. A tag can point to another image later: "
+            "use an IMAGE ID from `docker images --no-trunc`."
         )
     if options.check:
-        return tell_what_would_change(stack, options)
+        return print_changes(stack, options)
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by) as recovered:
@@ -269,20 +272,23 @@ def command_release(stack: Stack, options: Namespace) -> int:
     if entry:
         print(f"Release {entry.id} is in service in the {entry.slot} slot.")
     elif changed and not recovered:
-        print("Roles or passwords were put right; the image already serves as configured.")
+        print("Database roles or passwords were corrected; the image is already in service as configured.")
     else:
-        print("Nothing to do: this image already serves with the present configuration.")
+        print("Nothing to do: this image is already in service with the current configuration.")
     return 0
 
 
-def tell_what_would_change(stack: Stack, options: Namespace) -> int:
+def print_changes(stack: Stack, options: Namespace) -> int:
     """Print whether a release would change anything, and whether the image is blocked; change nothing."""
     blocked, active = find_block(stack, options), stack.active()
     image = image_in_service(stack) if blocked else options.image
     text = options.compose.read_text() if options.compose else None
     serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
     changed = (
-        not serves or bool(disagreement(stack)) or reconcile_roles(stack, keep=False) or admin_waits(stack)
+        not serves
+        or bool(inconsistencies(stack))
+        or reconcile_roles(stack, keep=False)
+        or admin_password_changed(stack)
     )
     print(json.dumps({"changed": changed, **({"blocked": blocked} if blocked else {})}))
     return 0
@@ -301,7 +307,7 @@ def find_block(stack: Stack, options: Namespace) -> dict[str, Any] | None:
         **asdict(entry.blocked),
         "id": entry.id,
         "message": f"Release {entry.id} ({entry.version or 'no version'}) was rolled back by "
-        f"{entry.blocked.by} at {entry.blocked.since} and is blocked; {current.id} "
-        f"({current.version or 'no version'}) stays in service. To release it all the same, name it: "
-        f"-e release_unblock={entry.id}, or `slipway rollback {entry.id}` on the host.",
+        f"{entry.blocked.by} at {entry.blocked.since} and is blocked; release "
+        f"{current.id} ({current.version or 'no version'}) stays in service. To release {entry.id} anyway, "
+        f"run the playbook with -e release_unblock={entry.id}, or `slipway rollback {entry.id}` on the host.",
     }

@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from slipway.credentials import ROTATIONS, make_anew, waiting_secrets
+from slipway.credentials import ROTATIONS, changed_secrets, regenerate
 from slipway.files import sync
 from slipway.ledger import Release
 from slipway.notify import notify
@@ -19,9 +19,9 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
     parts = [part for part in ROTATIONS if {part, "all"} & set(options.what)]
     names = [name for part in parts for name in ROTATIONS[part]]
     if options.forget and "key" not in parts:
-        raise Failure("--forget is about the app's keys: rotate `key` with it.")
+        raise Failure("--forget applies only to the app's key: rotate `key` too.")
     if options.check:
-        print(json.dumps({"changed": True, "secrets": names, "waiting": waiting_secrets(stack)}))
+        print(json.dumps({"changed": True, "secrets": names, "waiting": changed_secrets(stack)}))
         return 0
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
@@ -32,16 +32,16 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
         if options.forget:
             stack.forget_flag.touch()
             sync(stack.in_service)
-        make_anew(stack, [name for name in names if name not in options.given])
-        entry = serve_anew(stack, image, names, options.by)
+        regenerate(stack, [name for name in names if name not in options.given])
+        entry = release_new_secrets(stack, image, names, options.by)
     if options.json:
         print(json.dumps({"changed": True, **entry.to_json()}))
     else:
-        print(f"In service with new values: {', '.join(names)}.")
+        print(f"New values are in service: {', '.join(names)}.")
     return 0
 
 
-def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Release:
+def release_new_secrets(stack: Stack, image: str, names: list[str], by: str) -> Release:
     """Put new values of secrets into service with the image in service; return the ledger's new entry.
 
     If only the admin's password is new, no release is needed.
@@ -51,7 +51,7 @@ def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Release:
     try:
         _, entry = put_into_service(stack, image, version, revision, by)
     except Failure as failure:
-        after = "The new secrets wait in their files: mend it and rotate again, or release."
+        after = "The new secrets stay in their files: fix the cause, then rotate again or release."
         raise Failure(f"{failure}\n{after}") from None
     if entry is None:
         entry = Release(

@@ -12,7 +12,7 @@ from typing import Any
 from slipway.containers import config_hash
 from slipway.ledger import Release
 from slipway.lock import is_held
-from slipway.recovery import disagreement
+from slipway.recovery import inconsistencies
 from slipway.release import image_in_service
 from slipway.settings import DAY
 from slipway.shell import Failure
@@ -21,21 +21,21 @@ from slipway.stack import Stack
 
 def drift(stack: Stack, current: Release | None) -> list[str]:
     """Return sentences about how the running containers differ from the ledger, compose.yml and slots.env."""
-    found, disagreed, active = [], disagreement(stack), stack.active()
+    found, disagreed, active = [], inconsistencies(stack), stack.active()
     container = stack.container(active) if active else None
     if current and not container:
-        return [f"No slot has a container: `slipway release {current.image}`."]
+        return [f"No slot has a container: run `slipway release {current.image}`."]
     if not container or not active:
         return disagreed
     if not current:
         found.append(
-            f"The {active} slot runs {container['Image']}, and the ledger has no release: put back what it "
-            f"was, as {stack.ledger.former}, or the next release is its first."
+            f"The {active} slot runs {container['Image']}, but the ledger has no release: restore it from "
+            f"{stack.ledger.former}, or the next release is its first."
         )
     elif container["Image"] != current.image:
-        found.append(f"The {active} slot runs {container['Image']}, and the ledger has {current.image}.")
+        found.append(f"The {active} slot runs {container['Image']}, but the ledger has {current.image}.")
     if config_hash(container) != stack.wanted_hash(active, container["Image"]):
-        found.append(f"The {active} slot runs with another configuration than compose.yml has: run site.yml.")
+        found.append(f"The configuration of the {active} slot differs from compose.yml: run site.yml.")
     return found + disagreed
 
 
@@ -91,9 +91,9 @@ def show(stack: Stack, status: dict[str, Any]) -> None:
         print("No release is in service yet: run the playbook deploy.yml.")
     if status["under_way"]:
         entry = status["under_way"]
-        how = "under way" if is_held(stack.host) else "cut short"
+        how = "under way" if is_held(stack.host) else "interrupted"
         advice = "" if is_held(stack.host) else "; the next run finishes or undoes it"
-        print(f"{how}    {entry.id} by {entry.by}: {entry.stage or 'begins'}{advice}")
+        print(f"{how:<12} {entry.id} by {entry.by}: {entry.stage or 'starting'}{advice}")
     for entry in status["blocked"]:
         print(f"blocked      {entry.id} since {entry.blocked.since} by {entry.blocked.by}")
     print(f"maintenance  {'ON: readers get a page with status 503' if status['maintenance'] else 'off'}")

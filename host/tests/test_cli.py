@@ -55,7 +55,7 @@ def test_other_users_are_told_to_use_sudo(main, engine, command):
 
 
 def test_host_without_configuration_is_told_to_get_it(engine):
-    with pytest.raises(SystemExit, match=r"no configuration of admin_email, .*: run the playbook site\.yml"):
+    with pytest.raises(SystemExit, match=r"has no admin_email, .*: run the playbook site\.yml"):
         cli.main(["status"], engine)
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from slipway.containers import last_words
+from slipway.containers import state_and_log
 from slipway.host import Host
 
 
@@ -21,6 +21,6 @@ class Engine(Host):
 
 def test_last_words_are_how_a_container_is_and_what_it_wrote():
     container = {"Id": "id", "Name": "/slipway-db-1", "State": {"Status": "restarting"}}
-    assert last_words(Engine(), container | {"Created": "2026-01-01T00:00:00Z"}) == (
+    assert state_and_log(Engine(), container | {"Created": "2026-01-01T00:00:00Z"}) == (
         "The container slipway-db-1 is restarting (exit code 3). Its last lines:\n    first\n    last"
     )

@@ -46,7 +46,7 @@ def test_verifier_without_a_fit_one_gets_a_salt_of_its_own(existing):
 def test_dump_that_the_disk_has_no_room_for_is_not_begun(stack, engine):
     engine.plan |= {"pending": ["0002"]}
     engine.space = SPARE_DISK + 10**6 - 1
-    with pytest.raises(Failure, match=r"dump before the migration may take 1 MB.*has 68 MB free"):
+    with pytest.raises(Failure, match=r"dump before the migration may need 1 MB.*has 68 MB of free space"):
         release(stack, NEW, "", "", "anna")
     assert not {"dump", "migrate"} & set(engine.events)
 

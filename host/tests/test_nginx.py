@@ -132,7 +132,7 @@ class Host(real.Host):
                 if "spoiled" in self.broken:
                     raise Failure("unknown directive")
             case ["systemctl", "restart", "docker"]:
-                self.change("the engine starts anew")
+                self.change("restart the engine")
                 self.taken = False
             case ["nsenter", *_]:
                 # Once the flag is set, nginx closes every connection.
@@ -253,7 +253,7 @@ def test_rules_redirect_every_published_port_to_the_temporary_nginx(host, check)
 @pytest.mark.parametrize("seen", [None, 500, 502])
 def test_temporary_nginx_that_does_not_answer_gets_no_readers(host, seen):
     host.answer = lambda address: 200 if address in ("10.83.1.1", "fd00::1") else seen
-    with pytest.raises(Failure, match="does not answer to https://blog"):
+    with pytest.raises(Failure, match="does not answer requests for https://blog"):
         nginx.apply(host)
     assert host.events == ["start nginx_temporary", "remove nginx_temporary"]
 
@@ -384,7 +384,7 @@ def test_engine_that_lost_power_and_holds_on_to_ports_starts_anew(host):
     assert nginx.apply(host) == ["recover"]
     assert host.events == [
         "start nginx",
-        "the engine starts anew",
+        "restart the engine",
         "end nginx",
         "start nginx",
         "no redirect",
@@ -430,7 +430,7 @@ def test_configuration_that_nginx_refuses_drains_nobody(host):
 
 def test_reload_that_brings_no_new_workers_is_said(host):
     host.renewed = False
-    with pytest.raises(Failure, match="did not take the new configuration"):
+    with pytest.raises(Failure, match="started no workers with the new configuration"):
         nginx.reload(host)
     assert not host.flag("nginx-1").exists()
 
@@ -441,7 +441,7 @@ def test_reload_of_what_was_ill_waits_until_it_is_well(host):
     nginx.reload(host)
     assert host.health == ["healthy"]
     host.health, host.events = ["unhealthy"], []
-    with pytest.raises(Failure, match="is not healthy: `slipway logs nginx` says why"):
+    with pytest.raises(Failure, match="is not healthy: see `slipway logs nginx`"):
         nginx.reload(host)
 
 
@@ -586,7 +586,7 @@ def test_release_under_way_is_named(host, capsys):
         file.flush()
         assert cli.main(["nginx", "apply", "--in-unit"], host) == 1
     told = capsys.readouterr().err
-    assert "Something else is under way: anna, since 2026-11-22T18:00:00Z, process 7." in told
+    assert "Another operation is under way: anna, since 2026-11-22T18:00:00Z, process 7." in told
     assert host.events == []
 
 

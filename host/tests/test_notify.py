@@ -43,7 +43,7 @@ def test_hooks_are_told_of_the_release(stack, engine, hook, tmp_path):
     ("commands", "says"),
     [
         ("echo no release on a friday; exit 3", r"`before` .* failed \(3\):\n    no release on a friday"),
-        ("sleep 60", r"had not ended after 0\.2 s"),
+        ("sleep 60", r"did not end within 0\.2 s"),
         (None, "cannot be run: .*No such file"),
     ],
 )
@@ -111,7 +111,7 @@ def test_webhook_gets_the_entry_and_fails_no_release(stack, engine, receiver, ca
     by_then = {stage: seconds for stage, seconds in entry.stages.items() if stage not in late}
     assert body == {"host": "blog.example.org", "release": entry.to_json() | {"stages": by_then}}
     told = capsys.readouterr().out
-    assert ("The webhook did not take it" in told) == (status != 200)
+    assert ("The webhook request failed" in told) == (status != 200)
     assert "never-to-be-shown" not in told + stack.ledger.path.read_text()
 
 
@@ -121,7 +121,7 @@ def test_webhook_gets_the_entry_and_fails_no_release(stack, engine, receiver, ca
 def test_webhook_that_nobody_answers_fails_no_release(stack, engine, capsys, url, says):
     stack.config["webhook_url"] = url
     assert release(stack, NEW, "", "", "anna")
-    assert re.search(f"webhook did not take it: {says}", capsys.readouterr().out)
+    assert re.search(f"webhook request failed: {says}", capsys.readouterr().out)
 
 
 def test_webhook_is_not_waited_for_any_longer(stack, engine, capsys, receiver):
@@ -129,4 +129,4 @@ def test_webhook_is_not_waited_for_any_longer(stack, engine, capsys, receiver):
     engine.settings = replace(engine.settings, webhook_seconds=0.3)
     receiver.drips, stack.config["webhook_url"] = True, receiver.url
     assert release(stack, NEW, "", "", "anna").outcome == "in service"
-    assert "The webhook had not answered after 0.3 s" in capsys.readouterr().out
+    assert "The webhook did not answer within 0.3 s" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import json
 import pytest
 from fakes import NEW, OLD, THIRD, Killed, fits, make_entry
 
-from slipway.credentials import give_secrets
+from slipway.credentials import copy_secrets
 from slipway.recovery import recover
 from slipway.release import put_into_service, release
 from slipway.settings import SLOTS
@@ -27,7 +27,7 @@ def test_next_run_undoes_what_was_killed_before_the_switch(main, stack, engine, 
     del engine.wrong[stage]
     assert main("release", "--in-unit", NEW) == 0
     told = capsys.readouterr().out
-    assert f"Release {left.id} was cut short during the stage" in told and "it was undone" in told
+    assert f"Release {left.id} was interrupted during the stage" in told and "it was undone" in told
     assert engine.images == stack.slot_images() == {"green": NEW}
     # Both releases have the id of the same second, so the new entry replaces the undone one.
     assert stack.ledger.current().image == NEW
@@ -148,7 +148,7 @@ def test_commands_find_what_serves_whatever_was_lost(main, stack, engine, servin
 def test_flag_that_was_lost_while_a_release_was_cut_short_removes_nothing_that_serves(stack, engine):
     """The run was killed after the switch, and the old slot has stopped: only the new slot runs."""
     stack.ledger.put(make_entry(outcome="under way", stage="switch"))
-    give_secrets(stack, "green")
+    copy_secrets(stack, "green")
     engine.images, engine.states = {"blue": OLD, "green": NEW}, {"blue": "exited"}
     stack.slots_file.unlink()
     assert "it was finished" in recover(stack)
@@ -157,7 +157,7 @@ def test_flag_that_was_lost_while_a_release_was_cut_short_removes_nothing_that_s
 
 def test_release_that_was_cut_short_is_undone_without_slots_env(stack, engine):
     stack.ledger.put(make_entry(outcome="under way", stage="ready"))
-    give_secrets(stack, "green")
+    copy_secrets(stack, "green")
     engine.images["green"] = NEW
     stack.slots_file.unlink()
     assert "it was undone" in recover(stack)
@@ -168,7 +168,7 @@ def test_release_that_was_cut_short_is_undone_without_slots_env(stack, engine):
 @pytest.mark.parametrize(("after_switch", "serves"), [(False, "blue"), (True, "green")])
 def test_login_of_a_slot_that_a_killed_run_left_ends(stack, engine, after_switch, serves):
     stack.ledger.put(make_entry(outcome="under way"))
-    give_secrets(stack, "green")
+    copy_secrets(stack, "green")
     stack.set_slots({"blue": OLD, "green": NEW})
     stack.switch("green" if after_switch else "blue")
     engine.images["green"] = NEW
@@ -187,7 +187,7 @@ def test_killed_run_is_put_right_where_the_database_is_down(stack, engine):
 
 
 def test_secrets_of_a_slot_that_was_removed_just_before_the_kill_go(stack, engine):
-    give_secrets(stack, "green")
+    copy_secrets(stack, "green")
     assert put_into_service(stack, OLD, "", "", "anna") == (True, None)
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == ["blue"]
 

@@ -103,7 +103,7 @@ def test_release_that_fails_leaves_the_old_one_serving(stack, engine, stage, rea
     started = stage in ("admin", "ready", "smoke", "switch")
     assert ("Its last lines:\n    of green\n" in message) == started
     assert "The new slot was removed. The blue slot serves as before." in message
-    assert ("The dump from before is" in message) == (stage == "migrate")
+    assert ("The dump from before the migration is" in message) == (stage == "migrate")
 
     kill = [] if stage == "switch" else ["kill green"]
     log = ["log of green while blue serves"] if started else []
@@ -137,7 +137,7 @@ def test_first_release_that_fails_leaves_nothing(stack, engine):
     engine.images.clear()
     stack.set_slots({})
     engine.wrong["switch"] = 502
-    with pytest.raises(Failure, match=r"Nothing was in service before\.$"):
+    with pytest.raises(Failure, match=r"No release was in service before\.$"):
         release(stack, NEW, "", "", "anna")
     assert (engine.images, stack.slot_images(), stack.active()) == ({}, {}, None)
     assert stack.ledger.current() is None
@@ -171,7 +171,7 @@ def test_release_replaces_what_does_not_answer(stack, engine, answer):
 
 def test_release_refuses_a_tag(main, engine, capsys):
     assert main("release", "slipway/flask_blog:latest") == 1
-    assert "slipway/flask_blog:latest is not an image's id" in capsys.readouterr().err
+    assert "slipway/flask_blog:latest is not an image id" in capsys.readouterr().err
     assert engine.events == []
 
 
@@ -211,7 +211,7 @@ def test_release_that_is_only_asked_about_tells_what_would_change_it(main, engin
         assert json.loads(capsys.readouterr().out) == {"changed": changed}
     stack.ledger.put(make_entry(outcome="under way"))
     assert main(*ask) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True}, "it was cut short"
+    assert json.loads(capsys.readouterr().out) == {"changed": True}, "it was interrupted"
     assert (engine.events, engine.images) == ([], {"blue": OLD})
 
 

@@ -30,7 +30,7 @@ def test_ledger_that_was_moved_away_as_advised_costs_nothing_that_earlier_releas
     before = kept()
     assert main("release", "--in-unit", NEW) == 1
     told = capsys.readouterr().err
-    assert f"move {stack.ledger.path} away" in told and "is removed" in told
+    assert f"move {stack.ledger.path} away" in told and "are removed" in told
     stack.ledger.path.rename(stack.ledger.path.with_name("moved-away"))
     for image in ("4", "5", "6"):
         engine.static = [f"style.{image}.css"]
@@ -63,7 +63,7 @@ def test_static_files_with_a_link_refuse_the_release(stack, engine, tmp_path):
         return run(*command, **options)
 
     run, engine.run = engine.run, copied
-    with pytest.raises(Failure, match=r"no plain file: more, fonts/a\.woff2"):
+    with pytest.raises(Failure, match=r"links or special files: more, fonts/a\.woff2"):
         release(stack, NEW, "", "", "anna")
     assert (stack.active(), engine.images) == ("blue", {"blue": OLD})
     assert [*stack.static.parent.rglob("*")] == [stack.static]

@@ -25,7 +25,7 @@ def test_rollback_returns_to_the_release_before_and_blocks_the_other(main, stack
     assert main("rollback", "--in-unit") == 0
     assert stack.ledger.current().image == OLD
     assert main("rollback", "--in-unit") == 1
-    assert "no earlier release to go back to" in capsys.readouterr().err
+    assert "no earlier release to roll back to" in capsys.readouterr().err
 
 
 def test_rollback_takes_the_present_secrets_along(main, stack, engine, released, change):
@@ -60,7 +60,7 @@ def test_rollback_to_a_release_by_name(main, stack, engine, released, capsys):
         assert main("rollback", "--in-unit", name) == 0
         assert stack.ledger.current().image == image
     assert main("rollback", "--in-unit", "9.9") == 1
-    assert "No release 9.9 was ever in service" in capsys.readouterr().err
+    assert "No release with the id or version 9.9 was ever in service" in capsys.readouterr().err
 
 
 def test_rollback_that_is_taken_back_leaves_a_way_back(main, stack, engine, released, capsys):
@@ -97,7 +97,7 @@ def test_rollback_to_what_cannot_run_on_the_schema_is_refused_with_the_way_out(
     engine.wrong["ready"] = 503
     engine.plan |= {"blocked_by": "0007"}
     assert main("rollback", "--in-unit") == 1
-    assert "no dump from before is kept" in capsys.readouterr().err
+    assert "no dump from before that revision" in capsys.readouterr().err
     stack.dumps.mkdir()
     (stack.dumps / f"{culprit.id}.dump").touch()
     assert main("rollback", "--in-unit") == 1
@@ -121,7 +121,8 @@ def test_blocked_release_is_not_released_until_it_is_named(main, stack, engine, 
         told = json.loads(capsys.readouterr().out)
         assert told["changed"] is False
         assert (
-            "was rolled back by bert at 2026-01-01T00:00:00Z and is blocked; " in told["blocked"]["message"]
+            "was rolled back by bert at 2026-01-01T00:00:00Z and is blocked; release "
+            in told["blocked"]["message"]
         )
         assert f"-e release_unblock={released[2].id}" in told["blocked"]["message"]
     assert engine.events == []
@@ -147,4 +148,4 @@ def test_dump_is_restored_in_maintenance_only(main, stack, capsys):
     assert "`slipway maintenance on` first" in capsys.readouterr().err
     stack.maintenance_flag.touch()
     assert main("restore-dump", "20260101T000000Z") == 1
-    assert "There is no dump of a release 20260101T000000Z. There are: none." in capsys.readouterr().err
+    assert "There is no dump of a release 20260101T000000Z. Existing dumps: none." in capsys.readouterr().err

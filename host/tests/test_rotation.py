@@ -72,7 +72,7 @@ def test_rotation_that_fails_leaves_the_old_values_serving_and_goes_on_later(
     assert main("rotate", "--in-unit", "all") == 1
     told = capsys.readouterr().err
     assert "The blue slot serves as before." in told
-    assert "The new secrets wait in their files" in told
+    assert "The new secrets stay in their files" in told
     assert (stack.slot_images(), stack.slot_secret("blue", "db_app_password")) == ({"blue": OLD}, old)
     assert "set-password while blue serves" not in engine.events
     assert [entry.outcome for entry in stack.ledger.entries()] == ["failed"]
@@ -96,7 +96,7 @@ def test_key_that_leaked_is_forgotten_by_whatever_ends_its_service(main, engine,
 def test_forgetting_is_for_keys(main, engine, values, capsys):
     before = values()
     assert main("rotate", "--in-unit", "--forget", "database") == 1
-    assert "rotate `key` with it" in capsys.readouterr().err
+    assert "rotate `key` too" in capsys.readouterr().err
     assert values() == before
 
 

@@ -34,7 +34,7 @@ def test_destructive_migration_is_refused_until_it_is_named(stack, engine):
 @pytest.mark.parametrize("output", ["", "Done.\n"])
 def test_release_whose_migration_prints_no_object_fails_like_any_other(stack, engine, output):
     engine.migrate_output, engine.plan["pending"] = output, ["0002"]
-    with pytest.raises(Failure, match="`flask migrate` ended with no JSON object"):
+    with pytest.raises(Failure, match="`flask migrate` printed no JSON object"):
         release(stack, NEW, "", "", "anna")
     assert stack.active() == "blue"
     assert stack.ledger.entries()[-1].outcome == "failed"

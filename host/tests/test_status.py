@@ -14,34 +14,34 @@ def test_slot_that_is_not_to_run_is_no_harmony(stack, engine, released):
     slot, other = stack.active(), stack.idle()
     assert drift(stack, current) == []
     stack.set_slots({})
-    assert drift(stack, current) == [f"slots.env is missing, and {slot} serves: run site.yml."]
+    assert drift(stack, current) == [f"slots.env is missing, but the {slot} slot serves: run site.yml."]
     stack.set_slots({other: THIRD})
-    assert drift(stack, current) == [f"slots.env lists {other}, and {slot} serves: run site.yml."]
+    assert drift(stack, current) == [f"slots.env lists {other}, but the {slot} slot serves: run site.yml."]
     stack.set_slots({slot: OLD})
     assert drift(stack, current) == [
-        f"slots.env has {OLD} for the {slot} slot, which runs {THIRD}: run site.yml."
+        f"slots.env has the image {OLD} for the {slot} slot, which runs {THIRD}: run site.yml."
     ]
     stack.set_slots({slot: THIRD})
     for state in ("running", "exited"):
         engine.images[other], engine.states = NEW, {other: state}
         assert drift(stack, current) == [
-            f"The {other} slot has a container ({state}), and {slot} serves: run site.yml."
+            f"The {other} slot has a container ({state}), but the {slot} slot serves: run site.yml."
         ]
     del engine.images[other]
     stack.switch(other)
     assert drift(stack, current) == [
-        f"Readers are sent to the {other} slot, and only {slot} runs: run site.yml, "
+        f"nginx sends readers to the {other} slot, but only the {slot} slot runs: run site.yml, "
         f"or `slipway release {THIRD}`."
     ]
     stack.switch(slot)
     engine.images.clear()
-    assert drift(stack, current) == [f"No slot has a container: `slipway release {THIRD}`."]
+    assert drift(stack, current) == [f"No slot has a container: run `slipway release {THIRD}`."]
 
 
 def test_container_of_which_the_ledger_knows_nothing_is_no_harmony(stack, engine):
     assert drift(stack, None) == [
-        f"The blue slot runs {OLD}, and the ledger has no release: put back what it was, "
-        f"as {stack.ledger.former}, or the next release is its first."
+        f"The blue slot runs {OLD}, but the ledger has no release: restore it from "
+        f"{stack.ledger.former}, or the next release is its first."
     ]
 
 
@@ -91,7 +91,7 @@ def test_status_tells_what_runs(main, stack, engine, released, capsys):
 
 
 @pytest.mark.usefixtures("services")
-@pytest.mark.parametrize(("pid", "says"), [(os.getpid(), "under way"), (2**22 + 1, "cut short")])
+@pytest.mark.parametrize(("pid", "says"), [(os.getpid(), "under way"), (2**22 + 1, "interrupted")])
 def test_status_tells_a_release_that_is_under_way_from_one_that_was_cut_short(
     main, stack, engine, capsys, pid, says
 ):
@@ -99,7 +99,7 @@ def test_status_tells_a_release_that_is_under_way_from_one_that_was_cut_short(
     engine.settings.runtime.mkdir()
     engine.settings.lock.write_text(f"anna, since noon, process {pid}")
     assert main("status") == 0
-    assert f"{says}    1 by anna: ready" in capsys.readouterr().out
+    assert f"{says:<12} 1 by anna: ready" in capsys.readouterr().out
 
 
 def test_history_tells_how_each_release_ended(main, stack, engine, released, capsys):

@@ -107,7 +107,7 @@ def test_file_that_was_harmed_is_made_anew_by_the_same_authority(host, harm):
     authority = (host.settings.authority / "ca.pem").read_text()
     harm(host)
     assert tls.prepare(host, config(), check=False)
-    assert tls.own_lasts(host, NAMES)
+    assert tls.own_is_current(host, NAMES)
     assert (host.settings.authority / "ca.pem").read_text() == authority
 
 
@@ -153,7 +153,7 @@ def test_key_that_does_not_fit_leaves_what_serves(host):
     before = host.settings.certificate.read_text()
     other = tls.make_own(host, NAMES)
     half = other.index("-----BEGIN CERTIFICATE")
-    with pytest.raises(Failure, match="does not fit"):
+    with pytest.raises(Failure, match="does not match"):
         tls.install(host, before[: before.index("-----BEGIN CERTIFICATE")] + other[half:])
     assert host.settings.certificate.read_text() == before
     assert [file.name for file in host.settings.certificate.parent.iterdir()] == ["blog.pem"]
@@ -206,7 +206,7 @@ def test_hook_takes_only_the_lineage_in_use(host, monkeypatch, mode, name, taken
 def test_timer_fails_before_a_certificate_ends(host):
     tls.prepare(host, config("acme"), check=False)
     host.settings = replace(host.settings, alarm_days=91)
-    with pytest.raises(Failure, match="ends in 90 days"):
+    with pytest.raises(Failure, match="expires in 90 days"):
         tls.keep(host, config("acme"), check=False)
 
 
@@ -302,11 +302,11 @@ def test_authority_that_refuses_is_quoted_in_full_with_advice(host, monkeypatch)
     host.run = run
     more = {"email": "", "server": "https://ca.example/dir", "webroot": "/acme"}
     with pytest.raises(Failure) as failure:
-        tls.ask(host, config("acme") | more | {"ca": "/etc/slipway/acme-ca.pem"})
+        tls.request_certificate(host, config("acme") | more | {"ca": "/etc/slipway/acme-ca.pem"})
     assert str(failure.value).startswith(
-        "https://ca.example/dir gave no certificate for blog.example.org, www.example.org.\n"
+        "https://ca.example/dir issued no certificate for blog.example.org, www.example.org.\n"
         "`certbot certonly …` failed (1):\n    Detail: NXDOMAIN\n    Some challenges have failed.\n"
-        "What served before goes on to serve. Check that\n"
+        "The previous certificate stays in use. Check that\n"
     )
 
 

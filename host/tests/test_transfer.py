@@ -69,7 +69,7 @@ def test_export_leaves_a_directory_with_other_files_alone(main, engine, flask, t
         os.chown(path, 1234, 1234)
     monkeypatch.chdir(home)
     assert main("export", ".") == 1
-    assert f"slipway: {home} holds other files: name a new directory" in capsys.readouterr().err
+    assert f"slipway: {home} contains other files: use a new directory" in capsys.readouterr().err
     assert owners(home, *home.rglob("*")) == {1234}
     assert [*home.iterdir()] == [home / ".ssh"]
 
@@ -119,7 +119,7 @@ def test_export_that_is_elsewhere_by_a_link_stays_there(main, engine, flask, tmp
     (tmp_path / "blog/export.json").touch()
     (tmp_path / "blog/media").symlink_to(tmp_path / "pictures")
     assert main("export", str(tmp_path / "blog")) == 1
-    assert "holds no export, but links: media" in capsys.readouterr().err
+    assert "contains links instead of an export: media" in capsys.readouterr().err
     assert (tmp_path / "blog/media").is_symlink()
 
 
@@ -131,7 +131,7 @@ def test_export_hands_over_no_link(main, engine, flask, tmp_path, capsys):
     flask.writes = {"export.json": "{}", "posts/a.md": "one"}
     flask.links = {"posts/b.md": secret, "media": tmp_path}
     assert main("export", str(tmp_path / "blog")) == 1
-    assert "no plain file, which was removed: media, posts/b.md" in capsys.readouterr().err
+    assert "links or special files, which were removed: media, posts/b.md" in capsys.readouterr().err
     assert (secret.stat().st_uid, secret.read_text()) == (before.st_uid, "a key")
     assert sorted(path.name for path in (tmp_path / "blog").rglob("*")) == ["a.md", "export.json", "posts"]
 

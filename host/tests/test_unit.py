@@ -46,7 +46,7 @@ def test_unit_runs_these_same_modules_again_and_its_output_is_shown(host, system
 
 def test_unit_that_was_killed_is_told_from_one_that_failed(host, systemd_run):
     systemd_run(f"exit {unit.KILLED}")
-    with pytest.raises(Failure, match=r"was killed before its end\. Run it again"):
+    with pytest.raises(Failure, match=r"was killed\. Run the command again"):
         unit.detach(host, "anna", ["rollback"])
 
 

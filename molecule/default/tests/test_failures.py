@@ -37,7 +37,7 @@ FAULTS = [
     Fault(
         "migration",
         MIGRATION.format(statement="DROP TABLE no_such_table", destructive=False),
-        ["no_such_table", "The dump from before is /var/lib/slipway/dumps/"],
+        ["no_such_table", "The dump from before the migration is /var/lib/slipway/dumps/"],
     ),
 ]
 NEVER_READY = Fault(
@@ -129,7 +129,7 @@ def test_nginx_that_would_not_start_again_refuses_a_release(images, unnoticed, h
     finally:
         host.check_output("cat /run/slipway-test.conf > %s && rm /run/slipway-test.conf", path)
     assert done.rc == 1
-    assert "nginx would not start with the configuration" in done.stdout + done.stderr
+    assert "nginx rejects its current configuration" in done.stdout + done.stderr
     assert "unexpected end of file" in done.stdout + done.stderr
 
 

@@ -113,7 +113,7 @@ def test_replacement_and_release_exclude_each_other(host, other_nginx, inspect):
     held = "echo 'a test' > /run/slipway/lock && flock --nonblock /run/slipway/lock slipway nginx apply"
     done = host.run(held)
     assert done.rc == 1
-    assert "Something else is under way: a test." in done.stderr
+    assert "Another operation is under way: a test." in done.stderr
     assert {name: c["Id"] for name, c in inspect().items()} == {name: c["Id"] for name, c in before.items()}
 
 

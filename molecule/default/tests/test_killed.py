@@ -185,7 +185,7 @@ def test_next_run_cleans_up_and_goes_on(
         clean(image)
     assert (prober.failures, prober.answered > 20) == ([], True)
 
-    cut = f"Release {entry['id']} was cut short during the stage `{kill.stage}`"
+    cut = f"Release {entry['id']} was interrupted during the stage `{kill.stage}`"
     ended = [e["outcome"] for e in ledger() if e["id"] == entry["id"]]
     if kill.stage in ("drain", "tidy"):
         assert (entry["outcome"], cut in told) == ("in service", False)

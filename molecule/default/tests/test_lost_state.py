@@ -59,7 +59,7 @@ def test_slot_that_a_killed_run_left_is_named_and_removed(lasting, host, in_serv
         f"docker compose --profile {other} create flask_blog_{other}"
     )
     assert status()["drift"] == [
-        f"The {other} slot has a container (created), and {lasting} serves: run site.yml."
+        f"The {other} slot has a container (created), but the {lasting} slot serves: run site.yml."
     ]
     told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
     assert json.loads(told) == {"changed": True}
@@ -78,7 +78,7 @@ def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
     with load.step("the flag is lost") as step:
         lose()
         assert status()["drift"] == [
-            f"Readers are sent to the {other} slot, and only {serving} runs: run site.yml, or "
+            f"nginx sends readers to the {other} slot, but only the {serving} slot runs: run site.yml, or "
             f"`slipway release {in_service['image']}`."
         ]
         told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]

@@ -76,7 +76,7 @@ def test_export_into_a_home_is_refused_and_the_home_stays_its_owners(host, varia
     home = host.user(variables["ansible_user"]).home
     before = host.check_output("ls --all -l --numeric-uid-gid %s", home)
     done = host.run("cd %s && slipway export .", home)
-    assert (done.rc, "holds other files" in done.stderr + done.stdout) == (1, True)
+    assert (done.rc, "contains other files" in done.stderr + done.stdout) == (1, True)
     assert host.check_output("ls --all -l --numeric-uid-gid %s", home) == before
 
 

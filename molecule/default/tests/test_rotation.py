@@ -118,7 +118,7 @@ def test_login_that_cannot_be_used_leaves_the_old_one(
     told = done.stdout + done.stderr
     assert (done.rc, "too many connections for role" in told) == (1, True), told
     assert f"The {slot_before} slot serves as before." in told
-    assert "The new secrets wait in their files" in told
+    assert "The new secrets stay in their files" in told
     assert (readers.failures, writes.failures, slot()) == ([], [], slot_before)
     assert lets_in(f"blog_app_{slot_before}", old["db_app_password"])
     assert not lets_in(f"blog_app_{idle}", read_secrets()["db_app_password"])

@@ -78,9 +78,9 @@ def test_status_names_whatever_differs(report, host, docker, variant, inspect, i
             host.check_output("mv %s/%s %s", KEPT, name, file)
         host.check_output("rmdir %s && cd /opt/slipway && docker compose up --detach", KEPT)
     assert told("drift") == [
-        f"The {slot} slot runs {other}, and the ledger has {in_service['image']}.",
-        f"The {slot} slot runs with another configuration than compose.yml has: run site.yml.",
-        f"slots.env lists blue, green, and {slot} serves: run site.yml.",
+        f"The {slot} slot runs {other}, but the ledger has {in_service['image']}.",
+        f"The configuration of the {slot} slot differs from compose.yml: run site.yml.",
+        f"slots.env lists blue, green, but the {slot} slot serves: run site.yml.",
     ]
     assert sorted(told("repository")) == [
         "has another blog than what serves: "

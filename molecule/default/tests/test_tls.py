@@ -376,9 +376,9 @@ def test_name_that_leads_elsewhere_is_told(issued, use, names, authority, shown,
     assert done.status == 2
     [message] = done.errors
     for words in (
-        f"https://{AUTHORITY}:14000/dir gave no certificate for",
+        f"https://{AUTHORITY}:14000/dir issued no certificate for",
         "elsewhere.test",
-        "What served before goes on to serve",
+        "The previous certificate stays in use",
         "A and AAAA records",
         "port 80",
         "tls_acme_staging",
