@@ -10,7 +10,7 @@ from fakes import NEW, OLD, THIRD, broken, make_entry
 from slipway import ledger
 
 
-def test_ledger_knows_the_release_in_service(stack):
+def test_ledger_returns_the_release_in_service(stack):
     assert stack.ledger.entries() == []
     assert stack.ledger.current() is None
     outcomes = ["in service", "in service", "failed"]
@@ -21,7 +21,7 @@ def test_ledger_knows_the_release_in_service(stack):
     assert stack.ledger.current() == entries[1]
 
 
-def test_ledger_that_is_put_back_as_advised_is_the_one_before(main, stack, engine, released, capsys):
+def test_advised_command_restores_the_previous_ledger(main, stack, engine, released, capsys):
     kept = broken(stack, engine)
     before = kept()
     assert main("release", "--in-unit", NEW) == 1
@@ -71,7 +71,7 @@ def test_entry_is_written_as_it_was_read(stack, entry):
     assert first == entry
 
 
-def test_entry_of_the_version_before_is_blocked_where_it_was_held(stack):
+def test_key_held_of_the_version_before_is_read_as_blocked(stack):
     before = WHOLE | {"held": WHOLE["blocked"]}
     del before["blocked"]
     stack.ledger.path.write_text(json.dumps([before]))
@@ -95,13 +95,13 @@ WRONG = {
     ["", "[{", "{}", "[1]", '[{"id": "1"}]', "\0" * 40, *(json.dumps([entry]) for entry in WRONG.values())],
     ids=["empty", "half", "object", "number", "id only", "zeros", *WRONG],
 )
-def test_ledger_that_is_no_ledger_is_named(main, stack, engine, released, capsys, content):
+def test_invalid_ledger_is_reported(main, stack, engine, released, capsys, content):
     stack.ledger.path.write_text(content)
     assert main("history") == 1
     assert f"slipway: {stack.ledger.path} is broken" in capsys.readouterr().err
 
 
-def test_ledger_is_bounded_and_failures_push_nothing_out_that_served(stack):
+def test_ledger_is_limited_and_failures_remove_no_release_that_served(stack):
     for number in range(ledger.ENTRIES + 5):
         stack.ledger.put(make_entry(id=f"good {number}", image=NEW))
     for number in range(ledger.ENTRIES + 5):
@@ -120,9 +120,7 @@ def test_ledger_is_bounded_and_failures_push_nothing_out_that_served(stack):
         ["rotate", "--in-unit", "all"],
     ],
 )
-def test_state_that_is_broken_is_named_and_nothing_is_done(
-    main, stack, engine, released, values, capsys, command
-):
+def test_broken_state_is_reported_and_nothing_changes(main, stack, engine, released, values, capsys, command):
     secrets = values()
     for file, content in ((stack.ledger.path, "[{"), (stack.slots_file, "GREEN_IMAGE=\n")):
         engine.events.clear()
@@ -130,5 +128,6 @@ def test_state_that_is_broken_is_named_and_nothing_is_done(
         file.write_text(content)
         assert main(*command) == 1
         assert f"slipway: {file} is broken" in capsys.readouterr().err
-        assert (engine.events, values()) == ([], secrets)
+        assert engine.events == []
+        assert values() == secrets
         file.write_text(whole)

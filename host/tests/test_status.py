@@ -9,7 +9,7 @@ from fakes import NEW, OLD, THIRD, make_entry
 from slipway.status import drift
 
 
-def test_slot_that_is_not_to_run_is_no_harmony(stack, engine, released):
+def test_drift_reports_differences_between_flag_slots_env_and_containers(stack, engine, released):
     current = stack.ledger.current()
     slot, other = stack.active(), stack.idle()
     assert drift(stack, current) == []
@@ -38,7 +38,7 @@ def test_slot_that_is_not_to_run_is_no_harmony(stack, engine, released):
     assert drift(stack, current) == [f"No slot has a container: run `slipway release {THIRD}`."]
 
 
-def test_container_of_which_the_ledger_knows_nothing_is_no_harmony(stack, engine):
+def test_drift_reports_a_container_that_the_ledger_does_not_list(stack, engine):
     assert drift(stack, None) == [
         f"The blue slot runs {OLD}, but the ledger has no release: restore it from "
         f"{stack.ledger.former}, or the next release is its first."
@@ -59,7 +59,7 @@ def services(engine):
 
 
 @pytest.mark.usefixtures("services")
-def test_status_tells_what_runs(main, stack, engine, released, capsys):
+def test_status_shows_what_runs(main, stack, engine, released, capsys):
     engine.space = 123_456_789
     main("rollback", "--in-unit", "--by=bert")
     stack.maintenance_flag.touch()
@@ -79,20 +79,20 @@ def test_status_tells_what_runs(main, stack, engine, released, capsys):
     ]
     assert main("status", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["release"], told["active"], told["image"]) == (current.to_json(), current.slot, NEW)
+    assert told["release"] == current.to_json()
+    assert told["active"] == current.slot
+    assert told["image"] == NEW
     assert [entry["id"] for entry in told["blocked"]] == [released[2].id]
     assert told["containers"] == {"db": "healthy"}
-    assert (told["maintenance"], told["certificate"], told["drift"], told["disk_free_mb"]) == (
-        True,
-        None,
-        [],
-        123,
-    )
+    assert told["maintenance"] is True
+    assert told["certificate"] is None
+    assert told["drift"] == []
+    assert told["disk_free_mb"] == 123
 
 
 @pytest.mark.usefixtures("services")
 @pytest.mark.parametrize(("pid", "says"), [(os.getpid(), "under way"), (2**22 + 1, "interrupted")])
-def test_status_tells_a_release_that_is_under_way_from_one_that_was_cut_short(
+def test_status_distinguishes_a_running_release_from_an_interrupted_one(
     main, stack, engine, capsys, pid, says
 ):
     stack.ledger.put(make_entry(outcome="under way", stage="ready"))
@@ -102,7 +102,7 @@ def test_status_tells_a_release_that_is_under_way_from_one_that_was_cut_short(
     assert f"{says:<12} 1 by anna: ready" in capsys.readouterr().out
 
 
-def test_history_tells_how_each_release_ended(main, stack, engine, released, capsys):
+def test_history_shows_the_outcome_of_each_release(main, stack, engine, released, capsys):
     main("rollback", "--in-unit", "--by=bert")
     engine.wrong["smoke"] = 500
     main("release", "--in-unit", "--version=2.0", "sha256:4")
