@@ -133,7 +133,7 @@ def add_rotation(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="SECRET",
-        help="use the value in the file of this secret, such as one from the vault, and generate none",
+        help="use the value in the file of this secret, such as one from the vault, instead of a new one",
     )
     add_unit_arguments(command)
     command.set_defaults(run=rotation.command_rotate, needs_stack=True)
@@ -187,7 +187,7 @@ def add_tls(commands: Commands) -> None:
     command.add_argument(
         "what",
         choices=tls.COMMANDS,
-        help="; ".join(f"{name}: {function.__doc__}" for name, function in tls.COMMANDS.items()),
+        help=" ".join(f"{name}: {function.__doc__}" for name, function in tls.COMMANDS.items()),
     )
     command.add_argument(
         "--check",

@@ -151,9 +151,9 @@ class Ledger:
             ) from None
 
     def put(self, *changed: Release) -> None:
-        """Add entries, or replace those with the same id, in one step; drop the oldest beyond the limit.
+        """Add entries, or replace those with the same id, atomically; remove the oldest beyond the limit.
 
-        The limit applies separately to releases that served and to others, so failures push out no release
+        The limit applies separately to releases that served and to others, so failures remove no release
         that served.
         """
         entries = list({entry.id: entry for entry in [*self.entries(), *changed]}.values())

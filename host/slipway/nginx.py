@@ -178,8 +178,8 @@ def log_on_failure(host: Host, service: str) -> Iterator[None]:
         yield
     except Failure as failure:
         found = containers.inspect(host, *containers.of_service(host, service))
-        said = [str(failure), *(containers.state_and_log(host, container) for container in found)]
-        raise Failure("\n".join(said)) from None
+        messages = [str(failure), *(containers.state_and_log(host, container) for container in found)]
+        raise Failure("\n".join(messages)) from None
 
 
 def redirect(host: Host, nginx: Container, temporary: Container) -> None:

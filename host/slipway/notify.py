@@ -17,9 +17,9 @@ from slipway.shell import ENVIRONMENT, Failure, last_lines
 from slipway.stack import Stack
 
 
-def run_hook(stack: Stack, moment: str, entry: Release) -> None:
-    """Run the hook of a moment (before, after, failed), if there is one; raise Failure if it fails."""
-    command = stack.config.get("hooks", {}).get(moment)
+def run_hook(stack: Stack, hook: str, entry: Release) -> None:
+    """Run the hook `before`, `after` or `failed`, if it is configured; raise Failure if it fails."""
+    command = stack.config.get("hooks", {}).get(hook)
     if not command:
         return
     seconds = stack.config["hook_timeout"]
@@ -45,28 +45,28 @@ def run_hook(stack: Stack, moment: str, entry: Release) -> None:
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        raise Failure(f"The hook `{moment}` cannot be run: {error}.") from None
+        raise Failure(f"The hook `{hook}` cannot be run: {error}.") from None
     with process:
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise Failure(
-                f"The hook `{moment}` ({command}) did not end within {seconds} s and was killed."
+                f"The hook `{hook}` ({command}) did not end within {seconds} s and was killed."
             ) from None
     if process.returncode:
-        raise Failure(f"The hook `{moment}` ({command}) failed ({process.returncode}):\n{last_lines(output)}")
+        raise Failure(f"The hook `{hook}` ({command}) failed ({process.returncode}):\n{last_lines(output)}")
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the token must go only to the configured address."""
+    """Handles redirects by not following them: only the configured address may get the token."""
 
     def redirect_request(self, *arguments: object) -> None:
-        """Follow none."""
+        """Return None, so that the redirect counts as an error."""
 
 
 def call_webhook(stack: Stack, entry: Release) -> None:
-    """POST the entry as JSON to the webhook, if there is one; raise Failure if that fails."""
+    """POST the entry as JSON to the webhook, if it is configured; raise Failure if that fails."""
     url = stack.config.get("webhook_url")
     if not url:
         return
@@ -94,14 +94,14 @@ def call_webhook(stack: Stack, entry: Release) -> None:
         raise Failure(f"The webhook {problems[0]}.")
 
 
-def notify(stack: Stack, moment: str, entry: Release) -> None:
-    """Run the hook of a moment and call the webhook; print a failure, which does not affect the release."""
-    ways: list[Callable[[], None]] = [
-        lambda: run_hook(stack, moment, entry),
+def notify(stack: Stack, hook: str, entry: Release) -> None:
+    """Run a hook and call the webhook; print a failure, which does not affect the release."""
+    notifications: list[Callable[[], None]] = [
+        lambda: run_hook(stack, hook, entry),
         lambda: call_webhook(stack, entry),
     ]
-    for way in ways:
+    for send in notifications:
         try:
-            way()
+            send()
         except Failure as failure:
             print(f"{failure} This does not affect the release.", flush=True)

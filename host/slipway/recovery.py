@@ -65,7 +65,7 @@ def inconsistencies(stack: Stack) -> list[str]:
 
 
 def undo(stack: Stack, entry: Release, serving: dict[str, str], failure: BaseException | str) -> Failure:
-    """Put back the slot that served before a release; return the Failure with the reason and leftovers.
+    """Restore the slot that served before a release; return a Failure with the reason and what remains.
 
     Args:
         entry: the release, under way.
@@ -113,7 +113,7 @@ def slot_log(stack: Stack, slot: str) -> str:
 
 
 def end_logins(stack: Stack, slots: Collection[str]) -> None:
-    """End the logins of all other slots; if the database is down, the next release does it."""
+    """End the database logins of all other slots; if the database is down, the next release ends them."""
     with contextlib.suppress(Failure):
         reconcile_roles(stack, slots)
 

@@ -27,10 +27,10 @@ def copy_static(stack: Stack, slot: str, name: str) -> None:
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir()
     stack.host.run("docker", "cp", "--quiet", f"{container['Id']}:{stack.config['static']}/.", str(incoming))
-    if odd := special_files(incoming):
+    if special := special_files(incoming):
         shutil.rmtree(incoming)
         raise Failure(
-            f"The image's static files contain links or special files: {', '.join(odd)}. Through a link, "
+            f"The image's static files contain links or special files: {', '.join(special)}. Through a link, "
             "nginx could serve files that are not for readers: replace each link with a copy of its target."
         )
     names = [str(path.relative_to(incoming)) for path in incoming.rglob("*") if path.is_file()]

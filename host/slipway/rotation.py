@@ -42,7 +42,7 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
 
 
 def release_new_secrets(stack: Stack, image: str, names: list[str], by: str) -> Release:
-    """Put new values of secrets into service with the image in service; return the ledger's new entry.
+    """Release the image in service with the new values of secrets; return the ledger's new entry.
 
     If only the admin's password is new, no release is needed.
     """

@@ -34,32 +34,32 @@ def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str])
             "This release cannot run on the current schema: "
             f"{restore_advice(stack, image, plan['blocked_by'])}"
         )
-    unasked = [revision for revision in plan.get("destructive", []) if revision not in allow]
-    if unasked:
-        named = ", ".join(unasked)
+    not_allowed = [revision for revision in plan.get("destructive", []) if revision not in allow]
+    if not_allowed:
+        named = ", ".join(not_allowed)
         raise Failure(
             f"The pending migration {named} is destructive: older releases cannot run after it, so a "
             "rollback to them becomes impossible. If you need no such rollback, allow the migration by name: "
-            f"{' '.join(f'--allow-destructive {revision}' for revision in unasked)} "
-            f"(-e release_allow_destructive={','.join(unasked)} for the playbook deploy.yml)."
+            f"{' '.join(f'--allow-destructive {revision}' for revision in not_allowed)} "
+            f"(-e release_allow_destructive={','.join(not_allowed)} for the playbook deploy.yml)."
         )
     return plan
 
 
 def restore_advice(stack: Stack, image: str, revision: str) -> str:
-    """Return which migration prevents an older image, and how to restore the dump from before it."""
+    """Return which migration an older image cannot run after, and how to restore the dump from before it."""
     # If it was pending in several releases, the newest one applied it: the others failed.
-    culprit = next((e for e in reversed(stack.ledger.entries()) if revision in (e.applied or [])), None)
-    if not culprit or not dump_path(stack, culprit).exists():
+    applied_by = next((e for e in reversed(stack.ledger.entries()) if revision in (e.applied or [])), None)
+    if not applied_by or not dump_path(stack, applied_by).exists():
         return (
             f"revision {revision} removed what it needs, and this host has no dump from before that revision."
         )
     name = next((e.id for e in reversed(stack.ledger.successful()) if e.image == image), "RELEASE")
     return (
-        f"revision {revision}, applied by release {culprit.id}, removed what it needs. To roll "
+        f"revision {revision}, applied by release {applied_by.id}, removed what it needs. To roll "
         f"back, restore the dump from before that revision; data written since then is lost:\n"
         f"    slipway maintenance on\n"
-        f"    slipway restore-dump {culprit.id}\n"
+        f"    slipway restore-dump {applied_by.id}\n"
         f"    slipway rollback {name}\n"
         f"    slipway maintenance off"
     )

@@ -21,12 +21,12 @@ from slipway.stack import Stack
 
 def drift(stack: Stack, current: Release | None) -> list[str]:
     """Return sentences about how the running containers differ from the ledger, compose.yml and slots.env."""
-    found, disagreed, active = [], inconsistencies(stack), stack.active()
+    found, inconsistent, active = [], inconsistencies(stack), stack.active()
     container = stack.container(active) if active else None
     if current and not container:
         return [f"No slot has a container: run `slipway release {current.image}`."]
     if not container or not active:
-        return disagreed
+        return inconsistent
     if not current:
         found.append(
             f"The {active} slot runs {container['Image']}, but the ledger has no release: restore it from "
@@ -36,7 +36,7 @@ def drift(stack: Stack, current: Release | None) -> list[str]:
         found.append(f"The {active} slot runs {container['Image']}, but the ledger has {current.image}.")
     if config_hash(container) != stack.wanted_hash(active, container["Image"]):
         found.append(f"The configuration of the {active} slot differs from compose.yml: run site.yml.")
-    return found + disagreed
+    return found + inconsistent
 
 
 def certificate(stack: Stack) -> dict[str, Any]:

@@ -243,8 +243,8 @@ def request_certificate(host: Host, config: TlsConfiguration) -> None:
     except CommandFailure as failure:
         names = ", ".join(config["names"])
         # certbot prints the cause to standard output, and a summary to standard error.
-        said = dict.fromkeys([*failure.stdout.strip().splitlines(), *failure.output.strip().splitlines()])
-        lines = "\n".join(f"    {line}" for line in said)
+        messages = dict.fromkeys([*failure.stdout.strip().splitlines(), *failure.output.strip().splitlines()])
+        lines = "\n".join(f"    {line}" for line in messages)
         raise Failure(
             f"{config['server']} issued no certificate for {names}.\n"
             f"`{' '.join(command[:2])} …` failed ({failure.status}):\n{lines}\n{ADVICE}"
@@ -282,7 +282,7 @@ def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Install the ACME authority's certificate; request one if none is there, or if it ends soon."""
+    """Install the ACME authority's certificate; request one if none is there, or if it expires soon."""
     lineage, before = host.settings.lineages / config["lineage"], served(host)
     if not is_current(host, lineage / "fullchain.pem", config["names"]):
         if check:
@@ -299,7 +299,7 @@ def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Renew a certificate of the host's own authority, and fail if any certificate ends soon (daily)."""
+    """Renew a certificate of the host's own authority, and fail if any certificate expires soon (daily)."""
     changed = False
     lineage = host.settings.lineages / config["lineage"]
     if config["mode"] == "selfsigned":

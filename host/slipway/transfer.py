@@ -103,13 +103,15 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
         yield place
     finally:
         # A compromised blog may have written links that lead out of the directory.
-        odd = special_files(place)
-        for name in odd:
+        special = special_files(place)
+        for name in special:
             (place / name).unlink()
         change_owner(place, owner.st_uid, owner.st_gid)
         for name in EXPORT:
             if (place / name).exists():
                 (place / name).rename(directory / name)
         shutil.rmtree(place)
-    if odd:
-        raise Failure(f"The export contained links or special files, which were removed: {', '.join(odd)}.")
+    if special:
+        raise Failure(
+            f"The export contained links or special files, which were removed: {', '.join(special)}."
+        )

@@ -16,7 +16,7 @@ KILLED = 255  # exit status of systemd-run if a signal ended the unit
 
 
 def program(*arguments: str) -> list[str]:
-    """Return the command that runs these same modules, even if the host has newer ones by then."""
+    """Return the command that runs these same modules, even if newer ones are installed meanwhile."""
     return [sys.executable, "-I", "-B", str(Path(__file__).resolve().with_name("__main__.py")), *arguments]
 
 
