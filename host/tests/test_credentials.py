@@ -40,7 +40,7 @@ def test_damaged_secret_is_reported_with_a_remedy_and_not_put_into_service(
     assert stack.slot_secret("blue", "app_secret_key") == whole
 
     # The remedy: site.yml makes a new secret, and releases the image in service with it.
-    file.write_text("made anew by site.yml")
+    file.write_text("created by site.yml")
     assert main("release", "--in-unit", OLD) == 0
     assert stack.slot_secret("green", "app_secret_key") == file.read_text()
     assert former_keys(stack) == whole

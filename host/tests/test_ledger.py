@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from fakes import NEW, OLD, THIRD, broken, make_entry
+from fakes import NEW, OLD, THIRD, damage_ledger, make_entry
 
 from slipway import ledger
 
@@ -22,7 +22,7 @@ def test_ledger_returns_the_release_in_service(stack):
 
 
 def test_advised_command_restores_the_previous_ledger(main, stack, engine, released, capsys):
-    kept = broken(stack, engine)
+    kept = damage_ledger(stack, engine)
     before = kept()
     assert main("release", "--in-unit", NEW) == 1
     [advised] = re.findall(r"^    (cp .*)$", capsys.readouterr().err, re.MULTILINE)

@@ -129,7 +129,7 @@ class Host(real.Host):
                 del self.containers[name]
             case ["docker", "exec", _, "nginx", *options]:
                 self.change(f"nginx {' '.join(options)}")
-                if "spoiled" in self.broken:
+                if "configuration" in self.broken:
                     raise Failure("unknown directive")
             case ["systemctl", "restart", "docker"]:
                 self.change("restart the engine")
@@ -145,7 +145,7 @@ class Host(real.Host):
                 self.change("redirect" if rules else "no redirect")
                 self.rules = rules or None
             case _:
-                raise AssertionError(f"nobody expected {command}")
+                raise AssertionError(f"unexpected command: {command}")
         return ""
 
     def up(self, service):
@@ -182,7 +182,7 @@ class Host(real.Host):
     def started(self, pid):
         return math.inf if self.current() else 0
 
-    def somebody_serves(self):
+    def new_connections_are_served(self):
         """Tell whether new connections reach a running container."""
         if not self.rules:
             return bool(self.of("nginx"))
@@ -319,7 +319,7 @@ def test_temporary_nginx_keeps_serving_if_the_new_nginx_does_not_start(host):
     with pytest.raises(Failure, match="A temporary nginx serves readers until site"):
         nginx.apply(host)
     assert host.rules
-    assert host.somebody_serves()
+    assert host.new_connections_are_served()
 
 
 @pytest.mark.parametrize("life", range(8))
@@ -330,7 +330,7 @@ def test_kill_at_any_step_leaves_an_nginx_that_serves_and_the_next_run_finishes(
             nginx.apply(host)
     else:
         nginx.apply(host)
-    assert host.somebody_serves()
+    assert host.new_connections_are_served()
     host.life = None
     nginx.apply(host)
     assert_complete(host)
@@ -426,7 +426,7 @@ def test_reload_drains_nginx_first(host):
 
 
 def test_reload_does_not_drain_nginx_if_it_rejects_the_configuration(host):
-    host.broken.add("spoiled")
+    host.broken.add("configuration")
     with pytest.raises(Failure, match="unknown directive"):
         nginx.reload(host)
     assert host.events == ["nginx -t -q"]

@@ -70,7 +70,7 @@ def test_hook_after_runs_even_if_the_release_is_killed_while_it_drains(stack, en
     assert (tmp_path / "told").read_text() == "in service\n"
 
 
-def advised(stack, main, capsys):
+def follow_advice(stack, main, capsys):
     """Follow the message about a broken slots.env, up to site.yml."""
     stack.slots_file.write_text("GREEN_IMAGE=\n")
     assert main("release", "--in-unit", OLD) == 1
@@ -78,9 +78,9 @@ def advised(stack, main, capsys):
     stack.slots_file.unlink()
 
 
-HARMS = {
+DAMAGE = {
     "slots.env lost": lambda stack, engine, *_: stack.slots_file.unlink(),
-    "slots.env broken": lambda stack, engine, *rest: advised(stack, *rest),
+    "slots.env broken": lambda stack, engine, *rest: follow_advice(stack, *rest),
     "slots.env of the other slot": lambda stack, engine, *_: stack.set_slots({stack.idle(): THIRD}),
     "slots.env of both slots": lambda stack, engine, *_: stack.set_slots(
         {stack.routed(): OLD, stack.idle(): THIRD}
@@ -107,12 +107,12 @@ def serving(stack, engine, request):
 
 
 @pytest.mark.parametrize("image", [OLD, NEW])
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_release_repairs_lost_state_while_the_slot_keeps_serving(
-    main, stack, engine, serving, capsys, harm, image
+    main, stack, engine, serving, capsys, damage, image
 ):
     """The slot keeps its readers, container and login until the next one serves; then there is no drift."""
-    HARMS[harm](stack, engine, main, capsys)
+    DAMAGE[damage](stack, engine, main, capsys)
     engine.events.clear()
     run = engine.run
 
@@ -143,9 +143,9 @@ def test_release_repairs_lost_state_while_the_slot_keeps_serving(
     assert json.loads(capsys.readouterr().out) == {"changed": False}
 
 
-@pytest.mark.parametrize("harm", ["slots.env lost", "flag lost, or left", "flag and slots.env"])
-def test_rotation_finds_the_slot_in_service_despite_lost_state(main, stack, engine, serving, capsys, harm):
-    HARMS[harm](stack, engine)
+@pytest.mark.parametrize("damage", ["slots.env lost", "flag lost, or left", "flag and slots.env"])
+def test_rotation_finds_the_slot_in_service_despite_lost_state(main, stack, engine, serving, capsys, damage):
+    DAMAGE[damage](stack, engine)
     assert main("rotate", "--check", "--json", "key") == 0
     engine.readers.clear()
     assert main("rotate", "--in-unit", "admin") == 0

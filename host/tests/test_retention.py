@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fakes import NEW, OLD, THIRD, broken
+from fakes import NEW, OLD, THIRD, damage_ledger
 
 from slipway.release import release
 from slipway.shell import Failure
@@ -24,7 +24,7 @@ def test_tidy_removes_images_dumps_and_static_files_of_old_releases(stack, engin
 def test_new_ledger_removes_nothing_of_earlier_releases(main, stack, engine, released, capsys):
     (stack.static / "of-a-release-without-a-list.css").touch()
     stack.config |= {"keep": 2}
-    kept = broken(stack, engine)
+    kept = damage_ledger(stack, engine)
     before = kept()
     assert main("release", "--in-unit", NEW) == 1
     told = capsys.readouterr().err

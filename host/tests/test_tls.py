@@ -88,24 +88,24 @@ def test_own_certificate_is_created_once(host):
     )
 
 
-def spoil(host):
+def overwrite(host):
     host.settings.certificate.chmod(0o600)
-    host.settings.certificate.write_text("spoiled")
+    host.settings.certificate.write_text("damaged")
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
-        spoil,
+        overwrite,
         lambda host: host.settings.certificate.unlink(),
         lambda host: host.settings.certificate.chmod(0o644),
     ],
     ids=["content", "gone", "mode"],
 )
-def test_same_authority_replaces_a_damaged_certificate(host, harm):
+def test_same_authority_replaces_a_damaged_certificate(host, damage):
     tls.prepare(host, config(), check=False)
     authority = (host.settings.authority / "ca.pem").read_text()
-    harm(host)
+    damage(host)
     assert tls.prepare(host, config(), check=False)
     assert tls.own_is_current(host, NAMES)
     assert (host.settings.authority / "ca.pem").read_text() == authority
