@@ -121,18 +121,23 @@ soak: $(VENV)/dev ## 50 minutes of releases, rollbacks, changes of nginx and fai
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
 .PHONY: examples
-examples: $(VENV)/dev ## The example of each role's README, each on a bare host
+examples: $(VENV)/dev ## The collection and the example of each role's README, each on a bare host, from a directory outside of this one
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
-	example=$$(mktemp)
-	trap 'rm -f "$$example"; ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
-	for role in baseline docker secrets host_program tls images stack release; do
+	place=$$(mktemp -d)
+	trap 'rm -rf "$$place"; ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
+	$(call collection,$$place)
+	cp -r molecule/inventory "$$place"
+	sed -i 's#{{ inventory_dir }}/../..#$(CURDIR)#' "$$place"/inventory/group_vars/all/*.yml
+	printf -- '- import_playbook: slipway.blog.site\n' > "$$place/site.yml"
+	for role in site baseline docker secrets host_program tls images stack release; do
 	  echo "== $$role"
-	  sed -n '/^```yaml/,/^```/{/^```/d;p}' roles/$$role/README.md > "$$example"
+	  [ $$role = site ] || sed -n '/^```yaml/,/^```/{/^```/d;p}' roles/$$role/README.md > "$$place/$$role.yml"
 	  for playbook in molecule/destroy.yml playbooks/sandbox.yml; do
 	    ansible-playbook $$host $$playbook >/dev/null
 	  done
 	  # The user of a new host. Without the role tls, there is no certificate.
-	  ansible-playbook $$host --extra-vars "ansible_user=debian $$([ $$role = tls ] || echo tls_mode=off)" "$$example"
+	  (cd "$$place" && env -u ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATH="$$place" ansible-playbook --inventory inventory \
+	    --extra-vars "ansible_user=debian $$([[ $$role =~ site|tls ]] || echo tls_mode=off)" $$role.yml)
 	done
 
 .PHONY: bench

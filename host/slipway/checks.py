@@ -88,5 +88,5 @@ def check_public(stack: Stack, entry: Release) -> None:
         raise Failure(f"The {entry.slot} slot runs {image or 'nothing'} instead of {entry.image}.")
     if stack.maintenance_flag.exists():
         return
-    public, [first, *_] = stack.config["public"], stack.config["smoke_paths"]
+    public, [first, *_rest] = stack.config["public"], stack.config["smoke_paths"]
     expect_page(stack, public, first, "the public port", stack.config["tls"])

@@ -107,5 +107,5 @@ def regenerate(stack: Stack, names: Iterable[str]) -> None:
     for name in names:
         path = Path(stack.config["secrets"]) / name
         length = max(SECRET_LENGTH, len(stack.secret(name)))
-        value = "".join(secrets.choice(alphabet) for _ in range(length))
+        value = "".join(secrets.choice(alphabet) for _place in range(length))
         write_secret(path, value, path.stat().st_uid)

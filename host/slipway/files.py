@@ -58,7 +58,7 @@ def special_files(directory: Path) -> list[str]:
 
 def change_owner(directory: Path, uid: int, gid: int) -> None:
     """Change the owner of a directory and everything below it, without following links."""
-    for _, folders, files, descriptor in os.fwalk(directory):
+    for _path, folders, files, descriptor in os.fwalk(directory):
         os.chown(descriptor, uid, gid)
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)

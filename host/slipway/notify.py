@@ -48,7 +48,7 @@ def run_hook(stack: Stack, hook: str, entry: Release) -> None:
         raise Failure(f"The hook `{hook}` cannot be run: {error}.") from None
     with process:
         try:
-            output, _ = process.communicate(timeout=seconds)
+            output, _errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise Failure(

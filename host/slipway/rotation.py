@@ -49,7 +49,7 @@ def release_new_secrets(stack: Stack, image: str, names: list[str], by: str) -> 
     current = stack.ledger.current()
     version, revision = (current.version, current.revision) if current else ("", "")
     try:
-        _, entry = put_into_service(stack, image, version, revision, by)
+        _changed, entry = put_into_service(stack, image, version, revision, by)
     except Failure as failure:
         after = "The new secrets stay in their files: fix the cause, then rotate again or release."
         raise Failure(f"{failure}\n{after}") from None
