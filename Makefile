@@ -126,7 +126,7 @@ examples: $(VENV)/dev ## The collection and the example of each role's README, e
 	place=$$(mktemp -d)
 	trap 'rm -rf "$$place"; ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
 	$(call collection,$$place)
-	cp -r molecule/inventory "$$place"
+	cp -rL molecule/inventory "$$place"
 	sed -i 's#{{ inventory_dir }}/../..#$(CURDIR)#' "$$place"/inventory/group_vars/all/*.yml
 	printf -- '- import_playbook: slipway.blog.site\n' > "$$place/site.yml"
 	for role in site baseline docker secrets host_program tls images stack release; do
