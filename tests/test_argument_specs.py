@@ -110,10 +110,12 @@ def test_each_file_has_a_source_and_is_validated(role):
         for kind, directory in {"template": "templates", "copy": "files"}.items():
             if kind in entry:
                 owner, name = entry[kind].split("/", 1)
-                assert (owner, (role.path / directory / name).is_file()) == (role.name, True), entry
+                assert owner == role.name, entry
+                assert (role.path / directory / name).is_file(), entry
                 assert name.removesuffix(".j2") in UNJUDGED or kind == "copy" or "validate" in entry, entry
         if "tree" in entry:
-            assert (ROOT / entry["source"]).is_dir() and "validate" in entry, entry
+            assert (ROOT / entry["source"]).is_dir(), entry
+            assert "validate" in entry, entry
         assert set(entry.get("notify", [])) <= listens, entry
 
 

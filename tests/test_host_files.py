@@ -79,7 +79,8 @@ def test_set_is_made_whatever_the_umask_and_then_left_alone(host_files):
     assert modes(host_files.place) == MADE
     assert (host_files.place / "etc/deep/words").read_text() == "ünïcødé\n"
     again = host_files(*SET)
-    assert (again["written"], again["diff"]) == ([], [])
+    assert again["written"] == []
+    assert again["diff"] == []
 
 
 @pytest.mark.parametrize(
@@ -224,8 +225,10 @@ def test_diff_shows_content_first_and_then_the_rest(host_files):
     (host_files.place / "program").write_text("corrupt\n")
     (host_files.place / "program").chmod(0o700)
     content, rest = host_files(*SET, check=True)["diff"]
-    assert (content["before"], content["after"]) == ("corrupt\n", "#!/bin/sh\n")
-    assert (rest["before"], rest["after"]) == ({"mode": "0700"}, {"mode": "0755"})
+    assert content["before"] == "corrupt\n"
+    assert content["after"] == "#!/bin/sh\n"
+    assert rest["before"] == {"mode": "0700"}
+    assert rest["after"] == {"mode": "0755"}
 
 
 # --- Entries with `absent` ----------------------------------------------------------------------------------
@@ -270,7 +273,8 @@ def test_tree_is_made_and_then_left_alone(host_files):
     assert host_files(tree("a"))["written"] == ["tree"]
     assert modes(host_files.place) == files("a", current="a")
     again = host_files(tree("a"))
-    assert (again["written"], again["diff"]) == ([], [])
+    assert again["written"] == []
+    assert again["diff"] == []
 
 
 @pytest.mark.parametrize(

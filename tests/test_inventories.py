@@ -20,14 +20,16 @@ each_inventory = pytest.mark.parametrize("inventory", INVENTORIES, ids=lambda pa
 @each_inventory
 def test_inventory_has_a_host_for_the_blog(ansible, inventory):
     done = ansible("inventory", "--inventory", inventory, "--list")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert json.loads(done.stdout)["slipway"]["hosts"]
 
 
 @each_inventory
 def test_every_playbook_parses(ansible, inventory):
     done = ansible("playbook", "--syntax-check", "--inventory", inventory, *PLAYBOOKS)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert set(re.findall("^playbook: (.*)$", done.stdout, re.MULTILINE)) == set(map(str, PLAYBOOKS))
 
 

@@ -105,7 +105,8 @@ def test_request_that_fails_is_reported_and_not_sent_again(way, says, posted, se
     assert {said: len(titles) for said, titles in report.posts.items() if titles} == {posted: 1}
     # A kept connection is reused until it fails; the others are never reused.
     ports = [port for _, port in server.received]
-    assert (ports[0] == ports[1], len(set(ports[3:6]))) == (True, 3)
+    assert ports[0] == ports[1]
+    assert len(set(ports[3:6])) == 3
 
 
 def test_client_dials_again_after_an_answer_that_announced_it(server, lanes):
@@ -113,9 +114,13 @@ def test_client_dials_again_after_an_answer_that_announced_it(server, lanes):
     for turn in [READ] * 4:
         lanes[0].send(turn, 0)
     report = lanes[0].tally.report
-    assert (report.failures, report.kept, report.reused) == ([], 4, 2)
+    assert report.failures == []
+    assert report.kept == 4
+    assert report.reused == 2
     ports = [port for _, port in server.received]
-    assert (ports[0] == ports[1], ports[1] == ports[2], ports[2] == ports[3]) == (True, False, True)
+    assert ports[0] == ports[1]
+    assert ports[1] != ports[2]
+    assert ports[2] == ports[3]
 
 
 def test_account_names_what_is_lost_or_doubled_or_was_refused(load):

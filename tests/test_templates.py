@@ -142,7 +142,8 @@ def compose(files, check):
     environment = [f"--env={name}={image}" for name, image in SLOT_IMAGES.items()]
     command = ["docker", "compose", "--file=-", "--profile=*", "config", "--format=json"]
     done = check(*environment, command=command, stdin=(files / "compose.yml").read_text())
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     # Compose writes $ as $$, so that it can read its own output.
     return json.loads(done.stdout.replace("$$", "$"))
 
@@ -183,7 +184,8 @@ def test_nginx_accepts_its_configuration(files, services, check):
         f"--volume={files}/blog.conf:/etc/nginx/conf.d/blog.conf:ro",
         command=["sh", "-euc", JUDGE],
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 def test_no_place_of_nginx_forgets_a_header(blog_conf, tls, http3):
@@ -271,11 +273,9 @@ def test_nft_accepts_the_rules_again_and_again(files, check):
         f"--volume={files}/nftables.conf:/etc/nftables.conf:ro",
         command=["sh", "-c", f"{load} && {load} && nft list tables"],
     )
-    assert (done.returncode, done.stdout, done.stderr) == (
-        0,
-        "table inet slipway_public\ntable inet slipway\n",
-        "",
-    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "table inet slipway_public\ntable inet slipway\n"
+    assert done.stderr == ""
     assert "flush ruleset" not in (files / "nftables.conf").read_text()
 
 
@@ -309,7 +309,8 @@ ORIGINS = {
 def test_apt_upgrades_what_is_a_matter_of_security_and_reboots_when_told(variables, files, check):
     mount = f"--volume={files}/apt.conf:/etc/apt/apt.conf.d/52slipway:ro"
     done = check(mount, command=["apt-config", "dump"])
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     dumped = [
         line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith("Unattended-Upgrade:")
     ]
@@ -425,7 +426,8 @@ def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
 
 def test_slipway_asks_for_pages_as_readers_do(variables, services, blog_conf, configuration, tls):
     port = variables["stack_https_port" if tls else "stack_http_port"]
-    assert (configuration["public"], configuration["tls"]) == (f"127.0.0.1:{port}", tls)
+    assert configuration["public"] == f"127.0.0.1:{port}"
+    assert configuration["tls"] == tls
     url = urlsplit(services["flask_blog_blue"]["environment"]["BASE_URL"])
     assert configuration["host"] == url.netloc
     assert url.scheme == ("https" if tls else "http")

@@ -536,7 +536,9 @@ def in_harmony(slot, healthy, status, sql):
         logins = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'blog_app_%' AND rolcanlogin"
         assert sql(logins) == [(f"blog_app_{serving}",)]
         now = status()
-        assert (now["drift"], now["active"], now["image"]) == ([], serving, now["release"]["image"])
+        assert now["drift"] == []
+        assert now["active"] == serving
+        assert now["image"] == now["release"]["image"]
 
     return in_harmony
 

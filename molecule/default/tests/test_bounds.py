@@ -28,7 +28,8 @@ def pages(ask):
     def pages():
         for path in ("/", "/tags/", f"/search?q={token_hex()}"):
             answer = ask(path, Cookie="session=unknown")
-            assert (answer.status, answer.text.rstrip()[-7:]) == (200, "</html>"), path
+            assert answer.status == 200, path
+            assert answer.text.rstrip()[-7:] == "</html>", path
 
     return pages
 

@@ -48,7 +48,13 @@ def test_release_that_does_not_start_ends_with_the_container_s_last_lines(varian
 def test_database_of_another_major_is_refused_and_the_one_that_works_goes_on(
     release_of_database, arguments, inspect, host
 ):
-    before = inspect()["db"]["Id"], host.check_output("cat /opt/slipway/compose.yml")
+    def state():
+        return {
+            "container": inspect()["db"]["Id"],
+            "compose.yml": host.check_output("cat /opt/slipway/compose.yml"),
+        }
+
+    before = state()
     done = release_of_database(IMAGES["another major"], *arguments)
     assert done.status != 0, done.output
     assert set(done.changed.values()) == {0}
@@ -60,7 +66,7 @@ def test_database_of_another_major_is_refused_and_the_one_that_works_goes_on(
         "dump",
     ):
         assert words in message, message
-    assert (inspect()["db"]["Id"], host.check_output("cat /opt/slipway/compose.yml")) == before
+    assert state() == before
 
 
 @pytest.fixture
@@ -84,7 +90,8 @@ def test_volume_of_others_is_refused_and_so_is_an_empty_one_in_place_of_the_data
         "slipway-test-new": ["would be a new, empty volume", "Slipway's data is in media_volume"],
     }.items():
         done = deploy("site.yml", "--extra-vars", f"stack_media_volume={name}")
-        assert (done.status, set(done.changed.values())) == (2, {0}), done.output
+        assert done.status == 2, done.output
+        assert set(done.changed.values()) == {0}, done.output
         [message] = done.errors
         assert [word for word in [*words, "stack_media_volume"] if word not in message] == [], message
     assert {service: container["Id"] for service, container in inspect().items()} == before

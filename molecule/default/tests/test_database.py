@@ -15,7 +15,8 @@ def test_server_is_postgres_17_with_checksums(sql):
 def test_cluster_is_a_generation_in_its_volume(sql, docker, containers, host):
     assert sql("SHOW data_directory") == [("/var/lib/postgresql/data/17/a",)]
     [mount] = [m for m in containers["db"]["Mounts"] if m["Type"] == "volume"]
-    assert (mount["Name"], mount["Destination"]) == ("db_volume", "/var/lib/postgresql/data")
+    assert mount["Name"] == "db_volume"
+    assert mount["Destination"] == "/var/lib/postgresql/data"
     [volume] = json.loads(docker("volume inspect db_volume"))
     assert host.file(f"{volume['Mountpoint']}/17/a/PG_VERSION").content_string == "17\n"
     assert host.file(f"{volume['Mountpoint']}/17/a").mode == 0o700
@@ -87,8 +88,10 @@ def test_password_is_what_lets_in(login, app_role, role):
     role = app_role if role == "blog_app" else role
     assert login(role, "SELECT current_user").stdout.strip() == role
     wrong = login(role, "SELECT 1", password="wrong")
-    assert (wrong.rc, wrong.stdout) == (2, "")
+    assert wrong.rc == 2, wrong.stderr
+    assert wrong.stdout == ""
     assert "password authentication failed" in wrong.stderr
     none = login(role, "SELECT 1", password="")
-    assert (none.rc, none.stdout) == (2, "")
+    assert none.rc == 2, none.stderr
+    assert none.stdout == ""
     assert "no password supplied" in none.stderr

@@ -81,10 +81,13 @@ def unnoticed(images, load, request, serving, status):
     before = serving()
     with load.step(request.node.name) as step:
         yield step
-    assert (step.failures, step.requests > 20) == ([], True)
+    assert step.failures == []
+    assert step.requests > 20
     assert serving() == before
     now = status()
-    assert (now["drift"], now["under_way"], now["image"]) == ([], None, now["release"]["image"])
+    assert now["drift"] == []
+    assert now["under_way"] is None
+    assert now["image"] == now["release"]["image"]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +99,11 @@ def test_image_with_a_fault_is_refused(fault, images, hurried, unnoticed, host, 
     schema = sql("SELECT version_num FROM alembic_version")
     done = host.run("slipway release %s", images[fault.name])
     told = done.stdout + done.stderr
-    assert (done.rc, [words for words in fault.says if words not in told]) == (1, []), told
+    assert done.rc == 1, told
+    assert [words for words in fault.says if words not in told] == [], told
     entry = ledger()[-1]
-    assert (entry["image"], entry["outcome"]) == (images[fault.name], "failed")
+    assert entry["image"] == images[fault.name]
+    assert entry["outcome"] == "failed"
     assert sql("SELECT version_num FROM alembic_version") == schema
 
 
@@ -106,7 +111,8 @@ def test_image_that_is_not_there_is_named(unnoticed, host, ledger):
     image = f"sha256:{'0' * 64}"
     assert host.run("docker image inspect %s", image).rc == 1
     done = host.run("slipway release %s", image)
-    assert (done.rc, "No such image" in done.stdout + done.stderr) == (1, True)
+    assert done.rc == 1, done.stdout + done.stderr
+    assert "No such image" in done.stdout + done.stderr
     assert ledger()[-1]["outcome"] == "failed"
 
 
@@ -195,19 +201,24 @@ def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
         entry = wait_until(
             lambda: ledger()[-1]["outcome"] == "in service" and ledger()[-1], 60, "the unit has gone on"
         )
-        assert (entry["image"], entry["version"]) == (images["slow"], "2.0")
+        assert entry["image"] == images["slow"]
+        assert entry["version"] == "2.0"
         assert entry["stages"]["admin"] + entry["stages"]["ready"] > 3, "it started slowly"
         wait_until(lambda: host.run("systemctl is-active 'slipway-release-*'").rc != 0, 60, "the unit's end")
 
         rolled = deploy("playbooks/rollback.yml")
-        assert (rolled.status, rolled.changed) == (0, {hostname: 1}), rolled.output
+        assert rolled.status == 0, rolled.output
+        assert rolled.changed == {hostname: 1}, rolled.output
         back = ledger()[-1]
-        assert (back["image"], back["instead_of"]) == (old, entry["id"])
+        assert back["image"] == old
+        assert back["instead_of"] == entry["id"]
         assert back["switched"] <= 10, back["stages"]
         assert old in [c["Image"] for c in healthy().values()]
 
         again = deploy("playbooks/deploy.yml", "--tags", "release", *extra)
-        assert (again.status, again.changed) == (0, {hostname: 0}), again.output
+        assert again.status == 0, again.output
+        assert again.changed == {hostname: 0}, again.output
         assert f"Release {entry['id']} (2.0) was rolled back by " in again.output
         assert f"-e release_held={entry['id']}" in again.output
-    assert (step.failures, step.requests > 20) == ([], True)
+    assert step.failures == []
+    assert step.requests > 20

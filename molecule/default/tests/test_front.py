@@ -67,7 +67,8 @@ def test_another_configuration_is_not_noticed(under_load, host, inspect, apply_n
             assert apply_nginx() == ["reload"]
     assert load.problems == []
     now = only_nginx()
-    assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    assert now["Id"] == before["Id"]
+    assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
 def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, inspect, only_nginx, reader):
@@ -81,7 +82,8 @@ def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, 
     assert 'unknown directive "spoiled"' in done.stderr
     assert prober.failures == []
     now = only_nginx()
-    assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    assert now["Id"] == before["Id"]
+    assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
 def test_replacement_that_is_killed_is_finished_by_the_next(

@@ -222,7 +222,8 @@ def test_what_it_is_made_of_lies_beside(published, place):
 
 
 def test_what_is_published_is_not_built_or_published_again(published, hostname):
-    assert (published.again.status, published.again.changed) == (0, {hostname: 0}), published.again.output
+    assert published.again.status == 0, published.again.output
+    assert published.again.changed == {hostname: 0}, published.again.output
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,8 @@ def test_what_is_published_is_not_built_or_published_again(published, hostname):
 )
 def test_is_refused_and_nothing_is_changed(refused, case, says, hostname, registry):
     outcome = refused.outcomes[case]
-    assert (outcome.status, outcome.changed) == (2, {hostname: 0})
+    assert outcome.status == 2, outcome.output
+    assert outcome.changed == {hostname: 0}, outcome.output
     assert [words for words in says if words not in outcome.errors[-1]] == [], outcome.output
     assert refused.after == refused.before
 
@@ -290,12 +292,10 @@ def test_pulled_blog_is_released_and_its_password_is_nowhere(
     assert done.status == 0, done.output
 
     entry = ledger()[-1]
-    assert (entry["outcome"], entry["image"], entry["version"], entry["revision"]) == (
-        "in service",
-        published.built["Id"],
-        "1.4",
-        "v1.4-3-gabc1234",
-    )
+    assert entry["outcome"] == "in service"
+    assert entry["image"] == published.built["Id"]
+    assert entry["version"] == "1.4"
+    assert entry["revision"] == "v1.4-3-gabc1234"
     assert inspect()[f"flask_blog_{entry['slot']}"]["Image"] == published.built["Id"]
     tags = json.loads(docker("image inspect %s", published.reference))[0]["RepoTags"]
     assert tags == [f"slipway/flask_blog:{published.reference.partition('@sha256:')[2][:12]}"]
@@ -319,7 +319,8 @@ def test_what_is_there_needs_no_registry_and_no_login(
     assert not registry.answers()
     try:
         done = deploy("playbooks/deploy.yml", "--tags", "release", *place.told, *published.told)
-        assert (done.status, done.changed) == (0, {hostname: 0}), done.output
+        assert done.status == 0, done.output
+        assert done.changed == {hostname: 0}, done.output
         host.check_output("slipway rollback --by=anna")
         assert ledger()[-1]["image"] == place.running
     finally:
@@ -365,7 +366,8 @@ LOAD = """
 
 
 def test_what_is_exported_is_not_exported_again(bundle, hostname):
-    assert (bundle.again.status, bundle.again.changed) == (0, {hostname: 0}), bundle.again.output
+    assert bundle.again.status == 0, bundle.again.output
+    assert bundle.again.changed == {hostname: 0}, bundle.again.output
 
 
 def test_bundle_is_loaded_where_there_is_no_network(bundle, engine, deploy, place, hostname, host):
@@ -395,7 +397,8 @@ def test_bundle_that_is_cut_off_is_refused(bundle, deploy, place, hostname):
         content.truncate(file.stat().st_size - 1)
     given = json.dumps({"images_blog": "archive", "images_bundle": str(broken)})
     done = deploy("playbooks/deploy.yml", "--extra-vars", given)
-    assert (done.status, done.changed) == (2, {hostname: 0})
+    assert done.status == 2, done.output
+    assert done.changed == {hostname: 0}, done.output
     [message] = done.errors
     assert f"{file} is not what was exported: it is cut off, or was changed" in message
     assert "playbooks/build.yml -e build_for=archive" in message

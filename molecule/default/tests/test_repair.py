@@ -80,7 +80,8 @@ def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(
     file, before = "/etc/slipway/secrets/db_migrator_password", inspect()
     host.check_output("truncate --size=0 %s", file)
     done = deploy("site.yml")
-    assert (done.status, done.changed) == (2, {hostname: 0}), done.output
+    assert done.status == 2, done.output
+    assert done.changed == {hostname: 0}, done.output
     assert f"no secret any more: {file}. Nothing was changed. Remove it" in " ".join(done.output.split())
     assert login(app_role, "SELECT 1").rc == 0
 
@@ -112,6 +113,7 @@ def test_next_run_has_nothing_to_do_and_is_over_soon(deploy, hostname, visits):
         before, began = visits(), time.monotonic()
         done = deploy("site.yml")
         seconds.append(round(time.monotonic() - began, 1))
-        assert (done.status, done.changed) == (0, {hostname: 0}), done.output
+        assert done.status == 0, done.output
+        assert done.changed == {hostname: 0}, done.output
         assert VISITS / 2 < visits() - before <= VISITS, done.output
     assert seconds[-1] <= SECONDS, seconds

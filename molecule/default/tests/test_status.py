@@ -21,7 +21,8 @@ def report(deploy):
     def report(*arguments):
         # As YAML, long lines would be folded.
         done = deploy("playbooks/status.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
-        assert (done.status, set(done.changed.values())) == (0, {0}), done.output
+        assert done.status == 0, done.output
+        assert set(done.changed.values()) == {0}, done.output
         [told] = re.findall(r'"msg": (\[.*?\])\n', done.output, re.DOTALL)
         lines = [line.split(None, 1) for line in json.loads(told)]
         return lambda word: [rest for first, rest in lines if first == word]
@@ -31,7 +32,8 @@ def report(deploy):
 
 def as_it_should_be(told, entry, containers, host):
     """Assert that nothing differs, and that the rest of the report is true."""
-    assert (told("drift"), told("repository")) == (["none"], [])
+    assert told("drift") == ["none"]
+    assert told("repository") == []
     assert told("release") == [f"{entry['id']} ({entry['version']}, {entry['revision']})"]
     assert told("since") == [f"{entry['at']} by {entry['by']}"]
     assert told("image") == [entry["image"]]
