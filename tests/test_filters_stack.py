@@ -1,0 +1,210 @@
+"""The filters of the role `stack`."""
+
+import pytest
+from project import ROOT, load_program
+
+FILTERS = ROOT / "roles/stack/filter_plugins"
+subnet_conflicts = load_program(FILTERS / "subnet_conflicts.py").subnet_conflicts
+port_conflicts = load_program(FILTERS / "port_conflicts.py").port_conflicts
+foreign_objects = load_program(FILTERS / "foreign_objects.py").foreign_objects
+cluster_problem = load_program(FILTERS / "cluster_problem.py").cluster_problem
+
+# --- subnet_conflicts ---------------------------------------------------------------------------------------
+
+FACTS = {
+    "interfaces": ["lo", "eth0", "slipway-app", "br-1.2"],
+    "lo": {
+        "ipv4": {"network": "127.0.0.0", "netmask": "255.0.0.0"},
+        "ipv6": [{"address": "::1", "prefix": "128"}],
+    },
+    "eth0": {
+        "ipv4": {"network": "10.20.0.0", "netmask": "255.255.0.0"},
+        "ipv4_secondaries": [{"network": "192.168.7.0", "netmask": "255.255.255.0"}],
+        "ipv6": [
+            {"address": "fe80::42:1", "prefix": "64"},
+            {"address": "2001:db8:1:2::5", "prefix": "64"},
+        ],
+    },
+    "slipway_app": {"ipv4": {"network": "10.83.2.0", "netmask": "255.255.255.0"}},
+    "br_1_2": {"ipv4": {"network": "172.18.0.0", "netmask": "255.255.0.0"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("subnet", "interface"),
+    [
+        ("10.20.30.0/24", "eth0"),
+        ("10.20.0.0/15", "eth0"),
+        ("192.168.7.128/25", "eth0"),
+        ("2001:db8:1::/48", "eth0"),
+        ("2001:db8:1:2:3::/80", "eth0"),
+        ("172.18.9.0/24", "br-1.2"),
+        ("10.83.2.0/24", "slipway-app"),
+    ],
+)
+def test_subnet_within_or_around_a_network_of_the_host_is_a_conflict(subnet, interface):
+    [problem] = subnet_conflicts({"stack_app_subnet": subnet}, FACTS)
+    assert problem.startswith(f"stack_app_subnet {subnet} overlaps network ")
+    assert problem.endswith(f" of interface {interface} on the host")
+
+
+@pytest.mark.parametrize("subnet", ["10.83.1.0/24", "10.21.0.0/16", "fd00:5119:1::/64", "fe80::/64"])
+def test_subnet_that_is_free_is_none(subnet):
+    assert subnet_conflicts({"stack_app_subnet": subnet}, FACTS) == []
+
+
+def test_own_bridges_do_not_count():
+    assert subnet_conflicts({"stack_app_subnet": "10.83.2.0/24"}, FACTS, ["slipway-app"]) == []
+
+
+def test_own_subnets_must_not_overlap_each_other():
+    subnets = {
+        "a": "10.83.0.0/16",
+        "b": "10.83.2.0/24",
+        "c": "10.84.0.0/16",
+        "d": "fd00::/64",
+        "e": "fd00::/48",
+    }
+    assert subnet_conflicts(subnets, {"interfaces": []}) == [
+        "b 10.83.2.0/24 overlaps a 10.83.0.0/16",
+        "e fd00::/48 overlaps d fd00::/64",
+    ]
+
+
+@pytest.mark.parametrize("value", ["10.83.2.1/24", "10.83.2/24", "10.83.2.0/33", "", "many"])
+def test_malformed_subnet_is_named(value):
+    [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, FACTS)
+    assert problem.startswith(f"stack_app_subnet is {value!r}, which is no network")
+
+
+# --- port_conflicts -----------------------------------------------------------------------------------------
+
+LISTENERS = {
+    "host_engine": {
+        "containers": [{"name": "slipway-nginx-1", "own": True}, {"name": "rival", "own": False}],
+    },
+    "host_ports": {"80": ["docker-proxy", "container slipway-nginx-1"], "443": ["sshd", "container rival"]},
+}
+
+
+def test_port_that_somebody_else_has_is_told_with_who_has_it():
+    [problem] = port_conflicts({"stack_http_port": 80, "stack_https_port": 443}, LISTENERS, "web1")
+    assert problem == (
+        "Port 443 (stack_https_port) of web1 is taken by sshd, container rival. "
+        "Stop that, or choose another stack_https_port."
+    )
+
+
+def test_port_that_nobody_has_is_free_without_an_engine_too():
+    assert port_conflicts({"stack_http_port": 80}, {"host_engine": None, "host_ports": {}}, "web1") == []
+
+
+# --- foreign_objects ----------------------------------------------------------------------------------------
+
+VOLUMES = {"db_volume": "db_volume", "media_volume": "media_volume"}
+
+
+def thing(name, own=False, part="", **more):
+    """Return a volume, a network or a container as the fact host_engine has it."""
+    return {"name": name, "own": own, "part": part, "project": "slipway" if own else "", **more}
+
+
+def had(volumes=(), networks=(), containers=()):
+    """Return the fact host_engine."""
+    return {
+        "volumes": [{"mountpoint": f"/volumes/{volume['name']}", **volume} for volume in volumes],
+        "networks": [{"bridge": "", **network} for network in networks],
+        "containers": [{"volumes": [], "networks": [], **container} for container in containers],
+    }
+
+
+OWN = had(
+    volumes=[thing(name, own=True, part=name) for name in VOLUMES],
+    networks=[thing("slipway_edge", own=True, part="edge", bridge="slipway-edge"), thing("bridge")],
+    containers=[thing("slipway-db-1", own=True, part="db"), thing("db", volumes=["data"])],
+)
+
+
+@pytest.mark.parametrize("engine", [None, had(), OWN], ids=["no engine", "nothing there", "own"])
+def test_nothing_foreign(engine):
+    assert foreign_objects(engine, VOLUMES) == []
+
+
+def test_volume_of_others_is_named_with_who_uses_it_and_the_ways_out():
+    engine = had(volumes=[thing("db_volume")], containers=[thing("web-db-1", volumes=["db_volume"])])
+    [problem] = foreign_objects(engine, VOLUMES)
+    assert problem.startswith("The volume db_volume is not Slipway's (it is used by web-db-1). ")
+    for words in (
+        "stack_db_volume: slipway_db_volume",
+        "docker volume rm db_volume",
+        "docker volume create --label com.docker.compose.project=slipway "
+        "--label com.docker.compose.volume=db_volume slipway_db_volume && cp --archive /volumes/db_volume/. "
+        "$(docker volume inspect --format '{{.Mountpoint}}' slipway_db_volume)/",
+    ):
+        assert words in problem
+    assert foreign_objects(engine, VOLUMES | {"db_volume": "slipway_db_volume"}) == []
+
+
+def test_volume_of_another_part_is_none_to_use():
+    [problem] = foreign_objects(had(volumes=[thing("media_volume", own=True, part="db_volume")]), VOLUMES)[1:]
+    assert problem.startswith("The volume media_volume is not Slipway's.")
+
+
+def test_another_name_for_a_volume_with_data_is_no_way_to_an_empty_blog():
+    [problem] = foreign_objects(OWN, VOLUMES | {"db_volume": "posts"})
+    assert problem.startswith(
+        "stack_db_volume is posts, which would be a new, empty volume; Slipway's data is in"
+    )
+    assert "Set stack_db_volume: db_volume." in problem
+    made = had(volumes=[thing(name, own=True, part="db_volume") for name in ("db_volume", "posts")])
+    assert foreign_objects(made, {"db_volume": "posts"}) == []
+
+
+def test_network_of_others_is_named_by_its_name_or_its_bridge():
+    networks = [thing("slipway_app"), thing("theirs", bridge="slipway-data"), thing("other", bridge="br0")]
+    first, second = foreign_objects(had(networks=networks), VOLUMES)
+    assert first.startswith("The network slipway_app is not Slipway's.")
+    assert first.endswith("docker network rm slipway_app")
+    assert second.startswith("The network theirs (bridge slipway-data) is not Slipway's.")
+
+
+def test_container_of_others_is_named():
+    containers = [thing("slipway-nginx-1"), thing("slipway-web-1"), thing("web") | {"project": "slipway"}]
+    first, second = foreign_objects(had(containers=containers), VOLUMES)
+    assert first.startswith("The container slipway-nginx-1 is not Slipway's.")
+    assert "docker rename slipway-nginx-1 other-slipway-nginx-1" in first
+    assert second.startswith("The container web is of another compose project called slipway.")
+
+
+# --- cluster_problem ----------------------------------------------------------------------------------------
+
+IMAGE = ["PATH=/usr/bin:/bin", "PG_MAJOR=17", "PGDATA=/var/lib/postgresql/data/17/a", "EMPTY="]
+
+
+def test_image_of_the_version_on_the_disk_goes_on():
+    assert cluster_problem(IMAGE, "db_volume", {"17/a": "17"}) == ""
+    assert cluster_problem(IMAGE, "db_volume", {"17/a": "17", "16/a": "16"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("clusters", "environment", "words"),
+    [
+        (
+            {"17/a": "17"},
+            ["PG_MAJOR=16", IMAGE[2]],
+            ["PostgreSQL 17 (in 17/a)", "PostgreSQL 16 and", "not read"],
+        ),
+        (
+            {"17/a": "17"},
+            ["PG_MAJOR=18", "PGDATA=/var/lib/postgresql/data/18/a"],
+            ["PostgreSQL 17 (in 17/a)", "PostgreSQL 18 and works in 18/a", "would begin an empty one"],
+        ),
+        ({".": "16"}, IMAGE, ["PostgreSQL 16 (in .)", "works in 17/a", "would begin an empty one"]),
+        ({"17/a": "17"}, None, ["of an unknown version"]),
+    ],
+    ids=["older", "elsewhere", "of another layout", "unknown"],
+)
+def test_image_of_another_version_is_refused_with_what_is_on_the_disk(clusters, environment, words):
+    problem = cluster_problem(environment, "db_volume", clusters)
+    words = [*words, "The volume db_volume has", "bases.lock.yml", "dump"]
+    assert [word for word in words if word not in problem] == []
