@@ -8,6 +8,7 @@ pytest_plugins = [
     "fixtures_releases",
     "fixtures_load",
     "fixtures_cis",
+    "fixtures_tls",
 ]
 
 
