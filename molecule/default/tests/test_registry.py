@@ -4,20 +4,15 @@ import json
 import re
 import secrets as random
 import shutil
-import ssl
 import subprocess
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
 import test_canary
 import yaml
-from certificates import make_certificate
 from outside import ROOT, wait_until
+from registries import Registry
 
 PLACE = "/run/slipway-test"
 canary = test_canary.canary
@@ -31,65 +26,17 @@ cat /run/canary/processes
 """
 
 
-def docker_here(*arguments, **options):
-    """Run docker on the machine outside, and return what it prints."""
-    done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options)
-    return done.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def registry(hostname, tmp_path_factory):
     """A registry on the host's network, with the user anna."""
-    place, name = tmp_path_factory.mktemp("registry"), f"slipway-test-registry-{hostname}"
-    certificate, _ = make_certificate(place, [name])
-    password = f"mark{random.token_hex(16)}"
-    base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
-    source = str(Path(__file__).with_name("registry"))
-    docker_here("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", "slipway/registry", source)
-    users = docker_here("run", "--rm", "-i", "slipway/registry", "htpasswd", "-inB", "anna", input=password)
-    (place / "htpasswd").write_text(users)
-    docker_here(
-        "create", "--name", name, "--label=slipway.test", "--network=slipway-sandbox", "slipway/registry"
-    )
-    trust = ssl.create_default_context(cafile=certificate)
-    trust.check_hostname = False
-    login = b64encode(f"anna:{password}".encode()).decode()
-
-    def ask(path):
-        [container] = json.loads(docker_here("inspect", name))
-        address = container["NetworkSettings"]["Networks"]["slipway-sandbox"]["IPAddress"]
-        headers = {
-            "Authorization": f"Basic {login}",
-            "Accept": "application/vnd.docker.distribution.manifest.v2+json",
-        }
-        with urlopen(Request(f"https://{address}:5000{path}", headers=headers), context=trust) as answer:
-            return json.load(answer)
-
-    def answers():
-        try:
-            return ask("/v2/") == {}
-        except URLError:
-            return False
-
-    def start():
-        docker_here("start", name)
-        wait_until(answers, 20, "the registry answers")
-
+    registry = Registry(f"slipway-test-registry-{hostname}", tmp_path_factory.mktemp("registry"))
+    registry.create()
     try:
-        docker_here("cp", f"{place}/.", f"{name}:/srv")
-        start()
-        yield SimpleNamespace(
-            name=name,
-            ca=str(certificate),
-            password=password,
-            ask=ask,
-            answers=answers,
-            start=start,
-            stop=lambda: docker_here("stop", "--time=0", name),
-            logs=lambda: subprocess.run(["docker", "logs", name], capture_output=True, text=True).stderr,
-        )
+        registry.copy_files()
+        registry.start()
+        yield registry
     finally:
-        docker_here("rm", "--force", "--volumes", name)
+        registry.remove()
 
 
 @pytest.fixture(scope="module")
@@ -261,16 +208,16 @@ def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host
 
 
 @pytest.fixture(scope="module")
-def engine(host):
+def second_engine(host):
     """A second engine on the host, empty and without any network: its socket, and its command."""
     directory, unit = "/run/slipway-test-engine", "slipway-test-engine"
     own = f"--data-root=/var/lib/docker/{unit} --exec-root={directory}/exec --pidfile={directory}/pid"
     apart = f"--containerd-namespace={unit} --containerd-plugins-namespace={unit}-plugins"
     plain = "--config-file=/dev/null --bridge=none --iptables=false --ip6tables=false"
     # It shares the host's mounts, where containerd must find its files.
-    engine = f"unshare --net dockerd --host=unix://{directory}/socket {own} {apart} {plain}"
+    dockerd = f"unshare --net dockerd --host=unix://{directory}/socket {own} {apart} {plain}"
     host.check_output(
-        f"systemd-run --quiet --collect --unit={unit} --property=RuntimeDirectory={unit} {engine}"
+        f"systemd-run --quiet --collect --unit={unit} --property=RuntimeDirectory={unit} {dockerd}"
     )
     docker = f"docker --host=unix://{directory}/socket"
     wait_until(lambda: host.run(f"{docker} version").rc == 0, 20, "the second engine answers")
@@ -316,7 +263,7 @@ def test_what_is_there_needs_no_registry_and_no_login(
     """A second run and a rollback use the images on the host."""
     assert in_service["image"] == published.built["Id"]
     registry.stop()
-    assert not registry.answers()
+    assert not registry.is_up()
     try:
         done = deploy("playbooks/deploy.yml", "--tags", "release", *place.told, *published.told)
         assert done.status == 0, done.output
@@ -370,9 +317,9 @@ def test_what_is_exported_is_not_exported_again(bundle, hostname):
     assert bundle.again.changed == {hostname: 0}, bundle.again.output
 
 
-def test_bundle_is_loaded_where_there_is_no_network(bundle, engine, deploy, place, hostname, host):
+def test_bundle_is_loaded_where_there_is_no_network(bundle, second_engine, deploy, place, hostname, host):
     playbook = place.tmp / "load.yml"
-    playbook.write_text(LOAD.format(socket=engine.socket))
+    playbook.write_text(LOAD.format(socket=second_engine.socket))
     images = json.loads((bundle.directory / "slipway.json").read_text())["images"]
     first, second = (deploy(str(playbook), *place.told, *bundle.told) for _ in range(2))
     for outcome in (first, second):
@@ -381,11 +328,11 @@ def test_bundle_is_loaded_where_there_is_no_network(bundle, engine, deploy, plac
         assert all(f'"{service}":"{image}"' in told for service, image in images.items())
     assert first.changed[hostname] > 0
     assert second.changed == {hostname: 0}
-    assert sorted(engine.docker("images --no-trunc --quiet").split()) == sorted(images.values())
+    assert sorted(second_engine.docker("images --no-trunc --quiet").split()) == sorted(images.values())
     for service in images:
         written = host.file(f"{PLACE}/sbom/{service}.cdx.json").content
         assert written == (bundle.directory / f"{service}.cdx.json").read_bytes()
-    told = engine.docker(f"run --rm --network=none {images['nginx']} nginx -v 2>&1")
+    told = second_engine.docker(f"run --rm --network=none {images['nginx']} nginx -v 2>&1")
     assert told.startswith("nginx version: nginx/")
 
 
