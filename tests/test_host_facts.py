@@ -1,5 +1,6 @@
 """The module host_facts, with canned output of the host's programs and canned answers of the engine."""
 
+import contextlib
 import json
 import os
 import socket
@@ -52,15 +53,9 @@ def container(name, labels, ports=(), mounts=(), networks=()):
     }
 
 
-@pytest.fixture
-def engine(tmp_path, monkeypatch):
-    """A fake engine at a socket, and its answers by path."""
-    database, other = tmp_path / "database", tmp_path / "other"
-    for volume in (database, other):
-        for directory in ("17/a", "17/a/base/1", "17/b.init"):
-            (volume / directory).mkdir(parents=True)
-            (volume / directory / "PG_VERSION").write_text("17\n")
-    answers = {
+def engine_answers(database, other):
+    """Return the answers of an engine with two volumes at these directories, by path."""
+    return {
         "/volumes": {
             "Volumes": [
                 {
@@ -99,7 +94,12 @@ def engine(tmp_path, monkeypatch):
         ],
     }
 
-    class Answers(BaseHTTPRequestHandler):
+
+@contextlib.contextmanager
+def serve(path, answers):
+    """Answer requests at a socket: with JSON by path, or with status 500 if the answer is empty."""
+
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
@@ -115,18 +115,31 @@ def engine(tmp_path, monkeypatch):
         def log_message(self, *arguments):
             pass
 
-    path = str(tmp_path / "docker.sock")
-    with UnixStreamServer(path, Answers) as server:
+    with UnixStreamServer(path, Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        module = load_program(ROOT / "plugins/modules/host_facts.py")
-        monkeypatch.setattr(module, "SOCKET", path)
+        yield
+        server.shutdown()
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """A fake engine at a socket, and its answers by path."""
+    database, other = tmp_path / "database", tmp_path / "other"
+    for volume in (database, other):
+        for directory in ("17/a", "17/a/base/1", "17/b.init"):
+            (volume / directory).mkdir(parents=True)
+            (volume / directory / "PG_VERSION").write_text("17\n")
+    answers = engine_answers(database, other)
+    socket_path = str(tmp_path / "docker.sock")
+    module = load_program(ROOT / "plugins/modules/host_facts.py")
+    monkeypatch.setattr(module, "SOCKET", socket_path)
+    with serve(socket_path, answers):
         yield SimpleNamespace(
             module=module,
             answers=answers,
             database=database,
             ask=lambda: module.engine(module.ask_engine()),
         )
-        server.shutdown()
 
 
 @pytest.fixture
