@@ -41,7 +41,7 @@ def rename(tree):
     ],
     ids=["content", "mode", "new file", "file gone", "name"],
 )
-def test_digest_changes_with_what_is_built(tree, change):
+def test_digest_changes_with_the_tree(tree, change):
     before = tree_digest(tree, "base", exclude=["tests"])
     change(tree)
     assert tree_digest(tree, "base", exclude=["tests"]) != before
@@ -52,7 +52,7 @@ def test_digest_changes_with_each_input(tree):
     assert len({tree_digest(tree, *given) for given in inputs}) == len(inputs)
 
 
-def test_digest_is_the_same_for_the_same_tree_elsewhere(tree, tmp_path_factory):
+def test_digest_does_not_depend_on_the_trees_place_and_times(tree, tmp_path_factory):
     elsewhere = shutil.copytree(tree, tmp_path_factory.mktemp("elsewhere") / "context")
     os.utime(elsewhere / "Dockerfile", (0, 0))
     digest = tree_digest(elsewhere)
@@ -60,7 +60,7 @@ def test_digest_is_the_same_for_the_same_tree_elsewhere(tree, tmp_path_factory):
     assert len(digest) == 12
 
 
-def test_digest_ignores_what_is_excluded(tree):
+def test_digest_ignores_excluded_names(tree):
     before = tree_digest(tree, exclude=["tests", "README.md"])
     (tree / "blog/tests").mkdir()
     (tree / "blog/tests/test_app.py").touch()
@@ -106,7 +106,7 @@ def describe(**changes):
     return change
 
 
-def test_whole_bundle_has_no_problems(bundle):
+def test_complete_bundle_has_no_problems(bundle):
     assert bundle_problems(bundle, "x86_64") == []
 
 
@@ -139,7 +139,7 @@ FOREIGN = "slipway.json does not describe a bundle of Slipway"
         "architecture": (describe(architecture="arm64"), "its images are for arm64, and the host is x86_64"),
     }.values(),
 )
-def test_bundle_that_cannot_be_used_is_told(bundle, change, problem):
+def test_problem_of_an_unusable_bundle_is_reported(bundle, change, problem):
     change(bundle)
     [told] = bundle_problems(bundle, "x86_64")
     assert problem in told
@@ -148,7 +148,7 @@ def test_bundle_that_cannot_be_used_is_told(bundle, change, problem):
 # --- image_ids ---------------------------------------------------------------------------------------------
 
 
-def test_image_that_is_not_there_keeps_its_name():
+def test_missing_image_keeps_its_name():
     names = {"nginx": "slipway/nginx:1", "db": "slipway/db:2"}
     assert image_ids(names, {"slipway/nginx:1": {"id": "sha256:a"}}) == {
         "nginx": "sha256:a",

@@ -42,22 +42,22 @@ FACTS = {
         ("10.83.2.0/24", "slipway-app"),
     ],
 )
-def test_subnet_within_or_around_a_network_of_the_host_is_a_conflict(subnet, interface):
+def test_subnet_that_overlaps_a_network_of_the_host_is_a_conflict(subnet, interface):
     [problem] = subnet_conflicts({"stack_app_subnet": subnet}, FACTS)
     assert problem.startswith(f"stack_app_subnet {subnet} overlaps network ")
     assert problem.endswith(f" of interface {interface} on the host")
 
 
 @pytest.mark.parametrize("subnet", ["10.83.1.0/24", "10.21.0.0/16", "fd00:5119:1::/64", "fe80::/64"])
-def test_subnet_that_is_free_is_none(subnet):
+def test_free_subnet_is_no_conflict(subnet):
     assert subnet_conflicts({"stack_app_subnet": subnet}, FACTS) == []
 
 
-def test_own_bridges_do_not_count():
+def test_subnet_of_an_own_bridge_is_no_conflict():
     assert subnet_conflicts({"stack_app_subnet": "10.83.2.0/24"}, FACTS, ["slipway-app"]) == []
 
 
-def test_own_subnets_must_not_overlap_each_other():
+def test_subnets_that_overlap_each_other_are_conflicts():
     subnets = {
         "a": "10.83.0.0/16",
         "b": "10.83.2.0/24",
@@ -72,7 +72,7 @@ def test_own_subnets_must_not_overlap_each_other():
 
 
 @pytest.mark.parametrize("value", ["10.83.2.1/24", "10.83.2/24", "10.83.2.0/33", "", "many"])
-def test_malformed_subnet_is_named(value):
+def test_malformed_subnet_is_reported(value):
     [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, FACTS)
     assert problem.startswith(f"stack_app_subnet is {value!r}, which is no network")
 
@@ -87,7 +87,7 @@ LISTENERS = {
 }
 
 
-def test_port_that_somebody_else_has_is_told_with_who_has_it():
+def test_taken_port_is_reported_with_its_holders():
     [problem] = port_conflicts({"stack_http_port": 80, "stack_https_port": 443}, LISTENERS, "web1")
     assert problem == (
         "Port 443 (stack_https_port) of web1 is taken by sshd, container rival. "
@@ -95,7 +95,7 @@ def test_port_that_somebody_else_has_is_told_with_who_has_it():
     )
 
 
-def test_port_that_nobody_has_is_free_without_an_engine_too():
+def test_free_port_is_no_conflict_without_an_engine():
     assert port_conflicts({"stack_http_port": 80}, {"host_engine": None, "host_ports": {}}, "web1") == []
 
 
@@ -126,11 +126,11 @@ OWN = had(
 
 
 @pytest.mark.parametrize("engine", [None, had(), OWN], ids=["no engine", "nothing there", "own"])
-def test_nothing_foreign(engine):
+def test_own_objects_are_not_foreign(engine):
     assert foreign_objects(engine, VOLUMES) == []
 
 
-def test_volume_of_others_is_named_with_who_uses_it_and_the_ways_out():
+def test_foreign_volume_is_reported_with_its_containers_and_the_remedies():
     engine = had(volumes=[thing("db_volume")], containers=[thing("web-db-1", volumes=["db_volume"])])
     [problem] = foreign_objects(engine, VOLUMES)
     assert problem.startswith("The volume db_volume is not Slipway's (it is used by web-db-1). ")
@@ -145,12 +145,12 @@ def test_volume_of_others_is_named_with_who_uses_it_and_the_ways_out():
     assert foreign_objects(engine, VOLUMES | {"db_volume": "slipway_db_volume"}) == []
 
 
-def test_volume_of_another_part_is_none_to_use():
+def test_volume_of_another_purpose_is_reported():
     [problem] = foreign_objects(had(volumes=[thing("media_volume", own=True, part="db_volume")]), VOLUMES)[1:]
     assert problem.startswith("The volume media_volume is not Slipway's.")
 
 
-def test_another_name_for_a_volume_with_data_is_no_way_to_an_empty_blog():
+def test_new_volume_name_is_refused_while_another_volume_has_the_data():
     [problem] = foreign_objects(OWN, VOLUMES | {"db_volume": "posts"})
     assert problem.startswith(
         "stack_db_volume is posts, which would be a new, empty volume; Slipway's data is in"
@@ -160,7 +160,7 @@ def test_another_name_for_a_volume_with_data_is_no_way_to_an_empty_blog():
     assert foreign_objects(made, {"db_volume": "posts"}) == []
 
 
-def test_network_of_others_is_named_by_its_name_or_its_bridge():
+def test_foreign_network_is_reported_by_its_name_or_its_bridge():
     networks = [thing("slipway_app"), thing("theirs", bridge="slipway-data"), thing("other", bridge="br0")]
     first, second = foreign_objects(had(networks=networks), VOLUMES)
     assert first.startswith("The network slipway_app is not Slipway's.")
@@ -168,7 +168,7 @@ def test_network_of_others_is_named_by_its_name_or_its_bridge():
     assert second.startswith("The network theirs (bridge slipway-data) is not Slipway's.")
 
 
-def test_container_of_others_is_named():
+def test_foreign_container_is_reported():
     containers = [thing("slipway-nginx-1"), thing("slipway-web-1"), thing("web") | {"project": "slipway"}]
     first, second = foreign_objects(had(containers=containers), VOLUMES)
     assert first.startswith("The container slipway-nginx-1 is not Slipway's.")
@@ -181,7 +181,7 @@ def test_container_of_others_is_named():
 IMAGE = ["PATH=/usr/bin:/bin", "PG_MAJOR=17", "PGDATA=/var/lib/postgresql/data/17/a", "EMPTY="]
 
 
-def test_image_of_the_version_on_the_disk_goes_on():
+def test_image_of_the_clusters_version_is_accepted():
     assert cluster_problem(IMAGE, "db_volume", {"17/a": "17"}) == ""
     assert cluster_problem(IMAGE, "db_volume", {"17/a": "17", "16/a": "16"}) == ""
 
@@ -204,7 +204,7 @@ def test_image_of_the_version_on_the_disk_goes_on():
     ],
     ids=["older", "elsewhere", "of another layout", "unknown"],
 )
-def test_image_of_another_version_is_refused_with_what_is_on_the_disk(clusters, environment, words):
+def test_image_of_another_version_is_refused_and_the_clusters_are_named(clusters, environment, words):
     problem = cluster_problem(environment, "db_volume", clusters)
     words = [*words, "The volume db_volume has", "bases.lock.yml", "dump"]
     assert [word for word in words if word not in problem] == []

@@ -48,7 +48,7 @@ def test_each_record_of_a_name_must_lead_to_the_host(records, name, problems):
     assert dns.dns_problems([name], ["203.0.113.9", "2001:db8::9"]) == problems
 
 
-def test_host_may_go_by_a_name(records):
+def test_address_of_the_host_may_be_a_name(records):
     assert dns.dns_problems(["www.example.org"], ["blog.example.org", "nosuch.example.org"]) == []
 
 
@@ -72,14 +72,14 @@ CERTIFICATE = {
         ({"subject_alt_name": ["DNS:*.net", "DNS:blog.example.org"]}, "and not for www.example.net"),
     ],
 )
-def test_certificate_is_judged(change, problem):
+def test_problems_of_a_certificate_are_reported(change, problem):
     names = ["blog.example.org", "www.example.net"]
     problems = certificate_problems(CERTIFICATE | change, {"public_key": "ours"}, names)
     assert len(problems) == bool(problem)
     assert all(problem in told for told in problems)
 
 
-def test_what_is_no_certificate_or_key_is_named():
+def test_file_without_a_certificate_or_key_is_reported():
     failure = {"failed": True, "msg": "Cannot parse it"}
     assert certificate_problems(failure, {"public_key": ""}, []) == [
         "tls_certificate_file holds no certificate: Cannot parse it"

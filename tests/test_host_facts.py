@@ -152,7 +152,7 @@ def facts(monkeypatch):
     return module
 
 
-def test_facts_are_what_the_programs_of_the_host_say(facts):
+def test_facts_come_from_the_output_of_the_hosts_programs(facts):
     assert facts.packages() == ["nftables", "docker.io"]
     assert facts.units() == ["docker.service"]
     assert facts.chains() == ["inet slipway forward"]
@@ -165,7 +165,7 @@ def test_facts_are_what_the_programs_of_the_host_say(facts):
     }
 
 
-def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
+def test_facts_mark_slipways_own_volumes_networks_and_containers(engine):
     """Compose's labels decide, of containers also the directory; other labels are not returned."""
     told = engine.ask()
     assert "never-to-be-shown" not in json.dumps(told)
@@ -189,14 +189,14 @@ def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
     assert other["project"] == "slipway"
 
 
-def test_facts_say_which_clusters_are_on_the_disk_of_the_database_alone(engine):
+def test_facts_list_the_clusters_of_the_databases_volume_only(engine):
     volumes = {volume["name"]: volume for volume in engine.ask()["volumes"]}
     assert volumes["db_volume"]["clusters"] == {"17/a": "17"}
     assert volumes["db_volume"]["mountpoint"] == str(engine.database)
     assert volumes["data"]["clusters"] == {}
 
 
-def test_version_of_a_cluster_may_be_anything(engine):
+def test_invalid_version_of_a_cluster_is_ignored(engine):
     """The database can write to its volume, and may be compromised."""
     file = engine.database / "17/a/PG_VERSION"
     key = engine.database / "key"
@@ -213,7 +213,7 @@ def test_version_of_a_cluster_may_be_anything(engine):
         assert engine.ask()["volumes"][0]["clusters"] == {}
 
 
-def test_facts_tell_images_by_each_of_their_names(engine):
+def test_facts_list_images_by_each_of_their_names(engine):
     """Only labels that are known to be public are returned."""
     told = engine.module.images(engine.module.ask_engine())
     blog = {"id": "sha256:a", "label": "slipway/flask_blog:1", "revision": "1.4"}
@@ -221,7 +221,7 @@ def test_facts_tell_images_by_each_of_their_names(engine):
     assert told == dict.fromkeys(names, blog) | {"sha256:c": {"id": "sha256:c", "label": "", "revision": ""}}
 
 
-def test_facts_tell_which_image_each_sbom_is_about(facts, tmp_path):
+def test_facts_name_the_image_of_each_sbom(facts, tmp_path):
     component = {"name": "slipway/db", "version": "1"}
     (tmp_path / "db.cdx.json").write_text(json.dumps({"metadata": {"component": component}}))
     (tmp_path / "nginx.cdx.json").write_text("{")
@@ -232,7 +232,7 @@ def test_facts_tell_which_image_each_sbom_is_about(facts, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["error", "silent", "none"])
-def test_engine_that_does_not_answer_is_told_from_one_that_has_nothing(engine, monkeypatch, fault, tmp_path):
+def test_engine_that_does_not_answer_has_no_facts(engine, monkeypatch, fault, tmp_path):
     if fault == "error":
         engine.answers["/networks"] = []
     elif fault == "none":
@@ -244,7 +244,7 @@ def test_engine_that_does_not_answer_is_told_from_one_that_has_nothing(engine, m
     assert engine.module.ask_engine() is None
 
 
-def test_bare_host_has_nothing(facts, monkeypatch):
+def test_facts_of_a_bare_host_are_empty(facts, monkeypatch):
     monkeypatch.undo()
     assert facts.ask("no-such-program") == []
     assert facts.ask("false") == []

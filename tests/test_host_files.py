@@ -9,7 +9,7 @@ import pytest
 from host_file_sets import MADE, SET, digest_of, modes, unchanged, unchanged_paths
 
 
-def test_set_is_made_whatever_the_umask_and_then_left_alone(host_files):
+def test_set_of_files_is_written_once_whatever_the_umask(host_files):
     before = os.umask(0o077)
     try:
         assert host_files(*SET)["written"] == ["etc/deep", "etc/deep/words", "program", "link"]
@@ -34,7 +34,7 @@ def test_set_is_made_whatever_the_umask_and_then_left_alone(host_files):
     ],
     ids=["content", "mode", "file gone", "mode of a directory", "link gone", "link for a file"],
 )
-def test_what_differs_is_put_right_and_nothing_else(host_files, harm, written):
+def test_only_entries_that_differ_are_written(host_files, harm, written):
     host_files(*SET)
     harm(host_files.place)
     kept = {"program", "etc/deep/words"} - set(written)
@@ -46,7 +46,7 @@ def test_what_differs_is_put_right_and_nothing_else(host_files, harm, written):
     assert {path: (host_files.place / path).lstat().st_ino for path in kept} == inodes
 
 
-def test_record_tells_what_is_as_it_was_written(host_files):
+def test_record_lists_unchanged_entries(host_files):
     assert host_files(*SET, check=True)["written"]
     assert not host_files.record.exists()
     host_files(*SET, {"absent": "old"})
@@ -61,7 +61,7 @@ def test_record_tells_what_is_as_it_was_written(host_files):
     assert unchanged_paths(host_files) == ["etc/deep", "etc/deep/words", "link", "old", "program"]
 
 
-def test_record_keeps_what_other_tasks_wrote(host_files):
+def test_record_keeps_the_entries_of_other_tasks(host_files):
     host_files(*SET[:2])
     host_files(SET[2])
     assert unchanged_paths(host_files) == ["etc/deep", "etc/deep/words", "program"]
@@ -71,7 +71,7 @@ def test_record_keeps_what_other_tasks_wrote(host_files):
 
 
 @pytest.mark.parametrize("content", ["", "[", "[]", '{"/x": 1}', '{"/x": {}}'])
-def test_record_that_is_damaged_knows_nothing_and_is_made_anew(host_files, content):
+def test_damaged_record_is_ignored_and_written_anew(host_files, content):
     host_files(*SET)
     host_files.record.write_text(content)
     assert unchanged_paths(host_files) == []
@@ -79,20 +79,20 @@ def test_record_that_is_damaged_knows_nothing_and_is_made_anew(host_files, conte
     assert len(unchanged_paths(host_files)) == len(SET)
 
 
-def test_what_is_in_the_way_of_a_directory_is_not_as_it_was_written(host_files):
+def test_file_in_place_of_a_directory_counts_as_a_change(host_files):
     host_files(*SET[:2])
     shutil.rmtree(host_files.place / "etc")
     (host_files.place / "etc").write_text("a file")
     assert unchanged_paths(host_files) == []
 
 
-def test_link_that_leads_elsewhere_is_led_back(host_files):
+def test_changed_target_of_a_link_is_written(host_files):
     host_files(*SET)
     assert host_files({"link": "link", "to": "program"})["written"] == ["link"]
     assert (host_files.place / "link").readlink() == Path("program")
 
 
-def test_directory_may_be_elsewhere(host_files):
+def test_directory_may_be_a_link_to_another_directory(host_files):
     (host_files.place / "larger").mkdir(mode=0o755)
     (host_files.place / "etc").symlink_to("larger")
     host_files(*SET)
@@ -100,7 +100,7 @@ def test_directory_may_be_elsewhere(host_files):
     assert (host_files.place / "larger/deep/words").exists()
 
 
-def test_dry_run_tells_and_writes_nothing(host_files):
+def test_dry_run_reports_changes_and_writes_nothing(host_files):
     validated = {"file": "bare/conf", "content": "new\n", "validate": "/no/such/program %s"}
     assert host_files(*SET, validated, check=True)["written"] == [
         "etc/deep",
@@ -112,7 +112,7 @@ def test_dry_run_tells_and_writes_nothing(host_files):
     assert modes(host_files.place) == {}
 
 
-def test_nothing_is_written_while_one_content_is_refused(host_files):
+def test_nothing_is_written_if_one_content_is_invalid(host_files):
     conf = {"file": "conf", "content": "bad\n", "validate": "grep -q good %s"}
     message = host_files(*SET, conf, fails=True)
     assert message.startswith(f"{host_files.place}/conf failed to validate, so nothing was written")
@@ -120,7 +120,7 @@ def test_nothing_is_written_while_one_content_is_refused(host_files):
     assert host_files(*SET, conf | {"content": "good\n"})["written"][-1] == "conf"
 
 
-def test_checker_sees_the_file_s_name_and_leaves_nothing_behind(host_files, tmp_path):
+def test_validator_gets_the_files_name_and_leaves_no_files(host_files, tmp_path):
     program = {
         "file": "bin/program.py",
         "content": "x = 1\n",
@@ -131,7 +131,7 @@ def test_checker_sees_the_file_s_name_and_leaves_nothing_behind(host_files, tmp_
     assert [*tmp_path.rglob("*program*")] == [host_files.place / "bin/program.py"]
 
 
-def test_what_is_in_the_way_is_told(host_files):
+def test_obstacle_to_a_file_is_reported(host_files):
     (host_files.place / "program").mkdir()
     (host_files.place / "etc").touch()
     assert host_files(SET[2], fails=True) == f"{host_files.place}/program cannot be written: Is a directory"
@@ -141,13 +141,13 @@ def test_what_is_in_the_way_is_told(host_files):
     )
 
 
-def test_what_a_crash_left_is_in_nobodys_way(host_files):
+def test_temporary_file_of_a_crash_is_replaced(host_files):
     (host_files.place / ".program.new").write_text("half")
     host_files(*SET)
     assert modes(host_files.place) == MADE
 
 
-def test_diff_shows_content_first_and_then_the_rest(host_files):
+def test_diff_shows_the_content_and_then_the_mode(host_files):
     host_files(*SET)
     (host_files.place / "program").write_text("corrupt\n")
     (host_files.place / "program").chmod(0o700)
@@ -161,7 +161,7 @@ def test_diff_shows_content_first_and_then_the_rest(host_files):
 # --- Entries with `absent` ----------------------------------------------------------------------------------
 
 
-def test_what_is_not_to_be_there_goes(host_files):
+def test_absent_entries_are_removed(host_files):
     host_files(*SET)
     gone = [{"absent": name} for name in ("program", "link", "etc", "never-there")]
     assert host_files(*gone, check=True)["written"] == ["program", "link", "etc"]
@@ -171,7 +171,7 @@ def test_what_is_not_to_be_there_goes(host_files):
     assert host_files(*gone)["written"] == []
 
 
-def test_link_that_is_not_to_be_there_leaves_what_it_leads_to(host_files):
+def test_removal_of_a_link_keeps_its_target(host_files):
     host_files(*SET)
     host_files({"absent": "link"})
     assert set(modes(host_files.place)) == set(MADE) - {"link"}

@@ -57,7 +57,7 @@ def play(ansible, tmp_path):
     return run
 
 
-def test_handlers_hear_of_their_own_files_and_contents_come_as_from_ansible_itself(play):
+def test_changed_files_notify_their_handlers_and_templates_match_ansibles_own(play):
     assert play("--check", one="a", two="b") == (["one", "both"], 2)
     assert play(one="a", two="b") == (["one", "both"], 1)
     assert play(one="a", two="b") == ([], 0)
@@ -72,7 +72,7 @@ def test_handlers_hear_of_their_own_files_and_contents_come_as_from_ansible_itse
     }
 
 
-def test_files_that_are_as_they_were_written_cost_no_visit(play):
+def test_unchanged_files_need_no_visit_to_the_host(play):
     """With an interpreter that does not exist, a run that starts the module on the host fails."""
     assert play(one="a", two="b") == (["one", "both"], 1)
     assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)
@@ -83,7 +83,7 @@ def test_files_that_are_as_they_were_written_cost_no_visit(play):
     assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)
 
 
-def test_second_task_with_the_same_path_wins(ansible, tmp_path):
+def test_later_task_with_the_same_path_wins(ansible, tmp_path):
     """The facts of the host are from before both."""
     entry = {"file": str(tmp_path / "file"), "content": "a"}
     record = {"record": str(tmp_path / "files.json")}

@@ -21,7 +21,7 @@ def modes_of_tree(version, current=None):
     return made | ({"tree": "0755", "tree/current": current} if current else {})
 
 
-def test_tree_is_made_and_then_left_alone(host_files):
+def test_tree_is_written_once(host_files):
     assert host_files(tree("a"), check=True)["written"] == ["tree"]
     assert modes(host_files.place) == {}
     assert host_files(tree("a"))["written"] == ["tree"]
@@ -45,7 +45,7 @@ def test_tree_is_made_and_then_left_alone(host_files):
     ],
     ids=["content", "mode", "gone", "mode of a directory", "more", "a directory more", "link gone", "link"],
 )
-def test_tree_that_differs_is_put_right(host_files, harm):
+def test_tree_that_differs_is_written_again(host_files, harm):
     host_files(tree("a"))
     harm(host_files.place / "tree")
     assert host_files(tree("a"), check=True)["written"] == ["tree"]
@@ -54,7 +54,7 @@ def test_tree_that_differs_is_put_right(host_files, harm):
     assert (host_files.place / "tree/a/pack/one.py").read_text() == "one of a\n"
 
 
-def test_version_before_stays_and_older_ones_go(host_files):
+def test_previous_version_is_kept_and_older_ones_are_removed(host_files):
     for version, before in (
         ("a", {}),
         ("b", modes_of_tree("a")),
@@ -69,7 +69,7 @@ def test_version_before_stays_and_older_ones_go(host_files):
         assert not resolved or resolved.exists(), "who began with it goes on to find it"
 
 
-def test_version_becomes_current_when_it_is_whole(host_files, monkeypatch):
+def test_version_becomes_current_when_it_is_complete(host_files, monkeypatch):
     host_files(tree("a"))
     replace = Path.replace
 
@@ -86,7 +86,7 @@ def test_version_becomes_current_when_it_is_whole(host_files, monkeypatch):
     assert modes(host_files.place) == modes_of_tree("b", current="b") | modes_of_tree("a")
 
 
-def test_tree_that_is_refused_is_not_written(host_files):
+def test_invalid_tree_is_not_written(host_files):
     checked = {"validate": f"{sys.executable} -m compileall -q %s"}
     message = host_files(tree("a", **checked), fails=True)
     assert message.startswith(f"{host_files.place}/tree failed to validate, so nothing was written")
@@ -94,14 +94,14 @@ def test_tree_that_is_refused_is_not_written(host_files):
     assert host_files(tree("a", contents={"pack/one.py": "x = 1\n"}, **checked))["written"] == ["tree"]
 
 
-def test_diff_of_a_new_version_is_that_to_the_one_before(host_files):
+def test_diff_compares_a_new_version_with_the_previous_one(host_files):
     host_files(tree("a"))
     shown = [part for part in host_files(tree("b"), check=True)["diff"] if part["before"] != part["after"]]
     texts = [(part["before"], part["after"]) for part in shown if isinstance(part["before"], str)]
     assert texts == [("one of a\n", "one of b\n")]
 
 
-def test_record_tells_of_a_tree_what_is_more_too(host_files):
+def test_additional_file_in_a_tree_counts_as_a_change(host_files):
     host_files(tree("a"))
     assert unchanged_paths(host_files) == ["tree"]
     (host_files.place / "tree/current/pack/more.py").write_text("")

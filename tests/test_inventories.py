@@ -49,7 +49,7 @@ def vault(tmp_path):
     return inventory, password
 
 
-def test_example_of_a_vault_holds_each_secret_and_passes_the_checks(ansible, vault, tmp_path):
+def test_example_vault_has_each_secret_and_passes_the_checks(ansible, vault, tmp_path):
     inventory, password = vault
     kept = yaml.safe_load((ROOT / "roles/secrets/vars/main.yml").read_text())["__secrets_files"]
     play = tmp_path / "checks.yml"

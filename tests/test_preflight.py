@@ -22,7 +22,7 @@ def checked(tmp_path):
     return checked
 
 
-def test_each_check_that_does_not_hold_says_so(checked):
+def test_each_failed_check_shows_its_message(checked):
     checks = [
         {"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
         {"name": "Two", "that": ["two > 1", "two < 3"], "fail_msg": "two is {{ two }}"},
@@ -37,7 +37,7 @@ def test_each_check_that_does_not_hold_says_so(checked):
     assert "three is" not in said
 
 
-def test_check_that_cannot_be_evaluated_hides_no_other(checked):
+def test_check_that_cannot_be_evaluated_hides_no_other_message(checked):
     checks = [
         {"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
         {"name": "Two has a length", "that": "two | length > 0", "fail_msg": "two is {{ two }}"},
@@ -49,7 +49,7 @@ def test_check_that_cannot_be_evaluated_hides_no_other(checked):
         assert text in said
 
 
-def test_checks_that_hold_say_nothing(checked):
+def test_passed_checks_show_no_message(checked):
     failed, said = checked([{"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"}], one=1)
     assert not failed
     assert "one is" not in said

@@ -33,7 +33,7 @@ def secret_files(tmp_path):
     return run
 
 
-def test_secret_is_made_once(secret_files):
+def test_secret_is_generated_once(secret_files):
     names = ["admin_password", "app_secret_key"]
     made = {"changed": True, "written": names, "mended": []}
     kept = {"changed": False, "written": [], "mended": []}
@@ -45,13 +45,13 @@ def test_secret_is_made_once(secret_files):
     assert all(value.isalnum() and value.isascii() and len(value) == 24 for value in values.values())
 
 
-def test_secret_belongs_to_its_reader_alone(secret_files):
+def test_only_its_reader_can_read_a_secret(secret_files):
     secret_files()
     status = (secret_files.directory / "admin_password").stat()
     assert (status.st_uid, status.st_gid, oct(status.st_mode & 0o7777)) == (READER, READER, "0o400")
 
 
-def test_directory_lets_nobody_list_it(secret_files):
+def test_only_the_owner_can_list_the_directory(secret_files):
     def modes():
         return [oct(path.stat().st_mode & 0o7777) for path in (directory.parent, directory)]
 
@@ -65,7 +65,7 @@ def test_directory_lets_nobody_list_it(secret_files):
     assert modes() == ["0o711", "0o711"]
 
 
-def test_optional_secret_is_there_only_while_it_is_given(secret_files):
+def test_optional_secret_exists_only_while_it_is_given(secret_files):
     def run(**parameters):
         return secret_files(["webhook_token"], optional=["webhook_token"], **parameters)[0]
 
@@ -80,7 +80,7 @@ def test_optional_secret_is_there_only_while_it_is_given(secret_files):
     assert not path.exists()
 
 
-def test_given_value_wins_and_stays(secret_files):
+def test_given_value_replaces_the_generated_one_and_stays(secret_files):
     secret_files()
     given = {"admin_password": "given by the vault"}
     assert secret_files(given=given)[0]["written"] == ["admin_password"]
@@ -90,7 +90,7 @@ def test_given_value_wins_and_stays(secret_files):
 
 
 @pytest.mark.parametrize("left", [b"", b"\n", bytes(40), b"too short", b"two lines\nof it", b"\xff" * 40])
-def test_file_that_holds_no_secret_is_refused_with_the_ways_out(secret_files, left):
+def test_damaged_secret_is_refused_with_the_remedies(secret_files, left):
     names = ["admin_password", "app_secret_key"]
     path = secret_files.directory / "admin_password"
     path.parent.mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_file_that_holds_no_secret_is_refused_with_the_ways_out(secret_files, le
     assert path.read_text() == "given by the vault"
 
 
-def test_line_that_an_editor_ended_is_a_secret(secret_files):
+def test_secret_may_end_with_a_newline(secret_files):
     secret_files()
     path = secret_files.directory / "admin_password"
     path.chmod(0o600)
@@ -117,7 +117,7 @@ def test_line_that_an_editor_ended_is_a_secret(secret_files):
     assert secret_files()[0]["written"] == []
 
 
-def test_wrong_mode_and_owner_are_mended(secret_files):
+def test_wrong_mode_and_owner_are_corrected(secret_files):
     secret_files()
     path = secret_files.directory / "admin_password"
     value = path.read_text()
@@ -125,12 +125,12 @@ def test_wrong_mode_and_owner_are_mended(secret_files):
     if os.geteuid() == 0:
         os.chown(path, 0, 0)
     assert secret_files()[0] == {"changed": True, "written": [], "mended": ["admin_password"]}
-    test_secret_belongs_to_its_reader_alone(secret_files)
+    test_only_its_reader_can_read_a_secret(secret_files)
     assert path.read_text() == value
     assert not secret_files()[0]["changed"]
 
 
-def test_check_mode_tells_and_writes_nothing(secret_files):
+def test_check_mode_reports_changes_and_writes_nothing(secret_files):
     assert secret_files(check=True)[0]["written"] == ["admin_password"]
     assert not secret_files.directory.parent.exists()
 
@@ -144,7 +144,7 @@ def test_check_mode_tells_and_writes_nothing(secret_files):
     assert oct(path.stat().st_mode & 0o777) == "0o644"
 
 
-def test_no_value_is_ever_printed(secret_files):
+def test_no_secret_is_printed(secret_files):
     given = {"app_secret_key": "given-by-the-vault"}
     names = ["admin_password", "app_secret_key"]
     output = secret_files(names, given=given, _ansible_verbosity=4, _ansible_diff=True)[1]
@@ -153,7 +153,7 @@ def test_no_value_is_ever_printed(secret_files):
         assert file.read_text() not in output
 
 
-def test_what_a_crash_left_is_in_nobodys_way(secret_files):
+def test_temporary_file_of_a_crash_is_replaced(secret_files):
     secret_files()
     (secret_files.directory / ".admin_password.new").write_text("half")
     secret_files(given={"admin_password": "given by the vault"})

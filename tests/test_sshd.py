@@ -56,7 +56,7 @@ def settings(file):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sshd_takes_its_settings_as_they_are_meant(rendered, check, case):
+def test_sshd_accepts_its_settings(rendered, check, case):
     script = "mkdir -p /run/sshd && /usr/sbin/sshd -T -f /sshd.conf"
     done = check(f"--volume={rendered / case}:/sshd.conf:ro", command=["sh", "-euc", script])
     assert done.returncode == 0, done.stderr
@@ -70,21 +70,21 @@ def test_sshd_takes_its_settings_as_they_are_meant(rendered, check, case):
 
 
 @each_system
-def test_algorithms_are_ones_that_the_system_knows_and_nobody_has_broken(rendered, system):
+def test_algorithms_are_supported_by_the_system_and_not_broken(rendered, system):
     text = (rendered / f"{system}-everything").read_text()
     assert [word in text for word in LATER] == [system == "debian-13"] * 2
     assert [word for word in BROKEN if word in text] == []
 
 
 @each_system
-def test_compatible_only_adds(system):
+def test_compatible_algorithms_include_all_hardened_ones(system):
     algorithms = load(f"vars/{system}.yml")["__baseline_ssh_algorithms"]
     for name, hardened in algorithms["hardened"].items():
         assert [value for value in algorithms["compatible"][name] if value in hardened] == hardened, name
 
 
 @each_system
-def test_defaults_close_what_nobody_asked_for(rendered, system):
+def test_defaults_disable_optional_features(rendered, system):
     written = settings(rendered / f"{system}-defaults")
     assert written["AllowUsers"] == "ops"
     assert written["Port"] == "22"

@@ -10,7 +10,7 @@ NGINX = ["nginx", "nginx_stand_in"]
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
 
 
-def test_services_are_these_and_run_these_images(variables, services):
+def test_each_service_has_its_image(variables, services):
     ids = variables["images_ids"]
     assert {name: service["image"] for name, service in services.items()} == {
         "nginx": ids["nginx"],
@@ -23,7 +23,7 @@ def test_services_are_these_and_run_these_images(variables, services):
     }
 
 
-def test_slots_tools_and_the_stand_in_wait_to_be_asked_for(services):
+def test_slots_tools_and_stand_in_have_profiles(services):
     assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
         "nginx_stand_in": ["stand_in"],
         "flask_blog_blue": ["blue"],
@@ -49,7 +49,7 @@ def test_only_nginx_publishes_ports(variables, services, has_tls, has_http3):
     }
 
 
-def test_stand_in_is_nginx_but_for_its_addresses(services):
+def test_stand_in_equals_nginx_except_for_ports_and_addresses(services):
     other = {"ports", "networks", "profiles", "restart"}
     nginx, stand_in = (
         {key: value for key, value in services[name].items() if key not in other}
@@ -58,7 +58,7 @@ def test_stand_in_is_nginx_but_for_its_addresses(services):
     assert stand_in == nginx
 
 
-def test_networks_keep_the_database_from_the_world(compose, services):
+def test_networks_separate_the_database_from_the_world(compose, services):
     assert {name: set(service["networks"]) for name, service in services.items()} == {
         "nginx": {"edge", "app"},
         "nginx_stand_in": {"edge", "app"},
@@ -76,7 +76,7 @@ def test_networks_keep_the_database_from_the_world(compose, services):
         assert network["enable_ipv6"]
 
 
-def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
+def test_nginx_and_slipway_use_the_addresses_that_compose_gives_the_slots(
     compose, services, blog_conf, configuration
 ):
     address = {name: services[name]["networks"]["app"]["ipv4_address"] for name in (*NGINX, *BLOG[:2])}
@@ -100,7 +100,9 @@ def test_nginx_and_slipway_find_the_slots_where_compose_puts_them(
     assert all(ip_address(value) in subnet for value in address.values())
 
 
-def test_slipway_asks_for_pages_as_readers_do(variables, services, blog_conf, configuration, has_tls):
+def test_slipway_requests_pages_with_the_readers_host_and_scheme(
+    variables, services, blog_conf, configuration, has_tls
+):
     port = variables["stack_https_port" if has_tls else "stack_http_port"]
     assert configuration["public"] == f"127.0.0.1:{port}"
     assert configuration["tls"] == has_tls
@@ -138,7 +140,7 @@ def test_each_log_is_rotated(variables, services):
         assert service["logging"] == {"driver": "json-file", "options": options}
 
 
-def test_what_serves_comes_back_and_is_watched(services):
+def test_serving_containers_restart_and_have_health_checks(services):
     restarts = {name: service["restart"] for name, service in services.items()}
     once = {name: "no" for name in ("flask", "flask_migrate", "nginx_stand_in")}
     assert restarts == {name: "unless-stopped" for name in services} | once
@@ -150,7 +152,7 @@ def test_what_serves_comes_back_and_is_watched(services):
     assert "pg_isready" in services["db"]["healthcheck"]["test"]
 
 
-def test_the_blog_starts_after_a_healthy_database(services):
+def test_blog_starts_after_the_database_is_healthy(services):
     for name in BLOG:
         assert services[name]["depends_on"] == {"db": {"condition": "service_healthy", "required": True}}
     assert "depends_on" not in services["nginx"]
@@ -174,14 +176,14 @@ def readable(services):
     return {name: dict(files(service)) for name, service in services.items()}
 
 
-def test_secrets_are_files(services, readable):
+def test_environment_names_only_secret_files_that_the_service_can_read(services, readable):
     for name, service in services.items():
         environment = service.get("environment", {})
         named = {value for name, value in environment.items() if name.endswith("_FILE")}
         assert named <= readable[name].keys(), name
 
 
-def test_each_secret_has_as_few_readers_as_it_needs(readable):
+def test_each_service_can_read_only_its_own_secrets(readable):
     blog = {
         f"/run/secrets/blog/{n}" for n in ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
     }
@@ -197,20 +199,20 @@ def test_each_secret_has_as_few_readers_as_it_needs(readable):
 
 
 @pytest.mark.parametrize("slot", ["blue", "green"])
-def test_each_slot_has_a_login_and_secrets_of_its_own(services, readable, slot):
+def test_each_slot_has_its_own_login_and_secrets(services, readable, slot):
     service = f"flask_blog_{slot}"
     assert urlsplit(services[service]["environment"]["DATABASE_URL"]).username == f"blog_app_{slot}"
     assert {path.split("/")[-2] for path in readable[service].values()} == {slot}
 
 
-def test_no_environment_holds_a_secret(services):
+def test_environment_contains_no_secret(services):
     for service in services.values():
         for name, value in service.get("environment", {}).items():
             assert name.endswith("_FILE") or not re.search("PASSWORD|SECRET|TOKEN|KEY", name)
             assert urlsplit(value).password is None
 
 
-def test_data_outlives_the_containers(compose, services, variables):
+def test_data_is_in_named_volumes(compose, services, variables):
     assert compose["volumes"] == {
         name: {"name": variables[f"stack_{name}"]} for name in ("db_volume", "media_volume")
     }
@@ -220,13 +222,13 @@ def test_data_outlives_the_containers(compose, services, variables):
         assert writable == expected, name
 
 
-def test_another_name_of_a_volume_makes_the_containers_with_it_anew(services, variables):
+def test_label_of_the_volume_recreates_containers_when_its_name_changes(services, variables):
     for name, service in services.items():
         volume = variables["stack_db_volume" if name == "db" else "stack_media_volume"]
         assert service["labels"] == {"slipway.volume": volume}, name
 
 
-def test_words_reach_the_blog_as_they_were_written(variables, services):
+def test_blog_gets_texts_unchanged(variables, services):
     words = {
         "SITE_TITLE": variables["stack_site_title"],
         "SITE_DESCRIPTION": variables["stack_site_description"],

@@ -3,7 +3,7 @@
 import re
 
 
-def test_nft_accepts_the_rules_again_and_again(rendered_files, check):
+def test_nft_accepts_the_rules_repeatedly(rendered_files, check):
     load = "nft --file /etc/nftables.conf"
     done = check(
         "--cap-add=NET_ADMIN",
@@ -16,7 +16,7 @@ def test_nft_accepts_the_rules_again_and_again(rendered_files, check):
     assert "flush ruleset" not in (rendered_files / "nftables.conf").read_text()
 
 
-def test_ports_of_the_stack_are_public_and_no_others(template_case, rendered_files):
+def test_firewall_opens_only_the_given_ports(template_case, rendered_files):
     sets = re.findall(
         r"set (\w+) \{\s+type inet_service(?:\s+elements = \{ (.*) \})?\s+\}",
         (rendered_files / "nftables.conf").read_text(),
@@ -43,7 +43,7 @@ ORIGINS = {
 }
 
 
-def test_apt_upgrades_what_is_a_matter_of_security_and_reboots_when_told(variables, rendered_files, check):
+def test_apt_installs_security_upgrades_and_reboots_at_the_given_time(variables, rendered_files, check):
     mount = f"--volume={rendered_files}/apt.conf:/etc/apt/apt.conf.d/52slipway:ro"
     done = check(mount, command=["apt-config", "dump"])
     assert done.returncode == 0, done.stderr

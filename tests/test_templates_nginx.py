@@ -24,14 +24,14 @@ def test_nginx_accepts_its_configuration(rendered_files, services, check):
     assert done.stderr == ""
 
 
-def test_no_place_of_nginx_forgets_a_header(blog_conf, has_tls, has_http3):
+def test_no_location_of_nginx_drops_the_common_headers(blog_conf, has_tls, has_http3):
     """A server or location that has an add_header inherits none from the level above."""
     added = re.findall(r"^add_header (\S+) \$add_\w+ always;$", blog_conf, re.MULTILINE)
     assert len(set(added)) == len(added) == 9 + has_tls + has_http3
     assert len(re.findall(r"^\s*add_header", blog_conf, re.MULTILINE)) == len(added)
 
 
-def test_nginx_believes_and_exempts_only_these(variables, blog_conf):
+def test_nginx_trusts_and_exempts_only_the_given_networks(variables, blog_conf):
     proxies, exempt = variables["stack_trusted_proxies"], variables["stack_rate_exempt"]
     assert re.findall(r"^set_real_ip_from (\S+);$", blog_conf, re.MULTILINE) == proxies
     blocks = dict(re.findall(r"^geo ([^{]+) \{\n(.*?)^\}", blog_conf, re.MULTILINE | re.DOTALL))
@@ -40,7 +40,7 @@ def test_nginx_believes_and_exempts_only_these(variables, blog_conf):
     }
 
 
-def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
+def test_nginx_limits_requests_to_the_blog(variables, blog_conf):
     assert f"zone=pages:1m rate={variables['stack_rate_pages']}r/s;" in blog_conf
     assert f"zone=writes:1m rate={variables['stack_rate_writes']}r/m;" in blog_conf
     places = re.findall(r"(?:limit_req .*;\s*)*proxy_pass .*;", blog_conf)
@@ -59,7 +59,7 @@ def test_nginx_limits_what_it_hands_to_the_blog(variables, blog_conf):
     assert blog_conf.count(f'!~ "^({"|".join(variables["stack_methods"])})$"') == 2
 
 
-def test_no_place_of_nginx_follows_a_link_to_a_file(blog_conf):
+def test_no_location_of_nginx_follows_a_link_to_a_file(blog_conf):
     """nginx also serves no file from the server's root, which is a link that the blog controls."""
     locations = re.findall(r"^ +location [^{]+ \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL)
     with_files = [body for body in locations if re.search(r"^\s+(root|try_files) ", body, re.MULTILINE)]
@@ -71,7 +71,7 @@ def test_no_place_of_nginx_follows_a_link_to_a_file(blog_conf):
     assert {*with_files, *answered} == set(locations)
 
 
-def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf):
+def test_maintenance_closes_every_location_that_leads_readers_to_the_blog(blog_conf):
     """Others are reached through these, except /healthz. In a release's gate $maintenance stays empty."""
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
@@ -89,7 +89,7 @@ def test_maintenance_keeps_readers_from_all_but_these_ways_to_the_blog(blog_conf
     assert blog_conf.count("if (-f /run/slot/maintenance) { set $maintenance on; }") == 1
 
 
-def test_every_server_that_answers_drains(blog_conf):
+def test_each_server_that_answers_can_be_drained(blog_conf):
     """Docker's health check is exempt, because it keeps no connection."""
     servers = re.findall(r"^server \{\n(.*?)^\}$", blog_conf, re.MULTILINE | re.DOTALL)
     answering = [s for s in servers if "return 444;" not in s and "listen 127.0.0.1:8082;" not in s]
@@ -102,7 +102,7 @@ def test_every_server_that_answers_drains(blog_conf):
         assert before.count("recursive_error_pages on;") == 1
 
 
-def test_nginx_speaks_tls_or_not(variables, blog_conf, has_tls, has_http3):
+def test_nginx_listens_with_tls_only_if_the_host_has_it(variables, blog_conf, has_tls, has_http3):
     listening = re.findall(
         r"listen (\d+|\[::\]:\d+)( ssl| quic| quic reuseport)?(?: default_server)?;", blog_conf
     )

@@ -34,7 +34,7 @@ def pages(ask):
     return pages
 
 
-def test_question_with_a_body_is_refused_before_it_is_read(slow, exchange, site):
+def test_get_request_with_a_body_is_refused_before_the_body_is_read(slow, exchange, site):
     head = f"GET / HTTP/1.1\r\nHost: {site}\r\n"
     for kind in ("Content-Length: 250000", "Transfer-Encoding: chunked"):
         assert exchange(f"{head}{kind}\r\n\r\n".encode()).status == 400
@@ -44,7 +44,7 @@ def test_question_with_a_body_is_refused_before_it_is_read(slow, exchange, site)
 @pytest.mark.parametrize(
     "path", ["/", "/search?q=rope", "/static/none", "/author/", "/author/media", "/healthz"]
 )
-def test_question_with_a_body_that_no_header_speaks_of_is_refused(http2_reader, used, path):
+def test_http2_get_request_with_an_unannounced_body_is_refused(http2_reader, used, path):
     """HTTP/2 needs no header to send a body."""
     with contextlib.closing(http2_reader()) as one:
         assert one.request(path, body=io.BytesIO(bytes(200_000))).status == 413
@@ -52,7 +52,7 @@ def test_question_with_a_body_that_no_header_speaks_of_is_refused(http2_reader, 
     assert used("bodies") == 0
 
 
-def test_bodies_that_never_end_take_no_page_away(slow, pages, used, exchange, site):
+def test_unfinished_bodies_of_strangers_do_not_block_pages(slow, pages, used, exchange, site):
     """This address is exempt from the limits of one client, so the limits of all clients apply."""
     upload = "POST /author/media HTTP/1.1\r\nHost: {site}\r\nContent-Length: 10000000\r\n\r\n"
     message = "POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 250001\r\n\r\n"
@@ -69,7 +69,7 @@ def test_bodies_that_never_end_take_no_page_away(slow, pages, used, exchange, si
     pages()
 
 
-def test_pictures_that_never_end_are_limited_for_all(slow, signs_in, enlist, pages, exchange, site, used):
+def test_unfinished_uploads_of_authors_are_limited(slow, signs_in, enlist, pages, exchange, site, used):
     email, password = f"uploads-{token_hex(3)}@example.org", token_hex()
     enlist(email, password)
     author = signs_in(email, password)
@@ -86,7 +86,7 @@ def test_pictures_that_never_end_are_limited_for_all(slow, signs_in, enlist, pag
     assert used("uploads") < 1
 
 
-def test_long_posts_of_strangers_take_no_room_from_authors(slow, signs_in, enlist, exchange, site):
+def test_large_bodies_of_strangers_do_not_block_authors(slow, signs_in, enlist, exchange, site):
     email, password = f"long-{token_hex(3)}@example.org", token_hex()
     enlist(email, password)
     author = signs_in(email, password)
@@ -101,7 +101,7 @@ def test_long_posts_of_strangers_take_no_room_from_authors(slow, signs_in, enlis
     assert exchange((known + body).encode()).status == 400
 
 
-def test_questions_do_not_fill_the_cache(ask, used, reader, site):
+def test_query_strings_do_not_fill_the_cache(ask, used, reader, site):
     """nginx drops unknown query parameters, and caches no page with known ones: their values are endless."""
     ask("/feed.xml")
     before = used("pages")
@@ -117,7 +117,7 @@ def test_questions_do_not_fill_the_cache(ask, used, reader, site):
     assert "<mark>" in ask("/search?a=b&q=ropes&c=d").text
 
 
-def test_cache_has_a_bound(sql, used, reader):
+def test_cache_size_is_limited(sql, used, reader):
     """nginx keeps 24 MiB, and removes what exceeds them every ten seconds.
 
     Until then there is room for 72 MiB more.
@@ -142,7 +142,7 @@ def test_cache_has_a_bound(sql, used, reader):
 
 
 @pytest.mark.parametrize("target", ["/etc/slipway/tls/blog.pem", "/etc/passwd", "/etc/slipway/tls"])
-def test_blog_that_was_taken_over_leads_nginx_to_no_file(docker, containers, ask, variables, target):
+def test_nginx_follows_no_link_of_a_compromised_blog_to_a_file(docker, containers, ask, variables, target):
     name = PICTURE
     blog = f"exec {containers['flask_blog']['Id']}"
     docker(f"{blog} ln -s %s %s", target, f"/srv{name}")
@@ -156,7 +156,7 @@ def test_blog_that_was_taken_over_leads_nginx_to_no_file(docker, containers, ask
     assert "root:" not in answer.text
 
 
-def test_link_to_the_generation_of_pages_leads_to_no_file(docker, containers, ask):
+def test_nginx_follows_no_link_to_the_generation_of_pages(docker, containers, ask):
     blog = f"exec {containers['flask_blog']['Id']} sh -ec %s"
     former = docker(blog, "readlink /srv/media/.generation || true").strip()
     link = "mkdir -p /srv/media/.generation-test && cd /srv/media && ln -sf %s .generation-test/none"
@@ -170,7 +170,7 @@ def test_link_to_the_generation_of_pages_leads_to_no_file(docker, containers, as
         assert "PRIVATE KEY" not in answer.text
 
 
-def test_link_among_static_files_leads_to_no_file(host, ask):
+def test_nginx_follows_no_link_among_static_files(host, ask):
     host.check_output("ln -s /etc/slipway/tls/blog.pem /var/lib/slipway/www/static/slipway-test.css")
     try:
         answer = ask("/static/slipway-test.css")

@@ -180,7 +180,7 @@ SCREENS = [("light", 1280), ("light", 375), ("dark", 1280), ("dark", 375)]
 
 
 @pytest.mark.parametrize(("scheme", "width"), SCREENS)
-def test_reader_finds_reads_and_answers(visitor, variables, scheme, width):
+def test_reader_searches_reads_comments_and_sends_a_message(visitor, variables, scheme, width):
     with visitor("reader", scheme, width) as reader:
         reader.go("/")
         reader.look(variables["stack_site_title"])
@@ -345,7 +345,9 @@ def delete_picture(author, picture):
 
 
 @pytest.mark.parametrize(("scheme", "width", "colour"), [("light", 1280, "teal"), ("dark", 375, "orchid")])
-def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, scheme, width, colour):
+def test_author_publishes_a_post_and_approves_a_comment_on_it(
+    visitor, variables, secrets, get, scheme, width, colour
+):
     title = f"A boat of the browser test, {colour}"
     post = f"/posts/a-boat-of-the-browser-test-{colour}"
     comment = f"What a boat, in {colour}!"

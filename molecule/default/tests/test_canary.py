@@ -131,7 +131,9 @@ def shown(mark, text):
     return any(form in part for form in forms(mark) for part in (text, re.sub(r"\s+", "", text)))
 
 
-def test_canary_finds_what_is_to_be_found(canary, host, hostname, docker, containers, tmp_path, inventory):
+def test_scan_finds_a_mark_in_each_kind_of_place(
+    canary, host, hostname, docker, containers, tmp_path, inventory
+):
     """The scan finds a mark in each kind of place."""
     mark = f"bait{random.token_hex(12)}"
     canary.watch(mark)
@@ -227,7 +229,7 @@ def as_before(host, canary):
         back()
 
 
-def test_no_secret_leaves_its_place(
+def test_plays_leak_no_secret(
     canary, deploy, vault, read_secrets, host, signs_in, variables, tmp_path, as_before
 ):
     mark = f"mark{random.token_hex(8)}"

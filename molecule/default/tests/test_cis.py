@@ -17,14 +17,14 @@ CHECKS = {
 }
 
 
-def test_each_check_of_what_runs_is_made_or_said_to_be_unaskable():
+def test_each_check_of_the_benchmark_is_tested_or_listed_as_untestable():
     unasked = {entry["check"] for entry in LISTED["unasked"]}
     assert CHECKS.keys() & unasked == set()
     sections = {2: 18, 4: 12, 5: 32}
     assert CHECKS.keys() | unasked >= {f"{s}.{n}" for s, last in sections.items() for n in range(1, last + 1)}
 
 
-def test_what_is_listed_is_a_check_of_a_service_and_has_a_reason():
+def test_each_listed_exception_names_a_check_and_has_a_reason():
     for entry in LISTED["exceptions"]:
         assert set(entry) <= {"check", "services", "reason", "unless"}
         assert set(entry.get("services", [])) <= set(SERVICES)

@@ -15,30 +15,30 @@ def test_5_1_swarm_is_off(engine):
 
 
 @each_service
-def test_5_2_apparmor_confines(container, service):
+def test_5_2_apparmor_confines_the_container(container, service):
     assert container["AppArmorProfile"] not in ("", "unconfined")
 
 
 @each_service
-def test_5_3_selinux_confines_where_the_kernel_has_it(host, container, service):
+def test_5_3_selinux_confines_the_container_if_the_kernel_has_it(host, container, service):
     assert container["HostConfig"]["SecurityOpt"]
     assert container["ProcessLabel"] or not host.file("/sys/fs/selinux/enforce").exists
 
 
 @each_service
-def test_5_4_capabilities_are_none(host, first_process, host_config, service):
+def test_5_4_container_has_no_capabilities(host, first_process, host_config, service):
     assert host_config["CapAdd"] is None
     assert host_config["CapDrop"] == ["ALL"]
     assert host.check_output("grep ^Cap %s/status", first_process).count("0000000000000000") == 5
 
 
 @each_service
-def test_5_5_no_container_is_privileged(host_config, service):
+def test_5_5_container_is_not_privileged(host_config, service):
     assert host_config["Privileged"] is False
 
 
 @each_service
-def test_5_6_nothing_of_the_system_is_mounted(container, service):
+def test_5_6_container_mounts_no_system_directory_for_writing(container, service):
     for mount in container["Mounts"]:
         assert mount["Source"] not in ["/", *SENSITIVE]
         within = any(mount["Source"].startswith(f"{directory}/") for directory in SENSITIVE)
@@ -46,12 +46,12 @@ def test_5_6_nothing_of_the_system_is_mounted(container, service):
 
 
 @each_service
-def test_5_7_no_container_runs_sshd(docker, container, service):
+def test_5_7_container_runs_no_sshd(docker, container, service):
     assert "sshd" not in docker("top %s", container["Id"])
 
 
 @each_service
-def test_5_8_no_port_below_1024_is_published(container, service):
+def test_5_8_container_publishes_no_port_below_1024(container, service):
     ports = [
         int(p["HostPort"]) for found in container["NetworkSettings"]["Ports"].values() for p in found or []
     ]
@@ -59,12 +59,12 @@ def test_5_8_no_port_below_1024_is_published(container, service):
 
 
 @each_service
-def test_5_9_no_port_is_open(docker, container, service):
+def test_5_9_container_publishes_no_port(docker, container, service):
     assert docker("port %s", container["Id"]) == ""
 
 
 @each_service
-def test_5_10_network_is_not_the_host_s(host_config, service):
+def test_5_10_container_does_not_use_the_hosts_network(host_config, service):
     assert host_config["NetworkMode"] != "host"
 
 
@@ -84,34 +84,34 @@ def test_5_13_root_filesystem_is_read_only(host_config, service):
 
 
 @each_service
-def test_5_14_no_port_is_bound_to_every_interface(docker, container, service):
+def test_5_14_no_published_port_listens_on_all_interfaces(docker, container, service):
     assert re.findall(r"-> (0\.0\.0\.0|\[::\]):", docker("port %s", container["Id"])) == []
 
 
 @each_service
-def test_5_15_restarts_after_failures_are_at_most_5(host_config, service):
+def test_5_15_container_restarts_at_most_5_times_after_failures(host_config, service):
     assert host_config["RestartPolicy"]["Name"] != "always"
     assert host_config["RestartPolicy"]["MaximumRetryCount"] <= 5
 
 
 @each_service
-def test_5_16_processes_are_not_the_host_s(host_config, service):
+def test_5_16_container_does_not_share_the_hosts_process_namespace(host_config, service):
     assert host_config["PidMode"] == ""
 
 
 @each_service
-def test_5_17_shared_memory_is_not_the_host_s(host_config, service):
+def test_5_17_container_does_not_share_the_hosts_ipc_namespace(host_config, service):
     assert host_config["IpcMode"] == "private"
 
 
 @each_service
-def test_5_18_no_device_is_exposed(host_config, service):
+def test_5_18_container_has_no_host_device(host_config, service):
     assert not host_config["Devices"]
     assert not host_config["DeviceRequests"]
 
 
 @each_service
-def test_5_19_limits_are_set(host, engine, first_process, service):
+def test_5_19_container_has_the_default_ulimits(host, engine, first_process, service):
     lines = host.file(f"{first_process}/limits").content_string
     hard = dict(re.findall(r"^Max (open files|core file size) +\w+ +(\w+)", lines, re.M))
     limits = engine.settings["default-ulimits"]
@@ -119,51 +119,51 @@ def test_5_19_limits_are_set(host, engine, first_process, service):
 
 
 @each_service
-def test_5_20_mounts_do_not_spread(container, service):
+def test_5_20_mount_propagation_is_private(container, service):
     assert {mount["Propagation"] for mount in container["Mounts"]} <= {"", "private", "rprivate"}
 
 
 @each_service
-def test_5_21_hostname_is_not_the_host_s(host_config, service):
+def test_5_21_container_does_not_share_the_hosts_uts_namespace(host_config, service):
     assert host_config["UTSMode"] == ""
 
 
 @each_service
-def test_5_22_system_calls_are_filtered(host, first_process, host_config, service):
+def test_5_22_seccomp_filters_system_calls(host, first_process, host_config, service):
     assert not any("seccomp" in option for option in host_config["SecurityOpt"])
     assert re.search(r"^Seccomp:\s+2$", host.file(f"{first_process}/status").content_string, re.M)
 
 
 @each_service
-def test_5_25_cgroup_is_the_engine_s(host_config, service):
+def test_5_25_container_has_the_default_cgroup_parent(host_config, service):
     assert host_config["CgroupParent"] == ""
 
 
 @each_service
-def test_5_26_no_rights_can_be_gained(host_config, service):
+def test_5_26_container_cannot_gain_privileges(host_config, service):
     assert "no-new-privileges:true" in host_config["SecurityOpt"]
 
 
 @each_service
-def test_5_27_health_is_checked(container, service):
+def test_5_27_health_check_reports_healthy(container, service):
     assert container["State"]["Health"]["Status"] == "healthy"
 
 
 @each_service
-def test_5_29_processes_are_limited(host_config, service):
+def test_5_29_number_of_processes_is_limited(host_config, service):
     assert host_config["PidsLimit"] > 0
 
 
 @each_service
-def test_5_30_default_bridge_is_not_used(container, service):
+def test_5_30_container_does_not_use_the_default_bridge(container, service):
     assert "bridge" not in container["NetworkSettings"]["Networks"]
 
 
 @each_service
-def test_5_31_users_are_not_forced_to_be_the_host_s(host_config, service):
+def test_5_31_user_namespace_mode_is_not_host(host_config, service):
     assert host_config["UsernsMode"] != "host"
 
 
 @each_service
-def test_5_32_engine_s_socket_is_not_mounted(container, service):
+def test_5_32_container_does_not_mount_the_engines_socket(container, service):
     assert not any("docker.sock" in mount["Source"] for mount in container["Mounts"])

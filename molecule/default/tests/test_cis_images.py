@@ -8,14 +8,14 @@ pytestmark = pytest.mark.usefixtures("expected_failures")
 
 
 @each_service
-def test_4_1_image_has_a_user(inspect_image, service):
+def test_4_1_image_runs_as_an_unprivileged_user(inspect_image, service):
     uid, _, gid = inspect_image(service)["Config"]["User"].partition(":")
     assert int(uid) > 0
     assert int(gid) > 0
 
 
 @each_service
-def test_4_3_image_has_no_needless_packages(run_in_image, service):
+def test_4_3_image_has_no_unnecessary_packages(run_in_image, service):
     needless = "sudo ssh sshd curl wget nc cc make git pip pip3"
     assert run_in_image(service, f"for p in {needless}; do command -v $p; done; true") == ""
     files = "/var/lib/apt/lists /var/cache/apt /root/.cache /tmp /var/tmp"
@@ -32,7 +32,7 @@ def test_4_6_image_has_a_health_check(inspect_image, service):
 
 
 @each_service
-def test_4_8_no_program_lends_its_owner_s_rights(run_in_image, service):
+def test_4_8_image_has_no_setuid_or_setgid_file(run_in_image, service):
     assert run_in_image(service, "find / -xdev -type f -perm /6000") == ""
 
 
@@ -44,7 +44,7 @@ def test_4_9_image_is_built_without_add(docker, running, service):
 
 
 @each_service
-def test_4_10_no_secret_is_in_the_image(docker, run_in_image, running, secrets, service):
+def test_4_10_image_contains_no_secret(docker, run_in_image, running, secrets, service):
     shown = docker("history --no-trunc %s", running[service]["Image"])
     assert secrets.named_in(shown) == []
     keys = (

@@ -95,7 +95,7 @@ def unnoticed(images, load, request, serving, status):
     [*FAULTS, pytest.param(NEVER_READY, marks=pytest.mark.soak)],
     ids=lambda fault: fault.name,
 )
-def test_image_with_a_fault_is_refused(fault, images, hurried, unnoticed, host, ledger, sql):
+def test_release_of_a_faulty_image_is_refused(fault, images, hurried, unnoticed, host, ledger, sql):
     schema = sql("SELECT version_num FROM alembic_version")
     done = host.run("slipway release %s", images[fault.name])
     told = done.stdout + done.stderr
@@ -107,7 +107,7 @@ def test_image_with_a_fault_is_refused(fault, images, hurried, unnoticed, host, 
     assert sql("SELECT version_num FROM alembic_version") == schema
 
 
-def test_image_that_is_not_there_is_named(unnoticed, host, ledger):
+def test_release_of_a_missing_image_is_refused(unnoticed, host, ledger):
     image = f"sha256:{'0' * 64}"
     assert host.run("docker image inspect %s", image).rc == 1
     done = host.run("slipway release %s", image)
@@ -116,7 +116,7 @@ def test_image_that_is_not_there_is_named(unnoticed, host, ledger):
     assert ledger()[-1]["outcome"] == "failed"
 
 
-def test_destructive_migration_is_refused_until_it_is_named(images, unnoticed, host, sql):
+def test_destructive_migration_is_refused_unless_it_is_allowed(images, unnoticed, host, sql):
     """The release that allows it is in test_way_back.py."""
     done = host.run("slipway release %s", images["contract"])
     assert done.rc == 1
@@ -125,7 +125,7 @@ def test_destructive_migration_is_refused_until_it_is_named(images, unnoticed, h
     assert sql("SELECT to_regclass('comment') IS NOT NULL") == [("t",)]
 
 
-def test_nginx_that_would_not_start_again_refuses_a_release(images, unnoticed, host, docker):
+def test_release_is_refused_while_nginx_has_a_broken_configuration(images, unnoticed, host, docker):
     path = "/opt/slipway/nginx/blog.conf"
     host.check_output("cp --preserve %s /run/slipway-test.conf && echo 'server {' >> %s", path, path)
     try:
@@ -139,7 +139,7 @@ def test_nginx_that_would_not_start_again_refuses_a_release(images, unnoticed, h
     assert "unexpected end of file" in done.stdout + done.stderr
 
 
-def test_full_disk_refuses_a_release(images, unnoticed, host):
+def test_release_is_refused_while_the_disk_is_full(images, unnoticed, host):
     state = "/var/lib/slipway"
     host.check_output(
         "mkdir /run/slipway-test && mount -t tmpfs -o size=256k none /run/slipway-test"
@@ -157,7 +157,7 @@ def test_full_disk_refuses_a_release(images, unnoticed, host):
     assert "No space left on device" in done.stdout + done.stderr
 
 
-def test_second_release_is_refused_within_two_seconds(host, images, unnoticed, ledger):
+def test_concurrent_release_is_refused_within_two_seconds(host, images, unnoticed, ledger):
     entries = ledger()
     host.check_output(
         "systemd-run --quiet --unit=slipway-test-holder flock /run/slipway/lock sh -c %s",
@@ -173,7 +173,7 @@ def test_second_release_is_refused_within_two_seconds(host, images, unnoticed, l
     assert ledger() == entries
 
 
-def test_release_goes_on_without_its_control_node_and_is_rolled_back_and_held(
+def test_release_survives_its_control_node_and_stays_rolled_back(
     host, images, load, inspect, ledger, healthy, deploy, inventory, hostname
 ):
     """A slow start within the deadline, a rollback by playbook, and a deploy that keeps the rollback."""

@@ -16,7 +16,7 @@ each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.mark.parametrize("action", ["reload nftables", "restart nftables", "restart docker"])
-def test_no_other_port_is_open_after(host, open_ports, scan, action):
+def test_only_the_intended_ports_are_open_after(host, open_ports, scan, action):
     host.check_output(f"systemctl {action}")
     assert scan() == {family: open_ports for family in FAMILIES}
 
@@ -67,7 +67,7 @@ def routes(stranger, machine, mistake):
         stranger(f"ip route delete {address}")
 
 
-def test_mistake_is_there_to_be_found(without_firewall, mistake, routes, scan):
+def test_port_published_by_mistake_is_open_without_the_firewall(without_firewall, mistake, routes, scan):
     assert scan(MISTAKEN) == {family: MISTAKEN for family in FAMILIES}
     assert scan(MISTAKEN, mistake) == {family: MISTAKEN for family in FAMILIES}
 
@@ -78,11 +78,11 @@ def test_port_published_by_mistake_is_closed(host, mistake, scan):
         assert host.run(f"timeout 3 bash -c '</dev/tcp/127.0.0.1/{port}'").rc == 0, "the host itself may"
 
 
-def test_container_is_closed_to_those_who_know_its_address(mistake, routes, scan):
+def test_container_address_is_unreachable_from_the_network(mistake, routes, scan):
     assert scan(MISTAKEN, mistake) == {family: set() for family in FAMILIES}
 
 
-def test_container_goes_out_and_does_not_reach_the_host(host, containers, machine, variables):
+def test_container_reaches_the_network_but_not_the_host(host, containers, machine, variables):
     def connect(address, port):
         enter = f"nsenter --net --target {containers['nginx']['State']['Pid']}"
         return host.run(f"{enter} timeout 2 bash -c '</dev/tcp/{address}/{port}'")
@@ -108,7 +108,7 @@ class Newcomers(Prober):
             reader.close()
 
 
-def test_engine_that_restarts_is_not_noticed(host, machine, reader):
+def test_restart_of_the_engine_fails_no_request(host, machine, reader):
     with Newcomers(lambda: reader(machine.ipv4)) as prober:
         host.check_output("systemctl restart docker")
         answered = prober.answered
@@ -116,7 +116,7 @@ def test_engine_that_restarts_is_not_noticed(host, machine, reader):
     assert prober.failures == []
 
 
-def test_upgrade_of_the_engine_stops_nothing(host, machine, reader, inspect):
+def test_upgrade_of_the_engine_keeps_the_containers_running(host, machine, reader, inspect):
     before = {service: c["State"]["Pid"] for service, c in inspect().items()}
     with Newcomers(lambda: reader(machine.ipv4)) as prober:
         host.check_output("apt-get install --reinstall --yes docker.io containerd runc")
@@ -136,7 +136,7 @@ def forgotten(host, family):
 
 
 @each_family
-def test_who_connects_to_sshd_again_and_again_has_to_wait(
+def test_connections_to_sshd_are_rate_limited_by_source(
     host, stranger, scan, machine, variables, forgotten, family
 ):
     address, port = getattr(machine, family), variables["baseline_ssh_port"]
@@ -159,7 +159,7 @@ def test_who_connects_to_sshd_again_and_again_has_to_wait(
 
 
 @each_family
-def test_one_client_holds_so_many_connections_and_others_have_theirs(
+def test_connections_of_one_client_are_limited_and_others_can_connect(
     stranger, machine, variables, open_ports, family
 ):
     """The connections are idle and never had a request, so no web server counts them."""
@@ -190,7 +190,9 @@ def connections(host):
     return connections
 
 
-def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, variables, connections):
+def test_connection_ends_at_its_time_limit_and_others_continue(
+    host, dial, site, reader, variables, connections
+):
     """Send a body byte by byte, then delete the connection's timer, as if it had expired."""
     other = reader()
     assert other.request("/").status == 200
@@ -226,7 +228,7 @@ def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, vari
 # --- Rollback of the rules ----------------------------------------------------------------------------------
 
 
-def test_rules_that_lock_everybody_out_take_themselves_away(host, machine, variables, deploy, scan):
+def test_firewall_rules_that_lock_everybody_out_are_removed(host, machine, variables, deploy, scan):
     port = variables["baseline_ssh_port"]
     tags = ("playbooks/provision.yml", "--tags", "baseline_firewall")
     wrong = deploy(

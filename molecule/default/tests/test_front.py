@@ -58,7 +58,7 @@ def only_nginx(host, healthy):
     return only_nginx
 
 
-def test_another_configuration_is_not_noticed(under_load, host, inspect, apply_nginx, only_nginx):
+def test_change_of_nginx_configuration_fails_no_request(under_load, host, inspect, apply_nginx, only_nginx):
     """Another image under load takes twice as long, so the soak tests it."""
     before = inspect()["nginx"]
     with under_load() as load:
@@ -71,7 +71,9 @@ def test_another_configuration_is_not_noticed(under_load, host, inspect, apply_n
     assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
-def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, inspect, only_nginx, reader):
+def test_nginx_image_that_does_not_start_is_refused_with_its_error(
+    host, other_nginx, inspect, only_nginx, reader
+):
     before = inspect()["nginx"]
     broken = other_nginx('CMD ["nginx", "-g", "spoiled;"]')
     with Prober(reader) as prober:
@@ -86,7 +88,7 @@ def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, 
     assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
-def test_replacement_that_is_killed_is_finished_by_the_next(
+def test_killed_replacement_of_nginx_is_finished_by_the_next_run(
     host, other_nginx, apply_nginx, inspect, only_nginx, reader
 ):
     """An open connection keeps the old nginx running while the stand-in gets the new connections."""
@@ -108,7 +110,7 @@ def test_replacement_that_is_killed_is_finished_by_the_next(
     assert only_nginx()["Image"] == image
 
 
-def test_replacement_and_release_exclude_each_other(host, other_nginx, inspect):
+def test_replacement_of_nginx_is_refused_during_a_release(host, other_nginx, inspect):
     """Another process holds the lock, like a release."""
     before = inspect()
     other_nginx()
@@ -119,7 +121,7 @@ def test_replacement_and_release_exclude_each_other(host, other_nginx, inspect):
     assert {name: c["Id"] for name, c in inspect().items()} == {name: c["Id"] for name, c in before.items()}
 
 
-def test_dry_run_says_that_nginx_would_be_replaced(deploy, inspect, variables):
+def test_dry_run_reports_that_nginx_would_be_replaced(deploy, inspect, variables):
     before = inspect()["nginx"]["Id"]
     larger = json.dumps({"stack_nginx_memory_mb": variables["stack_nginx_memory_mb"] + 1})
     outcome = deploy("site.yml", "--check", "--tags", "stack", "--extra-vars", larger)

@@ -135,7 +135,7 @@ def taken(receiver, refused):
     receiver.answer = 200
 
 
-def test_hook_before_refuses_a_release(refused, told, taken, ledger, image, inspect, site):
+def test_failed_hook_before_refuses_the_release(refused, told, taken, ledger, image, inspect, site):
     entry = ledger()[-1]
     assert entry["image"] == image
     assert entry["outcome"] == "failed"
@@ -155,7 +155,7 @@ def test_hook_before_refuses_a_release(refused, told, taken, ledger, image, insp
     assert TOKEN not in refused.output
 
 
-def test_hook_that_hangs_is_ended(behave, host, told, ledger, image, receiver):
+def test_hanging_hook_is_killed_after_its_timeout(behave, host, told, ledger, image, receiver):
     behave(before="hang")
     receiver.answer = 500
     done = host.run("slipway release %s", image)
@@ -171,7 +171,7 @@ def test_hook_that_hangs_is_ended(behave, host, told, ledger, image, receiver):
     assert told("failed")["RELEASE"] == ledger()[-1]["id"]
 
 
-def test_release_that_serves_outlives_what_is_told_of_it(
+def test_failed_hook_after_leaves_the_release_in_service(
     behave, host, told, taken, ledger, image, status, site
 ):
     behave(before="pass", after="fail")
@@ -193,7 +193,7 @@ def test_release_that_serves_outlives_what_is_told_of_it(
     assert late | {"switch"} < entry["stages"].keys()
 
 
-def test_slow_webhook_is_waited_for_five_seconds(behave, host, told, taken, ledger, receiver):
+def test_slow_webhook_is_abandoned_after_five_seconds(behave, host, told, taken, ledger, receiver):
     behave(after="pass")
     receiver.answer, instead_of = "slowly", ledger()[-1]["id"]
     output = host.check_output("slipway rollback")
@@ -206,7 +206,7 @@ def test_slow_webhook_is_waited_for_five_seconds(behave, host, told, taken, ledg
     assert len(taken()) == 1
 
 
-def test_history_tells_how_each_ended(host, ledger):
+def test_history_shows_how_each_release_ended(host, ledger):
     """The tests before left two failed releases, a held one, and the rollback that is in service."""
     *_, refused, hung, held, serves = ledger()
     lines = host.check_output("slipway history --lines 4").splitlines()

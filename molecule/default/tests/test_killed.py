@@ -163,7 +163,7 @@ def clean(host, sql, healthy, slot, status):
 @pytest.mark.parametrize(
     "kill", [*FEW, *(pytest.param(kill, marks=pytest.mark.soak) for kill in MORE)], ids=str
 )
-def test_next_run_cleans_up_and_goes_on(
+def test_next_run_cleans_up_after_a_killed_run(
     kill, strikes, clean, schema, host, variant, source, inspect, reader, ledger
 ):
     if source not in [c["Image"] for c in inspect().values()]:

@@ -21,9 +21,7 @@ def written(sql):
     ]
 
 
-def test_load_reports_each_request_that_fails_and_each_post_that_is_lost_or_doubled(
-    under_load, host, sql, written
-):
+def test_load_reports_failed_requests_and_lost_doubled_and_refused_posts(under_load, host, sql, written):
     """Connections are reset for a moment; then the blog refuses; then somebody changes the database."""
     with under_load() as load:
         with load.step("as it is") as quiet:

@@ -24,9 +24,7 @@ def lasting(load, request, slot, inspect, in_harmony):
 
 
 @pytest.mark.parametrize("content", ["", "[{ 'broken", "COMPOSE_PROFILES=blue,green\n"])
-def test_slots_env_that_is_broken_is_removed_as_advised_and_what_serves_goes_on(
-    lasting, host, deploy, in_service, content
-):
+def test_broken_slots_env_is_reported_and_site_yml_writes_it_anew(lasting, host, deploy, in_service, content):
     host.check_output("printf %%s %s > %s", content, SLOTS)
     for command in ("status", "rotate all", f"release {in_service['image']}"):
         done = host.run(f"slipway {command}")
@@ -40,7 +38,7 @@ def test_slots_env_that_is_broken_is_removed_as_advised_and_what_serves_goes_on(
 
 
 @pytest.mark.parametrize("state", ["lost", "of the other slot"])
-def test_slots_env_is_put_right_by_a_release_of_what_serves(lasting, host, in_service, status, state):
+def test_release_of_the_image_in_service_repairs_slots_env(lasting, host, in_service, status, state):
     other = "blue" if lasting == "green" else "green"
     host.check_output("mv %s %s.kept", SLOTS, SLOTS)
     if state != "lost":
@@ -53,7 +51,7 @@ def test_slots_env_is_put_right_by_a_release_of_what_serves(lasting, host, in_se
     assert host.check_output("cat %s", SLOTS) == host.check_output("cat %s.kept && rm %s.kept", SLOTS, SLOTS)
 
 
-def test_slot_that_a_killed_run_left_is_named_and_removed(lasting, host, in_service, status):
+def test_container_that_a_killed_run_left_is_reported_and_removed(lasting, host, in_service, status):
     other = "blue" if lasting == "green" else "green"
     # Only create it: it cannot start without its secrets.
     host.check_output(
@@ -67,7 +65,7 @@ def test_slot_that_a_killed_run_left_is_named_and_removed(lasting, host, in_serv
     assert json.loads(told) == {"changed": True}
 
 
-def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
+def test_release_restores_a_lost_flag_before_it_changes_slots(
     host, load, slot, docker, inspect, in_service, variant, status, in_harmony
 ):
     """When the slot that the flag selects is down, nginx uses the other one."""

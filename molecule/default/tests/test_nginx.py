@@ -83,14 +83,14 @@ def guards(answer, embedding="same-origin"):
         ("/", {"Cookie": "a=" + 9000 * "x"}, 400, "no-store", "same-origin"),
     ],
 )
-def test_answer_guards_the_reader(picture, ask, path, options, status, kept, embedding):
+def test_answer_has_security_headers(picture, ask, path, options, status, kept, embedding):
     answer = ask(path, **options)
     assert answer.status == status
     assert answer.headers.get("cache-control") == kept
     guards(answer, embedding)
 
 
-def test_cached_page_guards_the_reader(ask, docker, containers):
+def test_cached_page_has_security_headers(ask, docker, containers):
     pages = [ask("/?cached") for _ in range(5)]
     for page in pages:
         guards(page)
@@ -111,13 +111,13 @@ def test_cached_page_guards_the_reader(ask, docker, containers):
         (b"GET / HTTP/9.9\r\nHost: {}\r\n\r\n", 505),
     ],
 )
-def test_refusal_of_what_is_no_request_guards_the_reader(exchange, site, raw, status):
+def test_refusal_of_a_malformed_request_has_security_headers(exchange, site, raw, status):
     answer = exchange(raw.replace(b"{}", site.encode()))
     assert answer.status == status
     guards(answer)
 
 
-def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
+def test_error_page_of_a_stopped_slot_has_security_headers(host, site):
     # The gate of releases leads to the idle slot, which does not run now.
     preview = json.loads(host.check_output("cat /opt/slipway/stack.json"))["preview"].replace(":", "/")
     talk = "exec 3<>/dev/tcp/%s; printf 'GET / HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' >&3; cat <&3"
@@ -132,7 +132,7 @@ def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
     guards(answer)
 
 
-def test_blog_hears_the_name_that_nginx_has_checked(exchange, base_url):
+def test_blog_gets_the_host_name_that_nginx_has_checked(exchange, base_url):
     first = f"GET {base_url.scheme}://{base_url.hostname}/archive HTTP/1.1"
     answer = exchange(f"{first}\r\nHost: evil.example:81\r\n\r\n".encode())
     assert answer.headers["location"] == f"{base_url.scheme}://{base_url.hostname}:81/archive/"
@@ -156,14 +156,14 @@ def test_blog_hears_the_name_that_nginx_has_checked(exchange, base_url):
         "/.well-knownot",
     ],
 )
-def test_what_was_left_lying_about_is_not_asked_of_the_blog(ask, path):
+def test_nginx_itself_refuses_paths_of_hidden_and_backup_files(ask, path):
     answer = ask(path)
     assert answer.status == 404
     assert "/errors/errors.css" in answer.text, "it is nginx that says so"
 
 
 @pytest.mark.parametrize("path", ["/.well-known/security.txt", "/tags/sql", "/old", "/nosuch.sql.txt"])
-def test_other_names_are_the_blogs_to_answer(ask, path):
+def test_nginx_passes_other_unknown_paths_to_the_blog(ask, path):
     answer = ask(path)
     assert answer.status == 404
     assert "/static/style" in answer.text
@@ -172,7 +172,7 @@ def test_other_names_are_the_blogs_to_answer(ask, path):
 @pytest.mark.parametrize(
     ("path", "method", "allowed"), [("/", "DELETE", "GET, HEAD, POST"), ("STATIC", "POST", "GET, HEAD")]
 )
-def test_method_that_is_not_allowed_is_told_which_are(ask, path, method, allowed):
+def test_refusal_of_a_method_names_the_allowed_ones(ask, path, method, allowed):
     answer = ask(path, method)
     assert answer.status == 405
     assert answer.headers["allow"] == allowed
@@ -191,7 +191,7 @@ def test_method_that_is_not_allowed_is_told_which_are(ask, path, method, allowed
         ("/author/media", 12_000_000, 413),
     ],
 )
-def test_body_is_as_large_as_its_place_needs(ask, path, size, status):
+def test_size_of_a_request_body_is_limited_by_path(ask, path, size, status):
     answer = ask(path, "POST", body=bytes(size), Content_Type="application/x-www-form-urlencoded")
     if status is None:
         assert REFUSED not in answer.text, "the blog has a page of its own for that"
@@ -200,7 +200,7 @@ def test_body_is_as_large_as_its_place_needs(ask, path, size, status):
         assert REFUSED in answer.text
 
 
-def test_slow_senders_are_cut_off_and_readers_are_not(slow, ask):
+def test_slow_senders_are_cut_off_and_readers_are_served(slow, ask):
     head = [slow("GET / HTTP/1.1\r\nHost: {site}\r\nX-Slow: ") for _ in range(20)]
     body = slow("POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 9\r\n\r\nbody")
     begun, second = time.monotonic(), 0
@@ -257,7 +257,7 @@ def seen(host, docker, containers):
     return lambda: wait_until(seen, 10, "lines about a sign-in")
 
 
-def test_stranger_is_not_believed(sign_in, seen, machine, reader, variables):
+def test_forged_forwarding_headers_are_ignored(sign_in, seen, machine, reader, variables):
     assert variables.get("stack_trusted_proxies", []) == []
     one = reader(machine.ipv4)
     one.request("/")
@@ -298,7 +298,9 @@ def behind_a_proxy(deploy, variables, host, reader):
         ("2001:db8:1::2", "2001:db8:1::2"),
     ],
 )
-def test_configured_proxy_is_believed_and_no_further(behind_a_proxy, sign_in, seen, said, client):
+def test_client_address_is_the_one_that_the_trusted_proxy_reports(
+    behind_a_proxy, sign_in, seen, said, client
+):
     assert sign_in(X_Forwarded_For=said).status == 422
     network = "2001:db8:1::/64" if ":" in client else client
     assert seen() == ({client}, {network})
@@ -319,7 +321,7 @@ def statuses(ask_for, client, path, count, method="GET"):
     return [answer.status for answer in answers]
 
 
-def test_pages_of_one_client_are_limited_and_of_another_are_not(behind_a_proxy):
+def test_page_rate_is_limited_for_each_client(behind_a_proxy):
     allowed = 4 * PROXIED["stack_rate_pages"] + 1
     assert statuses(behind_a_proxy, "203.0.113.20", "/nosuch", allowed) == [404] * allowed
     assert 429 in statuses(behind_a_proxy, "203.0.113.20", "/nosuch", 30)
@@ -327,7 +329,7 @@ def test_pages_of_one_client_are_limited_and_of_another_are_not(behind_a_proxy):
     wait_until(lambda: behind_a_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the client is free again")
 
 
-def test_static_files_are_not_counted(behind_a_proxy, ask):
+def test_static_files_do_not_count_towards_the_page_rate(behind_a_proxy, ask):
     [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', ask("/").text))
     for _ in range(60):
         assert behind_a_proxy("203.0.113.22", static).status == 200
@@ -336,7 +338,7 @@ def test_static_files_are_not_counted(behind_a_proxy, ask):
 @pytest.mark.parametrize(
     ("path", "answered"), [("/login", 400), ("/register", 400), ("/contact", 422), ("/author/media", 401)]
 )
-def test_writes_of_one_client_are_limited_and_its_reading_is_not(behind_a_proxy, path, answered):
+def test_write_rate_is_limited_for_each_client_and_pages_stay_available(behind_a_proxy, path, answered):
     client = f"203.0.113.{30 + len(path)}"
     allowed = PROXIED["stack_rate_writes"]
     *first, last = statuses(behind_a_proxy, client, path, allowed + 1, "POST")
@@ -346,7 +348,7 @@ def test_writes_of_one_client_are_limited_and_its_reading_is_not(behind_a_proxy,
     assert statuses(behind_a_proxy, "203.0.113.29", path, 1, "POST") == [answered]
 
 
-def test_previews_of_the_editor_are_no_writes(behind_a_proxy):
+def test_previews_do_not_count_towards_the_write_rate(behind_a_proxy):
     count = PROXIED["stack_rate_writes"] + 1
     assert statuses(behind_a_proxy, "203.0.113.50", "/author/preview", count, "POST") == [400] * count
 
@@ -359,14 +361,14 @@ def test_previews_of_the_editor_are_no_writes(behind_a_proxy):
         ("203.0.113.60", "::ffff:203.0.113.60", "::ffff:203.0.113.61"),
     ],
 )
-def test_ipv6_is_counted_by_network(behind_a_proxy, used, same, other):
+def test_ipv6_clients_are_limited_by_network(behind_a_proxy, used, same, other):
     count = PROXIED["stack_rate_writes"]
     assert statuses(behind_a_proxy, used, "/contact", count, "POST") == [422] * count
     assert statuses(behind_a_proxy, same, "/contact", 1, "POST") == [429]
     assert statuses(behind_a_proxy, other, "/contact", 1, "POST") == [422]
 
 
-def test_requests_under_way_are_limited(behind_a_proxy, slow):
+def test_concurrent_requests_of_one_client_are_limited(behind_a_proxy, slow):
     client, at_once = "203.0.113.70", PROXIED["stack_rate_connections"]
     begin = (
         f"POST /nosuch HTTP/1.1\r\nHost: {{site}}\r\nX-Forwarded-For: {client}\r\nContent-Length: 9\r\n\r\n"

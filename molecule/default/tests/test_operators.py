@@ -26,7 +26,7 @@ def counted(host, endpoint, status):
     return sum(int(number) for number in re.findall(line, text, re.MULTILINE))
 
 
-def test_metrics_are_text_of_prometheus(host):
+def test_metrics_have_the_text_format_of_prometheus(host):
     lines = host.check_output("slipway metrics").splitlines()
     assert "# TYPE blog_http_requests_total counter" in lines
     assert "# TYPE blog_http_request_seconds histogram" in lines
@@ -34,7 +34,7 @@ def test_metrics_are_text_of_prometheus(host):
     assert [line for line in lines if not line.startswith("# ") and not sample.fullmatch(line)] == []
 
 
-def test_each_request_is_counted(host, get):
+def test_metrics_count_each_request(host, get):
     before = counted(host, "pages.post", 200)
     for number in range(3):
         assert get("/posts/ropes-a-table", Cookie=f"session={number}").status == 200
@@ -42,14 +42,14 @@ def test_each_request_is_counted(host, get):
 
 
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics"])
-def test_no_reader_gets_the_metrics(get, path):
+def test_readers_cannot_get_the_metrics(get, path):
     answer = get(path)
     assert answer.status == 404
     assert "blog_http" not in answer.text
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_port_of_the_metrics_is_closed_to_the_world(machine, family):
+def test_metrics_port_is_closed_to_the_world(machine, family):
     assert not answers(getattr(machine, family), 9100)
 
 
@@ -74,7 +74,7 @@ def test_import_of_an_export_changes_nothing(host, sql, export):
     assert content() == before
 
 
-def test_export_into_a_home_is_refused_and_the_home_stays_its_owners(host, variables):
+def test_export_into_a_home_directory_is_refused_and_changes_no_owner(host, variables):
     """sshd refuses users whose home belongs to another user."""
     home = host.user(variables["ansible_user"]).home
     before = host.check_output("ls --all -l --numeric-uid-gid %s", home)
@@ -84,7 +84,7 @@ def test_export_into_a_home_is_refused_and_the_home_stays_its_owners(host, varia
     assert host.check_output("ls --all -l --numeric-uid-gid %s", home) == before
 
 
-def test_export_belongs_to_whoever_asked(host, export):
+def test_export_belongs_to_the_user_who_called_sudo(host, export):
     host.check_output("SUDO_UID=1234 SUDO_GID=1234 slipway export %s/new", export)
     owners = host.check_output("find %s/new -printf '%%U:%%G\\n' | sort --unique", export)
     assert owners == "1234:1234"
@@ -112,7 +112,7 @@ def in_media(host):
         host.check_output("rm %s", f"{volume}/{name}")
 
 
-def test_only_pictures_leave_the_directory_of_pictures(get, in_media):
+def test_nginx_serves_only_pictures_from_the_directory_of_pictures(get, in_media):
     *others, picture = in_media
     for path in [f"/media/{name}" for name in others] + ["/media/", "/media/..%2fwww", "/media/%2elock"]:
         answer = get(path)
@@ -148,7 +148,7 @@ def asked(host, docker, containers):
         ("__Host-session={}", 2),
     ],
 )
-def test_cache_answers_who_has_no_session(get, asked, cookie, number):
+def test_cache_answers_only_requests_without_a_session(get, asked, cookie, number):
     path = f"/tags/{time.monotonic_ns()}"
     wait_until(lambda: time.time() % 1 < 0.2, 5, "a second begins: a page is kept for the rest of one")
     began = time.monotonic()

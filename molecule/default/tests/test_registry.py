@@ -152,7 +152,7 @@ def refused(deploy, published, place, ledger, inspect, docker):
     return SimpleNamespace(outcomes=outcomes, before=before, after=state())
 
 
-def test_what_was_built_is_published_with_its_labels(published, registry, hostname):
+def test_built_image_is_published_with_its_labels(published, registry, hostname):
     name, _, digest = published.reference.partition("@")
     assert name == f"{registry.name}:5000/team/blog"
     manifest = registry.ask(f"/v2/team/blog/manifests/{digest}")
@@ -162,13 +162,13 @@ def test_what_was_built_is_published_with_its_labels(published, registry, hostna
     assert labels["slipway.image"] == f"slipway/flask_blog:{labels['org.opencontainers.image.version']}"
 
 
-def test_what_it_is_made_of_lies_beside(published, place):
+def test_sbom_is_written_beside_the_published_reference(published, place):
     about = json.loads((place.tmp / "pull/flask_blog.cdx.json").read_text())["metadata"]["component"]
     labels = published.built["Config"]["Labels"]
     assert f"{about['name']}:{about['version']}" == labels["slipway.image"]
 
 
-def test_what_is_published_is_not_built_or_published_again(published, hostname):
+def test_published_image_is_not_built_or_published_again(published, hostname):
     assert published.again.status == 0, published.again.output
     assert published.again.changed == {hostname: 0}, published.again.output
 
@@ -180,7 +180,7 @@ def test_what_is_published_is_not_built_or_published_again(published, hostname):
         "unknown digest": ["manifest unknown", "publish it with playbooks/build.yml"],
     }.items(),
 )
-def test_is_refused_and_nothing_is_changed(refused, case, says, hostname, registry):
+def test_pull_that_fails_is_refused_before_any_change(refused, case, says, hostname, registry):
     outcome = refused.outcomes[case]
     assert outcome.status == 2, outcome.output
     assert outcome.changed == {hostname: 0}, outcome.output
@@ -188,7 +188,7 @@ def test_is_refused_and_nothing_is_changed(refused, case, says, hostname, regist
     assert refused.after == refused.before
 
 
-def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host, deploy):
+def test_image_without_the_label_of_the_blog_is_refused(refused, place, registry, docker, host, deploy):
     there = f"{registry.name}:5001/team/other"
     build = (
         f"docker build --quiet --label slipway.image=other --label slipway.test=$(date +%s%N) --tag {there} -"
@@ -228,7 +228,7 @@ def second_engine(host):
     host.check_output(f"systemctl stop {unit}; rm --recursive --force /var/lib/docker/{unit}")
 
 
-def test_pulled_blog_is_released_and_its_password_is_nowhere(
+def test_pulled_blog_is_released_and_the_password_is_not_left_anywhere(
     refused, published, deploy, place, registry, canary, ledger, docker, inspect, host
 ):
     assert docker("images --quiet --no-trunc").find(published.built["Id"]) == -1
@@ -257,7 +257,7 @@ def test_pulled_blog_is_released_and_its_password_is_nowhere(
     assert test_canary.on_this_machine(registry.password) == []
 
 
-def test_what_is_there_needs_no_registry_and_no_login(
+def test_image_on_the_host_needs_no_registry_and_no_login(
     published, deploy, place, registry, hostname, host, in_service, ledger
 ):
     """A second run and a rollback use the images on the host."""
@@ -274,7 +274,7 @@ def test_what_is_there_needs_no_registry_and_no_login(
         registry.start()
 
 
-def test_base_comes_by_its_digest_through_a_mirror(published, registry, docker, host):
+def test_engine_pulls_a_base_image_by_digest_through_the_mirror(published, registry, docker, host):
     """Pull a stand-in for an official image, as `images_base: registry` does; only the mirror has it."""
     ours = docker("images slipway/base-nginx --format {{.Repository}}:{{.Tag}}").splitlines()[0]
     there = f"{registry.name}:5001/library/nginx:stand-in"
@@ -312,12 +312,12 @@ LOAD = """
 """
 
 
-def test_what_is_exported_is_not_exported_again(bundle, hostname):
+def test_exported_bundle_is_not_exported_again(bundle, hostname):
     assert bundle.again.status == 0, bundle.again.output
     assert bundle.again.changed == {hostname: 0}, bundle.again.output
 
 
-def test_bundle_is_loaded_where_there_is_no_network(bundle, second_engine, deploy, place, hostname, host):
+def test_bundle_is_loaded_without_a_network(bundle, second_engine, deploy, place, hostname, host):
     playbook = place.tmp / "load.yml"
     playbook.write_text(LOAD.format(socket=second_engine.socket))
     images = json.loads((bundle.directory / "slipway.json").read_text())["images"]
@@ -336,7 +336,7 @@ def test_bundle_is_loaded_where_there_is_no_network(bundle, second_engine, deplo
     assert told.startswith("nginx version: nginx/")
 
 
-def test_bundle_that_is_cut_off_is_refused(bundle, deploy, place, hostname):
+def test_truncated_bundle_is_refused(bundle, deploy, place, hostname):
     broken = place.tmp / "broken"
     shutil.copytree(bundle.directory, broken)
     file = broken / "images.tar.gz"

@@ -59,13 +59,13 @@ def upload(load, reader, sql):
     return upload
 
 
-def test_ledger_knows_what_serves(in_service, containers, inspect, slot):
+def test_ledger_names_the_image_and_the_slot_in_service(in_service, containers, inspect, slot):
     assert in_service["image"] == containers["flask_blog"]["Image"]
     assert in_service["slot"] == slot()
     assert f"flask_blog_{slot()}" in inspect()
 
 
-def test_release_of_what_serves_is_nothing_to_do(host, ledger, inspect, containers):
+def test_release_of_the_image_in_service_changes_nothing(host, ledger, inspect, containers):
     before, entries = {s: c["Id"] for s, c in inspect().items()}, ledger()
     told = host.check_output("slipway release --json %s", containers["flask_blog"]["Image"])
     assert json.loads(told.splitlines()[-1]) == {"changed": False}
@@ -73,14 +73,14 @@ def test_release_of_what_serves_is_nothing_to_do(host, ledger, inspect, containe
     assert ledger() == entries
 
 
-def test_prober_can_report_a_failure(reader):
+def test_prober_reports_failures(reader):
     with Prober(reader, path="/nosuch") as prober:
         pass
     assert prober.answered == 0
     assert set(prober.failures) == {"status 404"}
 
 
-def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, inspect, slot, times):
+def test_releases_fail_no_request(host, variant, load, upload, ledger, healthy, inspect, slot, times):
     """Release another image and then the old one again, each into the idle slot.
 
     During each release an upload runs whose slot is gone when its body is complete.
@@ -112,7 +112,7 @@ def test_releases_are_not_noticed(host, variant, load, upload, ledger, healthy, 
 
 
 @pytest.mark.soak
-def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot):
+def test_rollbacks_fail_no_request(host, load, ledger, healthy, slot):
     """Roll back to the release before, then release the held one by its id."""
     for number in range(5):
         serving, before = ledger()[-1], ledger()[-2]
@@ -131,7 +131,7 @@ def test_rollbacks_are_not_noticed(host, load, ledger, healthy, slot):
         assert ledger()[-1]["image"] == serving["image"]
 
 
-def test_images_of_old_releases_are_gone(docker, ledger, variables):
+def test_images_of_old_releases_are_removed(docker, ledger, variables):
     """Of the images that were in service, the host keeps only the latest, to save disk space."""
     images = list(
         dict.fromkeys(entry["image"] for entry in reversed(ledger()) if entry["outcome"] != "failed")

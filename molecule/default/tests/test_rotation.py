@@ -39,7 +39,7 @@ def lets_in(host, inspect):
     return lets_in
 
 
-def test_writer_can_report_a_failure(writer):
+def test_writer_reports_failures(writer):
     writer.cookie = ""
     with Writer(writer) as prober:
         pass
@@ -47,7 +47,7 @@ def test_writer_can_report_a_failure(writer):
     assert set(prober.failures) == {"status 400 to the form"}
 
 
-def test_rotation_of_everything_is_not_noticed(
+def test_rotation_of_all_secrets_fails_no_request(
     deploy, reader, writer, signs_in, read_secrets, variables, slot, lets_in, ledger
 ):
     old, admin = read_secrets(), variables["release_admin_email"]
@@ -89,9 +89,7 @@ def test_rotation_of_everything_is_not_noticed(
     assert sorted(entry["secrets"]) == sorted(new)
 
 
-def test_value_that_changes_in_the_vault_is_put_into_service_by_site(
-    deploy, reader, writer, read_secrets, slot
-):
+def test_site_yml_puts_a_changed_value_of_the_vault_into_service(deploy, reader, writer, read_secrets, slot):
     """The vault gives the values in one run only; the next run has nothing to do."""
     slot_before, given = slot(), token_hex(20)
     site = ("site.yml", "--tags", "secrets,release")
@@ -114,7 +112,7 @@ def test_value_that_changes_in_the_vault_is_put_into_service_by_site(
     assert set(done.changed.values()) == {0}, done.output
 
 
-def test_login_that_cannot_be_used_leaves_the_old_one(
+def test_failed_rotation_leaves_the_old_login_in_service(
     host, sql, reader, writer, read_secrets, slot, lets_in, ledger
 ):
     old, slot_before = read_secrets(), slot()
@@ -163,7 +161,7 @@ def unchanged(read_secrets, ledger, inspect):
     return lambda: (read_secrets(), ledger(), {service: c["Id"] for service, c in inspect().items()})
 
 
-def test_rotation_of_what_there_is_not_is_refused(rotate, unchanged):
+def test_rotation_of_an_unknown_kind_is_refused(rotate, unchanged):
     before = unchanged()
     done = rotate(rotate="database,tls")
     assert done.status == 2
@@ -172,7 +170,7 @@ def test_rotation_of_what_there_is_not_is_refused(rotate, unchanged):
     assert (unchanged() == before) is True
 
 
-def test_secret_of_the_vault_is_changed_there_first(rotate, unchanged, read_secrets):
+def test_rotation_of_an_unchanged_value_of_the_vault_is_refused(rotate, unchanged, read_secrets):
     before = unchanged()
     same = {"app_secret_key": read_secrets()["app_secret_key"], "admin_password": "another one of the vault"}
     done = rotate(rotate="key,admin", secrets_vault=same)
@@ -183,7 +181,7 @@ def test_secret_of_the_vault_is_changed_there_first(rotate, unchanged, read_secr
     assert (unchanged() == before) is True
 
 
-def test_dry_run_says_what_would_be_new(rotate, unchanged):
+def test_dry_run_lists_the_secrets_that_would_be_rotated(rotate, unchanged):
     before = unchanged()
     done = rotate("--check", rotate="database")
     assert done.status == 0, done.output

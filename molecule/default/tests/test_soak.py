@@ -39,7 +39,7 @@ def stylesheet(page):
     return lambda: re.search(r"/static/style\.\w+\.css", page().text)[0]
 
 
-def test_change_of_the_code_is_not_noticed(load, deploy, changed_source, page, stylesheet, ledger):
+def test_change_of_the_code_fails_no_request(load, deploy, changed_source, page, stylesheet, ledger):
     """The playbook builds and releases it, then the old code. The old page's stylesheet stays available."""
     before = stylesheet()
     for what, arguments in {
@@ -57,7 +57,7 @@ def test_change_of_the_code_is_not_noticed(load, deploy, changed_source, page, s
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-def test_change_of_nginx_configuration_is_not_noticed(number, load, deploy, containers, inspect, page):
+def test_change_of_nginx_configuration_fails_no_request(number, load, deploy, containers, inspect, page):
     seconds = 63072000 + number
     assert page().headers["strict-transport-security"] != f"max-age={seconds}"
     with load.step(f"nginx configuration {number}") as step:
@@ -79,7 +79,7 @@ def another_nginx(host, docker, containers):
 
 
 @pytest.mark.parametrize("number", range(1, 3))
-def test_other_image_of_nginx_is_not_noticed(number, load, deploy, containers, another_nginx, healthy):
+def test_change_of_nginx_image_fails_no_request(number, load, deploy, containers, another_nginx, healthy):
     ids = {name: container["Image"] for name, container in containers.items()} | {"nginx": another_nginx}
     with load.step(f"nginx image {number}") as step:
         extra = json.dumps({"images_ids": ids})
@@ -93,7 +93,7 @@ def test_other_image_of_nginx_is_not_noticed(number, load, deploy, containers, a
 
 
 @pytest.mark.parametrize("what", [edit, delete])
-def test_change_of_a_post_is_seen_by_all(what, load, author, sql, reader):
+def test_readers_see_a_change_of_a_post_in_time(what, load, author, sql, reader):
     article = Article(author(), sql)
     with load.step(f"{what.__name__} a post") as step:
         late = stale_answers(article, what(article), idle_seconds=1, is_visited=True, reader=reader)
@@ -101,7 +101,7 @@ def test_change_of_a_post_is_seen_by_all(what, load, author, sql, reader):
     assert late < FRESH_SECONDS
 
 
-def test_restart_of_the_database_asks_for_patience_and_breaks_nothing(load, docker, containers, healthy):
+def test_restart_of_the_database_causes_only_503_errors(load, docker, containers, healthy):
     with load.step("restart of the database", tolerate="status 503") as step:
         docker("restart %s", containers["db"]["Id"])
         healthy()

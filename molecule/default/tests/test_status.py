@@ -49,7 +49,7 @@ def as_it_should_be(told, entry, containers, host):
     assert told("until")[0].startswith(end.removeprefix("notAfter=").split()[0])
 
 
-def test_status_names_whatever_differs(report, host, docker, variant, inspect, in_service, healthy):
+def test_status_reports_each_difference(report, host, docker, variant, inspect, in_service, healthy):
     slot = in_service["slot"]
     before = inspect()
     as_it_should_be(report(), in_service, before, host)

@@ -49,7 +49,7 @@ def serves(get):
     return serves
 
 
-def test_blog_that_is_killed_starts_again(host, containers, healthy, serves, inspect):
+def test_killed_blog_starts_again(host, containers, healthy, serves, inspect):
     before = containers["flask_blog"]
     service = before["Config"]["Labels"]["com.docker.compose.service"]
     host.check_output("kill -9 %s", str(before["State"]["Pid"]))
@@ -58,7 +58,9 @@ def test_blog_that_is_killed_starts_again(host, containers, healthy, serves, ins
     serves()
 
 
-def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, variables, scan, opens):
+def test_data_survives_the_removal_of_all_containers(
+    host, lasting, healthy, serves, inspect, variables, scan, opens
+):
     before, ids = lasting(), {c["Id"] for c in inspect().values()}
     host.check_output("cd /opt/slipway && docker compose down")
     assert inspect() == {}
@@ -91,7 +93,7 @@ def booted(host):
     return booted
 
 
-def test_host_that_boots_serves(machine, host, booted, lasting, healthy, serves, opens):
+def test_blog_is_back_after_a_reboot(machine, host, booted, lasting, healthy, serves, opens):
     before = lasting()
     booted(machine.restart)
     healthy(120)
@@ -101,7 +103,7 @@ def test_host_that_boots_serves(machine, host, booted, lasting, healthy, serves,
     opens()
 
 
-def test_host_that_loses_power_between_two_containers_of_nginx_serves(
+def test_blog_is_back_after_a_power_loss_while_nginx_is_replaced(
     machine, host, booted, inspect, lasting, healthy, serves
 ):
     """A state of `slipway nginx` for a second: the old one is drained and gone, the new one not yet made."""

@@ -56,7 +56,7 @@ def no_builds(docker):
     docker(f"rm --force {' '.join(made)}")
 
 
-def test_teardown_of_another_host_changes_nothing(teardown, hostname, host, inspect, volumes):
+def test_teardown_with_another_hosts_name_changes_nothing(teardown, hostname, host, inspect, volumes):
     def state():
         return {
             "containers": sorted(inspect()),
@@ -73,7 +73,7 @@ def test_teardown_of_another_host_changes_nothing(teardown, hostname, host, insp
     assert state() == before
 
 
-def test_teardown_leaves_data_packages_and_a_safe_host(
+def test_teardown_keeps_data_packages_and_security_settings(
     host, deploy, sql, read_secrets, docker, get, healthy, ledger, scan, variables, teardown, volumes
 ):
     posts, secrets = sql("SELECT slug, body FROM post ORDER BY 1"), read_secrets()
@@ -125,7 +125,7 @@ def put_back(host, docker):
     host.check_output("rm --recursive %s", place)
 
 
-def test_data_goes_with_the_name_typed_and_nothing_of_others_does(
+def test_teardown_with_the_hosts_name_removes_data_but_no_foreign_objects(
     host, deploy, docker, hostname, no_builds, put_back, sql, read_secrets, healthy, teardown, volumes
 ):
     """Also data that an earlier teardown kept. Then foreign objects with Slipway's names, and a restore."""

@@ -26,12 +26,12 @@ def authority_file(host, tmp_path_factory):
     return file
 
 
-def test_certificate_is_for_each_name_of_the_blog(shown_certificate, trust, all_names):
+def test_certificate_has_each_name_of_the_blog(shown_certificate, trust, all_names):
     for name in all_names:
         assert [value for _, value in shown_certificate(trust, name)["subjectAltName"]] == all_names
 
 
-def test_mozilla_s_intermediate_set_is_kept(base_url, authority_file):
+def test_tls_settings_comply_with_mozillas_intermediate_set(base_url, authority_file):
     done = subprocess.run(
         [
             SSLYZE,
@@ -46,19 +46,19 @@ def test_mozilla_s_intermediate_set_is_kept(base_url, authority_file):
     assert "Compliant" in done.stdout
 
 
-def test_old_protocol_is_refused(host, base_url):
+def test_old_tls_versions_are_refused(host, base_url):
     ask = f"{LOOK} -servername {base_url.hostname} -cipher DEFAULT@SECLEVEL=0"
     for version in ("-tls1", "-tls1_1"):
         assert "alert protocol version" in host.run(f"{ask} {version} </dev/null").stderr
     assert host.run(f"{ask} -tls1_2 </dev/null").rc == 0
 
 
-def test_key_exchange_outlives_a_quantum_computer(host, base_url):
+def test_key_exchange_is_post_quantum(host, base_url):
     told = host.check_output(f"{LOOK} -servername {base_url.hostname} </dev/null 2>&1")
     assert "Negotiated TLS1.3 group: X25519MLKEM768" in told
 
 
-def test_http_2_is_spoken(base_url, trust):
+def test_http_2_is_offered(base_url, trust):
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -79,13 +79,13 @@ def test_unknown_name_gets_no_handshake(shown_certificate, name):
     ("path", "status"),
     [("/", 200), ("/nosuch", 404), ("/errors/errors.css", 200), ("/media/nosuch", 404), ("/author/", 302)],
 )
-def test_browsers_are_told_to_keep_to_https(get, variables, path, status):
+def test_answer_has_hsts(get, variables, path, status):
     answer = get(path)
     assert answer.status == status
     assert answer.headers["strict-transport-security"] == f"max-age={variables['tls_hsts_seconds']}"
 
 
-def test_static_file_tells_it_too(get):
+def test_static_file_has_hsts(get):
     [path] = re.findall(r'"(/static/style\.[^"]+\.css)"', get("/").text)
     assert get(path).headers["strict-transport-security"].startswith("max-age=")
 
@@ -105,7 +105,7 @@ def plain(variables):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_plain_http_sends_everyone_on(plain, all_names, variables, method):
+def test_plain_http_redirects_each_name_to_https(plain, all_names, variables, method):
     for name in all_names:
         answer = plain(name, "/posts/a%20b?c=d%2Fe", method=method)
         assert answer.status == 308
@@ -113,12 +113,12 @@ def test_plain_http_sends_everyone_on(plain, all_names, variables, method):
         assert "strict-transport-security" not in answer.headers
 
 
-def test_plain_http_has_no_answer_for_a_stranger(plain):
+def test_plain_http_gives_an_unknown_name_no_answer(plain):
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
         plain("evil.example", "/")
 
 
-def test_name_that_is_sent_on_is_sent_over_https_too(base_url, variables, trust):
+def test_redirected_name_is_redirected_over_https_too(base_url, variables, trust):
     for name in variables["stack_domain_redirects"]:
         reader = Reader("127.0.0.1", base_url.port, name, trust)
         answer = reader.request("/tags/?page=2")
@@ -131,7 +131,7 @@ def test_name_that_is_sent_on_is_sent_over_https_too(base_url, variables, trust)
 # --- On the host --------------------------------------------------------------------------------------------
 
 
-def test_key_is_for_nginx_alone(host, containers):
+def test_only_nginx_can_read_the_key(host, containers):
     file = host.file("/etc/slipway/tls/blog.pem")
     assert (file.uid, file.gid, file.mode) == (101, 101, 0o400)
     assert host.file("/etc/slipway/ca/ca.key").mode == 0o600
@@ -139,13 +139,13 @@ def test_key_is_for_nginx_alone(host, containers):
     assert host.run("docker exec %s touch /etc/slipway/tls/mark", containers["nginx"]["Id"]).rc == 1
 
 
-def test_certificate_is_looked_at_every_day(host):
+def test_certificate_is_checked_by_a_timer(host):
     assert host.service("slipway-tls.timer").is_enabled
     assert host.service("slipway-tls.timer").is_running
     host.check_output("systemctl start slipway-tls.service")
 
 
-def test_status_tells_of_the_certificate(host, base_url, all_names):
+def test_status_shows_the_certificate(host, base_url, all_names):
     told = host.check_output("slipway status")
     assert re.search(rf"^tls +{re.escape(', '.join(all_names))}$", told, re.MULTILINE)
     certificate = json.loads(host.check_output("slipway status --json"))["certificate"]
@@ -153,7 +153,7 @@ def test_status_tells_of_the_certificate(host, base_url, all_names):
     assert 30 < certificate["days_left"] <= 90
 
 
-def test_reload_with_a_bad_configuration_changes_nothing(host, reader):
+def test_reload_with_a_broken_configuration_changes_nothing(host, reader):
     spoiled = "/opt/slipway/nginx/spoiled.conf"
     host.check_output("echo 'spoiled;' > %s", spoiled)
     try:
@@ -166,7 +166,7 @@ def test_reload_with_a_bad_configuration_changes_nothing(host, reader):
     assert prober.failures == []
 
 
-def test_reload_is_not_noticed(host, reader, containers):
+def test_reload_of_nginx_fails_no_request(host, reader, containers):
     nginx = containers["nginx"]["Id"]
     workers = f"docker top {nginx} -o pid,args | grep 'worker process$'"
     before = host.check_output(workers)

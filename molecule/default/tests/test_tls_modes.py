@@ -40,7 +40,7 @@ def use(deploy, all_names, as_before):
     return use
 
 
-def test_certificate_of_yours_is_shown_and_its_key_is_not(
+def test_provided_certificate_is_used_and_its_key_is_not_printed(
     use, shown_certificate, all_names, tmp_path, reader
 ):
     certificate, key = make_certificate(tmp_path, all_names)
@@ -129,14 +129,14 @@ CERTBOT = (
 )
 
 
-def test_authority_s_certificate_is_shown(issued, authority, shown_certificate, all_names):
+def test_certificate_of_the_acme_ca_is_used(issued, authority, shown_certificate, all_names):
     trust, _ = authority
     certificate = shown_certificate(trust)
     assert sorted(value for _, value in certificate["subjectAltName"]) == sorted(all_names)
     assert "Pebble" in str(certificate["issuer"])
 
 
-def test_second_run_asks_for_nothing(issued, use, authority, shown_certificate):
+def test_second_run_requests_no_certificate(issued, use, authority, shown_certificate):
     trust, variables = authority
     before = shown_certificate(trust)
     done = use("acme", **variables)
@@ -144,7 +144,9 @@ def test_second_run_asks_for_nothing(issued, use, authority, shown_certificate):
     assert shown_certificate(trust) == before
 
 
-def test_renewal_is_in_service_at_once_and_not_noticed(host, acme_reader, authority, shown_certificate):
+def test_renewed_certificate_is_used_at_once_and_fails_no_request(
+    host, acme_reader, authority, shown_certificate
+):
     trust, _ = authority
     before = shown_certificate(trust)["serialNumber"]
     with Prober(acme_reader, readers=6) as prober:
@@ -154,14 +156,14 @@ def test_renewal_is_in_service_at_once_and_not_noticed(host, acme_reader, author
     assert prober.answered > 100
 
 
-def test_timer_of_certbot_renews_and_knows_the_authority(issued, host):
+def test_timer_of_certbot_is_enabled_and_trusts_the_ca(issued, host):
     assert host.service("certbot.timer").is_enabled
     environment = host.check_output("systemctl show certbot.service --property=Environment --value")
     assert "REQUESTS_CA_BUNDLE=/etc/slipway/acme-ca.pem" in environment
     host.check_output("systemctl start slipway-tls.service")
 
 
-def test_renewal_that_fails_leaves_what_serves(issued, host, authority, shown_certificate, get_acme):
+def test_failed_renewal_keeps_the_old_certificate(issued, host, authority, shown_certificate, get_acme):
     trust, _ = authority
     before = shown_certificate(trust)
     host.check_output("chmod 0700 /var/lib/slipway/acme")
@@ -175,7 +177,9 @@ def test_renewal_that_fails_leaves_what_serves(issued, host, authority, shown_ce
     assert get_acme("/").status == 200
 
 
-def test_name_that_leads_elsewhere_is_told(issued, use, all_names, authority, shown_certificate, get_acme):
+def test_name_that_does_not_lead_to_the_host_is_reported(
+    issued, use, all_names, authority, shown_certificate, get_acme
+):
     trust, variables = authority
     before = shown_certificate(trust)
     done = use("acme", names=[*all_names, "elsewhere.test"], **variables)
@@ -205,7 +209,7 @@ def get_acme(acme_reader):
 # --- tls_mode: off ------------------------------------------------------------------------------------------
 
 
-def test_off_renews_nothing_any_more(issued, use, host):
+def test_tls_mode_off_ends_all_renewals(issued, use, host):
     """The last certificate stays, and so does the host's CA, which browsers may trust."""
     units = "systemctl list-unit-files --no-legend 'slipway-tls.*'"
     lineages = "ls /etc/letsencrypt/renewal /etc/letsencrypt/live | grep slipway-"

@@ -11,7 +11,9 @@ def contract(variant):
     return variant(MIGRATION.format(statement="CREATE TABLE slipway_test (n int)", destructive=True))
 
 
-def test_destructive_migration_and_the_way_back(host, contract, inspect, sql, ledger, healthy, reader, get):
+def test_rollback_past_a_destructive_migration_needs_the_dump_from_before(
+    host, contract, inspect, sql, ledger, healthy, reader, get
+):
     """A rollback past the migration needs the dump from before it."""
     [old] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
     posts = sql("SELECT slug, body FROM post ORDER BY 1")
