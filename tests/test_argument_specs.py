@@ -101,7 +101,7 @@ def test_each_template_is_marked_as_managed_by_ansible(role):
 
 
 # Templates that no program on the host can validate before they are in place.
-UNJUDGED = {"apt.conf", "journald.conf", "modprobe.conf", "sysctl.conf", "nftables.service"}
+UNVALIDATED = {"apt.conf", "journald.conf", "modprobe.conf", "sysctl.conf", "nftables.service"}
 
 
 def test_each_file_has_a_source_and_is_validated(role):
@@ -112,7 +112,7 @@ def test_each_file_has_a_source_and_is_validated(role):
                 owner, name = entry[kind].split("/", 1)
                 assert owner == role.name, entry
                 assert (role.path / directory / name).is_file(), entry
-                assert name.removesuffix(".j2") in UNJUDGED or kind == "copy" or "validate" in entry, entry
+                assert name.removesuffix(".j2") in UNVALIDATED or kind == "copy" or "validate" in entry, entry
         if "tree" in entry:
             assert (ROOT / entry["source"]).is_dir(), entry
             assert "validate" in entry, entry

@@ -11,7 +11,7 @@ cluster_problem = load_program(FILTERS / "cluster_problem.py").cluster_problem
 
 # --- subnet_conflicts ---------------------------------------------------------------------------------------
 
-FACTS = {
+INTERFACES = {
     "interfaces": ["lo", "eth0", "slipway-app", "br-1.2"],
     "lo": {
         "ipv4": {"network": "127.0.0.0", "netmask": "255.0.0.0"},
@@ -43,18 +43,18 @@ FACTS = {
     ],
 )
 def test_subnet_that_overlaps_a_network_of_the_host_is_a_conflict(subnet, interface):
-    [problem] = subnet_conflicts({"stack_app_subnet": subnet}, FACTS)
+    [problem] = subnet_conflicts({"stack_app_subnet": subnet}, INTERFACES)
     assert problem.startswith(f"stack_app_subnet {subnet} overlaps network ")
     assert problem.endswith(f" of interface {interface} on the host")
 
 
 @pytest.mark.parametrize("subnet", ["10.83.1.0/24", "10.21.0.0/16", "fd00:5119:1::/64", "fe80::/64"])
 def test_free_subnet_is_no_conflict(subnet):
-    assert subnet_conflicts({"stack_app_subnet": subnet}, FACTS) == []
+    assert subnet_conflicts({"stack_app_subnet": subnet}, INTERFACES) == []
 
 
 def test_subnet_of_an_own_bridge_is_no_conflict():
-    assert subnet_conflicts({"stack_app_subnet": "10.83.2.0/24"}, FACTS, ["slipway-app"]) == []
+    assert subnet_conflicts({"stack_app_subnet": "10.83.2.0/24"}, INTERFACES, ["slipway-app"]) == []
 
 
 def test_subnets_that_overlap_each_other_are_conflicts():
@@ -73,7 +73,7 @@ def test_subnets_that_overlap_each_other_are_conflicts():
 
 @pytest.mark.parametrize("value", ["10.83.2.1/24", "10.83.2/24", "10.83.2.0/33", "", "many"])
 def test_malformed_subnet_is_reported(value):
-    [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, FACTS)
+    [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, INTERFACES)
     assert problem.startswith(f"stack_app_subnet is {value!r}, which is no network")
 
 
@@ -104,12 +104,12 @@ def test_free_port_is_no_conflict_without_an_engine():
 VOLUMES = {"db_volume": "db_volume", "media_volume": "media_volume"}
 
 
-def thing(name, own=False, part="", **more):
+def engine_object(name, own=False, part="", **more):
     """Return a volume, a network or a container as the fact host_engine has it."""
     return {"name": name, "own": own, "part": part, "project": "slipway" if own else "", **more}
 
 
-def had(volumes=(), networks=(), containers=()):
+def engine_facts(volumes=(), networks=(), containers=()):
     """Return the fact host_engine."""
     return {
         "volumes": [{"mountpoint": f"/volumes/{volume['name']}", **volume} for volume in volumes],
@@ -118,20 +118,27 @@ def had(volumes=(), networks=(), containers=()):
     }
 
 
-OWN = had(
-    volumes=[thing(name, own=True, part=name) for name in VOLUMES],
-    networks=[thing("slipway_edge", own=True, part="edge", bridge="slipway-edge"), thing("bridge")],
-    containers=[thing("slipway-db-1", own=True, part="db"), thing("db", volumes=["data"])],
+OWN_OBJECTS = engine_facts(
+    volumes=[engine_object(name, own=True, part=name) for name in VOLUMES],
+    networks=[
+        engine_object("slipway_edge", own=True, part="edge", bridge="slipway-edge"),
+        engine_object("bridge"),
+    ],
+    containers=[engine_object("slipway-db-1", own=True, part="db"), engine_object("db", volumes=["data"])],
 )
 
 
-@pytest.mark.parametrize("engine", [None, had(), OWN], ids=["no engine", "nothing there", "own"])
+@pytest.mark.parametrize(
+    "engine", [None, engine_facts(), OWN_OBJECTS], ids=["no engine", "nothing there", "own"]
+)
 def test_own_objects_are_not_foreign(engine):
     assert foreign_objects(engine, VOLUMES) == []
 
 
 def test_foreign_volume_is_reported_with_its_containers_and_the_remedies():
-    engine = had(volumes=[thing("db_volume")], containers=[thing("web-db-1", volumes=["db_volume"])])
+    engine = engine_facts(
+        volumes=[engine_object("db_volume")], containers=[engine_object("web-db-1", volumes=["db_volume"])]
+    )
     [problem] = foreign_objects(engine, VOLUMES)
     assert problem.startswith("The volume db_volume is not Slipway's (it is used by web-db-1). ")
     for words in (
@@ -146,31 +153,43 @@ def test_foreign_volume_is_reported_with_its_containers_and_the_remedies():
 
 
 def test_volume_of_another_purpose_is_reported():
-    [problem] = foreign_objects(had(volumes=[thing("media_volume", own=True, part="db_volume")]), VOLUMES)[1:]
+    [problem] = foreign_objects(
+        engine_facts(volumes=[engine_object("media_volume", own=True, part="db_volume")]), VOLUMES
+    )[1:]
     assert problem.startswith("The volume media_volume is not Slipway's.")
 
 
 def test_new_volume_name_is_refused_while_another_volume_has_the_data():
-    [problem] = foreign_objects(OWN, VOLUMES | {"db_volume": "posts"})
+    [problem] = foreign_objects(OWN_OBJECTS, VOLUMES | {"db_volume": "posts"})
     assert problem.startswith(
         "stack_db_volume is posts, which would be a new, empty volume; Slipway's data is in"
     )
     assert "Set stack_db_volume: db_volume." in problem
-    made = had(volumes=[thing(name, own=True, part="db_volume") for name in ("db_volume", "posts")])
+    made = engine_facts(
+        volumes=[engine_object(name, own=True, part="db_volume") for name in ("db_volume", "posts")]
+    )
     assert foreign_objects(made, {"db_volume": "posts"}) == []
 
 
 def test_foreign_network_is_reported_by_its_name_or_its_bridge():
-    networks = [thing("slipway_app"), thing("theirs", bridge="slipway-data"), thing("other", bridge="br0")]
-    first, second = foreign_objects(had(networks=networks), VOLUMES)
+    networks = [
+        engine_object("slipway_app"),
+        engine_object("theirs", bridge="slipway-data"),
+        engine_object("other", bridge="br0"),
+    ]
+    first, second = foreign_objects(engine_facts(networks=networks), VOLUMES)
     assert first.startswith("The network slipway_app is not Slipway's.")
     assert first.endswith("docker network rm slipway_app")
     assert second.startswith("The network theirs (bridge slipway-data) is not Slipway's.")
 
 
 def test_foreign_container_is_reported():
-    containers = [thing("slipway-nginx-1"), thing("slipway-web-1"), thing("web") | {"project": "slipway"}]
-    first, second = foreign_objects(had(containers=containers), VOLUMES)
+    containers = [
+        engine_object("slipway-nginx-1"),
+        engine_object("slipway-web-1"),
+        engine_object("web") | {"project": "slipway"},
+    ]
+    first, second = foreign_objects(engine_facts(containers=containers), VOLUMES)
     assert first.startswith("The container slipway-nginx-1 is not Slipway's.")
     assert "docker rename slipway-nginx-1 other-slipway-nginx-1" in first
     assert second.startswith("The container web is of another compose project called slipway.")
@@ -178,12 +197,12 @@ def test_foreign_container_is_reported():
 
 # --- cluster_problem ----------------------------------------------------------------------------------------
 
-IMAGE = ["PATH=/usr/bin:/bin", "PG_MAJOR=17", "PGDATA=/var/lib/postgresql/data/17/a", "EMPTY="]
+ENVIRONMENT = ["PATH=/usr/bin:/bin", "PG_MAJOR=17", "PGDATA=/var/lib/postgresql/data/17/a", "EMPTY="]
 
 
 def test_image_of_the_clusters_version_is_accepted():
-    assert cluster_problem(IMAGE, "db_volume", {"17/a": "17"}) == ""
-    assert cluster_problem(IMAGE, "db_volume", {"17/a": "17", "16/a": "16"}) == ""
+    assert cluster_problem(ENVIRONMENT, "db_volume", {"17/a": "17"}) == ""
+    assert cluster_problem(ENVIRONMENT, "db_volume", {"17/a": "17", "16/a": "16"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -191,7 +210,7 @@ def test_image_of_the_clusters_version_is_accepted():
     [
         (
             {"17/a": "17"},
-            ["PG_MAJOR=16", IMAGE[2]],
+            ["PG_MAJOR=16", ENVIRONMENT[2]],
             ["PostgreSQL 17 (in 17/a)", "PostgreSQL 16 and", "not read"],
         ),
         (
@@ -199,7 +218,7 @@ def test_image_of_the_clusters_version_is_accepted():
             ["PG_MAJOR=18", "PGDATA=/var/lib/postgresql/data/18/a"],
             ["PostgreSQL 17 (in 17/a)", "PostgreSQL 18 and works in 18/a", "would begin an empty one"],
         ),
-        ({".": "16"}, IMAGE, ["PostgreSQL 16 (in .)", "works in 17/a", "would begin an empty one"]),
+        ({".": "16"}, ENVIRONMENT, ["PostgreSQL 16 (in .)", "works in 17/a", "would begin an empty one"]),
         ({"17/a": "17"}, None, ["of an unknown version"]),
     ],
     ids=["older", "elsewhere", "of another layout", "unknown"],

@@ -13,7 +13,7 @@ certificate_problems = load_program(FILTERS / "certificate_problems.py").certifi
 
 
 @pytest.fixture
-def records(monkeypatch):
+def dns_records(monkeypatch):
     """Fake DNS on the control node: the addresses of each name, by record type."""
     found = {
         "blog.example.org": {"A": ["203.0.113.9"], "AAAA": ["2001:db8::9"]},
@@ -44,11 +44,11 @@ def records(monkeypatch):
         ("nosuch.example.org", ["nosuch.example.org has no A and no AAAA record"]),
     ],
 )
-def test_each_record_of_a_name_must_lead_to_the_host(records, name, problems):
+def test_each_record_of_a_name_must_lead_to_the_host(dns_records, name, problems):
     assert dns.dns_problems([name], ["203.0.113.9", "2001:db8::9"]) == problems
 
 
-def test_address_of_the_host_may_be_a_name(records):
+def test_address_of_the_host_may_be_a_name(dns_records):
     assert dns.dns_problems(["www.example.org"], ["blog.example.org", "nosuch.example.org"]) == []
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from project import ROOT, load_program
 
-TOLD = {
+OUTPUT = {
     "dpkg-query": ["installed nftables", "config-files gone", "installed docker.io"],
     "systemctl": [
         *("Id=docker.service", "ActiveState=active", "UnitFileState=enabled", ""),
@@ -147,7 +147,7 @@ def facts(monkeypatch):
     """The module, on a host whose programs print the lines of TOLD."""
     module = load_program(ROOT / "plugins/modules/host_facts.py")
     monkeypatch.setattr(
-        module, "ask", lambda *command: next(TOLD[word] for word in command if word in TOLD), raising=True
+        module, "ask", lambda *command: next(OUTPUT[word] for word in command if word in OUTPUT), raising=True
     )
     return module
 

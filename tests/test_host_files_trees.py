@@ -66,7 +66,7 @@ def test_previous_version_is_kept_and_older_ones_are_removed(host_files):
         for _ in range(2):
             host_files(tree(version))
             assert modes(host_files.place) == modes_of_tree(version, current=version) | before
-        assert not resolved or resolved.exists(), "who began with it goes on to find it"
+        assert not resolved or resolved.exists(), "a program that runs must still find its version"
 
 
 def test_version_becomes_current_when_it_is_complete(host_files, monkeypatch):

@@ -4,7 +4,7 @@ import re
 
 from project import ROOT
 
-JUDGE = """
+TEST_NGINX = """
 mkdir -p /etc/slipway/tls
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=blog -days 1 \\
   -keyout /tmp/key -out /tmp/certificate 2>/dev/null
@@ -18,7 +18,7 @@ def test_nginx_accepts_its_configuration(rendered_files, services, check):
         *(f"--tmpfs={mount.partition(':')[0]}" for mount in services["nginx"]["tmpfs"]),
         f"--volume={ROOT}/roles/images/files/nginx/nginx.conf:/etc/nginx/nginx.conf:ro",
         f"--volume={rendered_files}/blog.conf:/etc/nginx/conf.d/blog.conf:ro",
-        command=["sh", "-euc", JUDGE],
+        command=["sh", "-euc", TEST_NGINX],
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -53,30 +53,30 @@ def http2_reader(base_url, site, host_authority):
 
 
 @pytest.fixture(scope="session")
-def dial(reader):
+def connect(reader):
     """Open a connection to the blog and return its socket, for bytes that no HTTP client sends."""
 
-    def dial():
+    def connect():
         connection = reader().connection
         connection.connect()
         connection.sock.settimeout(15)
         return connection.sock
 
-    return dial
+    return connect
 
 
 @pytest.fixture(scope="session")
-def exchange(dial):
+def send_raw(connect):
     """Send raw bytes, and return the answer; without one, raise the error of http.client."""
 
-    def exchange(raw):
-        with dial() as connection:
+    def send_raw(raw):
+        with connect() as connection:
             connection.sendall(raw)
             response = http.client.HTTPResponse(connection)
             response.begin()
             return Answer.of(response)
 
-    return exchange
+    return send_raw
 
 
 @pytest.fixture(scope="session")
@@ -95,15 +95,15 @@ def ask(reader):
 
 
 @pytest.fixture
-def slow(dial, site):
+def slow_sender(connect, site):
     """Make a SlowSender that begins with a given text."""
     senders = []
 
-    def slow(begin):
-        senders.append(SlowSender(dial(), begin.format(site=site)))
+    def slow_sender(begin):
+        senders.append(SlowSender(connect(), begin.format(site=site)))
         return senders[-1]
 
-    yield slow
+    yield slow_sender
     for sender in senders:
         sender.close()
 
@@ -117,23 +117,23 @@ def get(reader):
 
 
 @pytest.fixture
-def signs_in(reader, variables):
+def try_to_sign_in(reader, variables):
     """Try to sign in to the blog, and return the Author, also when the login fails."""
     authors = []
 
-    def signs_in(email, password):
+    def try_to_sign_in(email, password):
         author = Author(reader(), variables["stack_base_url"], email, password)
         author.reader.close()  # nginx would close it before the next request
         authors.append(author)
         return author
 
-    yield signs_in
+    yield try_to_sign_in
     for author in authors:
         author.reader.close()
 
 
 @pytest.fixture(scope="session")
-def enlist(host, slot):
+def create_admin(host, slot):
     """Create an administrator of the blog."""
     return lambda email, password: host.check_output(
         f"cd /opt/slipway && echo %s | docker compose exec -T flask_blog_{slot()}"
@@ -144,21 +144,21 @@ def enlist(host, slot):
 
 
 @pytest.fixture(scope="module")
-def author(enlist, reader, variables, sql):
+def author(create_admin, reader, variables, sql):
     """Return a signed-in Author with a separate connection."""
     email, password = f"fresh-{token_hex(3)}@example.org", token_hex()
-    enlist(email, password)
+    create_admin(email, password)
     with contextlib.ExitStack() as connections:
 
-        def dial():
+        def connect():
             return connections.enter_context(contextlib.closing(reader()))
 
-        signed_in = Author(dial(), variables["stack_base_url"], email, password)
+        signed_in = Author(connect(), variables["stack_base_url"], email, password)
         assert signed_in.signed_in
 
         def author():
             one = copy.copy(signed_in)
-            one.reader = dial()
+            one.reader = connect()
             return one
 
         yield author

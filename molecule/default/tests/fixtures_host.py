@@ -67,10 +67,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends iproute2 nmap &
 
 
 @pytest.fixture(scope="session")
-def stranger(hostname):
+def run_on_neighbour(hostname):
     """Run a shell command on a neighbour of the host: a container on the same link, with nmap."""
     base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
-    image, name = "slipway/stranger", f"slipway-test-stranger-{hostname}"
+    image, name = "slipway/neighbour", f"slipway-test-neighbour-{hostname}"
 
     def docker(*arguments, **options):
         return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options)
@@ -83,7 +83,7 @@ def stranger(hostname):
 
 
 @pytest.fixture(scope="session")
-def scan(stranger, machine):
+def scan(run_on_neighbour, machine):
     """Scan TCP ports, all or some, of the host or other addresses; return the open ones by family."""
 
     def scan(ports=range(1, 65536), addresses=None):
@@ -93,7 +93,7 @@ def scan(stranger, machine):
         nmap = f"nmap -n -Pn -sS -T5 --min-rate 30000 --max-retries 1 --open -oG - -p {named}"
         with ThreadPoolExecutor() as pool:
             found = pool.map(
-                stranger, [f"{nmap} -{family[-1]} {address}" for family, address in addresses.items()]
+                run_on_neighbour, [f"{nmap} -{family[-1]} {address}" for family, address in addresses.items()]
             )
         return {
             family: {int(port) for port in re.findall(r"(\d+)/open/", text)}

@@ -25,7 +25,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 @pytest.fixture(scope="session")
-def under_load(enlist, reader, site, host_authority, host, variables, base_url, sql, pytestconfig):
+def under_load(create_admin, reader, site, host_authority, host, variables, base_url, sql, pytestconfig):
     """Put the blog under load, as in `with under_load() as load`; then remove its posts and its account."""
 
     rate = 220 if pytestconfig.getoption("soak") else 120
@@ -34,7 +34,7 @@ def under_load(enlist, reader, site, host_authority, host, variables, base_url, 
     def under_load():
         name, password = f"load-{token_hex(3)}", token_hex()
         email, posts = f"{name}@example.org", f"FROM post WHERE title LIKE '{name}-%'"
-        enlist(email, password)
+        create_admin(email, password)
         author = Author(reader(), variables["stack_base_url"], email, password)
         author.open("/author/posts/new")
         home = author.request("/").text

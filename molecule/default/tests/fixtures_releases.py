@@ -42,10 +42,10 @@ def status(host):
 
 
 @pytest.fixture
-def in_harmony(slot, healthy, status, sql):
+def assert_consistent(slot, healthy, status, sql):
     """Assert that one slot runs, gets the readers and has a login, and that there is no drift."""
 
-    def in_harmony(serving):
+    def assert_consistent(serving):
         assert slot() == serving
         assert set(healthy()) == {"nginx", "db", f"flask_blog_{serving}"}
         logins = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'blog_app_%' AND rolcanlogin"
@@ -55,7 +55,7 @@ def in_harmony(slot, healthy, status, sql):
         assert now["active"] == serving
         assert now["image"] == now["release"]["image"]
 
-    return in_harmony
+    return assert_consistent
 
 
 @pytest.fixture

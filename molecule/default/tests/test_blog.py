@@ -54,7 +54,7 @@ def test_stylesheet_is_compressed_and_cached_forever(get):
 
 
 @pytest.fixture
-def logged(host, docker, containers):
+def wait_for_log_lines(host, docker, containers):
     """Wait for log lines of a service about a path, from now on, and return them."""
     since = host.check_output("date +%s.%N")
 
@@ -66,10 +66,10 @@ def logged(host, docker, containers):
     return lambda service, path: wait_until(lambda: lines(service, path), 10, f"a line of {service}")
 
 
-def test_nginx_serves_the_stylesheet_without_asking_the_slot(get, logged):
+def test_nginx_serves_the_stylesheet_without_asking_the_slot(get, wait_for_log_lines):
     [path] = re.findall(r'"(/static/style\.[^"]+\.css)"', get("/").text)
     assert get(f"{path}?style").status == 200
-    assert logged("nginx", path)[-1]["upstream_addr"] == ""
+    assert wait_for_log_lines("nginx", path)[-1]["upstream_addr"] == ""
 
 
 @pytest.mark.parametrize("path", ["/", "/posts/moving-a-boat", "/feed.xml", "/nosuch"])
@@ -136,14 +136,16 @@ def test_request_body_that_is_too_large_gets_an_error_page(get):
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_request_is_logged_once_by_nginx_and_once_by_the_blog_with_one_id(machine, reader, logged, family):
+def test_request_is_logged_once_by_nginx_and_once_by_the_blog_with_one_id(
+    machine, reader, wait_for_log_lines, family
+):
     path = f"/nosuch-over-{family}"
     one = reader(getattr(machine, family))
     one.request(f"{path}?token=hush", X_Request_ID="forged", X_Forwarded_For="203.0.113.9")
     own_address = one.connection.sock.getsockname()[0]
     one.close()
-    [outer] = logged("nginx", path)
-    [inner] = logged("flask_blog", path)
+    [outer] = wait_for_log_lines("nginx", path)
+    [inner] = wait_for_log_lines("flask_blog", path)
     assert re.fullmatch("[0-9a-f]{32}", outer["request_id"])
     assert inner["request_id"] == outer["request_id"]
     assert outer["status"] == 404
@@ -156,7 +158,7 @@ def test_request_is_logged_once_by_nginx_and_once_by_the_blog_with_one_id(machin
 
 
 @pytest.fixture(scope="module")
-def away(inspect, docker, healthy):
+def stopped_blog(inspect, docker, healthy):
     """Stop the blog's container, and start it again after these tests."""
     [container] = [c["Id"] for service, c in inspect().items() if service.startswith("flask_blog_")]
     docker("stop %s", container)
@@ -166,7 +168,7 @@ def away(inspect, docker, healthy):
 
 
 @pytest.mark.parametrize("path", ["/", "/posts/moving-a-boat", "/feed.xml", "/nosuch"])
-def test_reader_is_asked_to_retry_later_while_the_blog_is_stopped(away, get, path):
+def test_reader_is_asked_to_retry_later_while_the_blog_is_stopped(stopped_blog, get, path):
     answer = get(path, Cookie="session=unknown")
     assert answer.status in (502, 503, 504)
     assert "We will be right back" in answer.text
@@ -176,17 +178,17 @@ def test_reader_is_asked_to_retry_later_while_the_blog_is_stopped(away, get, pat
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_error_page_has_its_stylesheet_while_the_blog_is_stopped(away, get):
+def test_error_page_has_its_stylesheet_while_the_blog_is_stopped(stopped_blog, get):
     [path] = re.findall('<link rel="stylesheet" href="([^"]+)">', get("/", Cookie="session=unknown").text)
     assert get(path).headers["content-type"].startswith("text/css")
 
 
-def test_nginx_stays_healthy_while_the_blog_is_stopped(away, containers):
+def test_nginx_stays_healthy_while_the_blog_is_stopped(stopped_blog, containers):
     assert containers["nginx"]["State"]["Health"]["Status"] == "healthy"
     assert containers["nginx"]["State"]["Health"]["Log"][-1]["ExitCode"] == 0
     assert containers["flask_blog"]["State"]["Status"] == "exited"
 
 
-def test_stylesheet_is_served_while_the_blog_is_stopped(away, get, host):
+def test_stylesheet_is_served_while_the_blog_is_stopped(stopped_blog, get, host):
     name = host.check_output("ls /var/lib/slipway/www/static | grep '^style'").split()[0]
     assert get(f"/static/{name}").status == 200

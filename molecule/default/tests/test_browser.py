@@ -95,7 +95,7 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def acquaintance(host, base_url):
+def address_arguments(host, base_url):
     """The browser's arguments for the blog: the address of its name, and the only public key to accept."""
     if base_url.scheme == "http":
         return []
@@ -108,7 +108,7 @@ def acquaintance(host, base_url):
 
 
 @pytest.fixture(scope="module")
-def browser(acquaintance):
+def browser(address_arguments):
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         pytest.fail(
@@ -117,7 +117,7 @@ def browser(acquaintance):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=[*CHROMIUM_ARGUMENTS, *acquaintance]
+            executable_path=chromium, args=[*CHROMIUM_ARGUMENTS, *address_arguments]
         )
         yield browser
         browser.close()
@@ -143,7 +143,7 @@ def visitor(browser, variables):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_before(sql, host):
+def content_of_the_tests(sql, host):
     """Add a page to the blog, and remove all that these tests wrote, even if they fail half-way."""
 
     def clear():
@@ -169,7 +169,7 @@ def as_before(sql, host):
 
 
 @pytest.fixture(autouse=True)
-def uncounted(sql):
+def without_rate_limits(sql):
     """Reset the blog's request counters, because all visitors have one address."""
     sql("DELETE FROM throttle")
     yield
@@ -204,14 +204,14 @@ def test_reader_searches_reads_comments_and_sends_a_message(visitor, variables, 
         reader.look("Search")
         reader.follow("Ropes: a table")
 
-        assert reader.context.cookies() == [], "who only reads is nobody in particular"
+        assert reader.context.cookies() == [], "readers get no cookie"
         reader.follow("Write a comment")
         reader.look("Write a comment")
         reader.send("Send the comment", Name=NAME, Comment="The short one, <b>always</b>.")
         reader.look("Thank you")
         reader.follow("Back to the post")
         reader.look("Ropes: a table")
-        assert reader.page.get_by_text("The short one").count() == 0, "somebody has to read it first"
+        assert reader.page.get_by_text("The short one").count() == 0, "comments wait for approval"
 
         reader.follow("Contact", within="footer")
         reader.look("Contact")
@@ -251,7 +251,7 @@ def upload_picture(author, colour):
     headers = answer.value.headers
     assert headers["cache-control"] == "public, max-age=31536000, immutable"
     assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'", (
-        "it is nginx that serves it"
+        "nginx itself must serve it"
     )
     assert headers["content-type"] == "image/png"
 

@@ -24,7 +24,7 @@ NAMES = [
     "app_secret_key",
     "admin_password",
 ]
-LOUD = ("-vvv", "--diff")
+VERBOSE = ("-vvv", "--diff")
 
 # Prints each place that contains a pattern. The last search runs as the user nobody.
 SCAN = """
@@ -109,7 +109,7 @@ def canary(host, hostname):
     host.run("systemctl stop slipway-canary; rm --recursive --force /run/canary")
 
 
-def on_this_machine(mark):
+def files_on_control_node(mark):
     """Return the temporary files that Ansible left on the control node and that contain the mark."""
     places = [Path.home() / ".ansible", *Path(tempfile.gettempdir()).glob("ansible*")]
     found = []
@@ -126,7 +126,7 @@ def on_this_machine(mark):
     return found
 
 
-def shown(mark, text):
+def is_shown(mark, text):
     """Return whether text contains a form of the mark, also if Ansible wrapped its lines."""
     return any(form in part for form in forms(mark) for part in (text, re.sub(r"\s+", "", text)))
 
@@ -179,7 +179,7 @@ def test_scan_finds_a_mark_in_each_kind_of_place(
         json.dumps([{"hosts": hostname, "gather_facts": False, "tasks": [{"debug": {"msg": f"a {mark}"}}]}])
     )
     done = play(str(tmp_path / "bait.yml"), "--inventory", inventory)
-    assert shown(mark, done.output)
+    assert is_shown(mark, done.output)
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def vault(tmp_path):
 
 
 # Files that the test's variables change.
-OURS = [
+CHANGED_FILES = [
     "/etc/slipway/tls.json",
     "/etc/slipway/tls/blog.pem",
     "/opt/slipway/stack.json",
@@ -215,22 +215,22 @@ OURS = [
 
 
 @pytest.fixture
-def as_before(host, canary):
+def restore_changed_files(host, canary):
     """Keep copies of these files in the canary's directory; return a function that restores them."""
 
     def back():
-        for file in OURS:
+        for file in CHANGED_FILES:
             host.check_output("mv /run/canary/%s %s", Path(file).name, file)
         host.check_output("rm /etc/slipway/secrets/webhook_token && slipway nginx reload")
 
-    host.check_output(f"mkdir --parents /run/canary && cp --preserve {' '.join(OURS)} /run/canary")
+    host.check_output(f"mkdir --parents /run/canary && cp --preserve {' '.join(CHANGED_FILES)} /run/canary")
     yield back
     if host.file("/run/canary/blog.pem").exists:
         back()
 
 
 def test_plays_leak_no_secret(
-    canary, deploy, vault, read_secrets, host, signs_in, variables, tmp_path, as_before
+    canary, deploy, vault, read_secrets, host, try_to_sign_in, variables, tmp_path, restore_changed_files
 ):
     mark = f"mark{random.token_hex(8)}"
     names = [
@@ -245,20 +245,20 @@ def test_plays_leak_no_secret(
     before = canary.rounds()
     everything = vault(mark, [*NAMES, "webhook_token"], certificate, key)
     webhook = ("--extra-vars", "release_webhook_url=http://127.0.0.1:9/hook")
-    outputs = {"site.yml": deploy("site.yml", *LOUD, *everything, *webhook).output}
+    outputs = {"site.yml": deploy("site.yml", *VERBOSE, *everything, *webhook).output}
     values = read_secrets()
     assert len(values) == 6
     assert all(value.startswith(mark) for value in values.values())
     assert "The webhook did not take it" in outputs["site.yml"]
-    assert canary.scan() == ["/etc/slipway/tls/blog.pem"], "the key is there, and nowhere else"
-    as_before()
-    admin = signs_in(variables["release_admin_email"], values["admin_password"])
+    assert canary.scan() == ["/etc/slipway/tls/blog.pem"], "only this file has the key"
+    restore_changed_files()
+    admin = try_to_sign_in(variables["release_admin_email"], values["admin_password"])
     assert admin.signed_in
 
     # Keep the admin's password, so that only the forgotten key can end the session.
     given, of_secrets = vault(mark, NAMES[:4]), ("--tags", "secrets,tls,stack,release")
-    outputs["site.yml --check"] = deploy("site.yml", "--check", *of_secrets, *LOUD, *given).output
-    rotate = ("playbooks/rotate_secrets.yml", *LOUD, *given, "--extra-vars")
+    outputs["site.yml --check"] = deploy("site.yml", "--check", *of_secrets, *VERBOSE, *given).output
+    rotate = ("playbooks/rotate_secrets.yml", *VERBOSE, *given, "--extra-vars")
     part = (
         "rotate=database,key rotate_forget=true",
         "--start-at-task",
@@ -269,11 +269,11 @@ def test_plays_leak_no_secret(
     assert not admin.is_in()
     outputs["refused"] = deploy(*rotate, *part).output
     assert "the value there is the one in service" in " ".join(outputs["refused"].split())
-    outputs["status"] = deploy("playbooks/status.yml", *LOUD, *given).output
+    outputs["status"] = deploy("playbooks/status.yml", *VERBOSE, *given).output
     assert [name for name, output in outputs.items() if "TASK [" not in output] == []
     outputs["slipway"] = host.check_output("slipway status --json; slipway logs --lines 1000")
 
-    assert [name for name, text in outputs.items() if shown(mark, text) or shown(line, text)] == []
+    assert [name for name, text in outputs.items() if is_shown(mark, text) or is_shown(line, text)] == []
     assert canary.scan() == []
     assert canary.rounds() > before + 50
-    assert on_this_machine(mark) + on_this_machine(line) == []
+    assert files_on_control_node(mark) + files_on_control_node(line) == []

@@ -30,7 +30,7 @@ FAULTS = [
         "too slow", WRAPPED.format(sleep=60, answers={}), ["/readyz did not answer", "release_ready_timeout"]
     ),
     Fault(
-        "lies",
+        "broken home page",
         WRAPPED.format(sleep=0, answers={"/": "500 Broken"}),
         ["slot behind nginx answered 500 to / "],
     ),
@@ -60,7 +60,7 @@ def images(variant):
 
 
 @pytest.fixture
-def hurried(host):
+def short_ready_timeout(host):
     """Give a new release 4 seconds to become ready, so that the tests need not wait a minute."""
     path = "/opt/slipway/release.json"
     host.check_output("cp --preserve %s /run/slipway-test.json", path)
@@ -70,20 +70,20 @@ def hurried(host):
 
 
 @pytest.fixture
-def serving(inspect):
+def container_ids(inspect):
     """Return the ids of the containers, by service."""
     return lambda: {service: c["Id"] for service, c in inspect().items()}
 
 
 @pytest.fixture
-def unnoticed(images, load, request, serving, status):
+def without_effect(images, load, request, container_ids, status):
     """Run the load during the test; no request may fail, and the containers must stay the same."""
-    before = serving()
+    before = container_ids()
     with load.step(request.node.name) as step:
         yield step
     assert step.failures == []
     assert step.requests > 20
-    assert serving() == before
+    assert container_ids() == before
     now = status()
     assert now["drift"] == []
     assert now["under_way"] is None
@@ -95,7 +95,9 @@ def unnoticed(images, load, request, serving, status):
     [*FAULTS, pytest.param(NEVER_READY, marks=pytest.mark.soak)],
     ids=lambda fault: fault.name,
 )
-def test_release_of_a_faulty_image_is_refused(fault, images, hurried, unnoticed, host, ledger, sql):
+def test_release_of_a_faulty_image_is_refused(
+    fault, images, short_ready_timeout, without_effect, host, ledger, sql
+):
     schema = sql("SELECT version_num FROM alembic_version")
     done = host.run("slipway release %s", images[fault.name])
     told = done.stdout + done.stderr
@@ -107,7 +109,7 @@ def test_release_of_a_faulty_image_is_refused(fault, images, hurried, unnoticed,
     assert sql("SELECT version_num FROM alembic_version") == schema
 
 
-def test_release_of_a_missing_image_is_refused(unnoticed, host, ledger):
+def test_release_of_a_missing_image_is_refused(without_effect, host, ledger):
     image = f"sha256:{'0' * 64}"
     assert host.run("docker image inspect %s", image).rc == 1
     done = host.run("slipway release %s", image)
@@ -116,7 +118,7 @@ def test_release_of_a_missing_image_is_refused(unnoticed, host, ledger):
     assert ledger()[-1]["outcome"] == "failed"
 
 
-def test_destructive_migration_is_refused_unless_it_is_allowed(images, unnoticed, host, sql):
+def test_destructive_migration_is_refused_unless_it_is_allowed(images, without_effect, host, sql):
     """The release that allows it is in test_way_back.py."""
     done = host.run("slipway release %s", images["contract"])
     assert done.rc == 1
@@ -125,7 +127,7 @@ def test_destructive_migration_is_refused_unless_it_is_allowed(images, unnoticed
     assert sql("SELECT to_regclass('comment') IS NOT NULL") == [("t",)]
 
 
-def test_release_is_refused_while_nginx_has_a_broken_configuration(images, unnoticed, host, docker):
+def test_release_is_refused_while_nginx_has_a_broken_configuration(images, without_effect, host, docker):
     path = "/opt/slipway/nginx/blog.conf"
     host.check_output("cp --preserve %s /run/slipway-test.conf && echo 'server {' >> %s", path, path)
     try:
@@ -139,7 +141,7 @@ def test_release_is_refused_while_nginx_has_a_broken_configuration(images, unnot
     assert "unexpected end of file" in done.stdout + done.stderr
 
 
-def test_release_is_refused_while_the_disk_is_full(images, unnoticed, host):
+def test_release_is_refused_while_the_disk_is_full(images, without_effect, host):
     state = "/var/lib/slipway"
     host.check_output(
         "mkdir /run/slipway-test && mount -t tmpfs -o size=256k none /run/slipway-test"
@@ -157,7 +159,7 @@ def test_release_is_refused_while_the_disk_is_full(images, unnoticed, host):
     assert "No space left on device" in done.stdout + done.stderr
 
 
-def test_concurrent_release_is_refused_within_two_seconds(host, images, unnoticed, ledger):
+def test_concurrent_release_is_refused_within_two_seconds(host, images, without_effect, ledger):
     entries = ledger()
     host.check_output(
         "systemd-run --quiet --unit=slipway-test-holder flock /run/slipway/lock sh -c %s",
@@ -195,7 +197,7 @@ def test_release_survives_its_control_node_and_stays_rolled_back(
             120,
             "the release is under way",
         )
-        assert control.poll() is None, "the play ended before there was a release"
+        assert control.poll() is None, "the play ended before the release began"
         os.killpg(control.pid, signal.SIGKILL)
         assert control.wait() == -signal.SIGKILL
         entry = wait_until(

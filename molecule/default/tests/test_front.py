@@ -1,4 +1,4 @@
-"""Changes of nginx itself, which readers do not notice."""
+"""Changes of nginx's configuration and image, without a failed request."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ def apply_nginx(host):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_it_was(host, docker, inspect):
+def restored_nginx(host, docker, inspect):
     """Keep the files that define nginx, and restore and apply them after these tests."""
     docker("tag %s slipway.test/nginx:source", inspect()["nginx"]["Image"])
     host.check_output("cd /opt/slipway && tar --create --file=/run/slipway-test.tar compose.yml nginx")
@@ -45,20 +45,22 @@ def other_nginx(host):
 
 
 @pytest.fixture
-def only_nginx(host, healthy):
+def assert_only_nginx(host, healthy):
     """Assert that a change of nginx left nothing behind; return nginx's container."""
 
-    def only_nginx():
+    def assert_only_nginx():
         now = healthy()
         assert "nginx" in now
         assert host.run(REDIRECT).rc == 1
         assert host.check_output("ls /var/lib/slipway/slot") in ("", "green")
         return now["nginx"]
 
-    return only_nginx
+    return assert_only_nginx
 
 
-def test_change_of_nginx_configuration_fails_no_request(under_load, host, inspect, apply_nginx, only_nginx):
+def test_change_of_nginx_configuration_fails_no_request(
+    under_load, host, inspect, apply_nginx, assert_only_nginx
+):
     """Another image under load takes twice as long, so the soak tests it."""
     before = inspect()["nginx"]
     with under_load() as load:
@@ -66,13 +68,13 @@ def test_change_of_nginx_configuration_fails_no_request(under_load, host, inspec
         with load.step("another configuration of nginx"):
             assert apply_nginx() == ["reload"]
     assert load.problems == []
-    now = only_nginx()
+    now = assert_only_nginx()
     assert now["Id"] == before["Id"]
     assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
 def test_nginx_image_that_does_not_start_is_refused_with_its_error(
-    host, other_nginx, inspect, only_nginx, reader
+    host, other_nginx, inspect, assert_only_nginx, reader
 ):
     before = inspect()["nginx"]
     broken = other_nginx('CMD ["nginx", "-g", "spoiled;"]')
@@ -83,13 +85,13 @@ def test_nginx_image_that_does_not_start_is_refused_with_its_error(
     assert "The new nginx does not work, so the old one serves as before." in done.stderr
     assert 'unknown directive "spoiled"' in done.stderr
     assert prober.failures == []
-    now = only_nginx()
+    now = assert_only_nginx()
     assert now["Id"] == before["Id"]
     assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
 def test_killed_replacement_of_nginx_is_finished_by_the_next_run(
-    host, other_nginx, apply_nginx, inspect, only_nginx, reader
+    host, other_nginx, apply_nginx, inspect, assert_only_nginx, reader
 ):
     """An open connection keeps the old nginx running while the stand-in gets the new connections."""
     idle, image, before = reader(), other_nginx(), inspect()["nginx"]["Id"]
@@ -107,7 +109,7 @@ def test_killed_replacement_of_nginx_is_finished_by_the_next_run(
         idle.close()
         assert apply_nginx() == ["recover", "replace"]
     assert prober.failures == []
-    assert only_nginx()["Image"] == image
+    assert assert_only_nginx()["Image"] == image
 
 
 def test_replacement_of_nginx_is_refused_during_a_release(host, other_nginx, inspect):

@@ -1,4 +1,4 @@
-"""For operators: metrics and exports, which readers cannot reach; also pictures and the cache."""
+"""Metrics, exports and imports of operators; the directory of pictures; the cache."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def export(host):
 # --- Metrics ------------------------------------------------------------------------------------------------
 
 
-def counted(host, endpoint, status):
+def counted_requests(host, endpoint, status):
     """Return how many requests `slipway metrics` counted."""
     text = host.check_output("slipway metrics")
     line = rf'^blog_http_requests_total{{endpoint="{endpoint}",method="GET",status="{status}"}} (\d+)\.0$'
@@ -35,10 +35,10 @@ def test_metrics_have_the_text_format_of_prometheus(host):
 
 
 def test_metrics_count_each_request(host, get):
-    before = counted(host, "pages.post", 200)
+    before = counted_requests(host, "pages.post", 200)
     for number in range(3):
         assert get("/posts/ropes-a-table", Cookie=f"session={number}").status == 200
-    assert counted(host, "pages.post", 200) == before + 3
+    assert counted_requests(host, "pages.post", 200) == before + 3
 
 
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics"])
@@ -70,7 +70,9 @@ def test_import_of_an_export_changes_nothing(host, sql, export):
     assert told["updated"] == 0
     assert told["comments"] == 0
     assert told["media"] == 0
-    assert told["unchanged"] == len(before["post"]) + len(before["page"]), "an import is what was exported"
+    assert told["unchanged"] == len(before["post"]) + len(before["page"]), (
+        "the import must read all that was exported"
+    )
     assert content() == before
 
 
@@ -100,7 +102,7 @@ def test_second_export_writes_nothing(host, export):
 
 
 @pytest.fixture
-def in_media(host):
+def names_in_media(host):
     """Files among the pictures: the blog's lock, two with other names, and last one named like a picture."""
     volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
     names = [".lock", "notes.txt", f"{'0' * 24}-1x1.svg", f"{'0' * 24}-1x1.png"]
@@ -112,8 +114,8 @@ def in_media(host):
         host.check_output("rm %s", f"{volume}/{name}")
 
 
-def test_nginx_serves_only_pictures_from_the_directory_of_pictures(get, in_media):
-    *others, picture = in_media
+def test_nginx_serves_only_pictures_from_the_directory_of_pictures(get, names_in_media):
+    *others, picture = names_in_media
     for path in [f"/media/{name}" for name in others] + ["/media/", "/media/..%2fwww", "/media/%2elock"]:
         answer = get(path)
         assert answer.status == 404, path
@@ -127,15 +129,15 @@ def test_nginx_serves_only_pictures_from_the_directory_of_pictures(get, in_media
 
 
 @pytest.fixture
-def asked(host, docker, containers):
+def requests_to_blog(host, docker, containers):
     """Return how many requests for a path reached the blog behind nginx."""
     since = host.check_output("date +%s.%N")
 
-    def asked(path):
+    def requests_to_blog(path):
         lines = docker("logs --since %s %s", since, containers["flask_blog"]["Id"]).splitlines()
         return [json.loads(line).get("path") for line in lines if line.startswith("{")].count(path)
 
-    return asked
+    return requests_to_blog
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def asked(host, docker, containers):
         ("__Host-session={}", 2),
     ],
 )
-def test_cache_answers_only_requests_without_a_session(get, asked, cookie, number):
+def test_cache_answers_only_requests_without_a_session(get, requests_to_blog, cookie, number):
     path = f"/tags/{time.monotonic_ns()}"
     wait_until(lambda: time.time() % 1 < 0.2, 5, "a second begins: a page is kept for the rest of one")
     began = time.monotonic()
@@ -159,5 +161,5 @@ def test_cache_answers_only_requests_without_a_session(get, asked, cookie, numbe
     assert first.body == second.body
     end = f"/nosuch-{time.monotonic_ns()}"
     assert get(end).status == 404
-    wait_until(lambda: asked(end), 10, "a line of the blog")
-    assert asked(path) == number
+    wait_until(lambda: requests_to_blog(end), 10, "a line of the blog")
+    assert requests_to_blog(path) == number

@@ -40,7 +40,7 @@ def registry(hostname, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def place(host, docker, ledger, registry, tmp_path_factory):
+def workspace(host, docker, ledger, registry, tmp_path_factory):
     """Local files: a blog's source that only adds a label, and a vault; and the variables of the plays."""
     tmp = tmp_path_factory.mktemp("images")
     running = [entry for entry in ledger() if entry["outcome"] == "in service"][-1]["image"]
@@ -88,20 +88,25 @@ def place(host, docker, ledger, registry, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def build(deploy, place):
+def build(deploy, workspace):
     """Run playbooks/build.yml, with a separate directory for its output."""
 
     def build(what, *arguments):
-        given = {"build_for": what, "build_directory": str(place.tmp / what)}
+        given = {"build_for": what, "build_directory": str(workspace.tmp / what)}
         return deploy(
-            "playbooks/build.yml", *place.told, *place.vault, "--extra-vars", json.dumps(given), *arguments
+            "playbooks/build.yml",
+            *workspace.told,
+            *workspace.vault,
+            "--extra-vars",
+            json.dumps(given),
+            *arguments,
         )
 
     return build
 
 
 @pytest.fixture(scope="module")
-def trusted(host):
+def restored_engine_settings(host):
     """Restore the CAs that the engine trusts after the tests, and remove its mirror."""
     configuration, copy = "/etc/docker/daemon.json", "/run/slipway-test-daemon.json"
     host.check_output("cp --preserve %s %s", configuration, copy)
@@ -114,12 +119,12 @@ def trusted(host):
 
 
 @pytest.fixture(scope="module")
-def published(trusted, build, place, docker):
+def published(restored_engine_settings, build, workspace, docker):
     """The blog in the registry: its reference, and the built image, which the host no longer has."""
     done = build("pull")
     assert done.status == 0, done.output
     again = build("pull", "--start-at-task", "Build | Gather what the host has")
-    file = place.tmp / "pull/blog.yml"
+    file = workspace.tmp / "pull/blog.yml"
     reference = yaml.safe_load(file.read_text())["images_blog_reference"]
     built = json.loads(docker("image inspect %s", reference))[0]
     # Remove all its names, but no image that is built from it.
@@ -128,12 +133,19 @@ def published(trusted, build, place, docker):
 
 
 @pytest.fixture(scope="module")
-def refused(deploy, published, place, ledger, inspect, docker):
+def refused_pulls(deploy, published, workspace, ledger, inspect, docker):
     """The outcomes of two refused plays, which run in parallel."""
     nowhere = re.sub("sha256:.*", f"sha256:{'0' * 64}", published.reference)
     wrong = {"wrong password": {"images_registry_password": "this-is-not-it"}}
     cases = wrong | {"unknown digest": {"images_blog_reference": nowhere}}
-    deploy_images = ("playbooks/deploy.yml", "--tags", "images", *place.told, *place.vault, *published.told)
+    deploy_images = (
+        "playbooks/deploy.yml",
+        "--tags",
+        "images",
+        *workspace.told,
+        *workspace.vault,
+        *published.told,
+    )
 
     def state():
         return {
@@ -162,8 +174,8 @@ def test_built_image_is_published_with_its_labels(published, registry, hostname)
     assert labels["slipway.image"] == f"slipway/flask_blog:{labels['org.opencontainers.image.version']}"
 
 
-def test_sbom_is_written_beside_the_published_reference(published, place):
-    about = json.loads((place.tmp / "pull/flask_blog.cdx.json").read_text())["metadata"]["component"]
+def test_sbom_is_written_beside_the_published_reference(published, workspace):
+    about = json.loads((workspace.tmp / "pull/flask_blog.cdx.json").read_text())["metadata"]["component"]
     labels = published.built["Config"]["Labels"]
     assert f"{about['name']}:{about['version']}" == labels["slipway.image"]
 
@@ -180,15 +192,17 @@ def test_published_image_is_not_built_or_published_again(published, hostname):
         "unknown digest": ["manifest unknown", "publish it with playbooks/build.yml"],
     }.items(),
 )
-def test_pull_that_fails_is_refused_before_any_change(refused, case, says, hostname, registry):
-    outcome = refused.outcomes[case]
+def test_pull_that_fails_is_refused_before_any_change(refused_pulls, case, says, hostname, registry):
+    outcome = refused_pulls.outcomes[case]
     assert outcome.status == 2, outcome.output
     assert outcome.changed == {hostname: 0}, outcome.output
     assert [words for words in says if words not in outcome.errors[-1]] == [], outcome.output
-    assert refused.after == refused.before
+    assert refused_pulls.after == refused_pulls.before
 
 
-def test_image_without_the_label_of_the_blog_is_refused(refused, place, registry, docker, host, deploy):
+def test_image_without_the_label_of_the_blog_is_refused(
+    refused_pulls, workspace, registry, docker, host, deploy
+):
     there = f"{registry.name}:5001/team/other"
     build = (
         f"docker build --quiet --label slipway.image=other --label slipway.test=$(date +%s%N) --tag {there} -"
@@ -198,7 +212,9 @@ def test_image_without_the_label_of_the_blog_is_refused(refused, place, registry
         "digest: (sha256:[0-9a-f]+)", docker("push %s && docker rmi --force %s", there, image)
     )[1]
     given = {"images_blog": "pull", "images_blog_reference": f"{there}@{digest}"}
-    done = deploy("playbooks/deploy.yml", "--tags", "images", *place.told, "--extra-vars", json.dumps(given))
+    done = deploy(
+        "playbooks/deploy.yml", "--tags", "images", *workspace.told, "--extra-vars", json.dumps(given)
+    )
     assert done.status == 2
     [message] = done.errors
     assert f"{there}@{digest} has no label slipway.image=slipway/flask_blog:VERSION" in message
@@ -229,13 +245,13 @@ def second_engine(host):
 
 
 def test_pulled_blog_is_released_and_the_password_is_not_left_anywhere(
-    refused, published, deploy, place, registry, canary, ledger, docker, inspect, host
+    refused_pulls, published, deploy, workspace, registry, canary, ledger, docker, inspect, host
 ):
     assert docker("images --quiet --no-trunc").find(published.built["Id"]) == -1
     canary.watch(registry.password)
     before = canary.rounds()
-    given = (*place.told, *place.vault, *published.told, "--extra-vars", "blog_version=1.4")
-    done = deploy("playbooks/deploy.yml", "--tags", "release", *test_canary.LOUD, *given)
+    given = (*workspace.told, *workspace.vault, *published.told, "--extra-vars", "blog_version=1.4")
+    done = deploy("playbooks/deploy.yml", "--tags", "release", *test_canary.VERBOSE, *given)
     assert done.status == 0, done.output
 
     entry = ledger()[-1]
@@ -247,29 +263,29 @@ def test_pulled_blog_is_released_and_the_password_is_not_left_anywhere(
     tags = json.loads(docker("image inspect %s", published.reference))[0]["RepoTags"]
     assert tags == [f"slipway/flask_blog:{published.reference.partition('@sha256:')[2][:12]}"]
 
-    assert not test_canary.shown(registry.password, done.output)
+    assert not test_canary.is_shown(registry.password, done.output)
     # First show that the scan finds the mark.
     host.check_output("cp /run/canary/pattern /root/bait")
     assert host.check_output(SCAN).splitlines() == ["/root/bait"]
     host.check_output("rm /root/bait")
     assert host.check_output(SCAN) == ""
     assert canary.rounds() > before
-    assert test_canary.on_this_machine(registry.password) == []
+    assert test_canary.files_on_control_node(registry.password) == []
 
 
 def test_image_on_the_host_needs_no_registry_and_no_login(
-    published, deploy, place, registry, hostname, host, in_service, ledger
+    published, deploy, workspace, registry, hostname, host, in_service, ledger
 ):
     """A second run and a rollback use the images on the host."""
     assert in_service["image"] == published.built["Id"]
     registry.stop()
     assert not registry.is_up()
     try:
-        done = deploy("playbooks/deploy.yml", "--tags", "release", *place.told, *published.told)
+        done = deploy("playbooks/deploy.yml", "--tags", "release", *workspace.told, *published.told)
         assert done.status == 0, done.output
         assert done.changed == {hostname: 0}, done.output
         host.check_output("slipway rollback --by=anna")
-        assert ledger()[-1]["image"] == place.running
+        assert ledger()[-1]["image"] == workspace.running
     finally:
         registry.start()
 
@@ -291,13 +307,13 @@ def test_engine_pulls_a_base_image_by_digest_through_the_mirror(published, regis
 
 
 @pytest.fixture(scope="module")
-def bundle(build, place, published):
+def bundle(build, workspace, published):
     """An exported bundle, and the outcome of a second export."""
     done = build("archive", "--start-at-task", "Build | Gather what the host has")
     assert done.status == 0, done.output
     again = build("archive", "--start-at-task", "Build | Gather what the host has")
-    told = ("--extra-vars", f"@{place.tmp}/archive/blog.yml")
-    return SimpleNamespace(directory=place.tmp / "archive/bundle", told=told, again=again)
+    told = ("--extra-vars", f"@{workspace.tmp}/archive/blog.yml")
+    return SimpleNamespace(directory=workspace.tmp / "archive/bundle", told=told, again=again)
 
 
 LOAD = """
@@ -317,11 +333,11 @@ def test_exported_bundle_is_not_exported_again(bundle, hostname):
     assert bundle.again.changed == {hostname: 0}, bundle.again.output
 
 
-def test_bundle_is_loaded_without_a_network(bundle, second_engine, deploy, place, hostname, host):
-    playbook = place.tmp / "load.yml"
+def test_bundle_is_loaded_without_a_network(bundle, second_engine, deploy, workspace, hostname, host):
+    playbook = workspace.tmp / "load.yml"
     playbook.write_text(LOAD.format(socket=second_engine.socket))
     images = json.loads((bundle.directory / "slipway.json").read_text())["images"]
-    first, second = (deploy(str(playbook), *place.told, *bundle.told) for _ in range(2))
+    first, second = (deploy(str(playbook), *workspace.told, *bundle.told) for _ in range(2))
     for outcome in (first, second):
         assert outcome.status == 0, outcome.output
         told = "".join(outcome.output.split())
@@ -336,8 +352,8 @@ def test_bundle_is_loaded_without_a_network(bundle, second_engine, deploy, place
     assert told.startswith("nginx version: nginx/")
 
 
-def test_truncated_bundle_is_refused(bundle, deploy, place, hostname):
-    broken = place.tmp / "broken"
+def test_truncated_bundle_is_refused(bundle, deploy, workspace, hostname):
+    broken = workspace.tmp / "broken"
     shutil.copytree(bundle.directory, broken)
     file = broken / "images.tar.gz"
     with file.open("r+b") as content:

@@ -1,4 +1,4 @@
-"""Releases that readers do not notice. Those that fail are in test_failures.py."""
+"""Releases and rollbacks without a failed request. Releases that fail are in test_failures.py."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Rotation of secrets, which neither the blog's readers nor a signed-in author notice."""
+"""Rotation of secrets, without a failed request of readers or of a signed-in author."""
 
 import json
 from secrets import token_hex
@@ -10,20 +10,20 @@ EMAIL, PASSWORD = "writer@example.org", "a password of the tests"
 
 
 @pytest.fixture
-def writer(enlist, sql, signs_in):
+def writer(create_admin, sql, try_to_sign_in):
     """An author of the blog, signed in."""
-    enlist(EMAIL, PASSWORD)
-    author = signs_in(EMAIL, PASSWORD)
+    create_admin(EMAIL, PASSWORD)
+    author = try_to_sign_in(EMAIL, PASSWORD)
     assert author.signed_in
     yield author
     sql(f"DELETE FROM user_account WHERE email = '{EMAIL}'")
 
 
 @pytest.fixture
-def lets_in(host, inspect):
+def accepts_password(host, inspect):
     """Return whether the database accepts a role's password over TCP."""
 
-    def lets_in(role, password):
+    def accepts_password(role, password):
         db = inspect()["db"]
         address = db["NetworkSettings"]["Networks"]["slipway_data"]["IPAddress"]
         return (
@@ -36,7 +36,7 @@ def lets_in(host, inspect):
             == 0
         )
 
-    return lets_in
+    return accepts_password
 
 
 def test_writer_reports_failures(writer):
@@ -48,10 +48,10 @@ def test_writer_reports_failures(writer):
 
 
 def test_rotation_of_all_secrets_fails_no_request(
-    deploy, reader, writer, signs_in, read_secrets, variables, slot, lets_in, ledger
+    deploy, reader, writer, try_to_sign_in, read_secrets, variables, slot, accepts_password, ledger
 ):
     old, admin = read_secrets(), variables["release_admin_email"]
-    before = signs_in(admin, old["admin_password"])
+    before = try_to_sign_in(admin, old["admin_password"])
     assert before.signed_in
     slot_before = slot()
     with Prober(reader) as readers, Writer(writer) as writes:
@@ -72,16 +72,16 @@ def test_rotation_of_all_secrets_fails_no_request(
         "postgres": "db_superuser_password",
         "blog_migrator": "db_migrator_password",
     }.items():
-        accepted = {"old": lets_in(role, old[secret]), "new": lets_in(role, new[secret])}
+        accepted = {"old": accepts_password(role, old[secret]), "new": accepts_password(role, new[secret])}
         assert accepted == {"old": False, "new": True}, role
     for password in (old["db_app_password"], new["db_app_password"]):
-        assert not lets_in(f"blog_app_{slot_before}", password)
-    assert not lets_in(f"blog_app_{slot()}", old["db_app_password"])
-    assert lets_in(f"blog_app_{slot()}", new["db_app_password"])
+        assert not accepts_password(f"blog_app_{slot_before}", password)
+    assert not accepts_password(f"blog_app_{slot()}", old["db_app_password"])
+    assert accepts_password(f"blog_app_{slot()}", new["db_app_password"])
 
     assert not before.is_in(), "a new password ends the admin's sessions"
-    assert not signs_in(admin, old["admin_password"]).signed_in
-    assert signs_in(admin, new["admin_password"]).signed_in
+    assert not try_to_sign_in(admin, old["admin_password"]).signed_in
+    assert try_to_sign_in(admin, new["admin_password"]).signed_in
 
     entry = ledger()[-1]
     assert entry["outcome"] == "in service"
@@ -113,7 +113,7 @@ def test_site_yml_puts_a_changed_value_of_the_vault_into_service(deploy, reader,
 
 
 def test_failed_rotation_leaves_the_old_login_in_service(
-    host, sql, reader, writer, read_secrets, slot, lets_in, ledger
+    host, sql, reader, writer, read_secrets, slot, accepts_password, ledger
 ):
     old, slot_before = read_secrets(), slot()
     idle = "green" if slot_before == "blue" else "blue"
@@ -131,14 +131,14 @@ def test_failed_rotation_leaves_the_old_login_in_service(
     assert readers.failures == []
     assert writes.failures == []
     assert slot() == slot_before
-    assert lets_in(f"blog_app_{slot_before}", old["db_app_password"])
-    assert not lets_in(f"blog_app_{idle}", read_secrets()["db_app_password"])
+    assert accepts_password(f"blog_app_{slot_before}", old["db_app_password"])
+    assert not accepts_password(f"blog_app_{idle}", read_secrets()["db_app_password"])
     assert ledger()[-1]["outcome"] == "failed"
 
     host.check_output("slipway rotate database")
     assert slot() == idle
-    assert lets_in(f"blog_app_{idle}", read_secrets()["db_app_password"])
-    assert not lets_in(f"blog_app_{slot_before}", old["db_app_password"])
+    assert accepts_password(f"blog_app_{idle}", read_secrets()["db_app_password"])
+    assert not accepts_password(f"blog_app_{slot_before}", old["db_app_password"])
 
 
 # --- Refusals and dry runs ----------------------------------------------------------------------------------
@@ -156,37 +156,41 @@ def rotate(deploy):
 
 
 @pytest.fixture
-def unchanged(read_secrets, ledger, inspect):
+def state(read_secrets, ledger, inspect):
     """Return the state that a refusal must not change."""
-    return lambda: (read_secrets(), ledger(), {service: c["Id"] for service, c in inspect().items()})
+    return lambda: {
+        "secrets": read_secrets(),
+        "ledger": ledger(),
+        "containers": {service: c["Id"] for service, c in inspect().items()},
+    }
 
 
-def test_rotation_of_an_unknown_kind_is_refused(rotate, unchanged):
-    before = unchanged()
+def test_rotation_of_an_unknown_kind_is_refused(rotate, state):
+    before = state()
     done = rotate(rotate="database,tls")
     assert done.status == 2
     assert 'rotate is "database,tls"' in done.errors[0]
     assert "Name database, key or admin" in done.errors[0]
-    assert (unchanged() == before) is True
+    assert state() == before
 
 
-def test_rotation_of_an_unchanged_value_of_the_vault_is_refused(rotate, unchanged, read_secrets):
-    before = unchanged()
+def test_rotation_of_an_unchanged_value_of_the_vault_is_refused(rotate, state, read_secrets):
+    before = state()
     same = {"app_secret_key": read_secrets()["app_secret_key"], "admin_password": "another one of the vault"}
     done = rotate(rotate="key,admin", secrets_vault=same)
     assert done.status == 2
     assert "secrets_vault gives app_secret_key, and the value there is the one in service" in done.errors[0]
     assert "ansible-vault edit" in done.errors[0]
     assert "another one of the vault" not in done.output
-    assert (unchanged() == before) is True
+    assert state() == before
 
 
-def test_dry_run_lists_the_secrets_that_would_be_rotated(rotate, unchanged):
-    before = unchanged()
+def test_dry_run_lists_the_secrets_that_would_be_rotated(rotate, state):
+    before = state()
     done = rotate("--check", rotate="database")
     assert done.status == 0, done.output
     assert (
         "Would be new in service: db_superuser_password, db_migrator_password, db_app_password"
         in " ".join(done.output.split())
     )
-    assert (unchanged() == before) is True
+    assert state() == before

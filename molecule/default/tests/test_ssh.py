@@ -65,7 +65,7 @@ def test_admin_user_can_log_in_and_become_root(ssh_as, admin, family):
 
 
 @pytest.fixture
-def root_s_key(host, admin):
+def key_for_root(host, admin):
     """Give root the admin user's keys."""
     host.check_output("install -D -m 0600 /home/%s/.ssh/authorized_keys /root/.ssh/authorized_keys", admin)
     yield
@@ -74,7 +74,7 @@ def root_s_key(host, admin):
 
 @each_family
 @pytest.mark.parametrize("user", ["root", "debian", "nobody", "nosuch"])
-def test_other_users_cannot_log_in(root_s_key, host, ssh_as, user, family):
+def test_other_users_cannot_log_in(key_for_root, host, ssh_as, user, family):
     if user in ("root", "debian"):
         assert host.check_output(f"cat ~{user}/.ssh/authorized_keys")
     done = ssh_as(user, family=family)
@@ -151,7 +151,7 @@ def test_admin_user_has_no_password(host, admin):
 
 
 @pytest.fixture(scope="module")
-def stranger_s_key(tmp_path_factory):
+def foreign_key(tmp_path_factory):
     """A public key whose private half is not the inventory's."""
     file = tmp_path_factory.mktemp("stranger") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
@@ -159,7 +159,7 @@ def stranger_s_key(tmp_path_factory):
 
 
 @pytest.fixture
-def others(machine):
+def foreign_settings(machine):
     """Write foreign settings of sshd, as an operator does by hand."""
     yield lambda settings: machine.execute(f"echo {settings} > {OTHERS}")
     machine.execute(f"rm --force {OTHERS} && systemctl reload ssh")
@@ -172,16 +172,18 @@ def state(machine, admin):
     return lambda: machine.execute(f"sha256sum {paths} && stat --format '%n %U %a' {paths}")
 
 
-def run(deploy, variables):
+def run_users_and_ssh(deploy, variables):
     """Run the parts of site.yml for users and SSH."""
     tags = ("--tags", "baseline_users,baseline_ssh")
     return deploy("site.yml", *tags, "--extra-vars", json.dumps(variables))
 
 
-def test_run_that_would_lock_itself_out_is_undone(state, ssh_as, admin, deploy, hostname, stranger_s_key):
+def test_run_that_would_lock_itself_out_is_undone(state, ssh_as, admin, deploy, hostname, foreign_key):
     before = state()
     elsewhere = [f"{admin}@192.0.2.1"]
-    outcome = run(deploy, {"baseline_ssh_allow_users": elsewhere, "baseline_admin_keys": [stranger_s_key]})
+    outcome = run_users_and_ssh(
+        deploy, {"baseline_ssh_allow_users": elsewhere, "baseline_admin_keys": [foreign_key]}
+    )
     assert outcome.status == 2, outcome.output
     message = outcome.errors[-1]
     assert f"{admin} could not log in to {hostname} (127.0.0.1, port " in message
@@ -192,21 +194,21 @@ def test_run_that_would_lock_itself_out_is_undone(state, ssh_as, admin, deploy, 
 
 
 def test_run_reports_a_lockout_by_foreign_settings_and_keeps_its_connection(
-    state, ssh_as, admin, deploy, others
+    state, ssh_as, admin, deploy, foreign_settings
 ):
     before = state()
-    others(f"DenyUsers {admin}")
-    outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
+    foreign_settings(f"DenyUsers {admin}")
+    outcome = run_users_and_ssh(deploy, {"baseline_ssh_max_auth_tries": 4})
     assert outcome.status == 2, outcome.output
     assert "nobody gets in with them either: keep this connection" in outcome.errors[-1]
     assert state() == before
     assert ssh_as(admin).returncode == 255
 
 
-def test_settings_that_sshd_rejects_are_not_applied(state, ssh_as, admin, deploy, others):
+def test_settings_that_sshd_rejects_are_not_applied(state, ssh_as, admin, deploy, foreign_settings):
     before = state()
-    others("NoSuchSetting yes")
-    outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
+    foreign_settings("NoSuchSetting yes")
+    outcome = run_users_and_ssh(deploy, {"baseline_ssh_max_auth_tries": 4})
     assert outcome.status == 2
     assert "50-test.conf: line 1: Bad configuration option: NoSuchSetting" in outcome.output
     assert state() == before

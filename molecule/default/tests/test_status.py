@@ -30,7 +30,7 @@ def report(deploy):
     return report
 
 
-def as_it_should_be(told, entry, containers, host):
+def assert_no_difference(told, entry, containers, host):
     """Assert that nothing differs, and that the rest of the report is true."""
     assert told("drift") == ["none"]
     assert told("repository") == []
@@ -52,7 +52,7 @@ def as_it_should_be(told, entry, containers, host):
 def test_status_reports_each_difference(report, host, docker, variant, inspect, in_service, healthy):
     slot = in_service["slot"]
     before = inspect()
-    as_it_should_be(report(), in_service, before, host)
+    assert_no_difference(report(), in_service, before, host)
 
     other = variant()
     host.check_output("mkdir %s", KEPT)
@@ -95,4 +95,4 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
     assert told("db")[0].split() == ["exited"]
     assert told("image") == [in_service["image"]]
 
-    as_it_should_be(report(), in_service, healthy(), host)
+    assert_no_difference(report(), in_service, healthy(), host)

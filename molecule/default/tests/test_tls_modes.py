@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("requires_https")
 
 
 @pytest.fixture(scope="module")
-def as_before(deploy, host, trust, shown_certificate):
+def restored_certificate(deploy, host, trust, shown_certificate):
     """Restore the host's own certificate after these tests."""
     yield
     done = deploy("playbooks/deploy.yml", "--tags", "tls")
@@ -30,18 +30,18 @@ def as_before(deploy, host, trust, shown_certificate):
 
 
 @pytest.fixture(scope="module")
-def use(deploy, all_names, as_before):
+def run_tls_role(deploy, all_names, restored_certificate):
     """Run the part of the play for the certificate, with a tls_mode and other variables."""
 
-    def use(mode, *arguments, **variables):
+    def run_tls_role(mode, *arguments, **variables):
         variables = {f"tls_{name}": value for name, value in ({"mode": mode} | variables).items()}
         return deploy("playbooks/deploy.yml", "--tags", "tls", "-e", json.dumps(variables), *arguments)
 
-    return use
+    return run_tls_role
 
 
 def test_provided_certificate_is_used_and_its_key_is_not_printed(
-    use, shown_certificate, all_names, tmp_path, reader
+    run_tls_role, shown_certificate, all_names, tmp_path, reader
 ):
     certificate, key = make_certificate(tmp_path, all_names)
     secret = key.read_text().splitlines()[1]
@@ -51,11 +51,11 @@ def test_provided_certificate_is_used_and_its_key_is_not_printed(
     subprocess.run(["ansible-vault", "encrypt", *vault, str(key)], check=True, capture_output=True)
 
     files = {"certificate_file": str(certificate), "key_file": str(key)}
-    done = use("provided", "-vvv", "--diff", *vault, **files)
+    done = run_tls_role("provided", "-vvv", "--diff", *vault, **files)
     assert done.status == 0, done.output
     assert secret not in done.output
     assert shown_certificate(ssl.create_default_context(cafile=certificate))
-    again = use("provided", *vault, **files)
+    again = run_tls_role("provided", *vault, **files)
     assert set(again.changed.values()) == {0}, again.output
 
 
@@ -63,7 +63,7 @@ def test_provided_certificate_is_used_and_its_key_is_not_printed(
 
 
 @pytest.fixture(scope="module")
-def authority(machine, all_names, tmp_path_factory):
+def acme_ca(machine, all_names, tmp_path_factory):
     """A CA on the host's network: a TLS context that trusts its root, and the play's variables for it."""
     place = tmp_path_factory.mktemp("pebble")
     certificate, _ = make_certificate(place, [AUTHORITY])
@@ -109,18 +109,18 @@ def authority(machine, all_names, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def issued(use, authority):
+def issued(run_tls_role, acme_ca):
     """Get a certificate from the CA for the blog, and return the outcome of the play."""
-    _, variables = authority
-    done = use("acme", **variables)
+    _, variables = acme_ca
+    done = run_tls_role("acme", **variables)
     assert done.status == 0, done.output
     return done
 
 
 @pytest.fixture
-def acme_reader(issued, authority, base_url, site):
+def acme_reader(issued, acme_ca, base_url, site):
     """Make a Reader that trusts only the CA of these tests."""
-    trust, _ = authority
+    trust, _ = acme_ca
     return lambda: Reader("127.0.0.1", base_url.port, site, trust)
 
 
@@ -129,25 +129,25 @@ CERTBOT = (
 )
 
 
-def test_certificate_of_the_acme_ca_is_used(issued, authority, shown_certificate, all_names):
-    trust, _ = authority
+def test_certificate_of_the_acme_ca_is_used(issued, acme_ca, shown_certificate, all_names):
+    trust, _ = acme_ca
     certificate = shown_certificate(trust)
     assert sorted(value for _, value in certificate["subjectAltName"]) == sorted(all_names)
     assert "Pebble" in str(certificate["issuer"])
 
 
-def test_second_run_requests_no_certificate(issued, use, authority, shown_certificate):
-    trust, variables = authority
+def test_second_run_requests_no_certificate(issued, run_tls_role, acme_ca, shown_certificate):
+    trust, variables = acme_ca
     before = shown_certificate(trust)
-    done = use("acme", **variables)
+    done = run_tls_role("acme", **variables)
     assert set(done.changed.values()) == {0}, done.output
     assert shown_certificate(trust) == before
 
 
 def test_renewed_certificate_is_used_at_once_and_fails_no_request(
-    host, acme_reader, authority, shown_certificate
+    host, acme_reader, acme_ca, shown_certificate
 ):
-    trust, _ = authority
+    trust, _ = acme_ca
     before = shown_certificate(trust)["serialNumber"]
     with Prober(acme_reader, readers=6) as prober:
         host.check_output(CERTBOT)
@@ -163,8 +163,8 @@ def test_timer_of_certbot_is_enabled_and_trusts_the_ca(issued, host):
     host.check_output("systemctl start slipway-tls.service")
 
 
-def test_failed_renewal_keeps_the_old_certificate(issued, host, authority, shown_certificate, get_acme):
-    trust, _ = authority
+def test_failed_renewal_keeps_the_old_certificate(issued, host, acme_ca, shown_certificate, get_with_acme_ca):
+    trust, _ = acme_ca
     before = shown_certificate(trust)
     host.check_output("chmod 0700 /var/lib/slipway/acme")
     try:
@@ -174,15 +174,15 @@ def test_failed_renewal_keeps_the_old_certificate(issued, host, authority, shown
     assert done.rc == 1
     assert "Some challenges have failed" in done.stdout + done.stderr
     assert shown_certificate(trust) == before
-    assert get_acme("/").status == 200
+    assert get_with_acme_ca("/").status == 200
 
 
 def test_name_that_does_not_lead_to_the_host_is_reported(
-    issued, use, all_names, authority, shown_certificate, get_acme
+    issued, run_tls_role, all_names, acme_ca, shown_certificate, get_with_acme_ca
 ):
-    trust, variables = authority
+    trust, variables = acme_ca
     before = shown_certificate(trust)
-    done = use("acme", names=[*all_names, "elsewhere.test"], **variables)
+    done = run_tls_role("acme", names=[*all_names, "elsewhere.test"], **variables)
     assert done.status == 2
     [message] = done.errors
     for words in (
@@ -195,11 +195,11 @@ def test_name_that_does_not_lead_to_the_host_is_reported(
     ):
         assert words in message
     assert shown_certificate(trust) == before
-    assert get_acme("/").status == 200
+    assert get_with_acme_ca("/").status == 200
 
 
 @pytest.fixture
-def get_acme(acme_reader):
+def get_with_acme_ca(acme_reader):
     """Request a page of the blog, and trust only the CA of these tests."""
     one = acme_reader()
     yield one.request
@@ -209,13 +209,13 @@ def get_acme(acme_reader):
 # --- tls_mode: off ------------------------------------------------------------------------------------------
 
 
-def test_tls_mode_off_ends_all_renewals(issued, use, host):
+def test_tls_mode_off_ends_all_renewals(issued, run_tls_role, host):
     """The last certificate stays, and so does the host's CA, which browsers may trust."""
     units = "systemctl list-unit-files --no-legend 'slipway-tls.*'"
     lineages = "ls /etc/letsencrypt/renewal /etc/letsencrypt/live | grep slipway-"
     assert len(host.run(units).stdout.splitlines()) == 2
     assert host.run(lineages).rc == 0
-    done = use("off")
+    done = run_tls_role("off")
     assert done.status == 0, done.output
     assert host.run(units).stdout == ""
     assert host.run(lineages).stdout == ""
@@ -223,4 +223,4 @@ def test_tls_mode_off_ends_all_renewals(issued, use, host):
     for file in ("/etc/slipway/tls/blog.pem", "/etc/slipway/ca/ca.key"):
         assert host.file(file).exists
     assert "slipway" not in host.check_output("systemctl show certbot.service --property=Environment")
-    assert set(use("off").changed.values()) == {0}
+    assert set(run_tls_role("off").changed.values()) == {0}
