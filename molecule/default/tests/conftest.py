@@ -7,6 +7,7 @@ pytest_plugins = [
     "fixtures_database",
     "fixtures_releases",
     "fixtures_load",
+    "fixtures_canary",
     "fixtures_cis",
     "fixtures_tls",
 ]

@@ -6,15 +6,13 @@ The marked secrets come from an encrypted file, as in production. They stay: the
 import base64
 import json
 import os
-import re
 import secrets as random
 import subprocess
-import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from certificates import make_certificate
+from marks import VERBOSE, files_on_control_node, is_shown
 from outside import ROOT, play, wait_until
 
 NAMES = [
@@ -24,117 +22,11 @@ NAMES = [
     "app_secret_key",
     "admin_password",
 ]
-VERBOSE = ("-vvv", "--diff")
-
-# Prints each place that contains a pattern. The last search runs as the user nobody.
-SCAN = """
-export LC_ALL=C
-pattern=/run/canary/pattern
-is_in() { ! grep --text --quiet --fixed-strings --file=$pattern || echo "$1"; }
-all() { docker ps --all --quiet; }
-all | xargs docker inspect | is_in "docker inspect of a container"
-docker images --all --quiet | sort -u | xargs docker inspect | is_in "docker inspect of an image"
-for id in $(docker images --quiet | sort -u); do docker history --no-trunc $id; done | is_in "image history"
-for id in $(all); do docker logs $id 2>&1; done | is_in "log of a container"
-for id in $(docker ps --quiet); do docker exec $id env; done | is_in "environment in a container"
-docker compose --project-directory /opt/slipway --profile '*' config | is_in "docker compose config"
-journalctl --quiet --output=export | is_in "journal"
-systemctl show '*' | is_in "systemd unit"
-search="grep --text --no-messages --recursive --files-with-matches --fixed-strings --file=$pattern"
-volumes=$(docker volume ls --quiet | xargs docker volume inspect --format '{{ .Mountpoint }}')
-$search --exclude-dir=canary --exclude-dir=in-service --exclude-dir=secrets \\
-    /etc /home /opt /root /run /tmp /var/lib/docker/containers /var/lib/slipway /var/log /var/tmp $volumes
-search="$search --exclude-dir=canary --exclude-dir=proc --exclude-dir=sys"
-runuser --user nobody -- $search / | sed 's/^/readable to all: /'
-cat /run/canary/processes
-true
-"""
-
-# Polls all processes, and records those whose command line or environment contains a pattern.
-WATCH = """
-import pathlib, time
-place = pathlib.Path("/run/canary")
-patterns = [line.encode() for line in (place / "pattern").read_text().splitlines()]
-seen = set()
-(place / "processes").touch()
-while True:
-    for file in pathlib.Path("/proc").glob("[0-9]*/*"):
-        if file.name not in ("cmdline", "environ"):
-            continue
-        try:
-            content = file.read_bytes()
-        except OSError:
-            continue
-        if any(pattern in content for pattern in patterns) and file not in seen:
-            seen.add(file)
-            with (place / "processes").open("a") as found:
-                found.write(f"{file.name} of a process\\n")
-    (place / "rounds").open("a").write("x")
-    time.sleep(0.05)
-"""
-
-
-def forms(mark):
-    """Return mark, and its base64 form for each offset that it may have in a longer text."""
-    encoded = [base64.b64encode(b"\0" * before + mark.encode()).decode() for before in range(3)]
-    # Cut the first and the last characters, which depend on the text around it.
-    return [mark, *(text[4 if before else 0 : -4] for before, text in enumerate(encoded))]
-
-
-@pytest.fixture
-def canary(host, hostname):
-    """Watch the host for marks and their forms after `watch`; `scan` returns where they are or were."""
-
-    def put(name, content):
-        # Through stdin, because sudo would log a command line.
-        command = ["docker", "exec", "--interactive", f"slipway-{hostname}", "tee", f"/run/canary/{name}"]
-        subprocess.run(command, input=content, text=True, check=True, stdout=subprocess.DEVNULL)
-
-    def watch(*marks):
-        host.check_output("mkdir --parents /run/canary")
-        put("pattern", "".join(f"{form}\n" for mark in marks for form in forms(mark)))
-        put("scan", SCAN)
-        put("watch", WATCH)
-        host.check_output("systemd-run --quiet --collect --unit=slipway-canary python3 /run/canary/watch")
-        wait_until(lambda: rounds() > 0, 10, "the watch looks at processes")
-
-    def rounds():
-        return int(host.run("wc --bytes < /run/canary/rounds").stdout or 0)
-
-    def scan():
-        assert host.run("systemctl is-active slipway-canary").rc == 0
-        return sorted(set(host.check_output("sh /run/canary/scan").splitlines()))
-
-    yield SimpleNamespace(watch=watch, scan=scan, rounds=rounds)
-    host.run("systemctl stop slipway-canary; rm --recursive --force /run/canary")
-
-
-def files_on_control_node(mark):
-    """Return the temporary files that Ansible left on the control node and that contain the mark."""
-    places = [Path.home() / ".ansible", *Path(tempfile.gettempdir()).glob("ansible*")]
-    found = []
-    for form in forms(mark):
-        command = [
-            "grep",
-            "--text",
-            "--no-messages",
-            "--recursive",
-            "--files-with-matches",
-            "--fixed-strings",
-        ]
-        found += subprocess.run([*command, form, *places], capture_output=True, text=True).stdout.split()
-    return found
-
-
-def is_shown(mark, text):
-    """Return whether text contains a form of the mark, also if Ansible wrapped its lines."""
-    return any(form in part for form in forms(mark) for part in (text, re.sub(r"\s+", "", text)))
 
 
 def test_scan_finds_a_mark_in_each_kind_of_place(
     canary, host, hostname, docker, containers, tmp_path, inventory
 ):
-    """The scan finds a mark in each kind of place."""
     mark = f"bait{random.token_hex(12)}"
     canary.watch(mark)
     # sudo logs the command lines with this mark, so the scan must find it in the journal.

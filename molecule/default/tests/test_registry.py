@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-import test_canary
 import yaml
+from marks import VERBOSE, files_on_control_node, is_shown
 from outside import ROOT, wait_until
 from registries import Registry
 
 PLACE = "/run/slipway-test"
-canary = test_canary.canary
-# The places where a login could remain; test_canary.py searches everywhere.
+# The places where a login could remain; the fixture canary searches everywhere.
 SCAN = """
 search="grep --text --no-messages --fixed-strings --file=/run/canary/pattern"
 places="/etc /home /opt /root /run /tmp /var/lib/slipway /var/log /var/tmp"
@@ -251,7 +250,7 @@ def test_pulled_blog_is_released_and_the_password_is_not_left_anywhere(
     canary.watch(registry.password)
     before = canary.rounds()
     given = (*workspace.told, *workspace.vault, *published.told, "--extra-vars", "blog_version=1.4")
-    done = deploy("playbooks/deploy.yml", "--tags", "release", *test_canary.VERBOSE, *given)
+    done = deploy("playbooks/deploy.yml", "--tags", "release", *VERBOSE, *given)
     assert done.status == 0, done.output
 
     entry = ledger()[-1]
@@ -263,14 +262,14 @@ def test_pulled_blog_is_released_and_the_password_is_not_left_anywhere(
     tags = json.loads(docker("image inspect %s", published.reference))[0]["RepoTags"]
     assert tags == [f"slipway/flask_blog:{published.reference.partition('@sha256:')[2][:12]}"]
 
-    assert not test_canary.is_shown(registry.password, done.output)
+    assert not is_shown(registry.password, done.output)
     # First show that the scan finds the mark.
     host.check_output("cp /run/canary/pattern /root/bait")
     assert host.check_output(SCAN).splitlines() == ["/root/bait"]
     host.check_output("rm /root/bait")
     assert host.check_output(SCAN) == ""
     assert canary.rounds() > before
-    assert test_canary.files_on_control_node(registry.password) == []
+    assert files_on_control_node(registry.password) == []
 
 
 def test_image_on_the_host_needs_no_registry_and_no_login(
