@@ -271,7 +271,7 @@ def test_forged_forwarding_headers_are_ignored(
 
 
 @pytest.fixture(scope="module")
-def request_through_proxy(deploy, variables, host, reader):
+def via_proxy(deploy, variables, host, reader):
     """Act as a trusted proxy of a blog with low limits; return a function that asks for a client."""
     conf = "/opt/slipway/nginx/blog.conf"
 
@@ -301,7 +301,7 @@ def request_through_proxy(deploy, variables, host, reader):
     ],
 )
 def test_client_address_is_the_one_that_the_trusted_proxy_reports(
-    request_through_proxy, sign_in_with_wrong_password, logged_addresses, said, client
+    via_proxy, sign_in_with_wrong_password, logged_addresses, said, client
 ):
     assert sign_in_with_wrong_password(X_Forwarded_For=said).status == 422
     network = "2001:db8:1::/64" if ":" in client else client
@@ -323,40 +323,36 @@ def statuses(ask_for, client, path, count, method="GET"):
     return [answer.status for answer in answers]
 
 
-def test_page_rate_is_limited_for_each_client(request_through_proxy):
+def test_page_rate_is_limited_for_each_client(via_proxy):
     allowed = 4 * PROXIED["stack_rate_pages"] + 1
-    assert statuses(request_through_proxy, "203.0.113.20", "/nosuch", allowed) == [404] * allowed
-    assert 429 in statuses(request_through_proxy, "203.0.113.20", "/nosuch", 30)
-    assert statuses(request_through_proxy, "203.0.113.21", "/nosuch", 1) == [404]
-    wait_until(
-        lambda: request_through_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the client is free again"
-    )
+    assert statuses(via_proxy, "203.0.113.20", "/nosuch", allowed) == [404] * allowed
+    assert 429 in statuses(via_proxy, "203.0.113.20", "/nosuch", 30)
+    assert statuses(via_proxy, "203.0.113.21", "/nosuch", 1) == [404]
+    wait_until(lambda: via_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the client is free again")
 
 
-def test_static_files_do_not_count_towards_the_page_rate(request_through_proxy, ask):
+def test_static_files_do_not_count_towards_the_page_rate(via_proxy, ask):
     [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', ask("/").text))
     for _ in range(60):
-        assert request_through_proxy("203.0.113.22", static).status == 200
+        assert via_proxy("203.0.113.22", static).status == 200
 
 
 @pytest.mark.parametrize(
     ("path", "answered"), [("/login", 400), ("/register", 400), ("/contact", 422), ("/author/media", 401)]
 )
-def test_write_rate_is_limited_for_each_client_and_pages_stay_available(
-    request_through_proxy, path, answered
-):
+def test_write_rate_is_limited_for_each_client_and_pages_stay_available(via_proxy, path, answered):
     client = f"203.0.113.{30 + len(path)}"
     allowed = PROXIED["stack_rate_writes"]
-    *first, last = statuses(request_through_proxy, client, path, allowed + 1, "POST")
+    *first, last = statuses(via_proxy, client, path, allowed + 1, "POST")
     assert first == [answered] * allowed
     assert last == 429
-    assert statuses(request_through_proxy, client, "/", 1) == [200]
-    assert statuses(request_through_proxy, "203.0.113.29", path, 1, "POST") == [answered]
+    assert statuses(via_proxy, client, "/", 1) == [200]
+    assert statuses(via_proxy, "203.0.113.29", path, 1, "POST") == [answered]
 
 
-def test_previews_do_not_count_towards_the_write_rate(request_through_proxy):
+def test_previews_do_not_count_towards_the_write_rate(via_proxy):
     count = PROXIED["stack_rate_writes"] + 1
-    assert statuses(request_through_proxy, "203.0.113.50", "/author/preview", count, "POST") == [400] * count
+    assert statuses(via_proxy, "203.0.113.50", "/author/preview", count, "POST") == [400] * count
 
 
 @pytest.mark.parametrize(
@@ -367,35 +363,29 @@ def test_previews_do_not_count_towards_the_write_rate(request_through_proxy):
         ("203.0.113.60", "::ffff:203.0.113.60", "::ffff:203.0.113.61"),
     ],
 )
-def test_ipv6_clients_are_limited_by_network(request_through_proxy, used, same, other):
+def test_ipv6_clients_are_limited_by_network(via_proxy, used, same, other):
     count = PROXIED["stack_rate_writes"]
-    assert statuses(request_through_proxy, used, "/contact", count, "POST") == [422] * count
-    assert statuses(request_through_proxy, same, "/contact", 1, "POST") == [429]
-    assert statuses(request_through_proxy, other, "/contact", 1, "POST") == [422]
+    assert statuses(via_proxy, used, "/contact", count, "POST") == [422] * count
+    assert statuses(via_proxy, same, "/contact", 1, "POST") == [429]
+    assert statuses(via_proxy, other, "/contact", 1, "POST") == [422]
 
 
-def test_concurrent_requests_of_one_client_are_limited(request_through_proxy, slow_sender):
+def test_concurrent_requests_of_one_client_are_limited(via_proxy, slow_sender):
     client, at_once = "203.0.113.70", PROXIED["stack_rate_connections"]
     begin = (
         f"POST /nosuch HTTP/1.1\r\nHost: {{site}}\r\nX-Forwarded-For: {client}\r\nContent-Length: 9\r\n\r\n"
     )
     unfinished = [slow_sender(begin) for _ in range(at_once - 1)]
-    assert statuses(request_through_proxy, client, "/errors/errors.css", 1) != [429]
+    assert statuses(via_proxy, client, "/errors/errors.css", 1) != [429]
 
     def none_is_left():
         # A request that was just answered may still count for a moment, also against this one.
         unfinished.append(slow_sender(begin))
-        return all(
-            request_through_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3)
-        )
+        return all(via_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3))
 
     wait_until(none_is_left, 5, "the limit is reached")
-    assert statuses(request_through_proxy, client, "/errors/errors.css", 1) == [429]
-    assert request_through_proxy("203.0.113.72", "/errors/errors.css").status != 429
+    assert statuses(via_proxy, client, "/errors/errors.css", 1) == [429]
+    assert via_proxy("203.0.113.72", "/errors/errors.css").status != 429
     for sender in unfinished:
         sender.close()
-    wait_until(
-        lambda: request_through_proxy(client, "/errors/errors.css").status != 429,
-        5,
-        "the client is free again",
-    )
+    wait_until(lambda: via_proxy(client, "/errors/errors.css").status != 429, 5, "the client is free again")
