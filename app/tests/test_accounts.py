@@ -144,7 +144,7 @@ def test_an_unknown_address_and_a_wrong_password_are_told_alike(ada, client):
     assert wrong.status_code == unknown.status_code == 422
     strip = re.compile(r'value="[^"]*"')
     assert strip.sub("", wrong.text) == strip.sub("", unknown.text)
-    assert "Email address and password do not match." in unknown.text
+    assert "The email address and the password do not match." in unknown.text
     assert "wrong" not in unknown.text
 
 
@@ -298,7 +298,7 @@ def test_set_password(app, runner, ada, client):
     assert run(b"short").exit_code == 1
     nobody = run(PASSWORD.encode(), "eve@blog.test")
     assert nobody.exit_code == 1
-    assert "nobody has the address" in nobody.stderr
+    assert "no user has the email address" in nobody.stderr
     assert run(PASSWORD.encode(), "a\0b").exit_code == 1
 
 

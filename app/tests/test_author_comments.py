@@ -69,7 +69,7 @@ def test_the_queue_has_pages(ada, commented, monkeypatch):
 
 
 def test_messages(app, ada, admin):
-    assert "Nobody has written yet." in admin.get("/author/messages").text
+    assert "There are no messages yet." in admin.get("/author/messages").text
     with app.app_context():
         db.session.add(ContactMessage(name="<Cleo>", email="c@d.test?bcc=x", body="Hello\n<b>there</b>"))
         db.session.commit()

@@ -18,9 +18,9 @@ CHANGES = {
     "body": ("Text", "Text of hers.", "Text of his.", "Text of hers.", "Text of his."),
     "summary": ("Summary", "Hers.", "His.", "Hers.", "His."),
     "tags": ("Tags", "One, Two", "One, Three", "One, Two", "One, Three"),
-    "status": ("Who can read it", "draft", None, "Draft", None),
+    "status": ("Status", "draft", None, "Draft", None),
     "published_at": (
-        "From (UTC)",
+        "Publication time (UTC)",
         "2025-02-02T10:00",
         "2025-03-03T10:00",
         "2025-02-02 10:00",

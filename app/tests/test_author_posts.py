@@ -117,8 +117,8 @@ def test_a_draft_leaves_no_old_address(ada, post):
         ({"slug": "../etc"}, "ASCII letters"),
         ({"slug": "a\n"}, None),
         ({"slug": "x" * 201}, "ASCII letters"),
-        ({"tags": "港"}, "needs ASCII letters"),
-        ({"tags": "x" * 61}, "at most 60"),
+        ({"tags": "港"}, "is not valid. Use at most 60 characters, with an ASCII letter"),
+        ({"tags": "x" * 61}, "at most 60 characters"),
         ({"tags": ",".join(map(str, range(21)))}, "at most 20 tags"),
         ({"status": "secret"}, "Not a valid choice"),
         ({"published_at": "soon"}, "Not a valid datetime"),
@@ -149,7 +149,7 @@ def test_the_preview(ada, client, app):
     whole = ada.send("/author/preview", title="A title", body="Text")
     assert "<h1>A title</h1>" in whole.text
     assert "Nothing is saved yet" in whole.text
-    assert "What you write appears here" in ada.send("/author/preview?part=body").text
+    assert "The preview of your text appears here" in ada.send("/author/preview?part=body").text
     assert ada.send("/author/preview", body="x" * 1_048_577).status_code == 413
     assert client.send("/author/preview", body="x").status_code == 403
     assert ada.get("/author/preview").status_code == 405

@@ -151,7 +151,7 @@ def test_an_export_follows_the_blog(app, site, tmp_path):
 def test_a_directory_with_other_files_is_left_alone(app, tmp_path):
     (tmp_path / "precious").write_text("x")
     [problem] = run(app, "export", tmp_path)
-    assert "holds other files: name a new directory" in problem
+    assert "contains other files: name a new directory" in problem
     [problem] = run(app, "export", "/dev/null/x")
     assert "not complete" in problem
 
@@ -166,7 +166,7 @@ def test_a_picture_that_is_gone_ends_the_export(app, site, tmp_path, media_dir):
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("export.json", lambda _: "{}", "is not of the format 1"),
+        ("export.json", lambda _: "{}", "does not have the format 1"),
         ("export.json", lambda text: text.replace(NAME, "../x.png"), "entry 1 is not valid"),
         ("export.json", lambda text: text.replace('"width": 3', '"width": "3"'), "entry 1"),
         ("export.json", lambda text: text.replace("A ☃", "A \\u0000"), "entry 1"),
@@ -179,11 +179,19 @@ def test_a_picture_that_is_gone_ends_the_export(app, site, tmp_path, media_dir):
         ("comments/none.json", lambda _: "[]", "does not belong to a post"),
         ("pages/about.md", lambda text: text.replace("-3", "first"), ":4: has the position 'first'"),
         ("pages/about.md", lambda text: text.replace("slug: about", "slug: search"), "/search is an address"),
-        ("pages/two.md", lambda _: "---\ntitle: B\nslug: about\n---\nText.", "has the slug of"),
+        ("pages/two.md", lambda _: "---\ntitle: B\nslug: about\n---\nText.", "has the same slug as"),
         ("posts/no.md", lambda text: text + "\x00", "control character"),
-        ("posts/no.md", lambda text: text.replace("slug: 'no'", "slug: before"), "is an address of"),
+        (
+            "posts/no.md",
+            lambda text: text.replace("slug: 'no'", "slug: before"),
+            "is an address of the post",
+        ),
         ("posts/no.md", lambda text: text.replace("status:", "aliases: [later]\nstatus:"), "'later'"),
-        ("posts/no.md", lambda text: text.replace("status:", "aliases: ['!']\nstatus:"), "the alias '!'"),
+        (
+            "posts/no.md",
+            lambda text: text.replace("status:", "aliases: ['!']\nstatus:"),
+            "the wrong alias '!'",
+        ),
         ("posts/no.md", lambda text: text.replace("status:", "aliases: [/a/no/]\nstatus:"), "'no'"),
     ],
 )
@@ -227,10 +235,10 @@ def test_pages_follow_existing(app, site, tmp_path):
 def test_an_address_leads_to_one_post(app, site, tmp_path):
     (tmp_path / "a.md").write_text("---\ntitle: A\nslug: before\ndate: 2025-01-01\n---\nText.\n")
     problems = run(app, "import", tmp_path / "a.md")
-    assert "a.md:3: the slug 'before' is an old address of 'first'; change it" in problems[0]
+    assert "a.md:3: the slug 'before' is an old address of the post 'first'; change the slug" in problems[0]
     (tmp_path / "a.md").write_text("---\ntitle: A\naliases: [before]\ndate: 2025-01-01\n---\nText.\n")
     problems = run(app, "import", tmp_path / "a.md")
-    assert "the alias 'before' is an address of 'first'; remove it" in problems[0]
+    assert "the alias 'before' is an address of the post 'first'; remove the alias" in problems[0]
 
 
 def test_rerender_changes_only_what_comes_out_differently(app, site):

@@ -176,24 +176,24 @@ def test_what_is_not_held_back_is_public(run, post, tmp_path, lines):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("draft: maybe", "has the draft 'maybe'; write `false` or `true`"),
-        ("draft:", "has the draft ''; write `false` or `true`"),
-        ("draft: {no: no}", "has the draft ''; write `false` or `true`"),
-        ("published: 2025-01-01", "has the published '2025-01-01'; write `true` or `false`"),
-        ("private: 2", "has the private '2'"),
-        ("status: hidden", "has the status 'hidden'; write `published` or `draft`"),
-        ("status: inherit", "has the status 'inherit'"),
-        ("status:", "has the status ''"),
-        ("visibility: members", "has the visibility 'members'; write `public` or `private`"),
+        ("draft: maybe", "has the unknown draft 'maybe'; write `false` or `true`"),
+        ("draft:", "has the unknown draft ''; write `false` or `true`"),
+        ("draft: {no: no}", "has the unknown draft ''; write `false` or `true`"),
+        ("published: 2025-01-01", "has the unknown published '2025-01-01'; write `true` or `false`"),
+        ("private: 2", "has the unknown private '2'"),
+        ("status: hidden", "has the unknown status 'hidden'; write `published` or `draft`"),
+        ("status: inherit", "has the unknown status 'inherit'"),
+        ("status:", "has the unknown status ''"),
+        ("visibility: members", "has the unknown visibility 'members'; write `public` or `private`"),
         ("password: secret", "has the field password"),
         ("unlisted: true", "has the field unlisted"),
         ("hidden: yes", "has the field hidden"),
         ("headless: true", "has the field headless"),
-        ("expiryDate: 2024-01-01", "has the field expirydate, which the blog cannot heed"),
+        ("expiryDate: 2024-01-01", "has the field expirydate, which the blog does not support"),
         ("expiry_date: 2099-01-01", "write `status: draft`, or remove the line"),
         ("unpublishDate: 2099-01-01", "has the field unpublishdate"),
-        ("<<: {draft: true}", "write its fields out"),
-        ("publishDate: soon", "has the publishdate 'soon'"),
+        ("<<: {draft: true}", "write every field out"),
+        ("publishDate: soon", "has the wrong publishdate 'soon'"),
     ],
 )
 def test_what_may_be_held_back_is_never_public(run, app, tmp_path, line, words):
@@ -276,7 +276,7 @@ def test_a_file_that_changes_while_it_is_imported_is_refused(run, app, tmp_path,
         article(tmp_path, "b.md", header="title: C\ndate: 2025-01-01")
 
     monkeypatch.setattr(importer, "check_addresses", meanwhile)
-    assert run(tmp_path) == [f"{path}:1: changed while it was imported; import again"]
+    assert run(tmp_path) == [f"{path}:1: changed during the import; import again"]
     with app.app_context():
         assert db.session.scalar(select(func.count(Post.id))) == 0
 
@@ -328,18 +328,18 @@ def pelican(text: str) -> bytes:
         (b"---\ntitle: A\n---\nText.", 1, "has no date; add a line"),
         (b"---\ntitle: A\ndate: 2025-13-45\n---\nText.", 3, "'2025-13-45'; write it like"),
         (b"---\ntitle: A\ndate: yesterday\n---\nText.", 3, "'yesterday'"),
-        (b"---\ntitle: A\ndate: 2025-01-01\nupdated: soon\n---\nText.", 4, "the updated 'soon'"),
+        (b"---\ntitle: A\ndate: 2025-01-01\nupdated: soon\n---\nText.", 4, "the wrong updated 'soon'"),
         (b"---\ntitle: A\nb: c: d\n---\nText.", 3, "is not YAML: mapping values are not allowed here"),
         (b"---\ntitle: [A\n---\nText.", 3, "is not YAML"),
         (b"---\n" + b"[" * 5000 + b"\n---\nText.", 2, "nests too deeply"),
-        (b"---\n- a\n---\nText.", 2, "no list of keys"),
+        (b"---\n- a\n---\nText.", 2, "does not consist of keys"),
         (b"---\ntitle: A\ndate: 2025-01-01\n---\n", 5, "has no text"),
-        (b"---\ntitle: A\ndate: 2025-01-01\nslug: a/b\n---\nText.", 4, "slug 'a/b'; set `slug:`"),
-        ("---\ntitle: A\ndate: 2025-01-01\ntags: [水]\n---\nText.".encode(), 4, "the tag '水'"),
+        (b"---\ntitle: A\ndate: 2025-01-01\nslug: a/b\n---\nText.", 4, "the wrong slug 'a/b'; set `slug:`"),
+        ("---\ntitle: A\ndate: 2025-01-01\ntags: [水]\n---\nText.".encode(), 4, "the wrong tag '水'"),
         (b"---\ntitle: A\n---\nOne\nTw\xff", 5, "is not UTF-8 (byte 23 of the file); save it"),
         (b"---\ntitle: A\n---\nOne\nTw\x00", 5, "control character U+0000; remove it"),
         (b"---\ntitle: A\n---\nOne\x1b[0m", 4, "control character U+001B"),
-        (pelican("Text without an empty line before it\n\nMore."), 3, "is no `Key: value` line"),
+        (pelican("Text without an empty line before it\n\nMore."), 3, "is not a `Key: value` line"),
     ],
 )
 def test_a_problem_is_named_with_its_line(run, app, tmp_path, content, line, words):
@@ -366,7 +366,7 @@ def test_all_problems_of_all_files_are_listed(run, tmp_path):
 
 def test_two_files_with_one_slug(run, tmp_path):
     first, second = article(tmp_path, "a.md"), article(tmp_path, "sub/b.md")
-    assert run(tmp_path) == [f"{second}:2: has the slug of {first}, 'a'; change one"]
+    assert run(tmp_path) == [f"{second}:2: has the same slug as {first}, 'a'; change one slug"]
 
 
 def test_a_huge_file_is_refused_unread(run, tmp_path, monkeypatch):
@@ -395,7 +395,7 @@ def test_nothing_to_import(run, tmp_path):
     ]
     missing = tmp_path / "missing"
     assert run(missing) == [
-        f"{missing}: does not exist; name a Markdown file, or a directory that contains some",
+        f"{missing}: does not exist; name a Markdown file, or a directory with Markdown files",
     ]
 
 
@@ -405,9 +405,9 @@ def test_links_out_of_the_directory_are_not_followed(run, tmp_path):
     article(inside, "b.md", header="title: B\ndate: 2025-01-01")
     (inside / "folder").symlink_to(outside.parent)
     (inside / "c.md").symlink_to("b.md")
-    assert run(inside) == [f"{inside}/c.md:2: has the slug of {inside}/b.md, 'b'; change one"]
+    assert run(inside) == [f"{inside}/c.md:2: has the same slug as {inside}/b.md, 'b'; change one slug"]
     (inside / "c.md").unlink()
     assert run(inside) == counts(created=1, ignored=1) | {"ignored_files": ["folder"]}
     (inside / "link.md").symlink_to(outside)
     [problem] = run(inside)
-    assert problem.startswith(f"{inside}/link.md:1: is a link that leads out of")
+    assert problem.startswith(f"{inside}/link.md:1: is a link to a file outside")

@@ -410,7 +410,7 @@ def test_a_reader_that_is_killed_is_told_to_the_author_and_the_log(ada, monkeypa
     monkeypatch.setattr(media, "_READER", killed)
     response = upload(ada, picture())
     assert (response.status_code, response.json["error"]) == (422, media.TOO_LARGE)
-    assert "reading a picture ended with -9" in caplog.text
+    assert "the program that reads a picture ended with status -9" in caplog.text
     monkeypatch.undo()
     assert upload(ada, picture()).status_code == 201
 

@@ -205,7 +205,7 @@ def test_pages_can_be_asked_for_again(client, add_posts, path):
 def test_pages_take_no_other_method(client):
     response = client.post("/")
     assert response.status_code == 405
-    assert "cannot be done here" in response.text
+    assert "This address does not accept the request" in response.text
 
 
 def test_static_files_under_both_names(client):

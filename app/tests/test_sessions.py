@@ -103,12 +103,12 @@ def test_a_session_is_ended_from_another_browser(app, browser):
 
 def test_all_other_sessions_are_ended_at_once(app, browser):
     one, *others = [browser() for _ in range(3)]
-    assert "End all others" in one.get("/account").text
+    assert "End all other sessions" in one.get("/account").text
     assert one.send("/account/sessions/end").location == "/account"
     assert is_in(one)
     assert not any(is_in(other) for other in others)
     page = one.get("/account").text
-    assert "End all others" not in page
+    assert "End all other sessions" not in page
     assert "/account/sessions/" not in page
 
 
