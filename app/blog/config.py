@@ -27,10 +27,10 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
     """
     env = os.environ if settings is None else settings
     base_url, host = _base_url(env)
-    https = base_url.startswith("https:")
     database_url = _database_url(env)
     key, former_keys = _secret_key(env), _former_keys(env)
-    return load_server(env) | {
+    return {
+        **load_server(env),
         "BASE_URL": base_url,
         "SITE_TITLE": env.get("SITE_TITLE") or "Slipway",
         "SITE_DESCRIPTION": env.get("SITE_DESCRIPTION", ""),
@@ -47,34 +47,43 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
             host,
             *(name.strip() for name in env.get("TRUSTED_HOSTS", "").split(",") if name.strip()),
         ],
-        "DATABASE_URL": database_url,
-        "SQLALCHEMY_ENGINES": {
-            "default": {
-                "url": database_url,
-                "pool_pre_ping": True,  # a restarted database costs a reconnect, not an error page
-                "pool_timeout": 5,
-                "connect_args": {
-                    "application_name": "slipway blog",
-                    "connect_timeout": CONNECT_TIMEOUT_S,
-                    "tcp_user_timeout": 5000,  # milliseconds, to detect a database that vanished
-                    "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-                },
-            }
-        },
+        **_database(database_url),
         "SECRET_KEY": key,
         "SECRET_KEY_FALLBACKS": former_keys,
         # The last key signs, all of them verify: a form opened before a change of key can still be sent.
         "WTF_CSRF_SECRET_KEY": [*former_keys, key],
+        "WTF_CSRF_TIME_LIMIT": None,  # a token is valid as long as its session
+        **_cookies(https=base_url.startswith("https:")),
+    }
+
+
+def _database(url: URL) -> dict[str, object]:
+    connect_args = {
+        "application_name": "slipway blog",
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "tcp_user_timeout": 5000,  # milliseconds, to detect a database that vanished
+        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
+    }
+    engine = {
+        "url": url,
+        "pool_pre_ping": True,  # a restarted database costs a reconnect, not an error page
+        "pool_timeout": 5,
+        "connect_args": connect_args,
+    }
+    return {"DATABASE_URL": url, "SQLALCHEMY_ENGINES": {"default": engine}}
+
+
+def _cookies(*, https: bool) -> dict[str, object]:
+    return {
         # Browsers accept a __Host- cookie only over HTTPS, for exactly this host and the path /.
         "SESSION_COOKIE_NAME": "__Host-session" if https else "session",
         "SESSION_COOKIE_SECURE": https,
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_PATH": "/",
+        "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
         # Marks a browser with which a user has signed in before; sent to the login page only.
         "BROWSER_COOKIE_NAME": "__Secure-browser" if https else "browser",
-        "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
-        "WTF_CSRF_TIME_LIMIT": None,  # a token is valid as long as its session
     }
 
 
