@@ -31,7 +31,7 @@ def add_alias(app):
     return add
 
 
-def test_the_archive_lists_every_post_of_a_year_by_month(client, app, add_posts):
+def test_archive_lists_every_post_of_a_year_by_month(client, app, add_posts):
     add_posts(3)
     with app.app_context():
         first, second, third = db.session.scalars(select(Post).order_by(Post.id))
@@ -51,11 +51,11 @@ def test_the_archive_lists_every_post_of_a_year_by_month(client, app, add_posts)
         assert client.get(path).status_code == 404
 
 
-def test_the_archive_of_an_empty_blog(client):
+def test_archive_of_an_empty_blog_shows_a_notice(client):
     assert "Nothing has been published" in client.get("/archive/").text
 
 
-def test_old_addresses_lead_to_the_post(app, client, add_posts, add_alias):
+def test_old_addresses_redirect_to_the_post(app, client, add_posts, add_alias):
     add_posts(2)
     add_alias("before", "post-1")
     add_alias("7", "post-2")
@@ -73,14 +73,14 @@ def test_old_addresses_lead_to_the_post(app, client, add_posts, add_alias):
         assert client.get(path).status_code == 404
 
 
-def test_an_old_address_of_a_draft_tells_nothing(client, add_posts, add_alias):
+def test_old_address_of_a_draft_answers_404(client, add_posts, add_alias):
     add_posts(1, published_at=None)
     add_alias("before", "post-1")
     assert client.get("/posts/before").status_code == 404
     assert client.get("/post/1").status_code == 404
 
 
-def test_pages_stand_in_the_menu_in_their_order(client, add_page):
+def test_menu_lists_the_pages_by_position(client, add_page):
     add_page("b", position=2)
     add_page("a", position=3)
     add_page("contact", position=1, title="Reach us", body="By boat.")
@@ -97,7 +97,7 @@ def test_pages_stand_in_the_menu_in_their_order(client, add_page):
     assert client.get("/none").status_code == 404
 
 
-def test_the_first_image_stands_on_cards_and_pictures_keep_their_shape(client, add_posts):
+def test_post_has_a_preview_image_and_sizes_of_its_pictures(client, add_posts):
     name = f"/media/{'a' * 24}-1600x900.webp"
     add_posts(1, body=f"![A boat]({name})\n\n![Small]({name}){{width=50%}}\n\n![Other](/o.png)")
     page = client.get("/posts/post-1").text

@@ -68,7 +68,7 @@ def sign_in(page, url: str) -> None:  # noqa: F811
     page.get_by_role("heading", name="Posts").wait_for()
 
 
-def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
+def test_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
     sign_in(page, filled)
     page.get_by_role("link", name="New post").click()
     expect(page.get_by_label("Title")).to_be_focused()
@@ -101,7 +101,7 @@ def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
     page.get_by_text("is deleted").wait_for()
 
 
-def test_a_file_that_is_no_picture_is_told(filled, page):  # noqa: F811
+def test_editor_reports_a_file_that_is_not_a_picture(filled, page):  # noqa: F811
     page = page.context.browser.new_page()  # a new page, whose console may report the refusal
     sign_in(page, filled)
     page.goto(f"{filled}/author/posts/new")
@@ -111,7 +111,7 @@ def test_a_file_that_is_no_picture_is_told(filled, page):  # noqa: F811
     assert page.get_by_label("Text", exact=True).input_value() == ""
 
 
-def test_the_editor_works_without_its_script(filled, page):  # noqa: F811
+def test_editor_works_without_its_script(filled, page):  # noqa: F811
     context = page.context.browser.new_context(java_script_enabled=False)
     plain = context.new_page()
     sign_in(plain, filled)
@@ -127,7 +127,7 @@ def test_the_editor_works_without_its_script(filled, page):  # noqa: F811
     context.close()
 
 
-def test_two_who_write_at_the_same_time(request, filled, page, tmp_path):  # noqa: F811
+def test_editor_merges_the_changes_of_two_authors(request, filled, page, tmp_path):  # noqa: F811
     scheme, width = request.node.callspec.params["page"]
     size = {"width": width, "height": 900}
     other = page.context.browser.new_page(viewport=size, color_scheme=scheme, java_script_enabled=False)
@@ -155,7 +155,7 @@ def test_two_who_write_at_the_same_time(request, filled, page, tmp_path):  # noq
     )
 
 
-def test_a_conflict_is_accessible_and_not_left_by_mistake(filled, page):  # noqa: F811
+def test_conflict_page_is_accessible_and_warns_before_it_is_left(filled, page):  # noqa: F811
     other = page.context.browser.new_page()  # a new page, whose console may report the conflict
     for tab in (page, other):
         sign_in(tab, filled)
@@ -175,7 +175,7 @@ def test_a_conflict_is_accessible_and_not_left_by_mistake(filled, page):  # noqa
     assert asked == ["beforeunload"]
 
 
-def test_the_desk_in_light_and_dark_on_every_screen(request, filled, page, tmp_path):  # noqa: F811
+def test_desk_fits_every_screen_in_light_and_dark_and_is_accessible(request, filled, page, tmp_path):  # noqa: F811
     scheme, width = request.node.callspec.params["page"]
     screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
     screenshots.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def test_the_desk_in_light_and_dark_on_every_screen(request, filled, page, tmp_p
         assert_accessible(page, path)
 
 
-def test_the_desk_is_valid_html(signed_in, add_posts, tmp_path):
+def test_desk_is_valid_html(signed_in, add_posts, tmp_path):
     add_posts(2)
     grace = signed_in("Grace", is_admin=True)
     other = grace.__class__(grace.application, grace.application.response_class)

@@ -90,7 +90,7 @@ def site(app):
         db.session.commit()
 
 
-def test_export_import_export_is_the_same_to_the_byte(app, site, tmp_path, media_dir):
+def test_export_of_an_imported_export_is_byte_identical(app, site, tmp_path, media_dir):
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(app, "export", one) == {"changed": True, "written": 7, "removed": 0}
     assert run(app, "export", one) == {"changed": False, "written": 0, "removed": 0}
@@ -128,7 +128,7 @@ def test_export_import_export_is_the_same_to_the_byte(app, site, tmp_path, media
 
 
 @pytest.mark.parametrize("line", ["draft: true", "status: draft", "password: x", "published: perhaps"])
-def test_a_page_that_is_held_back_is_refused(app, site, tmp_path, line):
+def test_import_refuses_a_page_that_is_a_draft(app, site, tmp_path, line):
     folder = tmp_path / "site"
     run(app, "export", folder)
     path = folder / "pages/about.md"
@@ -137,7 +137,7 @@ def test_a_page_that_is_held_back_is_refused(app, site, tmp_path, line):
     assert problem.startswith(f"{path}:")
 
 
-def test_an_export_follows_the_blog(app, site, tmp_path):
+def test_second_export_updates_the_files(app, site, tmp_path):
     folder = tmp_path / "site"
     run(app, "export", folder)
     with app.app_context():
@@ -148,7 +148,7 @@ def test_an_export_follows_the_blog(app, site, tmp_path):
     assert "posts/first.md" not in files(folder)
 
 
-def test_a_directory_with_other_files_is_left_alone(app, tmp_path):
+def test_export_refuses_a_directory_with_other_files(app, tmp_path):
     (tmp_path / "precious").write_text("x")
     [problem] = run(app, "export", tmp_path)
     assert "contains other files: name a new directory" in problem
@@ -156,7 +156,7 @@ def test_a_directory_with_other_files_is_left_alone(app, tmp_path):
     assert "not complete" in problem
 
 
-def test_a_picture_that_is_gone_ends_the_export(app, site, tmp_path, media_dir):
+def test_export_fails_if_a_picture_is_missing(app, site, tmp_path, media_dir):
     (media_dir / NAME).unlink()
     [problem] = run(app, "export", tmp_path / "site")
     assert "not complete" in problem
@@ -195,7 +195,7 @@ def test_a_picture_that_is_gone_ends_the_export(app, site, tmp_path, media_dir):
         ("posts/no.md", lambda text: text.replace("status:", "aliases: [/a/no/]\nstatus:"), "'no'"),
     ],
 )
-def test_an_export_that_was_changed_is_refused_whole(app, site, tmp_path, name, change, words):
+def test_import_refuses_the_whole_export_if_one_file_is_invalid(app, site, tmp_path, name, change, words):
     folder = tmp_path / "site"
     run(app, "export", folder)
     clear(app)
@@ -208,7 +208,7 @@ def test_an_export_that_was_changed_is_refused_whole(app, site, tmp_path, name, 
         assert db.session.scalar(select(func.count(Comment.id))) == 0
 
 
-def test_files_that_vanished_are_named(app, site, tmp_path):
+def test_import_names_missing_files(app, site, tmp_path):
     folder = tmp_path / "site"
     run(app, "export", folder)
     (folder / "media" / NAME).unlink()
@@ -218,7 +218,7 @@ def test_files_that_vanished_are_named(app, site, tmp_path):
     assert sum("cannot be read" in problem for problem in problems) == 2
 
 
-def test_pages_follow_existing(app, site, tmp_path):
+def test_option_existing_applies_to_pages(app, site, tmp_path):
     folder = tmp_path / "site"
     run(app, "export", folder)
     with app.app_context():
@@ -232,7 +232,7 @@ def test_pages_follow_existing(app, site, tmp_path):
         assert db.session.scalars(select(Page.body)).one() == "We."
 
 
-def test_an_address_leads_to_one_post(app, site, tmp_path):
+def test_import_refuses_an_address_of_another_post(app, site, tmp_path):
     (tmp_path / "a.md").write_text("---\ntitle: A\nslug: before\ndate: 2025-01-01\n---\nText.\n")
     problems = run(app, "import", tmp_path / "a.md")
     assert "a.md:3: the slug 'before' is an old address of the post 'first'; change the slug" in problems[0]
@@ -241,7 +241,7 @@ def test_an_address_leads_to_one_post(app, site, tmp_path):
     assert "the alias 'before' is an address of the post 'first'; remove the alias" in problems[0]
 
 
-def test_rerender_changes_only_what_comes_out_differently(app, site):
+def test_rerender_changes_only_texts_with_different_html(app, site):
     assert run(app, "rerender") == {"changed": False, "rerendered": 0, "total": 4}
     with app.app_context():
         db.session.execute(text("UPDATE post SET body_html = 'old' WHERE slug = 'first'"))
@@ -278,7 +278,7 @@ def peak_mb(settings, *arguments) -> float:
     return int(done.stderr.splitlines()[-1]) / 1024
 
 
-def test_memory_holds_a_few_texts_however_many_there_are(app, settings, tmp_path):
+def test_memory_of_import_export_and_rerender_does_not_grow_with_the_blog(app, settings, tmp_path):
     """All texts in memory would take 60 MB or more here; a few of them take 10 MB at most."""
     body = "    " + "A boat in the harbour. " * 5_000  # as code, which is quick to render
     site = tmp_path / "site"
@@ -311,7 +311,7 @@ def test_memory_holds_a_few_texts_however_many_there_are(app, settings, tmp_path
     assert {name: peak for name, peak in measured.items() if peak > base + 40} == {}, (base, measured)
 
 
-def test_check_config(app, settings, media_dir):
+def test_check_config_checks_media_dir(app, settings, media_dir):
     assert run(app, "check-config") == {"changed": False, "base_url": settings["BASE_URL"]}
     other = create_app(settings | {"MEDIA_DIR": str(media_dir / "none")})
     [problem] = run(other, "check-config")
@@ -339,7 +339,7 @@ MOMENTS = st.datetimes(FIRST.replace(tzinfo=None), LAST.replace(tzinfo=None), ti
         st.fixed_dictionaries({"author": LINE, "body": LINE, "created_at": MOMENTS}), max_size=3
     ),
 )
-def test_whatever_people_write_comes_back(app, tmp_path_factory, posts, comments):
+def test_export_and_import_preserve_any_text(app, tmp_path_factory, posts, comments):
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     clear(app)
     with app.app_context():

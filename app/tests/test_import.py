@@ -53,7 +53,7 @@ def article(folder: Path, name: str = "a.md", *, header: str = "title: A\ndate: 
     return path
 
 
-def test_both_shapes_of_front_matter(run, post):
+def test_import_reads_yaml_and_pelican_front_matter(run, post):
     assert run(POSTS) == counts(created=2)
     boat = post("moving-a-boat")
     assert boat["title"] == "Moving a boat with Pandoc"
@@ -78,12 +78,12 @@ def test_both_shapes_of_front_matter(run, post):
         ('"2025-01-31"', datetime(2025, 1, 31, tzinfo=UTC)),
     ],
 )
-def test_dates(run, post, tmp_path, date, expected):
+def test_import_reads_dates_of_several_formats(run, post, tmp_path, date, expected):
     run(article(tmp_path, header=f"title: A\ndate: {date}"))
     assert post("a")["published_at"] == expected
 
 
-def test_the_other_fields(run, post, tmp_path):
+def test_import_reads_all_fields_of_a_pelican_file(run, post, tmp_path):
     header = "Title: A\nDate: 2025-01-01\nAuthors: B, C\n    and D\nModified: 2025-02-01\nDescription: Short."
     (tmp_path / "x.md").write_bytes(
         b"\xef\xbb\xbf" + f"{header}\n\n    code\n".replace("\n", "\r\n").encode()
@@ -125,27 +125,27 @@ FALSE = ["false", "False", "no", "NO", "off", "n", "0", "'no'"]
         "draft: true\npassword: secret\nexpiryDate: 2026-01-01",
     ],
 )
-def test_what_its_author_held_back_is_a_draft(run, post, client, tmp_path, lines):
+def test_unpublished_post_of_another_program_becomes_a_draft(run, post, client, tmp_path, lines):
     assert run(article(tmp_path, header=f"{DATED}\n{lines}")) == counts(created=1)
     assert post("a")["published_at"] is None
     assert client.get("/posts/a").status_code == 404
     assert run(tmp_path) == counts(unchanged=1)
 
 
-def test_a_draft_needs_no_date(run, post, tmp_path):
+def test_draft_needs_no_date(run, post, tmp_path):
     run(article(tmp_path, header="title: A\ndraft: 1"))
     assert post("a")["published_at"] is None
 
 
 @pytest.mark.parametrize("header", ["Draft: yes", "Published: no", "Status: draft", "Private: True"])
-def test_a_draft_of_pelican(run, post, tmp_path, header):
+def test_draft_of_pelican_becomes_a_draft(run, post, tmp_path, header):
     (tmp_path / "a.md").write_text(f"Title: A\nDate: 2025-01-01\n{header}\n\nText.\n")
     assert run(tmp_path) == counts(created=1)
     assert post("a")["published_at"] is None
 
 
 @pytest.mark.parametrize("folder", ["_drafts", "Drafts", "blog/_drafts/2025"])
-def test_what_lies_among_drafts_is_a_draft(run, post, tmp_path, folder):
+def test_post_in_a_folder_of_drafts_becomes_a_draft(run, post, tmp_path, folder):
     article(tmp_path / folder)
     assert run(tmp_path) == counts(created=1)
     assert post("a")["published_at"] is None
@@ -168,7 +168,7 @@ def test_what_lies_among_drafts_is_a_draft(run, post, tmp_path, folder):
         "expiryDate:",
     ],
 )
-def test_what_is_not_held_back_is_public(run, post, tmp_path, lines):
+def test_published_post_of_another_program_becomes_public(run, post, tmp_path, lines):
     assert run(article(tmp_path, header=f"{DATED}\n{lines}")) == counts(created=1)
     assert post("a")["published_at"] == datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -196,7 +196,7 @@ def test_what_is_not_held_back_is_public(run, post, tmp_path, lines):
         ("publishDate: soon", "has the wrong publishdate 'soon'"),
     ],
 )
-def test_what_may_be_held_back_is_never_public(run, app, tmp_path, line, words):
+def test_import_refuses_a_post_with_an_unclear_audience(run, app, tmp_path, line, words):
     path = article(tmp_path, header=f"{DATED}\n{line}")
     [problem] = run(tmp_path)
     assert problem.startswith(f"{path}:4: ")
@@ -206,7 +206,7 @@ def test_what_may_be_held_back_is_never_public(run, app, tmp_path, line, words):
 
 
 @pytest.mark.parametrize("name", ["publishDate", "pubdate", "publish_date"])
-def test_a_post_that_is_to_appear_later_is_scheduled(run, post, client, tmp_path, name):
+def test_post_with_a_future_publish_date_is_scheduled(run, post, client, tmp_path, name):
     run(article(tmp_path, header=f"{DATED}\n{name}: 2199-01-01"))
     assert post("a")["published_at"] == datetime(2199, 1, 1, tzinfo=UTC)
     assert client.get("/posts/a").status_code == 404
@@ -214,7 +214,7 @@ def test_a_post_that_is_to_appear_later_is_scheduled(run, post, client, tmp_path
     assert post("b")["published_at"] == datetime(2025, 1, 1, tzinfo=UTC), "instead of a date"
 
 
-def test_every_file_of_markdown_is_imported_and_the_others_are_named(run, post, runner, tmp_path):
+def test_import_reads_all_markdown_files_and_reports_other_files(run, post, runner, tmp_path):
     for number, suffix in enumerate(("md", "markdown", "MD", "Markdown", "mdown", "mkd", "mkdn", "mdwn")):
         article(tmp_path, f"{number}.{suffix}", header=f"title: T{number}\ndate: 2025-01-01")
     for name in ("b/one.rst", "b/two.rst", "c.html", "LICENSE", "picture.png", ".git/config", ".DS_Store"):
@@ -230,7 +230,7 @@ def test_every_file_of_markdown_is_imported_and_the_others_are_named(run, post, 
     assert "Ignored: 8 files, such as .trash/deleted.md, LICENSE, b/one.rst, c.html" in said
 
 
-def test_a_post_that_is_saved_while_it_is_imported(run, tmp_path, monkeypatch):
+def test_import_fails_if_somebody_saves_the_post_at_the_same_time(run, tmp_path, monkeypatch):
     run(article(tmp_path))
     article(tmp_path, body="Other.")
     fill = texts.Posts._fill
@@ -246,7 +246,7 @@ def test_a_post_that_is_saved_while_it_is_imported(run, tmp_path, monkeypatch):
     assert run(tmp_path, "--existing", "update") == counts(updated=1)
 
 
-def test_a_folder_that_cannot_be_read_is_a_problem(run, tmp_path, monkeypatch):
+def test_import_reports_an_unreadable_folder(run, tmp_path, monkeypatch):
     article(tmp_path, "a.md")
     article(tmp_path, "closed/b.md", header="title: B\ndate: 2025-01-01")
 
@@ -260,13 +260,13 @@ def test_a_folder_that_cannot_be_read_is_a_problem(run, tmp_path, monkeypatch):
     assert run(tmp_path) == [f"{tmp_path}/closed: cannot be read (Permission denied); make it readable"]
 
 
-def test_a_readme_that_is_named_is_a_post(run, tmp_path):
+def test_import_of_a_single_readme_requires_front_matter(run, tmp_path):
     (tmp_path / "README.md").write_text("# Hello\n")
     [problem] = run(tmp_path / "README.md")
     assert "has no front matter" in problem
 
 
-def test_a_file_that_changes_while_it_is_imported_is_refused(run, app, tmp_path, monkeypatch):
+def test_import_fails_if_a_file_changes_at_the_same_time(run, app, tmp_path, monkeypatch):
     article(tmp_path, "a.md", header="title: A\ndate: 2025-01-01")
     path = article(tmp_path, "b.md", header="title: B\ndate: 2025-01-01")
     check = importer.check_addresses
@@ -281,12 +281,12 @@ def test_a_file_that_changes_while_it_is_imported_is_refused(run, app, tmp_path,
         assert db.session.scalar(select(func.count(Post.id))) == 0
 
 
-def test_a_title_without_ascii_takes_the_name_of_the_file(run, post, tmp_path):
+def test_post_with_a_title_without_ascii_gets_its_slug_from_the_file_name(run, post, tmp_path):
     run(article(tmp_path, "Salt Water.md", header="title: 水\ndate: 2025-01-01"))
     assert post("salt-water")["title"] == "水"
 
 
-def test_what_is_already_there(run, post, tmp_path):
+def test_option_existing_applies_to_posts(run, post, tmp_path):
     run(article(tmp_path))
     article(tmp_path, body="Other.")
     [problem] = run(tmp_path)
@@ -302,7 +302,7 @@ def test_what_is_already_there(run, post, tmp_path):
     assert run(tmp_path, "--existing", "update") == counts(unchanged=1)
 
 
-def test_update_renders_again_what_another_release_rendered(app, run, post, tmp_path):
+def test_update_renders_html_of_another_release_again(app, run, post, tmp_path):
     run(article(tmp_path))
     with app.app_context():
         db.session.scalars(select(Post)).one().body_html = "<p>of an older release</p>"
@@ -342,7 +342,7 @@ def pelican(text: str) -> bytes:
         (pelican("Text without an empty line before it\n\nMore."), 3, "is not a `Key: value` line"),
     ],
 )
-def test_a_problem_is_named_with_its_line(run, app, tmp_path, content, line, words):
+def test_import_reports_a_problem_with_its_line(run, app, tmp_path, content, line, words):
     (tmp_path / "good.md").write_bytes(pelican("Slug: good\n\nText."))
     bad = tmp_path / "bad.md"
     bad.write_bytes(content)
@@ -353,7 +353,7 @@ def test_a_problem_is_named_with_its_line(run, app, tmp_path, content, line, wor
         assert db.session.scalar(select(func.count(Post.id))) == 0
 
 
-def test_all_problems_of_all_files_are_listed(run, tmp_path):
+def test_import_lists_all_problems_of_all_files(run, tmp_path):
     article(tmp_path, "a.md", header="date: never\nslug: '!'")
     article(tmp_path, "b.md", header="title: B")
     assert [line.split(": ")[0].removeprefix(f"{tmp_path}/") for line in run(tmp_path)] == [
@@ -364,12 +364,12 @@ def test_all_problems_of_all_files_are_listed(run, tmp_path):
     ]
 
 
-def test_two_files_with_one_slug(run, tmp_path):
+def test_import_refuses_two_files_with_the_same_slug(run, tmp_path):
     first, second = article(tmp_path, "a.md"), article(tmp_path, "sub/b.md")
     assert run(tmp_path) == [f"{second}:2: has the same slug as {first}, 'a'; change one slug"]
 
 
-def test_a_huge_file_is_refused_unread(run, tmp_path, monkeypatch):
+def test_import_refuses_a_huge_file_without_reading_it(run, tmp_path, monkeypatch):
     with (tmp_path / "huge.md").open("wb") as file:
         file.truncate(50 * 1024 * 1024)
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"read {path}"))
@@ -377,7 +377,7 @@ def test_a_huge_file_is_refused_unread(run, tmp_path, monkeypatch):
     assert "52428800 bytes, over the limit of 1114112; split it" in problem
 
 
-def test_a_file_at_the_limit_is_taken(run, tmp_path):
+def test_import_accepts_a_text_of_exactly_the_limit(run, tmp_path):
     path = article(tmp_path, body="x")
     article(tmp_path, body="x" * articles.MAX_BYTES)
     assert path.stat().st_size > articles.MAX_BYTES
@@ -387,7 +387,7 @@ def test_a_file_at_the_limit_is_taken(run, tmp_path):
     assert "a.md:5: has a text over the limit of 1048576 bytes; split it" in problem
 
 
-def test_nothing_to_import(run, tmp_path):
+def test_import_reports_a_source_without_markdown_files(run, tmp_path):
     (tmp_path / "notes.txt").write_text("not Markdown")
     assert run(tmp_path) == [
         f"{tmp_path}: contains no Markdown files (*.md, *.markdown, *.mdown, *.mdwn, *.mkd or *.mkdn); "
@@ -399,7 +399,7 @@ def test_nothing_to_import(run, tmp_path):
     ]
 
 
-def test_links_out_of_the_directory_are_not_followed(run, tmp_path):
+def test_import_does_not_follow_links_out_of_the_directory(run, tmp_path):
     outside = article(tmp_path / "outside")
     inside = tmp_path / "inside"
     article(inside, "b.md", header="title: B\ndate: 2025-01-01")

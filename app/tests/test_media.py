@@ -44,7 +44,7 @@ def rows(app) -> int:
         return db.session.scalar(select(func.count()).select_from(Media))
 
 
-def test_uploading_from_the_editor(app, ada, client):
+def test_upload_from_the_editor_stores_and_serves_the_picture(app, ada, client):
     response = upload(ada, picture(), alt="A *boat*")
     assert response.status_code == 201
     url = response.json["url"]
@@ -61,7 +61,7 @@ def test_uploading_from_the_editor(app, ada, client):
     assert not list(app.config["MEDIA_DIR"].glob(".tmp*"))
 
 
-def test_uploading_without_a_script(app, ada):
+def test_upload_works_without_a_script(app, ada):
     assert "No pictures yet." in ada.get("/author/media").text
     response = upload(ada, picture(colour="teal"), json=False, alt="Teal")
     assert (response.status_code, response.location) == (303, "/author/media")
@@ -73,13 +73,13 @@ def test_uploading_without_a_script(app, ada):
     assert "This is not a supported picture" in refused.text
 
 
-def test_the_same_picture_is_kept_once(app, ada):
+def test_same_picture_is_stored_once(app, ada):
     data = picture(colour="olive")
     assert upload(ada, data).json == upload(ada, data, "other.png").json
     assert rows(app) == 1
 
 
-def test_a_post_shows_it_with_its_size(ada, client):
+def test_post_shows_a_picture_with_its_size(ada, client):
     url = upload(ada, picture()).json["url"]
     ada.send("/author/posts/new", title="A", body=f"![x]({url})", status="published")
     assert f'<img src="{url}" alt="x" width="60" height="40" loading="lazy">' in client.get("/posts/a").text
@@ -101,14 +101,14 @@ def test_a_post_shows_it_with_its_size(ada, client):
         (picture("WEBP", mode="RGBA", colour=(1, 2, 3, 4)), "webp", "RGBA"),
     ],
 )
-def test_every_kind_is_written_anew(ada, client, data, suffix, mode):
+def test_every_format_is_re_encoded(ada, client, data, suffix, mode):
     response = upload(ada, data, "x.exe")
     assert response.status_code == 201, response.text
     assert response.json["url"].endswith("." + suffix)
     assert fetch(client, response).mode == mode
 
 
-def test_nothing_tells_where_it_was_taken(ada, client):
+def test_metadata_of_a_picture_is_removed(ada, client):
     exif = Image.Exif()
     exif[0x010F] = "SECRET CAMERA"
     exif.get_ifd(0x8825)[1] = "N"
@@ -127,18 +127,18 @@ def test_nothing_tells_where_it_was_taken(ada, client):
         assert not {"exif", "xmp", "comment", "icc_profile"} & image.info.keys()
 
 
-def test_what_follows_the_picture_is_left_out(ada, client):
+def test_data_after_the_picture_is_removed(ada, client):
     response = upload(ada, picture("JPEG") + b"<script>alert(1)</script>")
     assert b"<script>" not in client.get(response.json["url"]).data
 
 
-def test_a_photo_is_turned_upright(ada, client):
+def test_photo_is_rotated_upright(ada, client):
     exif = Image.Exif()
     exif[0x0112] = 6
     assert fetch(client, upload(ada, picture("JPEG", size=(60, 40), exif=exif))).size == (40, 60)
 
 
-def test_colours_of_other_profiles_are_kept(ada, client):
+def test_colours_of_a_profile_are_converted(ada, client):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     response = upload(ada, picture("PNG", colour=(10, 200, 30), icc_profile=profile))
     pixel = fetch(client, response).getpixel((1, 1))
@@ -146,7 +146,7 @@ def test_colours_of_other_profiles_are_kept(ada, client):
     assert upload(ada, picture("PNG", icc_profile=b"nonsense")).status_code == 201
 
 
-def test_large_ones_are_made_smaller(ada, client):
+def test_large_picture_is_scaled_down(ada, client):
     response = upload(ada, picture("JPEG", size=(6000, 3000)))
     assert fetch(client, response).size == (2560, 1280)
     assert response.json["url"].endswith("-2560x1280.jpg")
@@ -180,20 +180,20 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
         (picture("JPEG", size=(5000, 4000), mode="L", colour=0, progressive=True), "12.5 million"),
     ],
 )
-def test_what_is_not_taken(app, ada, data, words):
+def test_upload_refuses_unsuitable_files(app, ada, data, words):
     response = upload(ada, data, "" if not data else "x.png")
     assert response.status_code == 422
     assert words in response.json["error"]
     assert rows(app) == 0
 
 
-def test_a_form_without_a_file(ada):
+def test_upload_requires_a_file_and_a_valid_description(ada):
     for fields in ({}, {"file": "text"}):
         assert ada.send("/author/media", **fields).status_code == 422
     assert upload(ada, picture(), alt="\0").status_code == 422
 
 
-def test_uploading_needs_a_session_and_a_token(ada, client):
+def test_upload_requires_a_session_and_a_token(ada, client):
     assert upload(client, picture()).status_code == 403
     assert ada.post("/author/media", data={"file": (io.BytesIO(picture()), "x")}).status_code == 400
 
@@ -204,7 +204,7 @@ def send_much(client, path: str, megabytes: int):
     return client.post(path, data=body, content_type="multipart/form-data; boundary=x")
 
 
-def test_only_those_who_are_signed_in_may_send_much(signed_in, client):
+def test_only_signed_in_users_may_send_large_bodies(signed_in, client):
     ada = signed_in("Ada")
     assert send_much(ada, "/author/media", 5).status_code == 400, "it was read, and has no token"
     for somebody, path, megabytes in (
@@ -219,19 +219,19 @@ def test_only_those_who_are_signed_in_may_send_much(signed_in, client):
 
 
 @pytest.mark.parametrize("name", ["../secret", "..%2fsecret", ".lock", "x.png", "0" * 24 + "-1x1.png", "%00"])
-def test_nothing_else_is_served(app, ada, client, name):
+def test_media_route_serves_only_pictures(app, ada, client, name):
     upload(ada, picture())
     assert client.get(f"/media/{name}").status_code == 404
 
 
-def test_the_names_of_files_are_only_shown(app, ada):
+def test_original_file_name_is_only_displayed(app, ada):
     upload(ada, picture(), "a<b>\u202e.png")
     with app.app_context():
         assert db.session.scalars(select(Media)).one().original_name == "a<b>.png"
     assert "a&lt;b&gt;.png" in ada.get("/author/media").text
 
 
-def test_describing_a_picture(app, ada):
+def test_author_describes_a_picture(app, ada):
     upload(ada, picture())
     with app.app_context():
         path = f"/author/media/{db.session.scalar(select(Media.id))}"
@@ -242,7 +242,7 @@ def test_describing_a_picture(app, ada):
     assert ada.send("/author/media/0", alt="x").status_code == 404
 
 
-def test_deleting_a_picture(app, ada, admin, client):
+def test_only_an_administrator_deletes_a_picture(app, ada, admin, client):
     url = upload(ada, picture(colour="pink")).json["url"]
     admin.send("/author/posts/new", title="Shows it", body=f"![]({url})", status="draft")
     with app.app_context():
@@ -258,7 +258,7 @@ def test_deleting_a_picture(app, ada, admin, client):
     assert admin.send(path).status_code == 404
 
 
-def test_a_place_that_cannot_be_written(settings, signed_in, caplog):
+def test_upload_answers_503_if_media_dir_is_not_writable(settings, signed_in, caplog):
     ada = signed_in("Ada")
     app = create_app(settings | {"MEDIA_DIR": "/proc/nowhere"})
     ada.application = app
@@ -348,7 +348,7 @@ def memory_kb(name: str) -> int:
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_small_file_that_needs_much_memory_takes_none_of_the_blog(ada, bomb):
+def test_decompression_bomb_does_not_use_memory_of_the_blog(ada, bomb):
     data = BOMBS[bomb]()
     ada.get("/author/media")
     with little_memory():
@@ -370,7 +370,7 @@ def test_a_small_file_that_needs_much_memory_takes_none_of_the_blog(ada, bomb):
         ("JPEG", (8600, 5800), "CMYK", {}),
     ],
 )
-def test_the_largest_pictures_find_memory_enough(ada, image_format, size, mode, options):
+def test_largest_allowed_pictures_fit_into_the_memory_limit(ada, image_format, size, mode, options):
     colour = (77,) * len(mode) if mode != "LA" else (77, 200)
     assert upload(ada, picture(image_format, size, mode, colour, **options)).status_code == 201
 
@@ -382,7 +382,7 @@ def test_the_largest_pictures_find_memory_enough(ada, image_format, size, mode, 
         (picture(size=(3500, 3500), mode="L", colour=1), "too much memory"),
     ],
 )
-def test_a_picture_that_needs_too_much_memory(app, ada, monkeypatch, data, words):
+def test_picture_that_needs_too_much_memory_is_refused(app, ada, monkeypatch, data, words):
     monkeypatch.setattr(media, "MEMORY_BYTES", 32 * 1024 * 1024)
     response = upload(ada, data)
     assert response.status_code == 422
@@ -393,7 +393,7 @@ def test_a_picture_that_needs_too_much_memory(app, ada, monkeypatch, data, words
 
 
 @pytest.mark.parametrize(("limit", "seconds"), [("CPU_S", 1), ("WALL_S", 0.5)])
-def test_a_picture_that_takes_too_long(ada, monkeypatch, limit, seconds):
+def test_picture_that_takes_too_long_is_refused(ada, monkeypatch, limit, seconds):
     monkeypatch.setattr(media, limit, seconds)
     began = time.monotonic()
     response = upload(ada, jpeg_of_scans(20_000))
@@ -404,7 +404,7 @@ def test_a_picture_that_takes_too_long(ada, monkeypatch, limit, seconds):
     assert upload(ada, picture()).status_code == 201
 
 
-def test_a_reader_that_is_killed_is_told_to_the_author_and_the_log(ada, monkeypatch, tmp_path, caplog):
+def test_author_and_log_are_told_about_a_killed_reader(ada, monkeypatch, tmp_path, caplog):
     killed = tmp_path / "killed.py"
     killed.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setattr(media, "_READER", killed)
@@ -415,7 +415,7 @@ def test_a_reader_that_is_killed_is_told_to_the_author_and_the_log(ada, monkeypa
     assert upload(ada, picture()).status_code == 201
 
 
-def test_nobody_waits_for_ever_for_the_pictures_of_others(app, ada, monkeypatch):
+def test_upload_is_refused_after_the_wait_limit(app, ada, monkeypatch):
     monkeypatch.setattr(media, "WAIT_S", 0.1)
     with media._one_at_a_time(app.config["MEDIA_DIR"]):
         response = upload(ada, picture())
@@ -423,7 +423,7 @@ def test_nobody_waits_for_ever_for_the_pictures_of_others(app, ada, monkeypatch)
     assert upload(ada, picture()).status_code == 201
 
 
-def test_pictures_are_taken_one_at_a_time(tmp_path):
+def test_pictures_are_processed_one_at_a_time(tmp_path):
     running, most = [], 0
 
     def take() -> None:

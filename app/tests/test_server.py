@@ -149,7 +149,7 @@ def test_gunicorn_logs_json_and_stops_gracefully(live):
     assert all(isinstance(line["duration_ms"], int) for line in access)
 
 
-def test_the_metrics_of_all_workers_are_on_a_port_of_their_own(live):
+def test_metrics_of_all_workers_are_on_a_separate_port(live):
     url = live.url
     metrics = live.metrics
     for _ in range(20):
@@ -165,7 +165,7 @@ def test_the_metrics_of_all_workers_are_on_a_port_of_their_own(live):
     assert get(f"{metrics}/posts/ropes-a-table", Host="evil.test")[0] == 404
 
 
-def test_a_browser_reads_it_in_light_and_dark_on_every_screen(request, live, page, tmp_path):
+def test_pages_fit_every_screen_in_light_and_dark(request, live, page, tmp_path):
     url = live.url
     scheme, width = request.node.callspec.params["page"]
     screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
@@ -180,7 +180,7 @@ def test_a_browser_reads_it_in_light_and_dark_on_every_screen(request, live, pag
         assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (scheme == "light")
 
 
-def test_a_reader_searches_reads_and_comments(live, page, server, migrated):
+def test_reader_searches_reads_and_comments(live, page, server, migrated):
     url = live.url
     page.goto(url)
     page.get_by_role("link", name="Search").click()
@@ -200,7 +200,7 @@ def test_a_reader_searches_reads_and_comments(live, page, server, migrated):
     page.get_by_text("Two ends <b>indeed</b>.").wait_for()
 
 
-def test_people_with_disabilities_can_use_every_page(live, page):
+def test_every_page_is_accessible(live, page):
     url = live.url
     for path in READER_PATHS:
         page.goto(url + path)
@@ -216,7 +216,7 @@ def test_every_page_is_valid_html(live, tmp_path):
     assert_valid_html(folder)
 
 
-def test_the_log_of_a_failure_names_its_request(app):
+def test_log_record_names_its_request(app):
     record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "name": "blog"})
     with app.test_request_context(base_url=BASE_URL, headers={"X-Request-ID": "abc-123"}):
         assert json.loads(JsonFormatter().format(record))["request_id"] == "abc-123"

@@ -71,7 +71,7 @@ def path_to_end(page) -> str:
     return path
 
 
-def test_signing_out_ends_the_session_for_every_copy_of_its_cookie(app, browser, copy_of):
+def test_sign_out_ends_the_session_of_every_copy_of_the_cookie(app, browser, copy_of):
     client = browser()
     copy = copy_of(client)
     assert is_in(copy)
@@ -81,14 +81,14 @@ def test_signing_out_ends_the_session_for_every_copy_of_its_cookie(app, browser,
     assert rows(app) == 0
 
 
-def test_signing_out_in_one_browser_leaves_the_other(browser):
+def test_sign_out_in_one_browser_keeps_the_session_of_another(browser):
     one, other = browser(), browser()
     one.send("/logout")
     assert not is_in(one)
     assert is_in(other)
 
 
-def test_a_session_is_ended_from_another_browser(app, browser):
+def test_user_ends_a_session_from_another_browser(app, browser):
     laptop, phone = browser(), browser(PHONE)
     page = laptop.get("/account")
     assert re.findall(r"<b>(.*)</b>", page.text) == ["Safari on iPhone", "Firefox on Linux"]
@@ -101,7 +101,7 @@ def test_a_session_is_ended_from_another_browser(app, browser):
     assert is_in(laptop)
 
 
-def test_all_other_sessions_are_ended_at_once(app, browser):
+def test_user_ends_all_other_sessions_at_once(app, browser):
     one, *others = [browser() for _ in range(3)]
     assert "End all other sessions" in one.get("/account").text
     assert one.send("/account/sessions/end").location == "/account"
@@ -112,7 +112,7 @@ def test_all_other_sessions_are_ended_at_once(app, browser):
     assert "/account/sessions/" not in page
 
 
-def test_nobody_ends_the_sessions_of_others(app, browser, signed_in):
+def test_user_cannot_end_sessions_of_another_user(app, browser, signed_in):
     ada, eve = browser(), signed_in("Eve")
     with app.app_context():
         number = db.session.scalar(select(UserSession.id).join(User).where(User.name == "Ada"))
@@ -123,7 +123,7 @@ def test_nobody_ends_the_sessions_of_others(app, browser, signed_in):
     assert is_in(eve)
 
 
-def test_ending_needs_a_token_and_a_session(app, browser, client):
+def test_ending_a_session_requires_a_token_and_a_session(app, browser, client):
     one, other = browser(), browser()
     path = path_to_end(one.get("/account"))
     for target in (path, "/account/sessions/end"):
@@ -133,7 +133,7 @@ def test_ending_needs_a_token_and_a_session(app, browser, client):
     assert is_in(other)
 
 
-def test_one_may_end_the_session_that_one_is_in(app, browser):
+def test_user_ends_the_current_session(app, browser):
     one = browser()
     with app.app_context():
         number = db.session.scalar(select(UserSession.id))
@@ -141,7 +141,7 @@ def test_one_may_end_the_session_that_one_is_in(app, browser):
     assert not is_in(one)
 
 
-def test_a_new_password_ends_all_sessions_but_this_one(app, browser, copy_of):
+def test_new_password_ends_all_sessions_except_the_current_one(app, browser, copy_of):
     one, other = browser(), browser()
     copy = copy_of(one)
     fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
@@ -152,7 +152,7 @@ def test_a_new_password_ends_all_sessions_but_this_one(app, browser, copy_of):
     assert rows(app) == 1
 
 
-def test_a_password_that_the_operator_sets_ends_all_sessions(app, browser, runner):
+def test_set_password_with_a_new_password_ends_all_sessions(app, browser, runner):
     one = browser()
     arguments = ["user", "set-password", "--email", "ada@blog.test", "--password-file", "-"]
     runner.invoke(args=arguments, input=io.BytesIO(PASSWORD.encode()))
@@ -162,7 +162,7 @@ def test_a_password_that_the_operator_sets_ends_all_sessions(app, browser, runne
     assert rows(app) == 0
 
 
-def test_the_sessions_of_a_user_who_is_gone_go_with_them(app, browser):
+def test_deletion_of_a_user_deletes_the_sessions(app, browser):
     one = browser()
     with app.app_context():
         db.session.delete(db.session.scalars(select(User)).one())
@@ -171,7 +171,7 @@ def test_the_sessions_of_a_user_who_is_gone_go_with_them(app, browser):
     assert not is_in(one)
 
 
-def test_a_session_ends_by_itself_and_its_row_goes_with_the_next_one(app, browser):
+def test_next_sign_in_deletes_the_rows_of_expired_sessions(app, browser):
     one = browser()
     change_rows(app, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     assert not is_in(one)
@@ -180,7 +180,7 @@ def test_a_session_ends_by_itself_and_its_row_goes_with_the_next_one(app, browse
     assert rows(app) == 1
 
 
-def test_a_session_that_is_used_goes_on(app, browser):
+def test_use_of_a_session_extends_it(app, browser):
     one = browser()
     now = datetime.now(UTC)
     change_rows(app, last_seen_at=now - timedelta(days=10), expires_at=now + timedelta(days=4))
@@ -193,7 +193,7 @@ def test_a_session_that_is_used_goes_on(app, browser):
     assert row.client == "192.0.2.77"
 
 
-def test_only_the_newest_sessions_of_somebody_are_kept(app, browser, monkeypatch):
+def test_only_the_newest_sessions_of_a_user_are_kept(app, browser, monkeypatch):
     monkeypatch.setattr(sessions, "KEPT", 2)
     first, second, third = (browser() for _ in range(3))
     assert not is_in(first)
@@ -201,7 +201,7 @@ def test_only_the_newest_sessions_of_somebody_are_kept(app, browser, monkeypatch
     assert is_in(third)
 
 
-def test_a_session_costs_one_query_and_none_when_it_has_ended(app, browser, add_posts, queries):
+def test_session_needs_one_query_and_an_ended_session_none(app, browser, add_posts, queries):
     add_posts(1)
     one, other = browser(), browser()
 
@@ -233,7 +233,7 @@ def former(app, ada):
     return client
 
 
-def test_a_session_of_the_release_before_is_taken_over(app, former, copy_of):
+def test_session_of_an_older_release_gets_a_row(app, former, copy_of):
     copy = copy_of(former)
     assert is_in(former)
     assert is_in(former)
@@ -242,7 +242,7 @@ def test_a_session_of_the_release_before_is_taken_over(app, former, copy_of):
     assert "This browser" in former.get("/account").text
 
 
-def test_a_session_of_the_release_before_ends_for_every_copy_of_its_cookie(app, former, copy_of):
+def test_sign_out_ends_a_session_of_an_older_release_for_every_copy_of_its_cookie(app, former, copy_of):
     before, unused = copy_of(former), copy_of(former)
     assert is_in(before)
     former.send("/logout")
@@ -250,7 +250,7 @@ def test_a_session_of_the_release_before_ends_for_every_copy_of_its_cookie(app, 
     assert rows(app) == 0
 
 
-def test_a_session_of_the_release_before_ends_with_the_password(app, former):
+def test_new_password_ends_a_session_of_an_older_release(app, former):
     with app.app_context():
         db.session.execute(update(User).values(session_epoch=User.session_epoch + 1))
         db.session.commit()
@@ -258,7 +258,7 @@ def test_a_session_of_the_release_before_ends_with_the_password(app, former):
     assert rows(app) == 0
 
 
-def test_a_release_before_believes_the_cookie(app, browser):
+def test_older_release_accepts_the_session_cookie(app, browser):
     """A release before reads only the user's id and epoch, and ends sessions by the epoch alone."""
     one = browser()
     with one.session_transaction(base_url=BASE_URL) as session, app.app_context():
@@ -282,5 +282,5 @@ def test_a_release_before_believes_the_cookie(app, browser):
         ("<script>" * 1000, "A browser"),
     ],
 )
-def test_a_browser_is_described_in_words_of_ours(user_agent, words):
+def test_browser_is_described_in_fixed_words(user_agent, words):
     assert sessions.describe(user_agent) == words
