@@ -68,7 +68,8 @@ def assert_valid_html(folder: Path) -> None:
         pytest.fail("`java` is missing: install the package `default-jre-headless`.", pytrace=False)
     command = ["java", "-jar", str(jar), "--errors-only", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stderr == ""
+    assert result.returncode == 0
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def test_user_signs_in_and_out(ada, client):
     page = client.get("/login?next=/author/comments")
     token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
     response = client.post("/login?next=/author/comments", data=ADA | {"csrf_token": token})
-    assert (response.status_code, response.location) == (303, "/author/comments")
+    assert response.status_code == 303
+    assert response.location == "/author/comments"
     cookie = response.headers["Set-Cookie"]
     for attribute in ("HttpOnly", "SameSite=Lax", "Path=/", "Expires="):
         assert attribute in cookie
@@ -178,7 +179,8 @@ def test_login_and_logout_require_a_csrf_token(ada, client):
 
 def test_account_page_redirects_a_visitor_to_the_login_page(client):
     response = client.get("/account?a=b")
-    assert (response.status_code, response.location) == (302, "/login?next=/account?a%3Db")
+    assert response.status_code == 302
+    assert response.location == "/login?next=/account?a%3Db"
     assert client.send("/account/name", name="X").status_code == 403
     assert client.get("/logout").status_code == 404
 
@@ -264,7 +266,9 @@ def test_visitor_registers_an_account(open_client):
     assert open_client.get("/register").location == "/author/"
     with open_client.application.app_context():
         eve = db.session.scalars(select(User)).one()
-        assert (eve.email, eve.name, eve.is_admin) == ("eve@blog.test", "Eve", False)
+        assert eve.email == "eve@blog.test"
+        assert eve.name == "Eve"
+        assert not eve.is_admin
     open_client.send("/logout")
     again = open_client.send("/register", **fields)
     assert again.status_code == 409

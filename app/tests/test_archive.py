@@ -68,7 +68,8 @@ def test_old_addresses_redirect_to_the_post(app, client, add_posts, add_alias):
         (f"/post/{number}", "post-1"),
     ):
         response = client.get(path)
-        assert (response.status_code, response.location) == (301, f"/posts/{target}")
+        assert response.status_code == 301
+        assert response.location == f"/posts/{target}"
     for path in ("/post/0", "/post/99999999", f"/post/{10**20}", "/post/x", "/post/-1"):
         assert client.get(path).status_code == 404
 

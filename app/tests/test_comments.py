@@ -36,10 +36,13 @@ def approve(app):
 def test_comment_appears_after_its_approval(client, add_posts, stored, approve):
     add_posts(1)
     response = client.send(URL, **COMMENT)
-    assert (response.status_code, response.location) == (303, f"{URL}/thanks")
+    assert response.status_code == 303
+    assert response.location == f"{URL}/thanks"
     assert "will appear below the post" in client.get(response.location).text
     [comment] = stored(Comment)
-    assert (comment.author, comment.email, comment.body) == ("Grace Mole", None, "First.\n\n<b>Second</b>.")
+    assert comment.author == "Grace Mole"
+    assert comment.email is None
+    assert comment.body == "First.\n\n<b>Second</b>."
     assert comment.state == "pending"
     post = client.application.test_client().get("/posts/post-1", base_url="http://blog.test:8080")
     assert "No comment yet" in post.text
@@ -131,7 +134,9 @@ def test_contact_form_stores_the_message(client, stored):
     assert response.location == "/contact/thanks"
     assert "has arrived" in client.get("/contact/thanks").text
     [message] = stored(ContactMessage)
-    assert (message.name, message.email, message.body) == ("Grace", "grace@mole.test", "Hello.")
+    assert message.name == "Grace"
+    assert message.email == "grace@mole.test"
+    assert message.body == "Hello."
     assert client.send("/contact", **(MESSAGE | {"email": ""})).status_code == 422
 
 

@@ -29,7 +29,8 @@ def run(app, *arguments):
     if result.exit_code == 0:
         return json.loads(result.stdout)
     assert isinstance(result.exception, SystemExit), result.exception
-    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    assert result.exit_code == 1, result.output
+    assert result.stdout == "", result.output
     return result.stderr.splitlines()
 
 

@@ -64,7 +64,8 @@ def test_upload_from_the_editor_stores_and_serves_the_picture(app, ada, client):
 def test_upload_works_without_a_script(app, ada):
     assert "No pictures yet." in ada.get("/author/media").text
     response = upload(ada, picture(colour="teal"), json=False, alt="Teal")
-    assert (response.status_code, response.location) == (303, "/author/media")
+    assert response.status_code == 303
+    assert response.location == "/author/media"
     page = ada.get("/author/media").text
     assert "![Teal](/media/" in page
     assert 'width="60" height="40" loading="lazy"' in page
@@ -409,7 +410,8 @@ def test_author_and_log_are_told_about_a_killed_reader(ada, monkeypatch, tmp_pat
     killed.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setattr(media, "_READER", killed)
     response = upload(ada, picture())
-    assert (response.status_code, response.json["error"]) == (422, media.TOO_LARGE)
+    assert response.status_code == 422
+    assert response.json["error"] == media.TOO_LARGE
     assert "the program that reads a picture ended with status -9" in caplog.text
     monkeypatch.undo()
     assert upload(ada, picture()).status_code == 201
@@ -419,7 +421,8 @@ def test_upload_is_refused_after_the_wait_limit(app, ada, monkeypatch):
     monkeypatch.setattr(media, "WAIT_S", 0.1)
     with media._one_at_a_time(app.config["MEDIA_DIR"]):
         response = upload(ada, picture())
-    assert (response.status_code, response.json["error"]) == (422, media.BUSY)
+    assert response.status_code == 422
+    assert response.json["error"] == media.BUSY
     assert upload(ada, picture()).status_code == 201
 
 

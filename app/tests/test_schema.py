@@ -108,10 +108,13 @@ def test_old_release_stays_ready_until_a_destructive_migration(
         connection.execute(insert(SchemaHistory).values(revision="9002", destructive=True))
         connection.execute(text("UPDATE alembic_version SET version_num = '9002'"))
     response = app.test_client().get("/readyz", base_url=BASE_URL)
-    assert (response.status_code, response.text) == (503, "not ready\n")
+    assert response.status_code == 503
+    assert response.text == "not ready\n"
     assert "revision 9002 removed parts that this release needs" in caplog.text
     told = flask(app, "migrate", "--check")[1]
-    assert (told["pending"], told["current"], told["blocked_by"]) == ([], "9002", "9002")
+    assert told["pending"] == []
+    assert told["current"] == "9002"
+    assert told["blocked_by"] == "9002"
     refused, _ = flask(app, "migrate")
     assert refused.exit_code == 1
     assert "deploy a newer release" in refused.stderr
@@ -121,7 +124,8 @@ def test_release_is_ready_after_its_own_destructive_migration(empty_settings, ne
     app = create_app(empty_settings)
     newer_release(EXPAND, CONTRACT)
     told = flask(app, "migrate", "--check")[1]
-    assert (told["pending"], told["destructive"]) == ([*REVISIONS, "9001", "9002"], ["9002"])
+    assert told["pending"] == [*REVISIONS, "9001", "9002"]
+    assert told["destructive"] == ["9002"]
     assert flask(app, "migrate")[1]["applied"] == [*REVISIONS, "9001", "9002"]
     assert readiness(app) == 200
     with app.app_context(), db.engine.connect() as connection:
