@@ -12,76 +12,59 @@ from werkzeug.security import check_password_hash
 from blog import accounts, create_app
 from blog.models import User, db
 
-from .conftest import BASE_URL, PASSWORD
-
-ADA = {"email": "ada@blog.test", "password": PASSWORD}
+from .conftest import ADA, BASE_URL, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, is_signed_in, token_of
 
 
 @pytest.fixture
-def open_client(settings, client):
+def open_client(make_app):
     """A client of a blog where everybody may register."""
-    app = create_app(settings | {"REGISTRATION": "open"})
-    app.test_client_class = client.__class__
-    yield app.test_client()
-    with app.app_context():
-        db.engine.dispose()
-
-
-def is_in(client) -> bool:
-    return client.get("/account").status_code == 200
+    return make_app(REGISTRATION="open").test_client()
 
 
 def test_user_signs_in_and_out(ada, client):
     page = client.get("/login?next=/author/comments")
-    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
+    token = token_of(page)
     response = client.post("/login?next=/author/comments", data=ADA | {"csrf_token": token})
     assert response.status_code == 303
     assert response.location == "/author/comments"
     cookie = response.headers["Set-Cookie"]
     for attribute in ("HttpOnly", "SameSite=Lax", "Path=/", "Expires="):
         assert attribute in cookie
-    assert is_in(client)
+    assert is_signed_in(client)
     assert client.get("/login").location == "/author/"
     assert client.send("/logout").location == "/"
-    assert not is_in(client)
+    assert not is_signed_in(client)
 
 
 @pytest.fixture
-def with_key(settings, tmp_path, ada):
+def with_key(make_app, tmp_path, ada):
     """Make a client with Ada's session after a change of the key; return it and the token of an open form."""
     with ada.session_transaction(base_url=BASE_URL) as session:
         session.permanent = True  # as after a login
     page = ada.get("/account")
-    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
+    token = token_of(page)
     cookie = ada.get_cookie("session", domain="blog.test").value
 
     def make(former):
         (tmp_path / "former").write_text("".join(f"{key}\n" for key in former))
         changed = {"SECRET_KEY": "n" * 40, "SECRET_KEY_FALLBACKS_FILE": str(tmp_path / "former")}
-        app = create_app(settings | changed)
-        app.test_client_class = ada.__class__
-        client = app.test_client()
+        client = make_app(**changed).test_client()
         client.set_cookie("session", cookie, domain="blog.test")
-        apps.append(app)
         return client, token
 
-    apps = []
-    yield make
-    for app in apps:
-        with app.app_context():
-            db.engine.dispose()
+    return make
 
 
 def test_sessions_and_open_forms_survive_a_change_of_the_key(with_key, settings):
     client, token = with_key([settings["SECRET_KEY"]])
-    assert is_in(client)
+    assert is_signed_in(client)
     assert client.post("/logout", data={"csrf_token": token}).location == "/"
-    assert not is_in(client)
+    assert not is_signed_in(client)
 
 
 def test_sessions_and_forms_of_a_removed_key_are_refused(with_key):
     client, token = with_key(["f" * 40])
-    assert not is_in(client)
+    assert not is_signed_in(client)
     assert client.post("/logout", data={"csrf_token": token}).status_code == 400
 
 
@@ -89,10 +72,10 @@ def test_new_sessions_and_forms_are_signed_with_the_current_key(with_key, settin
     client, _ = with_key([settings["SECRET_KEY"]])
     page = client.get("/account")
     cookie = client.get_cookie("session", domain="blog.test").value
-    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
+    token = token_of(page)
     client, _ = with_key([])
     client.set_cookie("session", cookie, domain="blog.test")
-    assert is_in(client)
+    assert is_signed_in(client)
     assert client.post("/logout", data={"csrf_token": token}).location == "/"
 
 
@@ -108,17 +91,14 @@ def test_session_cookie_is_limited_to_this_host_and_https(settings):
     assert "Domain" not in cookie
 
 
-def test_https_form_requires_a_referer_of_this_site(settings):
+def test_https_form_requires_a_referer_of_this_site(make_app):
     site = "https://blog.test"
-    app = create_app(settings | {"BASE_URL": site})
-    client = app.test_client()
-    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', client.get("/login", base_url=site).text)[1]
+    client = make_app(BASE_URL=site).test_client()
+    token = token_of(client.get("/login", base_url=site))
     for referer, status in ((None, 400), ("https://evil.test/", 400), (f"{site}/login", 422)):
         headers = {"Referer": referer} if referer else {}
         response = client.post("/login", base_url=site, data={"csrf_token": token}, headers=headers)
         assert response.status_code == status
-    with app.app_context():
-        db.engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +154,7 @@ def test_login_refuses_invalid_input(client, email):
 def test_login_and_logout_require_a_csrf_token(ada, client):
     assert client.post("/login", data=ADA).status_code == 400
     assert ada.post("/logout").status_code == 400
-    assert is_in(ada)
+    assert is_signed_in(ada)
 
 
 def test_account_page_redirects_a_visitor_to_the_login_page(client):
@@ -188,14 +168,14 @@ def test_account_page_redirects_a_visitor_to_the_login_page(client):
 @pytest.mark.parametrize("cookie", ["nonsense", "eyJ1c2VyIjoxfQ.x.y"])
 def test_forged_session_cookie_is_refused(client, cookie):
     client.set_cookie("session", cookie, domain="blog.test")
-    assert not is_in(client)
+    assert not is_signed_in(client)
 
 
 def test_session_of_a_deleted_user_is_invalid(app, ada):
     with app.app_context():
         db.session.delete(db.session.scalars(select(User)).one())
         db.session.commit()
-    assert not is_in(ada)
+    assert not is_signed_in(ada)
 
 
 def test_caches_do_not_store_pages_of_a_signed_in_user(ada, client, add_posts):
@@ -218,12 +198,11 @@ def test_user_changes_the_name(ada):
 
 def test_new_password_replaces_the_old_one_and_ends_the_other_sessions(app, ada, client):
     assert client.send("/login", **ADA).status_code == 303
-    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
-    assert ada.send("/account/password", **fields).status_code == 303
-    assert is_in(ada)
-    assert not is_in(client)
+    assert ada.send("/account/password", **PASSWORD_CHANGE).status_code == 303
+    assert is_signed_in(ada)
+    assert not is_signed_in(client)
     assert client.send("/login", **ADA).status_code == 422
-    assert client.send("/login", **ADA | {"password": "another long password"}).status_code == 303
+    assert client.send("/login", **ADA | {"password": NEW_PASSWORD}).status_code == 303
 
 
 @pytest.mark.parametrize(
@@ -237,8 +216,7 @@ def test_new_password_replaces_the_old_one_and_ends_the_other_sessions(app, ada,
     ],
 )
 def test_account_page_refuses_an_invalid_password_change(ada, change, words):
-    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
-    response = ada.send("/account/password", **fields | change)
+    response = ada.send("/account/password", **PASSWORD_CHANGE | change)
     assert response.status_code == 422
     assert words in response.text
 
@@ -262,7 +240,7 @@ def test_visitor_registers_an_account(open_client):
     assert open_client.get("/register").status_code == 200
     fields = {"name": "Eve", "email": "Eve@blog.test", "password": PASSWORD, "is_admin": "1"}
     assert open_client.send("/register", **fields).location == "/author/"
-    assert is_in(open_client)
+    assert is_signed_in(open_client)
     assert open_client.get("/register").location == "/author/"
     with open_client.application.app_context():
         eve = db.session.scalars(select(User)).one()
@@ -295,10 +273,13 @@ def test_set_password_changes_the_password_and_ends_the_sessions(app, runner, ad
         return runner.invoke(args=arguments, input=io.BytesIO(password))
 
     assert json.loads(run(PASSWORD.encode()).stdout) == {"changed": False, "email": "ada@blog.test"}
-    assert is_in(ada)
-    assert json.loads(run(b"another long password\n").stdout) == {"changed": True, "email": "ada@blog.test"}
-    assert not is_in(ada)
-    assert client.send("/login", **ADA | {"password": "another long password"}).status_code == 303
+    assert is_signed_in(ada)
+    assert json.loads(run(NEW_PASSWORD.encode() + b"\n").stdout) == {
+        "changed": True,
+        "email": "ada@blog.test",
+    }
+    assert not is_signed_in(ada)
+    assert client.send("/login", **ADA | {"password": NEW_PASSWORD}).status_code == 303
     assert run(b"short").exit_code == 1
     nobody = run(PASSWORD.encode(), "eve@blog.test")
     assert nobody.exit_code == 1

@@ -7,8 +7,8 @@ from sqlalchemy import delete, select
 
 from blog.models import Comment, ContactMessage, Page, Post, Tag, db
 
-from .conftest import BASE_URL
-from .desk import MINE, count, fields
+from .conftest import BASE_URL, count
+from .desk import MINE, fields
 from .test_hostile import HOSTILE, what_runs
 
 EDITORS = ["/author/posts/new", "/author/posts/1", "/author/pages/new", "/author/pages/1"]

@@ -8,7 +8,8 @@ from sqlalchemy import select
 from blog.author import desk
 from blog.models import Comment, ContactMessage, db
 
-from .desk import MINE, count
+from .conftest import count
+from .desk import MINE
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from sqlalchemy import update
 from blog.author import pages
 from blog.models import Page, db
 
-from .desk import count, differences, fields, value
+from .conftest import count
+from .desk import differences, fields, value
 
 
 def test_administrator_creates_changes_and_deletes_a_page(app, admin, client):

@@ -7,7 +7,8 @@ from sqlalchemy import func, update
 from blog.author import desk, posts
 from blog.models import Comment, Post, PostAlias, Tag, db
 
-from .desk import MINE, count, fields
+from .conftest import count
+from .desk import MINE, fields
 
 
 def test_author_writes_a_post(ada, client, post):

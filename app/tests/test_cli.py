@@ -7,7 +7,7 @@ from sqlalchemy import select
 from blog import create_app
 from blog.models import User, db
 
-PASSWORD = "correct horse battery"
+from .conftest import PASSWORD
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from blog import ConfigError, create_app
 from blog.config import load
 from blog.models import db
 
-from .conftest import APP
+from .browser import APP
 
 GOOD = {
     "DATABASE_URL": "postgresql://blog@db:5432/blog",

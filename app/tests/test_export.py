@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, select, text
 
 from blog import create_app, exporter
 from blog.articles import CONTROL_CHARACTER, SLUG
 from blog.models import Comment, Media, Page, Post, PostAlias, Tag, db
 
-from .conftest import APP
+from .browser import APP
+from .conftest import count
 
-POSTS = Path(__file__).parent / "posts"
 PICTURE = b"not really a picture"
 NAME = f"{hashlib.sha256(PICTURE).hexdigest()[:24]}-3x2.png"
 MOMENT = datetime(2025, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
@@ -54,11 +54,8 @@ def media_dir(tmp_path):
 
 
 @pytest.fixture
-def app(settings, media_dir):
-    app = create_app(settings | {"MEDIA_DIR": str(media_dir)})
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+def app(make_app, media_dir):
+    return make_app(MEDIA_DIR=str(media_dir))
 
 
 @pytest.fixture
@@ -204,9 +201,8 @@ def test_import_refuses_the_whole_export_if_one_file_is_invalid(app, site, tmp_p
     path.write_text(change(path.read_text() if path.exists() else ""))
     problems = run(app, "import", folder)
     assert any(words in problem for problem in problems), problems
-    with app.app_context():
-        assert db.session.scalar(select(func.count(Post.id))) == 0
-        assert db.session.scalar(select(func.count(Comment.id))) == 0
+    assert count(app, Post) == 0
+    assert count(app, Comment) == 0
 
 
 def test_import_names_missing_files(app, site, tmp_path):

@@ -5,12 +5,11 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import func, select, update
 
-from blog import create_app, guesses
+from blog import guesses
 from blog.models import KnownPlace, User, db
 
-from .conftest import PASSWORD
+from .conftest import ADA, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, count, token_of
 
-ADA = {"email": "ada@blog.test", "password": PASSWORD}
 HOME = "198.51.100.7"
 
 
@@ -20,11 +19,11 @@ def ada(signed_in):
 
 
 @pytest.fixture
-def visitor(app, client):
+def visitor(app):
     """Make a new browser with an address, or give an existing one that address."""
 
     def visit(address: str, browser=None):
-        browser = browser or client.__class__(app, app.response_class)
+        browser = browser or app.test_client()
         browser.environ_base["REMOTE_ADDR"] = address
         return browser
 
@@ -128,7 +127,7 @@ def test_sign_in_resets_the_counts_of_its_place(regular, monkeypatch):
         regular.send("/logout")
 
 
-@pytest.mark.parametrize("password", [PASSWORD, "another long password"])
+@pytest.mark.parametrize("password", [PASSWORD, NEW_PASSWORD])
 def test_set_password_resets_the_count_of_unknown_places(runner, visitor, guess, password):
     guess(60)
     arguments = ["user", "set-password", "--email", "ada@blog.test", "--password-file", "-"]
@@ -137,9 +136,8 @@ def test_set_password_resets_the_count_of_unknown_places(runner, visitor, guess,
 
 
 def test_new_password_deletes_the_other_known_places(ada, regular, visitor, guess):
-    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
-    new = ADA | {"password": "another long password"}
-    assert visitor("192.0.2.9", ada).send("/account/password", **fields).status_code == 303
+    new = ADA | {"password": NEW_PASSWORD}
+    assert visitor("192.0.2.9", ada).send("/account/password", **PASSWORD_CHANGE).status_code == 303
     guess(60)
     assert regular.send("/login", **new).status_code == 429
     ada.send("/logout")
@@ -161,8 +159,7 @@ def test_oldest_known_places_of_a_user_are_deleted(app, visitor, monkeypatch):
     monkeypatch.setattr(guesses, "KEPT", 3)
     for number in range(4):
         assert visitor(f"192.0.2.{number}").send("/login", **ADA).status_code == 303
-    with app.app_context():
-        assert db.session.scalar(select(func.count()).select_from(KnownPlace)) == 3
+    assert count(app, KnownPlace) == 3
 
 
 def test_shared_browser_is_known_to_both_users(signed_in, visitor, guess, regular):
@@ -193,10 +190,9 @@ def test_browser_cookie_is_sent_only_to_the_login_page(app, add_posts, visitor):
     assert "public" in stranger.get("/").headers["Cache-Control"]
 
 
-def test_browser_cookie_of_an_https_site_is_secure(settings, client):
-    app = create_app(settings | {"BASE_URL": "https://blog.test"})
-    secure = client.__class__(app, app.response_class)
-    token = secure.get("/login", base_url="https://blog.test").text.partition('value="')[2].partition('"')[0]
+def test_browser_cookie_of_an_https_site_is_secure(make_app):
+    secure = make_app(BASE_URL="https://blog.test").test_client()
+    token = token_of(secure.get("/login", base_url="https://blog.test"))
     headers = {"Referer": "https://blog.test/login"}
     fields = ADA | {"csrf_token": token}
     response = secure.post("/login", base_url="https://blog.test", data=fields, headers=headers)
@@ -204,5 +200,3 @@ def test_browser_cookie_of_an_https_site_is_secure(settings, client):
     [cookie] = [text for text in response.headers.getlist("Set-Cookie") if "browser" in text]
     assert cookie.startswith("__Secure-browser-")
     assert "Secure" in cookie.split("; ")
-    with app.app_context():
-        db.engine.dispose()

@@ -11,7 +11,8 @@ from sqlalchemy import insert, text
 from blog import create_app, schema
 from blog.models import Base, SchemaHistory, db
 
-from .conftest import APP, BASE_URL
+from .browser import APP
+from .conftest import BASE_URL
 
 REVISIONS = ["0001", "0002", "0003"]
 HEAD = REVISIONS[-1]

@@ -5,17 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blog import search
+from blog.models import Post, db
 
 
 def found(page) -> list[str]:
     return re.findall(r'<h2><a href="/posts/([^"]*)">', page.text)
 
 
-def test_best_match_is_first_and_its_words_are_marked(client, add_posts):
-    add_posts(1, slug="body", title="One", body="A crane lifts <b>5 &lt; 6</b> boats. `crane(x)`")
-    add_posts_again = {"slug": "title", "title": "The cranes <script> & more", "body": "Text."}
-    _add(client, **add_posts_again)
-    _add(client, slug="none", title="Winch", body="Text.")
+def add(client, **fields) -> None:
+    with client.application.app_context():
+        values = {"summary": "", "author": "", "published_at": "2025-01-01T00:00Z"}
+        db.session.add(Post(**(values | fields)))
+        db.session.commit()
+
+
+def test_best_match_is_first_and_its_words_are_marked(client):
+    add(client, slug="body", title="One", body="A crane lifts <b>5 &lt; 6</b> boats. `crane(x)`")
+    add(client, slug="title", title="The cranes <script> & more", body="Text.")
+    add(client, slug="none", title="Winch", body="Text.")
     page = client.get("/search?q=crane")
     assert found(page) == ["title", "body"]
     assert "The <mark>cranes</mark> &lt;script&gt; &amp; more" in page.text
@@ -23,15 +30,6 @@ def test_best_match_is_first_and_its_words_are_marked(client, add_posts):
     assert '<meta name="robots" content="noindex">' in page.text
     assert 'value="crane"' in page.text
     assert "Set-Cookie" not in page.headers
-
-
-def _add(client, **fields) -> None:
-    from blog.models import Post, db
-
-    with client.application.app_context():
-        values = {"summary": "", "author": "", "published_at": "2025-01-01T00:00Z"}
-        db.session.add(Post(**(values | fields)))
-        db.session.commit()
 
 
 @pytest.mark.parametrize(
@@ -46,18 +44,18 @@ def _add(client, **fields) -> None:
     ],
 )
 def test_search_supports_phrases_exclusions_and_alternatives(client, words, slugs):
-    _add(client, slug="a", title="A", body="A crane and a boat.")
-    _add(client, slug="b", title="B", body="A boat crane.")
-    _add(client, slug="c", title="C", body="A crane.")
-    _add(client, slug="w", title="W", body="A winch.")
+    add(client, slug="a", title="A", body="A crane and a boat.")
+    add(client, slug="b", title="B", body="A boat crane.")
+    add(client, slug="c", title="C", body="A crane.")
+    add(client, slug="w", title="W", body="A winch.")
     page = client.get("/search", query_string={"q": words})
     assert sorted(found(page)) == sorted(slugs)
     assert ("Nothing was found" in page.text) == (not slugs)
 
 
 def test_search_does_not_find_drafts_and_scheduled_posts(client):
-    _add(client, slug="a", title="A", body="crane", published_at=None)
-    _add(client, slug="b", title="B", body="crane", published_at="2999-01-01T00:00Z")
+    add(client, slug="a", title="A", body="crane", published_at=None)
+    add(client, slug="b", title="B", body="crane", published_at="2999-01-01T00:00Z")
     assert found(client.get("/search?q=crane")) == []
 
 
