@@ -287,7 +287,9 @@ def _is_draft(fields: _Fields, problems: list[tuple[int, str]], draft: bool = Fa
             draft = True
         elif found.text.lower() not in public:
             choice = " or ".join(f"`{value}`" for value in (public[0], held_back[0]))
-            problems.append((found.line, f"has the unknown {name} {found.text!r}; write {choice}"))
+            problems.append(
+                (found.line, f"has the unknown value {found.text!r} in the field {name}; write {choice}")
+            )
     if not draft:
         advice = "which the blog does not support; write `status: draft`, or remove the line"
         problems += [
@@ -302,19 +304,16 @@ def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> dateti
     found = fields.get(name, _Field([], 1))
     if not found.text:
         return None
+    wrong = f"has the wrong date {found.text!r} in the field {name}"
     try:
         moment = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d)", "", found.text))  # Jekyll: 10:00 +0200
     except ValueError:
-        problems.append(
-            (found.line, f"has the wrong {name} {found.text!r}; write it like 2026-01-31 or 2026-01-31 16:08")
-        )
+        problems.append((found.line, f"{wrong}; write it like 2026-01-31 or 2026-01-31 16:08"))
         return None
     try:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:
-        problems.append(
-            (found.line, f"has the wrong {name} {found.text!r}; in UTC, the year must be from 1 to 9999")
-        )
+        problems.append((found.line, f"{wrong}; in UTC, the year must be from 1 to 9999"))
         return None
 
 

@@ -85,15 +85,24 @@ def test_published_post_of_another_program_becomes_public(run_import, post, tmp_
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("draft: maybe", "has the unknown draft 'maybe'; write `false` or `true`"),
-        ("draft:", "has the unknown draft ''; write `false` or `true`"),
-        ("draft: {no: no}", "has the unknown draft ''; write `false` or `true`"),
-        ("published: 2025-01-01", "has the unknown published '2025-01-01'; write `true` or `false`"),
-        ("private: 2", "has the unknown private '2'"),
-        ("status: hidden", "has the unknown status 'hidden'; write `published` or `draft`"),
-        ("status: inherit", "has the unknown status 'inherit'"),
-        ("status:", "has the unknown status ''"),
-        ("visibility: members", "has the unknown visibility 'members'; write `public` or `private`"),
+        ("draft: maybe", "has the unknown value 'maybe' in the field draft; write `false` or `true`"),
+        ("draft:", "has the unknown value '' in the field draft; write `false` or `true`"),
+        ("draft: {no: no}", "has the unknown value '' in the field draft; write `false` or `true`"),
+        (
+            "published: 2025-01-01",
+            "has the unknown value '2025-01-01' in the field published; write `true` or `false`",
+        ),
+        ("private: 2", "has the unknown value '2' in the field private"),
+        (
+            "status: hidden",
+            "has the unknown value 'hidden' in the field status; write `published` or `draft`",
+        ),
+        ("status: inherit", "has the unknown value 'inherit' in the field status"),
+        ("status:", "has the unknown value '' in the field status"),
+        (
+            "visibility: members",
+            "has the unknown value 'members' in the field visibility; write `public` or `private`",
+        ),
         ("password: secret", "has the field password"),
         ("unlisted: true", "has the field unlisted"),
         ("hidden: yes", "has the field hidden"),
@@ -102,7 +111,7 @@ def test_published_post_of_another_program_becomes_public(run_import, post, tmp_
         ("expiry_date: 2099-01-01", "write `status: draft`, or remove the line"),
         ("unpublishDate: 2099-01-01", "has the field unpublishdate"),
         ("<<: {draft: true}", "write every field out"),
-        ("publishDate: soon", "has the wrong publishdate 'soon'"),
+        ("publishDate: soon", "has the wrong date 'soon' in the field publishdate"),
     ],
 )
 def test_import_refuses_a_post_with_an_unclear_audience(run_import, app, tmp_path, line, words):
