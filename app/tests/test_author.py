@@ -3,11 +3,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
-from blog.models import Comment, ContactMessage, Page, Post, Tag, db
+from blog.models import Comment, ContactMessage, Page, Post, db
 
-from .conftest import BASE_URL, count
+from .conftest import BASE_URL, clear, count
 from .desk import MINE, fields
 from .test_hostile import HOSTILE, what_runs
 
@@ -133,10 +133,7 @@ def test_desk_pages_are_private_and_have_no_inline_code(admin, add_posts, post):
 def test_hostile_post_form_does_not_break_the_desk(
     app, ada, title, slug, body, tags, summary, status, published_at
 ):
-    with app.app_context():
-        for table in (Post, Tag):
-            db.session.execute(delete(table))
-        db.session.commit()
+    clear(app)
     said = {"title": title, "slug": slug, "body": body, "tags": tags, "summary": summary}
     response = ada.send("/author/posts/new", **said, status=status, published_at=published_at)
     assert response.status_code in (303, 409, 422)

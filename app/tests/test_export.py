@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, select, text
+from sqlalchemy import select, text
 
 from blog import create_app, exporter
 from blog.articles import CONTROL_CHARACTER, SLUG
 from blog.models import Comment, Media, Page, Post, PostAlias, Tag, db
 
 from .browser import APP
-from .conftest import count
+from .conftest import clear, count
 
 PICTURE = b"not really a picture"
 NAME = f"{hashlib.sha256(PICTURE).hexdigest()[:24]}-3x2.png"
@@ -32,13 +32,6 @@ def run(app, *arguments):
     assert result.exit_code == 1, result.output
     assert result.stdout == "", result.output
     return result.stderr.splitlines()
-
-
-def clear(app) -> None:
-    with app.app_context():
-        for table in (Post, Tag, Page, Media):  # quicker than TRUNCATE, which is for large tables
-            db.session.execute(delete(table))
-        db.session.commit()
 
 
 def files(folder: Path) -> dict[str, bytes]:
