@@ -1,4 +1,4 @@
-"""What gunicorn and the `flask` command load: `wsgi:app`."""
+"""The entry point of gunicorn and the `flask` command: `wsgi:app`."""
 
 import sys
 

@@ -97,7 +97,8 @@ def _new_password() -> list[object]:
         Length(
             MIN_PASSWORD_CHARACTERS,
             MAX_PASSWORD_CHARACTERS,
-            f"Use at least {MIN_PASSWORD_CHARACTERS} characters. A few words are easy to remember.",
+            f"Use at least {MIN_PASSWORD_CHARACTERS} characters, and at most {MAX_PASSWORD_CHARACTERS}. "
+            "A few words are easy to remember.",
         ),
     ]
 
@@ -135,12 +136,15 @@ class PasswordForm(Form):
         [InputRequired("Enter your current password."), Length(max=MAX_PASSWORD_CHARACTERS)],
     )
     new = PasswordField("New password", _new_password())
-    again = PasswordField("Repeat the new password", [EqualTo("new", "The two new passwords differ.")])
+    again = PasswordField(
+        "Repeat the new password",
+        [EqualTo("new", "The two new passwords differ. Enter the same password twice.")],
+    )
 
     def validate_old(self, field: PasswordField) -> None:
         """Refuse a wrong current password."""
         if not signed_in_user().check_password(field.data or ""):
-            raise ValidationError("This is not your current password.")
+            raise ValidationError("This is not your current password. Enter it again.")
 
 
 @bp.route("/login", methods=["GET", "POST"])
@@ -158,7 +162,7 @@ def login() -> ResponseReturnValue:
         return _too_often(key, "accounts/login.html", form)
     if not account.check_password(form.password.data) or person is None:
         current_app.logger.warning("login refused for a client at %s", throttle.client())
-        problem = "Email address and password do not match."
+        problem = "The email address and the password do not match. Check both and try again."
         return render_template("accounts/login.html", form=form, problem=problem), 422
     sign_in(person)
     return redirect(_next_page(), 303)

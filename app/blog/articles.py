@@ -51,7 +51,7 @@ _RESTRICTIONS = (
 
 
 class ArticleError(Exception):
-    """The file cannot be imported. `problems`: (line, what is wrong; what to do) pairs."""
+    """The file cannot be imported. `problems`: (line, "the problem; the correction") pairs."""
 
     def __init__(self, *problems: tuple[int, str]) -> None:
         super().__init__(*problems)
@@ -111,7 +111,7 @@ FrontMatter = str | int | list[str] | datetime
 def read(path: Path, default_author: str, *, draft: bool = False) -> Article:
     """Read a post from the file at `path`.
 
-    default_author: the author of a file that names none.
+    default_author: the author of a file that does not name an author.
     draft: True makes the post a draft in any case.
     Raises ArticleError with the problems of the file, and OSError if it cannot be read.
     """
@@ -152,10 +152,12 @@ def read_page(path: Path) -> PageText:
     slug, slug_line = _slug(fields, path, title, problems)
     updated_at = _date(fields, "updated", problems)
     if _is_draft(fields, problems):
-        problems.append((1, "is a draft, which a page cannot be; remove the file, or what says so"))
+        problems.append((1, "is a draft, but a page cannot be a draft; remove the file, or its draft field"))
     position = fields.get("position", _Field(["0"], 1))
     if not re.fullmatch(r"-?[0-9]{1,9}", position.text):
-        problems.append((position.line, f"has the position {position.text!r}; write a whole number"))
+        problems.append(
+            (position.line, f"has the position {position.text!r}; write a whole number, such as 0")
+        )
     if problems:
         raise ArticleError(*sorted(problems))
     return PageText(slug, slug_line, title.text, body, int(position.text), updated_at)
@@ -180,7 +182,7 @@ def _parts(path: Path, problems: list[tuple[int, str]]) -> tuple[_Fields, _Field
     if not title.text:
         problems.append((title.line, "has no title; add a line `title: ...` to its front matter"))
     if not body:
-        problems.append((body_line, "has no text after its front matter; write some"))
+        problems.append((body_line, "has no text after its front matter; write the text"))
     elif len(body.encode()) > MAX_BYTES:
         problems.append((body_line, f"has a text over the limit of {MAX_BYTES} bytes; split it"))
     return fields, title, body
@@ -202,7 +204,7 @@ def _text(path: Path) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if found := CONTROL_CHARACTER.search(text):
         line = text.count("\n", 0, found.start()) + 1
-        raise ArticleError((line, f"holds the control character U+{ord(found[0]):04X}; remove it"))
+        raise ArticleError((line, f"contains the control character U+{ord(found[0]):04X}; remove it"))
     return text
 
 
@@ -211,13 +213,13 @@ def _split(text: str) -> tuple[_Fields, str, int]:
     if match := _YAML_BLOCK.match(text):
         fields, end = _yaml_fields(match[1]), match.end()
     elif re.match(r"---[ \t]*\n", text):
-        raise ArticleError((1, "opens a front matter that never ends; close it with a line `---`"))
+        raise ArticleError((1, "begins front matter that never ends; close it with a line `---`"))
     elif _PELICAN_LINE.match(text):
         header, _, _ = text.partition("\n\n")
         fields, end = _pelican_fields(header), len(header)
     else:
         raise NoFrontMatterError(
-            (1, "has no front matter; begin it with a `---` block that holds title and date")
+            (1, "has no front matter; begin it with a `---` block that contains title and date")
         )
     return fields, text[end:].strip("\n"), text.count("\n", 0, end) + 1
 
@@ -241,12 +243,12 @@ def _yaml_fields(text: str) -> _Fields:
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise ArticleError((first_line, "front matter is no list of keys; write `key: value` lines"))
+        raise ArticleError((first_line, "front matter does not consist of keys; write `key: value` lines"))
     fields: _Fields = {}
     for key, value in root.value:
         line = key.start_mark.line + first_line
         if key.value == "<<":
-            raise ArticleError((line, "merges other fields into its own; write its fields out"))
+            raise ArticleError((line, "contains the YAML merge key `<<`; write every field out instead"))
         nodes = value.value if isinstance(value, yaml.SequenceNode) else [value]
         values = [node.value for node in nodes if isinstance(node, yaml.ScalarNode)]
         _add(fields, str(key.value), values, line)
@@ -263,7 +265,7 @@ def _pelican_fields(header: str) -> _Fields:
         elif line.startswith("    ") and name:  # an indented line continues the value
             _add(fields, name, [line], number)
         else:
-            raise ArticleError((number, "is no `Key: value` line; end the header with an empty line"))
+            raise ArticleError((number, "is not a `Key: value` line; end the header with an empty line"))
     return fields
 
 
@@ -285,9 +287,11 @@ def _is_draft(fields: _Fields, problems: list[tuple[int, str]], draft: bool = Fa
             draft = True
         elif found.text.lower() not in public:
             choice = " or ".join(f"`{value}`" for value in (public[0], held_back[0]))
-            problems.append((found.line, f"has the {name} {found.text!r}; write {choice}"))
+            problems.append(
+                (found.line, f"has the unknown value {found.text!r} in the field {name}; write {choice}")
+            )
     if not draft:
-        advice = "which the blog cannot heed; write `status: draft`, or remove the line"
+        advice = "which the blog does not support; write `status: draft`, or remove the line"
         problems += [
             (fields[name].line, f"has the field {name}, {advice}")
             for name in _RESTRICTIONS
@@ -300,17 +304,16 @@ def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> dateti
     found = fields.get(name, _Field([], 1))
     if not found.text:
         return None
+    wrong = f"has the wrong date {found.text!r} in the field {name}"
     try:
         moment = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d)", "", found.text))  # Jekyll: 10:00 +0200
     except ValueError:
-        problems.append(
-            (found.line, f"has the {name} {found.text!r}; write it like 2026-01-31 or 2026-01-31 16:08")
-        )
+        problems.append((found.line, f"{wrong}; write it like 2026-01-31 or 2026-01-31 16:08"))
         return None
     try:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:
-        problems.append((found.line, f"has the {name} {found.text!r}; no calendar has that in UTC"))
+        problems.append((found.line, f"{wrong}; in UTC, the year must be from 1 to 9999"))
         return None
 
 
@@ -320,9 +323,7 @@ def _slug(fields: _Fields, path: Path, title: _Field, problems: list[tuple[int, 
     if not slug:
         slug = (markdown.slugify(title.text) or markdown.slugify(path.stem))[:100].strip("-")
     if not re.fullmatch(SLUG, slug):
-        problems.append(
-            (line, f"cannot have the slug {slug!r}; set `slug:` to letters, digits and -._~ of ASCII")
-        )
+        problems.append((line, f"has the wrong slug {slug!r}; set `slug:` to ASCII letters, digits and -._~"))
     return slug, line
 
 
@@ -332,7 +333,9 @@ def _aliases(fields: _Fields, problems: list[tuple[int, str]]) -> list[str]:
     aliases = {value.rstrip("/").rpartition("/")[2] for value in found.values}
     for alias in sorted(aliases):
         if not re.fullmatch(SLUG, alias):
-            problems.append((found.line, f"has the alias {alias!r}; write letters, digits and -._~ of ASCII"))
+            problems.append(
+                (found.line, f"has the wrong alias {alias!r}; use ASCII letters, digits and -._~")
+            )
     return sorted(aliases)
 
 
@@ -344,10 +347,7 @@ def _tags(fields: _Fields, problems: list[tuple[int, str]]) -> dict[str, str]:
             slug = markdown.slugify(name)
             if not re.fullmatch(SLUG, slug):
                 problems.append(
-                    (
-                        found.line,
-                        f"has the tag {name!r}; its address needs 1 to 200 letters or digits of ASCII",
-                    )
+                    (found.line, f"has the wrong tag {name!r}; use 1 to 200 ASCII letters or digits")
                 )
             tags.setdefault(slug, name)
     return tags

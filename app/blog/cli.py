@@ -29,12 +29,12 @@ class _Command(click.Command):
             super().invoke(ctx)
         except (IntegrityError, StaleDataError) as error:
             raise click.ClickException(
-                "somebody else wrote the same at the same time: run this again"
+                "another process changed the same rows at the same time: run the command again"
             ) from error
         except DBAPIError as error:
             advice = " Run `flask migrate` first." if isinstance(error.orig, UndefinedTable) else ""
             reason = str(error.orig).strip().partition("\n")[0]
-            raise click.ClickException(f"the database refused: {reason}.{advice}") from error
+            raise click.ClickException(f"the database refused the command: {reason}.{advice}") from error
 
 
 def _done(message: str, *, changed: bool, **facts: object) -> None:
@@ -43,7 +43,7 @@ def _done(message: str, *, changed: bool, **facts: object) -> None:
 
 
 @click.command(cls=_Command)
-@click.option("--check", is_flag=True, help="Only tell which migrations are pending; change nothing.")
+@click.option("--check", is_flag=True, help="Report pending migrations and change nothing.")
 @click.option(
     "--wait",
     "wait_s",
@@ -51,13 +51,13 @@ def _done(message: str, *, changed: bool, **facts: object) -> None:
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for another migration to end.",
+    help="The time to wait for another migration to end.",
 )
 @with_appcontext
 def migrate(check: bool, wait_s: float) -> None:
-    """Bring the database's schema to this release.
+    """Migrate the database's schema to this release.
 
-    One migration runs at a time, and in one transaction: it is applied whole or not at all.
+    Only one process migrates at a time. One transaction applies all migrations, or none of them.
     """
     try:
         if check:
@@ -74,25 +74,25 @@ def migrate(check: bool, wait_s: float) -> None:
 
 @click.group()
 def user() -> None:
-    """Look after the people who can sign in."""
+    """Manage the users who can sign in."""
 
 
 @user.command("ensure-admin", cls=_Command)
+@click.option("--email", required=True, help="The user's email address. Upper and lower case do not matter.")
 @click.option(
-    "--email", required=True, help="The address to sign in with; upper and lower case are the same."
+    "--name", default="", help="The author name of a new user. An existing user keeps the old name."
 )
-@click.option("--name", default="", help="The name to show; for a new user only.")
 @click.option(
     "--password-file",
     type=click.File("rb"),
     required=True,
-    help="Holds the password of a new user, at least 12 characters; - reads standard input.",
+    help="The file with the password of a new user, at least 12 characters. - reads standard input.",
 )
 @with_appcontext
 def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
-    """Create an administrator, or make a user one.
+    """Create an administrator, or make an existing user an administrator.
 
-    A user who exists keeps name and password.
+    An existing user keeps the name and the password.
     """
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or "\0" in email:
         raise click.ClickException(f"{email!r} is not an email address: write it like name@example.com")
@@ -105,28 +105,32 @@ def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
     changed = not person.is_admin
     person.is_admin = True
     db.session.commit()
-    message = f"{person.email} {'is now' if changed else 'already was'} an administrator."
+    message = f"{person.email} {'is now' if changed else 'was already'} an administrator."
     _done(message, changed=changed, created=created, email=person.email)
 
 
 @user.command("set-password", cls=_Command)
-@click.option("--email", required=True, help="The address that the user signs in with.")
+@click.option("--email", required=True, help="The user's email address. Upper and lower case do not matter.")
 @click.option(
     "--password-file",
     type=click.File("rb"),
     required=True,
-    help="Holds the new password, at least 12 characters; - reads standard input.",
+    help="The file with the new password, at least 12 characters. - reads standard input.",
 )
 @with_appcontext
 def set_password(email: str, password_file: BinaryIO) -> None:
-    """Set the password of a user, which ends the user's sessions.
+    """Set the password of a user, and end the user's sessions.
 
-    The sessions go on when the password stays the same. Failed sign-ins are forgotten in both cases.
+    The sessions stay valid if the user has this password already. In both cases, the command resets
+    the count of failed sign-ins.
     """
     email = email.lower().replace("\0", "")
     person = db.session.scalar(select(User).where(User.email == email))
     if person is None:
-        raise click.ClickException(f"nobody has the address {email!r}: see `flask user ensure-admin --help`")
+        raise click.ClickException(
+            f"no user has the email address {email!r}: correct the address, or create the user with "
+            "`flask user ensure-admin`"
+        )
     password = _password(password_file)
     changed = not person.check_password(password)
     if changed:
@@ -136,7 +140,7 @@ def set_password(email: str, password_file: BinaryIO) -> None:
         guesses.forget_places(person)
     guesses.forget_tries(person)
     _done(
-        f"The password of {email} {'is set' if changed else 'already was this one'}.",
+        f"The password of {email} {'is changed' if changed else 'was already the same'}.",
         changed=changed,
         email=email,
     )
@@ -161,17 +165,18 @@ def _password(file: BinaryIO) -> str:
     type=click.Choice(["refuse", "skip", "update"]),
     default="refuse",
     show_default=True,
-    help="What to do with a post that the blog already has with other content.",
+    help="For a post that the blog has with other content: report an error, keep the post, or replace it.",
 )
 @with_appcontext
 def import_(source: Path, existing: str) -> None:
-    """Import a Markdown file, every one below a directory, or what `flask export` wrote.
+    """Import one Markdown file, all Markdown files below a directory, or an export of `flask export`.
 
     A file begins with YAML front matter (--- lines) or Pelican's header lines. Title and date are
     required; slug, aliases, summary, author, tags, category, updated and publishDate are optional.
-    A file is a draft if it says status: draft or private, draft or private: true, or published: false,
-    or if it is in a folder _drafts. Either all files are imported, or none, with a list of all
-    problems. Hidden files and files that are not Markdown are ignored and reported.
+    A file is a draft if it contains status: draft or private, draft or private: true, or
+    published: false, or if it is in a folder _drafts. The command imports all files, or it imports
+    none and lists all problems. It ignores hidden files and files that are not Markdown, and reports
+    them.
     """
     options = {"existing": existing, "default_author": current_app.config["SITE_AUTHOR"]}
     try:
@@ -199,10 +204,10 @@ def import_(source: Path, existing: str) -> None:
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @with_appcontext
 def export(directory: Path) -> None:
-    """Write the whole site into DIR: posts, pages, comments and pictures, for `flask import`.
+    """Write the posts, pages, comments and pictures into DIR. `flask import` can read them.
 
-    DIR is new, empty, or holds an earlier export, which is brought up to date. Users and messages are
-    left out.
+    DIR is a new directory, an empty directory, or an earlier export, which the command updates. The
+    export contains no users and no messages.
     """
     try:
         written, removed = exporter.export_site(db.session, directory, current_app.config["MEDIA_DIR"])
@@ -217,7 +222,7 @@ def export(directory: Path) -> None:
 @click.command("rerender", cls=_Command)
 @with_appcontext
 def rerender_() -> None:
-    """Render every post and page again, as this release renders them."""
+    """Render the HTML of every post and page again with this release."""
     changed, total = rerender.rerender(db.session)
     db.session.commit()
     message = f"Posts and pages rendered: {total}, changed: {changed}."
@@ -227,30 +232,33 @@ def rerender_() -> None:
 @click.command("check-config")
 @with_appcontext
 def check_config() -> None:
-    """Check every setting, and that pictures can be stored, without asking the database.
+    """Check every setting, and the access to MEDIA_DIR. Do not connect to the database.
 
-    A setting that is missing or wrong ends every command with its name; this one does nothing else.
+    A missing or wrong setting ends every command with an error that names the setting.
     """
     folder: Path = current_app.config["MEDIA_DIR"]
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise click.ClickException(
-            f"MEDIA_DIR: {folder} is no directory that uid {os.getuid()} can write to. Make it, or mount it."
+            f"MEDIA_DIR: uid {os.getuid()} cannot write to the directory {folder}. "
+            "Create it or mount it, and let this uid write to it."
         )
-    _done("The settings are good.", changed=False, base_url=current_app.config["BASE_URL"])
+    _done("All settings are valid.", changed=False, base_url=current_app.config["BASE_URL"])
 
 
 @click.command("static-export", cls=_Command)
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @with_appcontext
 def static_export(directory: Path) -> None:
-    """Copy the static files into DIR under their hashed names, for a web server in front.
+    """Copy the static files into DIR under their hashed names, for the web server.
 
-    Files of other releases in DIR stay.
+    The command keeps the files of other releases in DIR.
     """
     try:
         written = assets.export(directory)
     except OSError as error:
-        raise click.ClickException(f"cannot write to {directory}: {error.strerror}") from error
+        raise click.ClickException(
+            f"cannot write to {directory} ({error.strerror}): name another directory, or correct its rights"
+        ) from error
     _done(f"Files written to {directory}: {len(written)}.", changed=bool(written), written=written)
 
 

@@ -16,7 +16,7 @@ STATEMENT_TIMEOUT_MS = 15_000  # below gunicorn's timeout, so that the request e
 
 
 class ConfigError(Exception):
-    """A setting is missing or wrong. The message names it and says what to do."""
+    """A setting is missing or wrong. The message names the setting and the correction."""
 
 
 def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
@@ -27,10 +27,10 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
     """
     env = os.environ if settings is None else settings
     base_url, host = _base_url(env)
-    https = base_url.startswith("https:")
     database_url = _database_url(env)
     key, former_keys = _secret_key(env), _former_keys(env)
-    return load_server(env) | {
+    return {
+        **load_server(env),
         "BASE_URL": base_url,
         "SITE_TITLE": env.get("SITE_TITLE") or "Slipway",
         "SITE_DESCRIPTION": env.get("SITE_DESCRIPTION", ""),
@@ -47,34 +47,43 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
             host,
             *(name.strip() for name in env.get("TRUSTED_HOSTS", "").split(",") if name.strip()),
         ],
-        "DATABASE_URL": database_url,
-        "SQLALCHEMY_ENGINES": {
-            "default": {
-                "url": database_url,
-                "pool_pre_ping": True,  # a restarted database costs a reconnect, not an error page
-                "pool_timeout": 5,
-                "connect_args": {
-                    "application_name": "slipway blog",
-                    "connect_timeout": CONNECT_TIMEOUT_S,
-                    "tcp_user_timeout": 5000,  # milliseconds, to detect a database that vanished
-                    "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-                },
-            }
-        },
+        **_database(database_url),
         "SECRET_KEY": key,
         "SECRET_KEY_FALLBACKS": former_keys,
         # The last key signs, all of them verify: a form opened before a change of key can still be sent.
         "WTF_CSRF_SECRET_KEY": [*former_keys, key],
+        "WTF_CSRF_TIME_LIMIT": None,  # a token is valid as long as its session
+        **_cookies(https=base_url.startswith("https:")),
+    }
+
+
+def _database(url: URL) -> dict[str, object]:
+    connect_args = {
+        "application_name": "slipway blog",
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "tcp_user_timeout": 5000,  # milliseconds, to detect a database that vanished
+        "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
+    }
+    engine = {
+        "url": url,
+        "pool_pre_ping": True,  # a restarted database costs a reconnect, not an error page
+        "pool_timeout": 5,
+        "connect_args": connect_args,
+    }
+    return {"DATABASE_URL": url, "SQLALCHEMY_ENGINES": {"default": engine}}
+
+
+def _cookies(*, https: bool) -> dict[str, object]:
+    return {
         # Browsers accept a __Host- cookie only over HTTPS, for exactly this host and the path /.
         "SESSION_COOKIE_NAME": "__Host-session" if https else "session",
         "SESSION_COOKIE_SECURE": https,
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_PATH": "/",
+        "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
         # Marks a browser with which a user has signed in before; sent to the login page only.
         "BROWSER_COOKIE_NAME": "__Secure-browser" if https else "browser",
-        "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
-        "WTF_CSRF_TIME_LIMIT": None,  # a token is valid as long as its session
     }
 
 
@@ -127,7 +136,7 @@ def _database_url(env: Mapping[str, str]) -> URL:
         raise ConfigError(f"DATABASE_URL must name a user and a database of Postgres, like {example}")
     if url.password is not None:
         raise ConfigError(
-            "DATABASE_URL holds a password. Take it out and name a file with it in DATABASE_PASSWORD_FILE."
+            "DATABASE_URL contains a password. Remove it, and set DATABASE_PASSWORD_FILE to a file with it."
         )
     password = _secret_file(env, "DATABASE_PASSWORD_FILE") if env.get("DATABASE_PASSWORD_FILE") else None
     return url.set(drivername="postgresql+psycopg2", password=password)
@@ -139,12 +148,12 @@ def _secret_key(env: Mapping[str, str]) -> str:
         key = _secret_file(env, name)
     elif not (key := env.get(name, "")):
         raise ConfigError(
-            "SECRET_KEY_FILE is not set. Set it to a file that holds a random key (or set SECRET_KEY)."
+            "SECRET_KEY_FILE is not set. Set it to a file with a random key (or set SECRET_KEY)."
         )
     if len(key) < 32:
         raise ConfigError(
-            f"{name}: the key has {len(key)} characters, 32 are needed. "
-            "Make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
+            f"{name}: the key has {len(key)} characters. Use at least 32. "
+            "Make a key with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
     return key
 
@@ -156,7 +165,9 @@ def _former_keys(env: Mapping[str, str]) -> list[str]:
         return []
     keys = _file(env, name).splitlines()
     if any(len(key) < 32 for key in keys):
-        raise ConfigError(f"{name}: a key has fewer than 32 characters. Write former keys only, one a line.")
+        raise ConfigError(
+            f"{name}: a key has fewer than 32 characters. Write only former keys, one per line."
+        )
     return keys
 
 
@@ -164,8 +175,8 @@ def _base_url(env: Mapping[str, str]) -> tuple[str, str]:
     """Return the base URL without a trailing slash, and its host name."""
     text = _required(env, "BASE_URL", "https://blog.example.com")
     problem = ConfigError(
-        f"BASE_URL is {text!r}. Write scheme, host name or IPv4 address, and port if it is unusual, "
-        "without a path: https://blog.example.com"
+        f"BASE_URL is {text!r}. Write the scheme, the host name or IPv4 address, and the port if it is not "
+        "the default, without a path, like https://blog.example.com"
     )
     try:
         url = urlsplit(text)
@@ -196,7 +207,7 @@ def _choice(env: Mapping[str, str], name: str, default: str, *others: str) -> st
 def _absolute_path(env: Mapping[str, str], name: str, *, default: str) -> Path:
     path = Path(env.get(name, "").strip() or default)
     if not path.is_absolute():
-        raise ConfigError(f"{name} is {str(path)!r}. Set the whole path of a directory, like {default}.")
+        raise ConfigError(f"{name} is {str(path)!r}. Set the absolute path of a directory, like {default}.")
     return path
 
 
@@ -204,7 +215,8 @@ def _content_security_policy(env: Mapping[str, str]) -> str:
     img_src = env.get("CSP_IMG_SRC", "").strip() or "'self' https:"
     if not re.fullmatch(r"[!-+\--:<-~ ]+", img_src):
         raise ConfigError(
-            "CSP_IMG_SRC may hold sources separated by spaces, without ';' and ',': 'self' https:"
+            f"CSP_IMG_SRC is {img_src!r}. Write sources separated by spaces, without ';' and ',', "
+            "like 'self' https:"
         )
     return (
         f"default-src 'self'; img-src {img_src}; frame-ancestors 'none'; base-uri 'self'; "

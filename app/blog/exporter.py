@@ -29,19 +29,19 @@ _Row = TypeVar("_Row", Post, Page)
 
 
 class ExportError(Exception):
-    """The directory holds other files. The message says what to do."""
+    """The directory contains other files. The message names the correction."""
 
 
 def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int, int]:
-    """Write the site into `directory`, which is new, empty, or holds an earlier export to update.
+    """Write the site into `directory`: a new or empty one, or an earlier export, which is updated.
 
     media_dir: the directory of the pictures.
     Returns the number of files written or changed, and the number of files removed.
     Raises ExportError, or OSError if a file cannot be read or written.
     """
     if directory.exists() and not (directory / MARKER).is_file() and any(directory.iterdir()):
-        raise ExportError(f"{directory} holds other files: name a new directory, or one with an export")
-    # One snapshot of the whole site, whatever others write meanwhile.
+        raise ExportError(f"{directory} contains other files: name a new directory, or one with an export")
+    # Read one snapshot of the whole site, even if others change it meanwhile.
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept, written = set(), 0

@@ -96,8 +96,8 @@ def _withdraw(session_: Session) -> None:
         begin_generation(current_app.config["MEDIA_DIR"])
     except OSError as error:
         current_app.logger.error(
-            "MEDIA_DIR cannot be written, so pages that were withdrawn may be seen again while the blog "
-            "or its database is away: %s",
+            "MEDIA_DIR cannot be written, so withdrawn pages may reappear while the blog or its database is "
+            "down. Let the blog write to it: %s",
             error,
         )
 

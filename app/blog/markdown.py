@@ -172,7 +172,7 @@ def _raw_blocks(state: StateCore) -> None:
 
 
 def _listed_headings(state: StateCore) -> None:
-    """Unwrap a list whose only item holds only a heading: exporters number headings that way."""
+    """Unwrap a list with one item that contains only a heading: exporters number headings that way."""
     item = ["list_item_open", "heading_open", "inline", "heading_close", "list_item_close"]
     shapes = [[f"{kind}_list_open", *item, f"{kind}_list_close"] for kind in ("ordered", "bullet")]
     tokens = state.tokens
@@ -231,7 +231,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def _figures(state: StateCore) -> None:
-    """Turn a paragraph that holds only images into a figure, because CSS cannot select such a paragraph."""
+    """Turn a paragraph that contains only images into a figure, because CSS cannot select it."""
     for index, token in enumerate(state.tokens):
         if token.type == "paragraph_open":
             types = {child.type for child in state.tokens[index + 1].children or ()}

@@ -69,7 +69,7 @@ class UploadForm(Form):
 
 
 class AltForm(Form):
-    """The form for a picture's description, the text for readers who cannot see it."""
+    """The form for a picture's description, which replaces the picture for blind readers."""
 
     alt = LineField("Description", [Length(max=500)])
 
@@ -120,7 +120,7 @@ def upload() -> ResponseReturnValue:
         form.file.errors = [str(error)]
         return (jsonify(error=str(error)), 422) if wants_json else (_library(form), 422)
     except OSError as error:
-        current_app.logger.error("MEDIA_DIR cannot be written: %s", error)
+        current_app.logger.error("MEDIA_DIR cannot be written. Let the blog write to it: %s", error)
         abort(503)
     db.session.commit()
     if wants_json:
@@ -164,8 +164,8 @@ def delete(number: int) -> str | AnyResponse:
 def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
     """Re-encode the picture in `stream` into MEDIA_DIR, and return its row. The caller commits.
 
-    The same picture returns the existing row, whatever its file name.
-    Raises PictureError if the file is no picture or too large, and OSError if it cannot be written.
+    If the blog has the same picture, even under another file name, return its existing row.
+    Raises PictureError if the file is not a picture or too large, and OSError if it cannot be written.
     """
     folder: Path = current_app.config["MEDIA_DIR"]
     with _one_at_a_time(folder):
@@ -201,7 +201,9 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
             raise PictureError(TOO_SLOW) from None
     if process.returncode != 0:
         last = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        current_app.logger.warning("reading a picture ended with %s: %s", process.returncode, last)
+        current_app.logger.warning(
+            "the program that reads a picture ended with status %s: %s", process.returncode, last
+        )
         raise PictureError(TOO_SLOW if process.returncode == -signal.SIGXCPU else TOO_LARGE)
     line, _, data = process.stdout.partition(b"\n")
     answer = json.loads(line)
@@ -255,7 +257,7 @@ def _as_file(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Let one worker at a time process a picture: several at once would fill the memory.
 
-    Raises PictureError after WAIT_S: a waiting request holds a thread that readers need.
+    Raises PictureError after WAIT_S: a waiting request occupies a thread that readers need.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:

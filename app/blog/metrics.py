@@ -18,13 +18,11 @@ PATH = "/metrics"
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"}
 
-# Labels have few values, whatever visitors request: each combination is kept for ever.
-_requests = Counter(
-    "blog_http_requests_total", "Answers, by what was asked", ["method", "endpoint", "status"]
-)
+# Each combination of labels is kept for ever, so visitors must not be able to create new values.
+_requests = Counter("blog_http_requests_total", "Number of responses", ["method", "endpoint", "status"])
 _seconds = Histogram(
     "blog_http_request_seconds",
-    "Time from a request to its answer",
+    "Time from a request to its response",
     ["endpoint"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
@@ -59,7 +57,9 @@ class _PortSwitch:
         if environ.get("SERVER_PORT") != self._port:
             return self._app(environ, start_response)
         known = environ.get("PATH_INFO") == PATH
-        response = _metrics() if known else Response("only /metrics is here\n", 404, mimetype="text/plain")
+        response = (
+            _metrics() if known else Response("this port serves only /metrics\n", 404, mimetype="text/plain")
+        )
         return response(environ, start_response)
 
 

@@ -75,7 +75,7 @@ def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
 def _refuse_unsuitable(image: Image.Image) -> None:
     """Refuse unsuitable pictures by the header, before pixels take memory."""
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise PictureError("Animated pictures are not supported. Choose a still one.")
+        raise PictureError("Animated pictures are not supported. Choose a still picture.")
     is_photo = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
     limit = MAX_PIXELS_OF_A_PHOTO if is_photo else MAX_PIXELS
     if image.width * image.height > limit:

@@ -30,14 +30,14 @@ LOCK_TIMEOUT_S = 5  # limit for a statement's wait for a table lock, because rea
 
 
 class SchemaError(Exception):
-    """The schema cannot be migrated, or this code cannot run on it. The message says what to do."""
+    """The schema cannot be migrated, or this code cannot run on it. The message names the correction."""
 
 
 class BlockedError(SchemaError):
     """The destructive `revision` of a newer release removed parts of the schema that this code needs."""
 
     def __init__(self, revision: str):
-        super().__init__(f"revision {revision} removed what this release needs: deploy a newer release")
+        super().__init__(f"revision {revision} removed parts that this release needs: deploy a newer release")
         self.revision = revision
 
 
@@ -60,7 +60,7 @@ def head() -> str:
     """Return the newest revision of this code."""
     newest = _scripts(MIGRATIONS).get_current_head()
     if newest is None:
-        raise SchemaError(f"{MIGRATIONS} holds no migrations: install the release anew")
+        raise SchemaError(f"{MIGRATIONS} contains no migrations: install the release again")
     return newest
 
 
@@ -124,7 +124,7 @@ def migrator_engine() -> Engine:
 def record_revision(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
     """Record an applied migration in `schema_history` (Alembic calls this)."""
     if ctx.connection is None:
-        raise SchemaError("migrations need a connection: Alembic's offline mode is not for this schema")
+        raise SchemaError("Alembic's offline mode does not work with this schema: run `flask migrate`")
     row = {"revision": step.up_revision_id, "destructive": _destructive(step.up_revision)}
     ctx.connection.execute(insert(SchemaHistory).values(row))
 
@@ -177,7 +177,7 @@ def _lock_holder(connection: Connection) -> str:
         {"key": ADVISORY_LOCK},
     ).first()
     if row is None:
-        return "it has just ended"
+        return "the other process has just ended"
     return f"process {row.pid} of role {row.usename}, {row.application_name!r}"
 
 

@@ -1,4 +1,4 @@
-"""Sessions that the server can end: the cookie holds a random token, and a row holds the token's digest.
+"""Sessions that the server can end: the cookie has a random token, and a row has the digest of the token.
 
 Every write here is committed at once in a separate transaction, even if the request fails.
 """

@@ -75,5 +75,5 @@ def client() -> str:
 
 
 def digest(key: str) -> str:
-    """Return the stored form of `key`: short, of ASCII letters and digits, whatever text `key` contains."""
+    """Return the stored form of `key`: short, and only ASCII letters and digits for any `key`."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

@@ -2,8 +2,10 @@
 throwaway cluster made from the newest local binaries."""
 
 import contextlib
+import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -20,19 +22,22 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from itsdangerous import URLSafeTimedSerializer
-from sqlalchemy import create_engine, event, select, text
+from sqlalchemy import create_engine, delete, event, func, select, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.pool import NullPool
 from werkzeug.security import generate_password_hash
 
 from blog import create_app, schema, sessions
-from blog.models import Base, Post, Tag, User, db
+from blog.models import Base, ContactMessage, Media, Page, Post, Tag, Throttle, User, db
 
-APP = Path(__file__).parent.parent
-NODE_MODULES = Path(__file__).parent / "node_modules"
+from .browser import live, page, screenshot  # noqa: F401 (fixtures)
+
 BASE_URL = "http://blog.test:8080"
 PASSWORD = "correct horse battery"
 PASSWORD_HASH = generate_password_hash(PASSWORD)
+ADA = {"email": "ada@blog.test", "password": PASSWORD}
+NEW_PASSWORD = "another long password"
+PASSWORD_CHANGE = {"old": PASSWORD, "new": NEW_PASSWORD, "again": NEW_PASSWORD}
 
 # The examples of a test share its fixtures. There is no file of failures: it would outlive the fixtures.
 hypothesis.settings.register_profile(
@@ -45,30 +50,27 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("blog")
 
 
-def from_npm(path: str) -> Path:
-    """Return a file of the npm packages that check pages; fail the test if it is missing."""
-    file = NODE_MODULES / path
-    if not file.is_file():
-        pytest.fail(f"{path} of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
-    return file
+def count(app: Flask, model: type[Base]) -> int:
+    """Return the number of rows of a table."""
+    with app.app_context():
+        return db.session.scalar(select(func.count()).select_from(model))
 
 
-def assert_accessible(page, what: str) -> None:
-    """Assert that axe finds no accessibility problem on a page of the browser."""
-    page.evaluate(from_npm("axe-core/axe.min.js").read_text())
-    result = page.evaluate("axe.run()")
-    assert result["passes"], f"axe has checked nothing: {what}"
-    assert [(found["id"], found["nodes"][0]["html"]) for found in result["violations"]] == [], what
+def clear(app: Flask) -> None:
+    """Delete the rows that the examples of a test add. For so few rows, TRUNCATE takes longer."""
+    with app.app_context():
+        for table in (Post, Tag, Page, Media, ContactMessage, Throttle):
+            db.session.execute(delete(table))
+        db.session.commit()
 
 
-def assert_valid_html(folder: Path) -> None:
-    """Assert that every .html file below the folder is valid HTML."""
-    jar = from_npm("vnu-jar/build/dist/vnu.jar")
-    if not shutil.which("java"):
-        pytest.fail("`java` is missing: install the package `default-jre-headless`.", pytrace=False)
-    command = ["java", "-jar", str(jar), "--errors-only", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+def token_of(response) -> str:
+    """Return the CSRF token of the form on a page."""
+    return re.search(r'name="csrf_token"[^>]*value="([^"]+)"', response.text)[1]
+
+
+def is_signed_in(client: FlaskClient) -> bool:
+    return client.get("/account").status_code == 200
 
 
 @dataclass(frozen=True)
@@ -200,14 +202,6 @@ def empty_settings(server: Server) -> Iterator[dict[str, str]]:
         yield server.settings(name)
 
 
-@pytest.fixture
-def app(settings: dict[str, str]) -> Iterator[Flask]:
-    app = create_app(settings)
-    yield app
-    with app.app_context():
-        db.engine.dispose()
-
-
 class _Client(FlaskClient):
     def open(self, *arguments, **options):
         return super().open(*arguments, **({"base_url": BASE_URL, "buffered": True} | options))
@@ -225,8 +219,29 @@ class _Client(FlaskClient):
 
 
 @pytest.fixture
+def make_app(settings: dict[str, str]):
+    """Create an app with changed settings."""
+    apps = []
+
+    def make(**changed: str) -> Flask:
+        app = create_app(settings | changed)
+        app.test_client_class = _Client
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app(make_app) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    app.test_client_class = _Client
     return app.test_client()
 
 
@@ -243,7 +258,6 @@ def signed_in(app: Flask):
             number = person.id
             with app.test_request_context():
                 token, _ = sessions.begin(person)
-        app.test_client_class = _Client
         client = app.test_client()
         with client.session_transaction(base_url=BASE_URL) as session:
             session |= {"user": number, "epoch": 0, "token": token}
@@ -254,7 +268,7 @@ def signed_in(app: Flask):
 
 @pytest.fixture
 def ada(signed_in):
-    """A client of an author who is no administrator."""
+    """A client of an author who is not an administrator."""
     return signed_in("Ada")
 
 
@@ -282,6 +296,21 @@ def post(app):
 @pytest.fixture
 def runner(app: Flask) -> FlaskCliRunner:
     return app.test_cli_runner()
+
+
+@pytest.fixture
+def run_import(runner):
+    """Run `flask import`, and return its JSON or the lines of its problems."""
+
+    def run(*arguments):
+        result = runner.invoke(args=["import", *map(str, arguments)])
+        if result.exit_code == 0:
+            return json.loads(result.stdout)
+        assert result.exit_code == 1, result.stderr
+        assert result.stdout == ""
+        return result.stderr.splitlines()[:-1]
+
+    return run
 
 
 @pytest.fixture

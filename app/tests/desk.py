@@ -3,16 +3,7 @@
 import re
 from html import unescape
 
-from sqlalchemy import func, select
-
-from blog.models import db
-
 MINE = {"title": "A post", "body": "Some *text*.", "status": "published"}
-
-
-def count(app, model) -> int:
-    with app.app_context():
-        return db.session.scalar(select(func.count()).select_from(model))
 
 
 def value(page, name: str) -> str:

@@ -31,7 +31,7 @@ def add_alias(app):
     return add
 
 
-def test_the_archive_lists_every_post_of_a_year_by_month(client, app, add_posts):
+def test_archive_lists_every_post_of_a_year_by_month(client, app, add_posts):
     add_posts(3)
     with app.app_context():
         first, second, third = db.session.scalars(select(Post).order_by(Post.id))
@@ -51,11 +51,11 @@ def test_the_archive_lists_every_post_of_a_year_by_month(client, app, add_posts)
         assert client.get(path).status_code == 404
 
 
-def test_the_archive_of_an_empty_blog(client):
+def test_archive_of_an_empty_blog_shows_a_notice(client):
     assert "Nothing has been published" in client.get("/archive/").text
 
 
-def test_old_addresses_lead_to_the_post(app, client, add_posts, add_alias):
+def test_old_addresses_redirect_to_the_post(app, client, add_posts, add_alias):
     add_posts(2)
     add_alias("before", "post-1")
     add_alias("7", "post-2")
@@ -68,19 +68,20 @@ def test_old_addresses_lead_to_the_post(app, client, add_posts, add_alias):
         (f"/post/{number}", "post-1"),
     ):
         response = client.get(path)
-        assert (response.status_code, response.location) == (301, f"/posts/{target}")
+        assert response.status_code == 301
+        assert response.location == f"/posts/{target}"
     for path in ("/post/0", "/post/99999999", f"/post/{10**20}", "/post/x", "/post/-1"):
         assert client.get(path).status_code == 404
 
 
-def test_an_old_address_of_a_draft_tells_nothing(client, add_posts, add_alias):
+def test_old_address_of_a_draft_answers_404(client, add_posts, add_alias):
     add_posts(1, published_at=None)
     add_alias("before", "post-1")
     assert client.get("/posts/before").status_code == 404
     assert client.get("/post/1").status_code == 404
 
 
-def test_pages_stand_in_the_menu_in_their_order(client, add_page):
+def test_menu_lists_the_pages_by_position(client, add_page):
     add_page("b", position=2)
     add_page("a", position=3)
     add_page("contact", position=1, title="Reach us", body="By boat.")
@@ -97,12 +98,11 @@ def test_pages_stand_in_the_menu_in_their_order(client, add_page):
     assert client.get("/none").status_code == 404
 
 
-def test_the_first_image_stands_on_cards_and_pictures_keep_their_shape(client, add_posts):
+def test_post_has_a_preview_image_and_sizes_of_its_pictures(client, add_posts):
     name = f"/media/{'a' * 24}-1600x900.webp"
     add_posts(1, body=f"![A boat]({name})\n\n![Small]({name}){{width=50%}}\n\n![Other](/o.png)")
     page = client.get("/posts/post-1").text
     assert f'<meta property="og:image" content="{BASE_URL}{name}">' in page
     assert f'<img src="{name}" alt="A boat" width="1600" height="900" loading="lazy">' in page
     assert f'<img src="{name}" alt="Small" width="50%" loading="lazy">' in page
-    add_posts_without_image = client.get("/").text
-    assert "og:image" not in add_posts_without_image
+    assert "og:image" not in client.get("/").text

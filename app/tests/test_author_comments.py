@@ -8,7 +8,8 @@ from sqlalchemy import select
 from blog.author import desk
 from blog.models import Comment, ContactMessage, db
 
-from .desk import MINE, count
+from .conftest import count
+from .desk import MINE
 
 
 @pytest.fixture
@@ -28,12 +29,13 @@ def states(app) -> list[str]:
         return list(db.session.scalars(select(Comment.state).order_by(Comment.id)))
 
 
-def test_the_queue(app, ada, client, commented):
+def test_author_decides_on_comments(app, ada, client, commented):
     page = ada.get("/author/comments")
     assert page.text.count("Text ") == 3
     assert '<span class="count">3<span class="unseen"> waiting</span>' in page.text
     response = ada.send("/author/comments", approve=commented[1])
-    assert (response.status_code, response.location) == (303, "/author/comments?state=pending")
+    assert response.status_code == 303
+    assert response.location == "/author/comments?state=pending"
     assert states(app) == ["pending", "approved", "pending"]
     assert "Text 1" in client.get("/posts/a-post").text
     assert "1 comment approved." in ada.get("/author/comments").text
@@ -50,7 +52,7 @@ def test_the_queue(app, ada, client, commented):
     assert "No comments are waiting." in ada.get("/author/comments").text
 
 
-def test_authors_see_the_comments_on_their_own_posts(app, admin, signed_in, commented):
+def test_author_sees_only_comments_on_own_posts(app, admin, signed_in, commented):
     eve = signed_in("Eve")
     assert "Text 0" not in eve.get("/author/comments").text
     eve.send("/author/comments", delete=commented[0])
@@ -60,7 +62,7 @@ def test_authors_see_the_comments_on_their_own_posts(app, admin, signed_in, comm
     assert states(app) == ["pending"] * 2
 
 
-def test_the_queue_has_pages(ada, commented, monkeypatch):
+def test_comment_queue_has_pages(ada, commented, monkeypatch):
     monkeypatch.setattr(desk, "PER_PAGE", 2)
     page = ada.get("/author/comments")
     assert "Text 0" not in page.text
@@ -68,8 +70,8 @@ def test_the_queue_has_pages(ada, commented, monkeypatch):
     assert "Text 0" in ada.get(older).text
 
 
-def test_messages(app, ada, admin):
-    assert "Nobody has written yet." in admin.get("/author/messages").text
+def test_administrator_reads_and_deletes_messages(app, ada, admin):
+    assert "There are no messages yet." in admin.get("/author/messages").text
     with app.app_context():
         db.session.add(ContactMessage(name="<Cleo>", email="c@d.test?bcc=x", body="Hello\n<b>there</b>"))
         db.session.commit()

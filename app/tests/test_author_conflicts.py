@@ -18,9 +18,9 @@ CHANGES = {
     "body": ("Text", "Text of hers.", "Text of his.", "Text of hers.", "Text of his."),
     "summary": ("Summary", "Hers.", "His.", "Hers.", "His."),
     "tags": ("Tags", "One, Two", "One, Three", "One, Two", "One, Three"),
-    "status": ("Who can read it", "draft", None, "Draft", None),
+    "status": ("Status", "draft", None, "Draft", None),
     "published_at": (
-        "From (UTC)",
+        "Publication time (UTC)",
         "2025-02-02T10:00",
         "2025-03-03T10:00",
         "2025-02-02 10:00",
@@ -36,7 +36,7 @@ def path(ada, post):
     return f"/author/posts/{post()['id']}"
 
 
-def test_a_conflict_is_told_and_nothing_is_lost(app, ada, admin, post):
+def test_conflict_shows_both_texts_and_saves_nothing(app, ada, admin, post):
     ada.send("/author/posts/new", **MINE)
     path = f"/author/posts/{post()['id']}"
     mine, hers = ada.get(path), admin.get(path)
@@ -52,7 +52,7 @@ def test_a_conflict_is_told_and_nothing_is_lost(app, ada, admin, post):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, path, name):
+def test_conflict_form_takes_the_saved_value_of_an_unchanged_field(ada, admin, path, name):
     label, hers, _, said, _ = CHANGES[name]
     page = ada.get(path)
     before = fields(page)
@@ -71,7 +71,7 @@ def test_what_one_did_not_touch_takes_over_what_another_saved(ada, admin, path, 
 
 
 @pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change[2]])
-def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, path, name):
+def test_conflict_form_keeps_the_own_value_of_a_field_that_both_changed(ada, admin, path, name):
     label, hers, his, said, mine = CHANGES[name]
     page = ada.get(path)
     admin.send(path, **fields(page, **{name: hers}))
@@ -83,7 +83,7 @@ def test_of_what_both_changed_one_keeps_the_own_and_sees_the_other(ada, admin, p
     assert fields(ada.get(path))[name] == his
 
 
-def test_what_only_one_changed_is_told_as_well(ada, admin, path):
+def test_conflict_shows_fields_that_only_one_author_changed(ada, admin, path):
     page = ada.get(path)
     admin.send(path, **fields(page, tags=""))
     refused = ada.send(path, **fields(page, summary="Mine."))
@@ -93,7 +93,7 @@ def test_what_only_one_changed_is_told_as_well(ada, admin, path):
     }
 
 
-def test_a_second_conflict_rests_on_the_first(ada, admin, path):
+def test_second_conflict_compares_with_the_version_of_the_first(ada, admin, path):
     page = ada.get(path)
     admin.send(path, **fields(page, tags="Two"))
     refused = ada.send(path, **fields(page, title="Mine"))
@@ -106,14 +106,14 @@ def test_a_second_conflict_rests_on_the_first(ada, admin, path):
 
 
 @pytest.mark.parametrize("base", ["", "x", "\0 " * 99])
-def test_a_form_that_does_not_say_what_it_began_with_keeps_all(ada, admin, path, base):
+def test_conflict_form_without_a_valid_base_keeps_all_own_values(ada, admin, path, base):
     page = ada.get(path)
     admin.send(path, **fields(page, tags="Two"))
     refused = ada.send(path, **fields(page, base=base))
     assert differences(refused) == {"Tags": ("changed by both; yours is shown", ["-Two", "+One"])}
 
 
-def test_a_conflict_in_the_same_moment(app, ada, post, monkeypatch):
+def test_save_at_the_same_moment_is_a_conflict(app, ada, post, monkeypatch):
     ada.send("/author/posts/new", **MINE)
     path = f"/author/posts/{post()['id']}"
     page = ada.get(path)
@@ -131,7 +131,7 @@ def test_a_conflict_in_the_same_moment(app, ada, post, monkeypatch):
     assert post()["title"] == "Grace's"
 
 
-def test_a_post_that_was_deleted_meanwhile(app, ada, post, monkeypatch):
+def test_text_of_a_deleted_post_can_be_saved_as_a_new_post(app, ada, post, monkeypatch):
     ada.send("/author/posts/new", **MINE)
     path = f"/author/posts/{post()['id']}"
     page = ada.get(path)

@@ -4,10 +4,11 @@ from sqlalchemy import update
 from blog.author import pages
 from blog.models import Page, db
 
-from .desk import count, differences, fields, value
+from .conftest import count
+from .desk import differences, fields, value
 
 
-def test_pages(app, admin, client):
+def test_administrator_creates_changes_and_deletes_a_page(app, admin, client):
     assert "There are no pages yet." in admin.get("/author/pages").text
     assert admin.get("/author/pages/new").status_code == 200
     made = admin.send("/author/pages/new", title="About us", body="We *write*.", position="3")
@@ -36,7 +37,7 @@ def test_pages(app, admin, client):
 
 
 @pytest.mark.parametrize("slug", ["login", "archive", "tags", "feed.xml", "healthz", "robots.txt", "account"])
-def test_a_page_takes_no_address_of_the_site(admin, slug):
+def test_page_cannot_have_an_address_of_the_blog(admin, slug):
     response = admin.send("/author/pages/new", title="A", body="B", position="0", slug=slug)
     assert response.status_code == 409
     assert "Choose another address" in response.text
@@ -45,7 +46,7 @@ def test_a_page_takes_no_address_of_the_site(admin, slug):
 @pytest.mark.parametrize(
     "change", [{"title": ""}, {"body": ""}, {"position": "x"}, {"position": "5000"}, {"slug": "a/b"}]
 )
-def test_what_cannot_be_a_page(app, admin, change):
+def test_page_editor_refuses_invalid_fields(app, admin, change):
     assert (
         admin.send("/author/pages/new", **{"title": "A", "body": "B", "position": "0"} | change).status_code
         == 422
@@ -53,14 +54,14 @@ def test_what_cannot_be_a_page(app, admin, change):
     assert count(app, Page) == 0
 
 
-def test_two_pages_of_one_address(app, admin):
+def test_page_editor_refuses_an_address_of_another_page(app, admin):
     for status in (303, 409):
         assert admin.send("/author/pages/new", title="A", body="B", position="0").status_code == status
     assert admin.send("/author/pages/new", title="港", body="B", position="0").status_code == 409
     assert admin.send("/author/pages/new", title="Contact", body="Hello", position="0").status_code == 303
 
 
-def test_a_page_that_changes_in_the_same_moment(app, admin, monkeypatch):
+def test_page_change_or_deletion_at_the_same_moment_is_a_conflict(app, admin, monkeypatch):
     path = admin.send("/author/pages/new", title="A", body="B", position="0").location
     page = admin.get(path)
     statement = update(Page).values(version=Page.version + 1)

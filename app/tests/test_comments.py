@@ -33,13 +33,16 @@ def approve(app):
     return approve
 
 
-def test_a_comment_waits_and_then_appears(client, add_posts, stored, approve):
+def test_comment_appears_after_its_approval(client, add_posts, stored, approve):
     add_posts(1)
     response = client.send(URL, **COMMENT)
-    assert (response.status_code, response.location) == (303, f"{URL}/thanks")
+    assert response.status_code == 303
+    assert response.location == f"{URL}/thanks"
     assert "will appear below the post" in client.get(response.location).text
     [comment] = stored(Comment)
-    assert (comment.author, comment.email, comment.body) == ("Grace Mole", None, "First.\n\n<b>Second</b>.")
+    assert comment.author == "Grace Mole"
+    assert comment.email is None
+    assert comment.body == "First.\n\n<b>Second</b>."
     assert comment.state == "pending"
     post = client.application.test_client().get("/posts/post-1", base_url="http://blog.test:8080")
     assert "No comment yet" in post.text
@@ -51,7 +54,7 @@ def test_a_comment_waits_and_then_appears(client, add_posts, stored, approve):
     assert "<b>Second</b>" not in page
 
 
-def test_the_form_is_for_one_person(client, add_posts):
+def test_form_pages_are_private(client, add_posts):
     add_posts(1)
     for path in (URL, "/contact"):
         response = client.get(path)
@@ -70,7 +73,7 @@ def test_the_form_is_for_one_person(client, add_posts):
         ({"body": "x" * 5001}, "5000"),
     ],
 )
-def test_what_is_wrong_is_told_and_nothing_is_lost(client, add_posts, stored, change, words):
+def test_comment_form_names_the_error_and_keeps_the_text(client, add_posts, stored, change, words):
     add_posts(1)
     response = client.send(URL, **(COMMENT | {"body": "My long thought."} | change))
     assert response.status_code == 422
@@ -79,7 +82,7 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(client, add_posts, stored, ch
     assert stored(Comment) == []
 
 
-def test_an_expired_session_does_not_cost_the_text(client, add_posts, stored):
+def test_form_keeps_the_text_after_the_session_has_expired(client, add_posts, stored):
     add_posts(1)
     for path, fields in ((URL, COMMENT), ("/contact", MESSAGE)):
         client.get(path)
@@ -91,7 +94,7 @@ def test_an_expired_session_does_not_cost_the_text(client, add_posts, stored):
     assert len(stored(Comment)) == len(stored(ContactMessage)) == 1
 
 
-def test_a_program_that_fills_in_everything_is_taken_for_spam(client, add_posts, stored):
+def test_form_with_the_hidden_field_filled_in_is_spam(client, add_posts, stored):
     add_posts(1)
     assert client.send(URL, **COMMENT, website="https://spam.test").status_code == 303
     assert client.send("/contact", **MESSAGE, website="https://spam.test").status_code == 303
@@ -99,7 +102,7 @@ def test_a_program_that_fills_in_everything_is_taken_for_spam(client, add_posts,
     assert stored(ContactMessage) == []
 
 
-def test_an_administrator_needs_nobody_s_approval(signed_in, add_posts, stored):
+def test_comment_of_an_administrator_needs_no_approval(signed_in, add_posts, stored):
     add_posts(1)
     ada = signed_in("Ada", is_admin=True)
     assert 'value="Ada"' in ada.get(URL).text
@@ -109,7 +112,7 @@ def test_an_administrator_needs_nobody_s_approval(signed_in, add_posts, stored):
     assert [comment.state for comment in stored(Comment)] == ["approved"]
 
 
-def test_too_many_comments_are_stopped_with_their_text(client, add_posts, stored):
+def test_number_of_comments_is_limited_and_the_text_is_kept(client, add_posts, stored):
     add_posts(1)
     for _ in range(LIMIT):
         assert client.send(URL, **COMMENT).status_code == 303
@@ -120,22 +123,24 @@ def test_too_many_comments_are_stopped_with_their_text(client, add_posts, stored
     assert len(stored(Comment)) == LIMIT
 
 
-def test_too_many_messages_are_stopped(client, stored):
+def test_number_of_messages_is_limited(client, stored):
     statuses = [client.send("/contact", **MESSAGE).status_code for _ in range(LIMIT + 1)]
     assert statuses == [303] * LIMIT + [429]
     assert len(stored(ContactMessage)) == LIMIT
 
 
-def test_a_message_is_stored(client, stored):
+def test_contact_form_stores_the_message(client, stored):
     response = client.send("/contact", **MESSAGE)
     assert response.location == "/contact/thanks"
     assert "has arrived" in client.get("/contact/thanks").text
     [message] = stored(ContactMessage)
-    assert (message.name, message.email, message.body) == ("Grace", "grace@mole.test", "Hello.")
+    assert message.name == "Grace"
+    assert message.email == "grace@mole.test"
+    assert message.body == "Hello."
     assert client.send("/contact", **(MESSAGE | {"email": ""})).status_code == 422
 
 
-def test_only_published_posts_take_comments(client, add_posts, stored):
+def test_unpublished_post_accepts_no_comments(client, add_posts, stored):
     add_posts(1, published_at=None)
     for path in (URL, f"{URL}/thanks", "/posts/none/comment"):
         assert client.get(path).status_code == 404

@@ -9,7 +9,7 @@ from blog import ConfigError, create_app
 from blog.config import load
 from blog.models import db
 
-from .conftest import APP
+from .browser import APP
 
 GOOD = {
     "DATABASE_URL": "postgresql://blog@db:5432/blog",
@@ -51,7 +51,7 @@ GOOD = {
         ({"CSP_IMG_SRC": "'self'; script-src *"}, ["CSP_IMG_SRC", "';'"]),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_to_do(change, words):
+def test_error_names_the_wrong_setting_and_the_correction(change, words):
     with pytest.raises(ConfigError) as caught:
         load(GOOD | change)
     message = str(caught.value)
@@ -59,7 +59,7 @@ def test_a_wrong_setting_is_named_with_what_to_do(change, words):
     assert "hunter2" not in message
 
 
-def test_secrets_come_from_files(tmp_path):
+def test_secrets_are_read_from_files(tmp_path):
     (tmp_path / "key").write_text("s" * 40 + "\n")
     (tmp_path / "password").write_text("p@ss:word\n")
     config = load(
@@ -75,7 +75,7 @@ def test_secrets_come_from_files(tmp_path):
     assert "p@ss" not in str(config["DATABASE_URL"])
 
 
-def test_former_keys_are_optional(tmp_path):
+def test_file_of_former_keys_is_optional_and_may_be_empty(tmp_path):
     file = tmp_path / "former"
     assert load(GOOD)["SECRET_KEY_FALLBACKS"] == []
     for text, keys in {"": [], f"{'a' * 32}\n{'b' * 32}\n": ["a" * 32, "b" * 32]}.items():
@@ -90,7 +90,7 @@ def test_cookies_follow_the_scheme_of_the_base_url():
     assert load(GOOD | {"BASE_URL": "http://127.0.0.1:8080/"})["SESSION_COOKIE_SECURE"] is False
 
 
-def test_the_hosts_to_trust_are_the_base_url_and_the_extra_ones():
+def test_trusted_hosts_are_the_base_url_and_the_extra_hosts():
     assert load(GOOD | {"TRUSTED_HOSTS": "a.test, b.test,"})["TRUSTED_HOSTS"] == [
         "blog.example.com",
         "a.test",
@@ -98,13 +98,13 @@ def test_the_hosts_to_trust_are_the_base_url_and_the_extra_ones():
     ]
 
 
-def test_making_the_app_opens_no_connection():
+def test_create_app_opens_no_connection():
     app = create_app(GOOD)
     with app.app_context():
         assert db.engine.pool.checkedin() == 0
 
 
-def test_a_missing_setting_ends_the_process_with_one_line():
+def test_missing_setting_ends_the_process_with_one_line():
     env = {"PATH": os.environ["PATH"], "FLASK_APP": "wsgi"}
     command = [sys.executable, "-m", "flask", "migrate"]
     result = subprocess.run(command, cwd=APP, env=env, capture_output=True, text=True)
@@ -115,7 +115,7 @@ def test_a_missing_setting_ends_the_process_with_one_line():
     ]
 
 
-def test_only_as_many_proxies_as_stated_are_believed():
+def test_app_trusts_only_the_stated_number_of_proxies():
     app = create_app(GOOD | {"PROXY_HOPS": "1"})
 
     @app.get("/who")

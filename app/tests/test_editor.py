@@ -1,17 +1,15 @@
 """The desk as an author sees it, in a browser."""
 
 import io
-import os
 import re
-from pathlib import Path
 
 import pytest
-from PIL import Image
 from playwright.sync_api import expect
 from sqlalchemy import text
 
-from .conftest import PASSWORD, PASSWORD_HASH, assert_accessible, assert_valid_html
-from .test_server import live, page  # noqa: F401 (fixtures)
+from .browser import assert_accessible, assert_valid_html
+from .conftest import PASSWORD, PASSWORD_HASH
+from .pictures import picture
 
 DESK = (
     "/author/",
@@ -24,14 +22,7 @@ DESK = (
     "/author/messages",
     "/account",
 )
-
-
-def jpeg() -> bytes:
-    output = io.BytesIO()
-    Image.new("RGB", (300, 200), "teal").save(output, "JPEG")
-    return output.getvalue()
-
-
+JPEG = picture("JPEG", size=(300, 200), colour="teal")
 PASTE = """
 ([selector, bytes]) => {
   const transfer = new DataTransfer();
@@ -43,7 +34,7 @@ PASTE = """
 
 
 @pytest.fixture
-def filled(server, migrated, live):  # noqa: F811
+def filled(server, migrated, live):
     """A running blog with an administrator, Grace, and an entry on every list of hers."""
     with server.connect(migrated) as connection:
         for statement in (
@@ -59,7 +50,7 @@ def filled(server, migrated, live):  # noqa: F811
     return live.url
 
 
-def sign_in(page, url: str) -> None:  # noqa: F811
+def sign_in(page, url: str) -> None:
     page.goto(f"{url}/author/")
     expect(page.get_by_label("Email address")).to_be_focused()
     page.get_by_label("Email address").fill("grace@blog.test")
@@ -68,7 +59,7 @@ def sign_in(page, url: str) -> None:  # noqa: F811
     page.get_by_role("heading", name="Posts").wait_for()
 
 
-def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
+def test_author_writes_a_post_with_a_picture(filled, page):
     sign_in(page, filled)
     page.get_by_role("link", name="New post").click()
     expect(page.get_by_label("Title")).to_be_focused()
@@ -77,7 +68,7 @@ def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
     body.fill("## At sea\n\n")
     page.get_by_role("heading", name="At sea").wait_for()
     body.focus()
-    page.evaluate(PASTE, ["#body", list(jpeg())])
+    page.evaluate(PASTE, ["#body", list(JPEG)])
     page.get_by_text("Describe the picture").wait_for()
     page.keyboard.type("A teal boat")
     assert re.fullmatch(
@@ -101,7 +92,7 @@ def test_an_author_writes_a_post_with_a_picture(filled, page):  # noqa: F811
     page.get_by_text("is deleted").wait_for()
 
 
-def test_a_file_that_is_no_picture_is_told(filled, page):  # noqa: F811
+def test_editor_reports_a_file_that_is_not_a_picture(filled, page):
     page = page.context.browser.new_page()  # a new page, whose console may report the refusal
     sign_in(page, filled)
     page.goto(f"{filled}/author/posts/new")
@@ -111,7 +102,7 @@ def test_a_file_that_is_no_picture_is_told(filled, page):  # noqa: F811
     assert page.get_by_label("Text", exact=True).input_value() == ""
 
 
-def test_the_editor_works_without_its_script(filled, page):  # noqa: F811
+def test_editor_works_without_its_script(filled, page):
     context = page.context.browser.new_context(java_script_enabled=False)
     plain = context.new_page()
     sign_in(plain, filled)
@@ -127,7 +118,7 @@ def test_the_editor_works_without_its_script(filled, page):  # noqa: F811
     context.close()
 
 
-def test_two_who_write_at_the_same_time(request, filled, page, tmp_path):  # noqa: F811
+def test_editor_merges_the_changes_of_two_authors(request, filled, page, screenshot):
     scheme, width = request.node.callspec.params["page"]
     size = {"width": width, "height": 900}
     other = page.context.browser.new_page(viewport=size, color_scheme=scheme, java_script_enabled=False)
@@ -145,17 +136,14 @@ def test_two_who_write_at_the_same_time(request, filled, page, tmp_path):  # noq
     assert terms.all_text_contents() == ["Summary: changed by you", "Tags: changed by somebody else"]
     assert other.get_by_label("Tags").input_value() == "Hers"
     assert other.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
-    other.screenshot(path=screenshots / f"conflict-{scheme}-{width}.png", full_page=True)
+    screenshot(other, "conflict")
     other.get_by_role("button", name="Save").click()
     other.get_by_text("Readers can see it.").wait_for()
-    assert (other.get_by_label("Tags").input_value(), other.get_by_label("Summary").input_value()) == (
-        "Hers",
-        "His.",
-    )
+    assert other.get_by_label("Tags").input_value() == "Hers"
+    assert other.get_by_label("Summary").input_value() == "His."
 
 
-def test_a_conflict_is_accessible_and_not_left_by_mistake(filled, page):  # noqa: F811
+def test_conflict_page_is_accessible_and_warns_before_it_is_left(filled, page):
     other = page.context.browser.new_page()  # a new page, whose console may report the conflict
     for tab in (page, other):
         sign_in(tab, filled)
@@ -175,11 +163,8 @@ def test_a_conflict_is_accessible_and_not_left_by_mistake(filled, page):  # noqa
     assert asked == ["beforeunload"]
 
 
-def test_the_desk_in_light_and_dark_on_every_screen(request, filled, page, tmp_path):  # noqa: F811
-    scheme, width = request.node.callspec.params["page"]
-    screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
-    screenshots.mkdir(parents=True, exist_ok=True)
-    page.route("**/media/*", lambda route: route.fulfill(body=jpeg(), content_type="image/jpeg"))
+def test_desk_fits_every_screen_in_light_and_dark_and_is_accessible(filled, page, screenshot):
+    page.route("**/media/*", lambda route: route.fulfill(body=JPEG, content_type="image/jpeg"))
     for one in (page.context.browser.new_page(), page):  # so that the account shows two sessions
         sign_in(one, filled)
     page.locator(".rows a").first.click()
@@ -187,17 +172,16 @@ def test_the_desk_in_light_and_dark_on_every_screen(request, filled, page, tmp_p
     for path in (page.url.removeprefix(filled), *DESK):
         assert page.goto(filled + path).status == 200
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-        name = f"{re.sub('[^a-z]+', '-', path).strip('-')}-{scheme}-{width}.png"
-        page.screenshot(path=screenshots / name, full_page=True)
+        screenshot(page, path)
         assert_accessible(page, path)
 
 
-def test_the_desk_is_valid_html(signed_in, add_posts, tmp_path):
+def test_desk_is_valid_html(signed_in, add_posts, tmp_path):
     add_posts(2)
     grace = signed_in("Grace", is_admin=True)
-    other = grace.__class__(grace.application, grace.application.response_class)
+    other = grace.application.test_client()
     assert other.send("/login", email="grace@blog.test", password=PASSWORD).status_code == 303
-    grace.send("/author/media", file=(io.BytesIO(jpeg()), "boat.jpg"))
+    grace.send("/author/media", file=(io.BytesIO(JPEG), "boat.jpg"))
     post = re.search(r'href="(/author/posts/\d+)"', grace.get("/author/").text)[1]
     grace.send("/author/pages/new", title="About", body="We.", position="0")
     conflict = grace.send(post, title="A", body="B", status="draft", tags="<a>", version="0")

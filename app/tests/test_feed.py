@@ -13,7 +13,7 @@ from .conftest import BASE_URL
 ATOM = {"a": "http://www.w3.org/2005/Atom"}
 
 
-def test_the_feed_is_valid_atom(client, add_posts):
+def test_feed_is_valid_atom(client, add_posts):
     body = "[here](/about) ![boat](/boat.png) <b>&amp;</b>\n\n# Part"
     add_posts(21, title="A <b> & c", body=body)
     response = client.get("/feed.xml")
@@ -48,13 +48,13 @@ def test_the_feed_is_valid_atom(client, add_posts):
         assert all(url.startswith(BASE_URL) for url in urls)
 
 
-def test_an_empty_feed_has_what_atom_needs(client):
+def test_empty_feed_has_the_required_elements_of_atom(client):
     feed = ElementTree.fromstring(client.get("/feed.xml").data)
     for name in ("id", "title", "updated"):
         assert feed.findtext(f"a:{name}", namespaces=ATOM)
 
 
-def test_a_tag_has_a_feed_of_its_own(client, add_posts):
+def test_tag_has_a_separate_feed(client, add_posts):
     add_posts(3)
     feed = feedparser.parse(client.get("/tags/tag-2/feed.xml").data)
     assert not feed.bozo
@@ -66,7 +66,7 @@ def test_a_tag_has_a_feed_of_its_own(client, add_posts):
     assert client.get("/tags/none/feed.xml").status_code == 404
 
 
-def test_a_tag_of_drafts_has_no_feed(client, add_posts):
+def test_tag_with_only_drafts_has_no_feed(client, add_posts):
     add_posts(1, published_at=None)
     assert client.get("/tags/harbour/feed.xml").status_code == 404
 
@@ -80,7 +80,7 @@ def locations(response) -> list[str]:
     return [entry.text.removeprefix(BASE_URL) for entry in found]
 
 
-def test_the_maps_of_the_site_lead_to_every_page(app, client, add_posts, monkeypatch):
+def test_sitemaps_list_every_public_page(app, client, add_posts, monkeypatch):
     monkeypatch.setattr(feeds, "SITEMAP_POSTS", 1)
     add_posts(3)
     with app.app_context():
@@ -109,7 +109,7 @@ def test_the_maps_of_the_site_lead_to_every_page(app, client, add_posts, monkeyp
         assert client.get(path).status_code == 404
 
 
-def test_robots_are_told_where_the_map_is(client):
+def test_robots_txt_names_the_sitemap(client):
     response = client.get("/robots.txt")
     assert response.mimetype == "text/plain"
     assert f"Sitemap: {BASE_URL}/sitemap.xml" in response.text.splitlines()

@@ -44,22 +44,23 @@ def change(app):
         ("/no/such", 404),
     ],
 )
-def test_answer_of_any_status_lasts_for_the_second_it_was_asked_in(client, add_posts, path, status):
+def test_response_of_any_status_expires_in_the_second_of_its_request(client, add_posts, path, status):
     add_posts(1)
     before = int(time.time())
     answer = client.get(path)
-    assert (answer.status_code, answer.headers["Cache-Control"]) == (status, KEPT)
+    assert answer.status_code == status
+    assert answer.headers["Cache-Control"] == KEPT
     assert before <= int(answer.headers["X-Accel-Expires"].removeprefix("@")) <= time.time()
 
 
 @pytest.mark.parametrize("path", ["/", "/nosuch", "/author/", "/login", "/contact", "/healthz"])
-def test_answer_to_a_session_or_with_a_form_is_not_kept(signed_in, add_posts, path):
+def test_response_to_a_session_or_with_a_form_is_not_cached(signed_in, add_posts, path):
     answer = signed_in().get(path)
     assert "no-store" in answer.headers["Cache-Control"]
     assert "X-Accel-Expires" not in answer.headers
 
 
-def test_answer_to_what_was_sent_is_not_kept(client):
+def test_response_to_a_post_request_is_not_cached(client):
     assert "X-Accel-Expires" not in client.post("/contact").headers
 
 
@@ -89,9 +90,7 @@ def rename(row):
         (Comment, lambda comment: setattr(comment, "body", "Another."), False),
     ],
 )
-def test_pages_are_forgotten_when_something_is_withdrawn(
-    app, add_posts, change, generation, what, function, forgotten
-):
+def test_withdrawal_begins_a_new_generation(app, add_posts, change, generation, what, function, forgotten):
     add_posts(1)
     with app.app_context():
         post = db.session.scalars(select(Post)).one()
@@ -103,7 +102,7 @@ def test_pages_are_forgotten_when_something_is_withdrawn(
     assert (generation() != before) is forgotten
 
 
-def test_withdrawal_is_seen_of_a_row_that_was_not_read(app, add_posts, generation):
+def test_withdrawal_of_an_expired_row_begins_a_new_generation(app, add_posts, generation):
     add_posts(1)
     before = generation()
     with app.app_context():
@@ -114,7 +113,7 @@ def test_withdrawal_is_seen_of_a_row_that_was_not_read(app, add_posts, generatio
     assert generation() != before
 
 
-def test_draft_and_pending_comment_were_never_seen(app, add_posts, change, generation):
+def test_publication_and_approval_keep_the_generation(app, add_posts, change, generation):
     add_posts(1, published_at=None)
     change(Post, publish(datetime.now(UTC)))
     with app.app_context():
@@ -130,7 +129,7 @@ def test_draft_and_pending_comment_were_never_seen(app, add_posts, change, gener
     ("decision", "state", "forgotten"),
     [("approve", "pending", False), ("spam", "approved", True), ("delete", "approved", True)],
 )
-def test_decision_on_comments_withdraws_what_was_seen(
+def test_rejection_of_a_visible_comment_begins_a_new_generation(
     app, signed_in, add_posts, generation, decision, state, forgotten
 ):
     add_posts(1)
@@ -149,7 +148,7 @@ def test_decision_on_comments_withdraws_what_was_seen(
     assert (generation() != before) is forgotten
 
 
-def test_what_is_rolled_back_withdraws_nothing(app, add_posts, generation):
+def test_rolled_back_deletion_keeps_the_generation(app, add_posts, generation):
     add_posts(1)
     before = generation()
     with app.app_context():
@@ -160,7 +159,7 @@ def test_what_is_rolled_back_withdraws_nothing(app, add_posts, generation):
     assert generation() == before
 
 
-def test_former_generations_leave_nothing(app, add_posts, change, generation):
+def test_former_generations_leave_no_directories(app, add_posts, change, generation):
     add_posts(3)
     for _ in range(3):
         change(Post, lambda post: db.session.delete(post))
@@ -170,7 +169,7 @@ def test_former_generations_leave_nothing(app, add_posts, change, generation):
     )
 
 
-def test_withdrawal_is_not_lost_where_pictures_cannot_be_stored(
+def test_post_is_withdrawn_although_media_dir_is_not_writable(
     app, add_posts, change, client, caplog, tmp_path
 ):
     add_posts(1)

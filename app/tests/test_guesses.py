@@ -5,12 +5,11 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import func, select, update
 
-from blog import create_app, guesses
+from blog import guesses
 from blog.models import KnownPlace, User, db
 
-from .conftest import PASSWORD
+from .conftest import ADA, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, count, token_of
 
-ADA = {"email": "ada@blog.test", "password": PASSWORD}
 HOME = "198.51.100.7"
 
 
@@ -20,11 +19,11 @@ def ada(signed_in):
 
 
 @pytest.fixture
-def visitor(app, client):
+def visitor(app):
     """Make a new browser with an address, or give an existing one that address."""
 
     def visit(address: str, browser=None):
-        browser = browser or client.__class__(app, app.response_class)
+        browser = browser or app.test_client()
         browser.environ_base["REMOTE_ADDR"] = address
         return browser
 
@@ -59,7 +58,7 @@ def number_of(app, name: str) -> int:
         return db.session.scalar(select(User.id).where(User.name == name))
 
 
-def test_many_guesses_keep_out_strangers_alone(regular, visitor, guess):
+def test_many_guesses_lock_out_only_unknown_places(regular, visitor, guess):
     assert guess(60).status_code == 429
     refused = visitor("192.0.2.1").send("/login", **ADA)
     assert refused.status_code == 429
@@ -69,11 +68,11 @@ def test_many_guesses_keep_out_strangers_alone(regular, visitor, guess):
     assert visitor(HOME).send("/login", **ADA).status_code == 303, "a known address"
 
 
-def test_an_unknown_address_is_refused_alike(guess):
+def test_tries_of_an_unknown_address_are_limited_too(guess):
     assert guess(60, email="eve@blog.test").text.count("Too many attempts") == 1
 
 
-def test_a_browser_that_another_account_knows_gains_nothing(app, signed_in, regular, visitor, guess):
+def test_known_browser_of_one_account_is_unknown_to_another_account(app, signed_in, regular, visitor, guess):
     signed_in("Eve")
     eve = visitor("192.0.2.66")
     assert eve.send("/login", email="eve@blog.test", password=PASSWORD).status_code == 303
@@ -87,7 +86,7 @@ def test_a_browser_that_another_account_knows_gains_nothing(app, signed_in, regu
     assert eve.send("/login", **ADA).status_code == 429
 
 
-def test_guesses_from_a_known_place_are_counted_too(regular, visitor, guess, monkeypatch):
+def test_guesses_from_a_known_browser_are_limited_too(regular, visitor, guess, monkeypatch):
     monkeypatch.setattr(guesses, "KNOWN_TRIES", 2)
     guess(60)
     elsewhere = visitor("192.0.2.1", regular)
@@ -96,7 +95,7 @@ def test_guesses_from_a_known_place_are_counted_too(regular, visitor, guess, mon
     assert elsewhere.send("/login", **ADA).status_code == 429
 
 
-def test_guesses_from_the_same_address_leave_a_known_browser_alone(regular, visitor, guess):
+def test_guesses_from_a_known_address_do_not_lock_out_the_known_browser(regular, visitor, guess):
     neighbour = visitor(HOME)
     with patch("blog.models.check_password_hash", return_value=False):
         for _ in range(60):
@@ -105,7 +104,7 @@ def test_guesses_from_the_same_address_leave_a_known_browser_alone(regular, visi
     assert regular.send("/login", **ADA).status_code == 303
 
 
-def test_one_client_has_few_tries_of_one_account_and_not_many_more_of_all(visitor, monkeypatch):
+def test_tries_of_one_client_are_limited_per_account_and_in_total(visitor, monkeypatch):
     monkeypatch.setattr(guesses, "PAIR_TRIES", 2)
     monkeypatch.setattr(guesses, "CLIENT_TRIES", 5)
     guesser = visitor("203.0.113.1")
@@ -119,7 +118,7 @@ def test_one_client_has_few_tries_of_one_account_and_not_many_more_of_all(visito
     assert visitor("203.0.113.2").send("/login", **ADA).status_code == 303, "others can sign in"
 
 
-def test_signing_in_begins_the_counts_of_this_place_anew(regular, monkeypatch):
+def test_sign_in_resets_the_counts_of_its_place(regular, monkeypatch):
     monkeypatch.setattr(guesses, "KNOWN_TRIES", 2)
     monkeypatch.setattr(guesses, "PAIR_TRIES", 0)
     for _ in range(4):
@@ -128,25 +127,24 @@ def test_signing_in_begins_the_counts_of_this_place_anew(regular, monkeypatch):
         regular.send("/logout")
 
 
-@pytest.mark.parametrize("password", [PASSWORD, "another long password"])
-def test_set_password_lets_strangers_try_again(runner, visitor, guess, password):
+@pytest.mark.parametrize("password", [PASSWORD, NEW_PASSWORD])
+def test_set_password_resets_the_count_of_unknown_places(runner, visitor, guess, password):
     guess(60)
     arguments = ["user", "set-password", "--email", "ada@blog.test", "--password-file", "-"]
     assert runner.invoke(args=arguments, input=io.BytesIO(password.encode())).exit_code == 0
     assert visitor("192.0.2.1").send("/login", **ADA | {"password": password}).status_code == 303
 
 
-def test_a_new_password_forgets_the_other_places(ada, regular, visitor, guess):
-    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
-    new = ADA | {"password": "another long password"}
-    assert visitor("192.0.2.9", ada).send("/account/password", **fields).status_code == 303
+def test_new_password_deletes_the_other_known_places(ada, regular, visitor, guess):
+    new = ADA | {"password": NEW_PASSWORD}
+    assert visitor("192.0.2.9", ada).send("/account/password", **PASSWORD_CHANGE).status_code == 303
     guess(60)
     assert regular.send("/login", **new).status_code == 429
     ada.send("/logout")
     assert ada.send("/login", **new).status_code == 303
 
 
-def test_a_place_is_known_for_half_a_year(app, regular, guess):
+def test_place_stays_known_for_half_a_year(app, regular, guess):
     past = datetime.now(UTC) - timedelta(seconds=1)
     with app.app_context():
         ages = db.session.scalars(select(KnownPlace.expires_at - func.now())).all()
@@ -157,15 +155,14 @@ def test_a_place_is_known_for_half_a_year(app, regular, guess):
     assert regular.send("/login", **ADA).status_code == 429
 
 
-def test_the_oldest_places_of_somebody_are_forgotten(app, visitor, monkeypatch):
+def test_oldest_known_places_of_a_user_are_deleted(app, visitor, monkeypatch):
     monkeypatch.setattr(guesses, "KEPT", 3)
     for number in range(4):
         assert visitor(f"192.0.2.{number}").send("/login", **ADA).status_code == 303
-    with app.app_context():
-        assert db.session.scalar(select(func.count()).select_from(KnownPlace)) == 3
+    assert count(app, KnownPlace) == 3
 
 
-def test_two_people_who_share_a_browser_are_both_known(signed_in, visitor, guess, regular):
+def test_shared_browser_is_known_to_both_users(signed_in, visitor, guess, regular):
     signed_in("Eve")
     eve = ADA | {"email": "eve@blog.test"}
     assert regular.send("/login", **eve).status_code == 303
@@ -178,7 +175,7 @@ def test_two_people_who_share_a_browser_are_both_known(signed_in, visitor, guess
     assert elsewhere.send("/login", **eve).status_code == 303
 
 
-def test_only_the_login_page_gets_the_cookie_of_a_browser(app, add_posts, visitor):
+def test_browser_cookie_is_sent_only_to_the_login_page(app, add_posts, visitor):
     add_posts(1)
     stranger = visitor(HOME)
     assert "Set-Cookie" not in stranger.get("/").headers
@@ -193,10 +190,9 @@ def test_only_the_login_page_gets_the_cookie_of_a_browser(app, add_posts, visito
     assert "public" in stranger.get("/").headers["Cache-Control"]
 
 
-def test_under_https_the_cookie_is_for_https_alone(settings, client):
-    app = create_app(settings | {"BASE_URL": "https://blog.test"})
-    secure = client.__class__(app, app.response_class)
-    token = secure.get("/login", base_url="https://blog.test").text.partition('value="')[2].partition('"')[0]
+def test_browser_cookie_of_an_https_site_is_secure(make_app):
+    secure = make_app(BASE_URL="https://blog.test").test_client()
+    token = token_of(secure.get("/login", base_url="https://blog.test"))
     headers = {"Referer": "https://blog.test/login"}
     fields = ADA | {"csrf_token": token}
     response = secure.post("/login", base_url="https://blog.test", data=fields, headers=headers)
@@ -204,5 +200,3 @@ def test_under_https_the_cookie_is_for_https_alone(settings, client):
     [cookie] = [text for text in response.headers.getlist("Set-Cookie") if "browser" in text]
     assert cookie.startswith("__Secure-browser-")
     assert "Secure" in cookie.split("; ")
-    with app.app_context():
-        db.engine.dispose()

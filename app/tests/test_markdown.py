@@ -35,7 +35,7 @@ def headings(text: str) -> list[tuple[str, str]]:
         "```<script>\nx\n```",
     ],
 )
-def test_nothing_that_runs_or_styles_survives(text):
+def test_render_removes_scripts_and_styles(text):
     result = html(text)
     for pattern in (
         r"<\s*(script|style|iframe|form|input|svg)",
@@ -46,7 +46,7 @@ def test_nothing_that_runs_or_styles_survives(text):
         assert not re.search(pattern, result, re.IGNORECASE), result
 
 
-def test_common_markdown_with_tables_notes_and_links():
+def test_render_supports_tables_footnotes_and_links():
     result = html(
         "A ~~b~~ https://a.test and `main.py` main.py.[^1]\n\n[^1]: Note.\n\n|a|b|\n|-|-:|\n|1|2|\n"
     )
@@ -69,7 +69,7 @@ def test_images_load_lazily_and_keep_their_size():
     )
 
 
-def test_only_images_alone_are_figures():
+def test_paragraph_with_only_images_is_a_figure():
     assert html("[![a](b)](c)\n![d](e)").startswith("<figure><a href")
     assert html("Press ![a](b) now.").startswith("<p>Press <img")
     assert "figure" not in html("[a](b)\n\n- ![c](d)")
@@ -79,26 +79,26 @@ def test_only_images_alone_are_figures():
     "text",
     ["## Parts {#p .x}", "Parts {#p .x}\n-----", '## Parts {#p key="a b" -}'],
 )
-def test_heading_attributes_are_taken(text):
+def test_heading_attributes_are_applied(text):
     result = html(text)
     assert re.sub(r"<a class=\"anchor\".*</a>", "", result) == '<h2 id="p">Parts</h2>\n'
 
 
 @pytest.mark.parametrize("text", ["## A set {1, 2}", "## Empty {}", "## Open {#a", "## Code `{#a}`"])
-def test_braces_that_are_no_attributes_stay(text):
+def test_braces_that_are_not_attributes_are_kept(text):
     assert "{" in html(text).partition("<a ")[0]
 
 
 @pytest.mark.parametrize("text", ["`x`{.a}", "[x](/y){#b .c}", "![x](/y){.a .b}"])
-def test_inline_attributes_are_taken(text):
+def test_inline_attributes_are_removed(text):
     assert "{" not in html(text)
 
 
-def test_braces_in_text_stay():
+def test_braces_in_text_are_kept():
     assert html("a {.b} c") == "<p>a {.b} c</p>\n"
 
 
-def test_headings_begin_at_h2_and_do_not_jump():
+def test_headings_begin_at_h2_and_skip_no_level():
     assert headings("# A\n#### B\n# C\n### D\n## E\n#### F") == [
         ("h2", "a"),
         ("h3", "b"),
@@ -110,7 +110,7 @@ def test_headings_begin_at_h2_and_do_not_jump():
     assert headings("##### Deep\n## Higher") == [("h2", "deep"), ("h2", "higher")]
 
 
-def test_heading_ids_are_unique_and_written_ones_win():
+def test_heading_ids_are_unique_and_explicit_ids_are_kept():
     assert [name for _, name in headings("# A\n# A\n# A {#a-2}\n# B {#a-2}\n# 水\n# Fn1")] == [
         "a",
         "a-3",
@@ -121,29 +121,29 @@ def test_heading_ids_are_unique_and_written_ones_win():
     ]
 
 
-def test_a_heading_links_to_itself():
+def test_heading_links_to_itself():
     assert '<a class="anchor" href="#ropes" aria-label="Link to “Ropes”"></a></h2>' in html("# Ropes")
 
 
-def test_a_list_of_one_heading_becomes_the_heading():
+def test_list_of_one_heading_becomes_the_heading():
     assert html("1.  ### Winch {#w}").startswith('<h2 id="w">Winch')
     assert "<li>" in html("1.  ### Winch\n2.  ### Brake")
     assert "<li>" in html("1.  ### Winch\n\n    Text.")
 
 
 @pytest.mark.parametrize("info", ["python", "{.python}", "{#id .python .numberLines}", "python {.x}"])
-def test_code_gets_colours(info):
+def test_code_is_highlighted(info):
     assert '<span class="k">def</span>' in html(f"```{info}\ndef f(): pass\n```")
 
 
 @pytest.mark.parametrize("info", ["", "nonsense", "{.nonsense}", "{}"])
-def test_code_of_an_unknown_language_stays_plain(info):
+def test_code_of_an_unknown_language_is_not_highlighted(info):
     assert html(f"```{info}\nx < y\n```") == (
         '<div class="highlight"><pre><code>x &lt; y\n</code></pre></div>\n'
     )
 
 
-def test_a_pandoc_export_reads_well():
+def test_pandoc_export_is_rendered_without_leftovers():
     body = Path(__file__).with_name("posts").joinpath("pandoc-export.md").read_text().partition("\n\n")[2]
     result = html(body)
     assert headings(body) == [
@@ -162,7 +162,7 @@ def test_a_pandoc_export_reads_well():
     assert "<pre><code>winch --pull 400   --cable steel" in result
 
 
-def test_the_summary_is_the_first_paragraph_of_prose():
+def test_summary_is_the_first_paragraph_of_prose():
     assert render(
         "![x](/y)\n\nSee - https://a.test\n\nTen words " + "are *quite* `enough` to be one " * 3
     ).summary == (
@@ -191,6 +191,6 @@ def test_feed_urls_are_absolute():
     ]
 
 
-def test_slugs():
+def test_slugify_returns_ascii_words():
     assert slugify("  Ünïcode & More! ") == "unicode-more"
     assert slugify("水") == ""

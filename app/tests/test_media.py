@@ -1,50 +1,24 @@
-import contextlib
-import ctypes
+"""Upload, description, delivery and deletion of pictures."""
+
 import hashlib
 import io
 import re
-import struct
-import time
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
-from threading import Thread
 
 import pytest
 from PIL import Image, ImageCms
-from sqlalchemy import func, select
-from werkzeug.datastructures import FileStorage
-from werkzeug.test import encode_multipart
+from sqlalchemy import select
 
-from blog import create_app, media
 from blog.models import Media, db
 
-
-def picture(image_format="PNG", size=(60, 40), mode="RGB", colour="navy", **options) -> bytes:
-    output = io.BytesIO()
-    Image.new(mode, size, colour).save(output, image_format, **options)
-    return output.getvalue()
-
-
-def upload(client, data: bytes, name="boat.png", *, json=True, **fields):
-    """Send a picture in a body made here, because the test client leaves a temporary file behind."""
-    file = FileStorage(io.BytesIO(data), name, content_type="image/png")
-    boundary, body = encode_multipart(fields | {"file": file, "csrf_token": client.token()})
-    headers = {"Accept": "application/json" if json else "text/html"}
-    content_type = f'multipart/form-data; boundary="{boundary}"'
-    return client.post("/author/media", data=body, content_type=content_type, headers=headers)
+from .conftest import count
+from .pictures import picture, upload
 
 
 def fetch(client, response) -> Image.Image:
     return Image.open(io.BytesIO(client.get(response.json["url"]).data))
 
 
-def rows(app) -> int:
-    with app.app_context():
-        return db.session.scalar(select(func.count()).select_from(Media))
-
-
-def test_uploading_from_the_editor(app, ada, client):
+def test_upload_from_the_editor_stores_and_serves_the_picture(app, ada, client):
     response = upload(ada, picture(), alt="A *boat*")
     assert response.status_code == 201
     url = response.json["url"]
@@ -61,10 +35,11 @@ def test_uploading_from_the_editor(app, ada, client):
     assert not list(app.config["MEDIA_DIR"].glob(".tmp*"))
 
 
-def test_uploading_without_a_script(app, ada):
+def test_upload_works_without_a_script(app, ada):
     assert "No pictures yet." in ada.get("/author/media").text
     response = upload(ada, picture(colour="teal"), json=False, alt="Teal")
-    assert (response.status_code, response.location) == (303, "/author/media")
+    assert response.status_code == 303
+    assert response.location == "/author/media"
     page = ada.get("/author/media").text
     assert "![Teal](/media/" in page
     assert 'width="60" height="40" loading="lazy"' in page
@@ -73,13 +48,13 @@ def test_uploading_without_a_script(app, ada):
     assert "This is not a supported picture" in refused.text
 
 
-def test_the_same_picture_is_kept_once(app, ada):
+def test_same_picture_is_stored_once(app, ada):
     data = picture(colour="olive")
     assert upload(ada, data).json == upload(ada, data, "other.png").json
-    assert rows(app) == 1
+    assert count(app, Media) == 1
 
 
-def test_a_post_shows_it_with_its_size(ada, client):
+def test_post_shows_a_picture_with_its_size(ada, client):
     url = upload(ada, picture()).json["url"]
     ada.send("/author/posts/new", title="A", body=f"![x]({url})", status="published")
     assert f'<img src="{url}" alt="x" width="60" height="40" loading="lazy">' in client.get("/posts/a").text
@@ -101,14 +76,14 @@ def test_a_post_shows_it_with_its_size(ada, client):
         (picture("WEBP", mode="RGBA", colour=(1, 2, 3, 4)), "webp", "RGBA"),
     ],
 )
-def test_every_kind_is_written_anew(ada, client, data, suffix, mode):
+def test_every_format_is_re_encoded(ada, client, data, suffix, mode):
     response = upload(ada, data, "x.exe")
     assert response.status_code == 201, response.text
     assert response.json["url"].endswith("." + suffix)
     assert fetch(client, response).mode == mode
 
 
-def test_nothing_tells_where_it_was_taken(ada, client):
+def test_metadata_of_a_picture_is_removed(ada, client):
     exif = Image.Exif()
     exif[0x010F] = "SECRET CAMERA"
     exif.get_ifd(0x8825)[1] = "N"
@@ -127,18 +102,18 @@ def test_nothing_tells_where_it_was_taken(ada, client):
         assert not {"exif", "xmp", "comment", "icc_profile"} & image.info.keys()
 
 
-def test_what_follows_the_picture_is_left_out(ada, client):
+def test_data_after_the_picture_is_removed(ada, client):
     response = upload(ada, picture("JPEG") + b"<script>alert(1)</script>")
     assert b"<script>" not in client.get(response.json["url"]).data
 
 
-def test_a_photo_is_turned_upright(ada, client):
+def test_photo_is_rotated_upright(ada, client):
     exif = Image.Exif()
     exif[0x0112] = 6
     assert fetch(client, upload(ada, picture("JPEG", size=(60, 40), exif=exif))).size == (40, 60)
 
 
-def test_colours_of_other_profiles_are_kept(ada, client):
+def test_colours_of_a_profile_are_converted(ada, client):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     response = upload(ada, picture("PNG", colour=(10, 200, 30), icc_profile=profile))
     pixel = fetch(client, response).getpixel((1, 1))
@@ -146,7 +121,7 @@ def test_colours_of_other_profiles_are_kept(ada, client):
     assert upload(ada, picture("PNG", icc_profile=b"nonsense")).status_code == 201
 
 
-def test_large_ones_are_made_smaller(ada, client):
+def test_large_picture_is_scaled_down(ada, client):
     response = upload(ada, picture("JPEG", size=(6000, 3000)))
     assert fetch(client, response).size == (2560, 1280)
     assert response.json["url"].endswith("-2560x1280.jpg")
@@ -180,20 +155,20 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
         (picture("JPEG", size=(5000, 4000), mode="L", colour=0, progressive=True), "12.5 million"),
     ],
 )
-def test_what_is_not_taken(app, ada, data, words):
+def test_upload_refuses_unsuitable_files(app, ada, data, words):
     response = upload(ada, data, "" if not data else "x.png")
     assert response.status_code == 422
     assert words in response.json["error"]
-    assert rows(app) == 0
+    assert count(app, Media) == 0
 
 
-def test_a_form_without_a_file(ada):
+def test_upload_requires_a_file_and_a_valid_description(ada):
     for fields in ({}, {"file": "text"}):
         assert ada.send("/author/media", **fields).status_code == 422
     assert upload(ada, picture(), alt="\0").status_code == 422
 
 
-def test_uploading_needs_a_session_and_a_token(ada, client):
+def test_upload_requires_a_session_and_a_token(ada, client):
     assert upload(client, picture()).status_code == 403
     assert ada.post("/author/media", data={"file": (io.BytesIO(picture()), "x")}).status_code == 400
 
@@ -204,7 +179,7 @@ def send_much(client, path: str, megabytes: int):
     return client.post(path, data=body, content_type="multipart/form-data; boundary=x")
 
 
-def test_only_those_who_are_signed_in_may_send_much(signed_in, client):
+def test_only_signed_in_users_may_send_large_bodies(signed_in, client):
     ada = signed_in("Ada")
     assert send_much(ada, "/author/media", 5).status_code == 400, "it was read, and has no token"
     for somebody, path, megabytes in (
@@ -219,19 +194,19 @@ def test_only_those_who_are_signed_in_may_send_much(signed_in, client):
 
 
 @pytest.mark.parametrize("name", ["../secret", "..%2fsecret", ".lock", "x.png", "0" * 24 + "-1x1.png", "%00"])
-def test_nothing_else_is_served(app, ada, client, name):
+def test_media_route_serves_only_pictures(app, ada, client, name):
     upload(ada, picture())
     assert client.get(f"/media/{name}").status_code == 404
 
 
-def test_the_names_of_files_are_only_shown(app, ada):
+def test_original_file_name_is_only_displayed(app, ada):
     upload(ada, picture(), "a<b>\u202e.png")
     with app.app_context():
         assert db.session.scalars(select(Media)).one().original_name == "a<b>.png"
     assert "a&lt;b&gt;.png" in ada.get("/author/media").text
 
 
-def test_describing_a_picture(app, ada):
+def test_author_describes_a_picture(app, ada):
     upload(ada, picture())
     with app.app_context():
         path = f"/author/media/{db.session.scalar(select(Media.id))}"
@@ -242,7 +217,7 @@ def test_describing_a_picture(app, ada):
     assert ada.send("/author/media/0", alt="x").status_code == 404
 
 
-def test_deleting_a_picture(app, ada, admin, client):
+def test_only_an_administrator_deletes_a_picture(app, ada, admin, client):
     url = upload(ada, picture(colour="pink")).json["url"]
     admin.send("/author/posts/new", title="Shows it", body=f"![]({url})", status="draft")
     with app.app_context():
@@ -254,189 +229,12 @@ def test_deleting_a_picture(app, ada, admin, client):
     assert client.get(url).status_code == 200
     assert admin.send(path).status_code == 303
     assert client.get(url).status_code == 404
-    assert rows(app) == 0
+    assert count(app, Media) == 0
     assert admin.send(path).status_code == 404
 
 
-def test_a_place_that_cannot_be_written(settings, signed_in, caplog):
-    ada = signed_in("Ada")
-    app = create_app(settings | {"MEDIA_DIR": "/proc/nowhere"})
-    ada.application = app
+def test_upload_answers_503_if_media_dir_is_not_writable(make_app, ada, caplog):
+    ada.application = make_app(MEDIA_DIR="/proc/nowhere")
     response = upload(ada, picture(), json=False)
     assert response.status_code == 503
     assert "/proc/nowhere" in caplog.text
-    with app.app_context():
-        db.engine.dispose()
-
-
-def webp_of_one_colour(width: int, height: int) -> bytes:
-    """Return a lossless WebP of few bytes that takes much memory to read."""
-    fields = [(0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1), (0, 3)]
-    fields += [(0, 3)]  # no transform, no colour cache, no meta codes
-    fields += [(0b0001, 4)] * 5  # each code has one symbol: 0
-    number = shift = 0
-    for value, bits in fields:
-        number |= value << shift
-        shift += bits
-    data = number.to_bytes(-(-shift // 16) * 2, "little")
-    chunk = b"WEBPVP8L" + struct.pack("<I", len(data)) + data
-    return b"RIFF" + struct.pack("<I", len(chunk)) + chunk
-
-
-def png_chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png_with(name: bytes, data: bytes, size=(60, 40)) -> bytes:
-    """Return a PNG with a chunk before its pixels."""
-    plain = picture(size=size)
-    return plain[:33] + png_chunk(name, data) + plain[33:]
-
-
-def png_that_inflates(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 16, 6, 0, 0, 0)
-    packer = zlib.compressobj()
-    pixels = b"".join(packer.compress(bytes(width * 8 + 1)) for _ in range(height)) + packer.flush()
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        png_chunk(*chunk) for chunk in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
-    )
-
-
-def jpeg_of_scans(scans: int) -> bytes:
-    """Return a progressive JPEG that repeats its last scan many times."""
-    data = picture("JPEG", size=(3500, 3500), mode="L", colour=7, progressive=True)
-    last = data[data.rindex(b"\xff\xda") : -2]
-    return data[:-2] + last * scans + data[-2:]
-
-
-def jpeg_with_a_large_profile() -> bytes:
-    segments = (
-        b"\xff\xe2\xff\xffICC_PROFILE\0" + bytes([number, 140]) + bytes(65_519) for number in range(1, 141)
-    )
-    plain = picture("JPEG")
-    return plain[:2] + b"".join(segments) + plain[2:]
-
-
-def much() -> bytes:
-    return b"x\0\0" + zlib.compress(bytes(200_000_000))
-
-
-BOMBS = {
-    "webp": lambda: webp_of_one_colour(3530, 3530),
-    "webp of the largest size": lambda: webp_of_one_colour(16_383, 16_383),
-    "png": lambda: png_that_inflates(3530, 3530),
-    "png with text": lambda: png_with(b"zTXt", much()),
-    "png with a profile": lambda: png_with(b"iCCP", much()),
-    "png with large exif": lambda: png_with(b"eXIf", b"MM\0*" + bytes(5_000_000)),
-    "gif": lambda: picture("GIF", size=(3530, 3530)),
-    "jpeg with a large profile": jpeg_with_a_large_profile,
-}
-
-
-@contextlib.contextmanager
-def little_memory() -> Iterator[None]:
-    """Fail if this process takes much memory inside the context, even if it frees it."""
-    ctypes.CDLL(None).malloc_trim(0)  # reused memory from making pictures would not be counted
-    before = memory_kb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    yield
-    assert memory_kb("VmHWM") - before < 60_000
-
-
-def memory_kb(name: str) -> int:
-    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_a_small_file_that_needs_much_memory_takes_none_of_the_blog(ada, bomb):
-    data = BOMBS[bomb]()
-    ada.get("/author/media")
-    with little_memory():
-        response = upload(ada, data)
-    assert response.status_code in (201, 422), response.text
-    assert upload(ada, picture()).status_code == 201
-
-
-@pytest.mark.parametrize(
-    ("image_format", "size", "mode", "options"),
-    [
-        ("WEBP", (3535, 3535), "RGB", {"quality": 1, "method": 0}),
-        ("WEBP", (3535, 3535), "RGBA", {"lossless": True, "method": 0}),
-        ("PNG", (3535, 3535), "RGBA", {"compress_level": 1}),
-        ("PNG", (3535, 3535), "LA", {"compress_level": 1}),
-        ("GIF", (3535, 3535), "L", {}),
-        ("JPEG", (3535, 3535), "CMYK", {"progressive": True}),
-        ("JPEG", (8600, 5800), "RGB", {}),
-        ("JPEG", (8600, 5800), "CMYK", {}),
-    ],
-)
-def test_the_largest_pictures_find_memory_enough(ada, image_format, size, mode, options):
-    colour = (77,) * len(mode) if mode != "LA" else (77, 200)
-    assert upload(ada, picture(image_format, size, mode, colour, **options)).status_code == 201
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (webp_of_one_colour(3530, 3530), "damaged or too large"),
-        (picture(size=(3500, 3500), mode="L", colour=1), "too much memory"),
-    ],
-)
-def test_a_picture_that_needs_too_much_memory(app, ada, monkeypatch, data, words):
-    monkeypatch.setattr(media, "MEMORY_BYTES", 32 * 1024 * 1024)
-    response = upload(ada, data)
-    assert response.status_code == 422
-    assert words in response.json["error"]
-    assert rows(app) == 0
-    monkeypatch.undo()
-    assert upload(ada, picture()).status_code == 201
-
-
-@pytest.mark.parametrize(("limit", "seconds"), [("CPU_S", 1), ("WALL_S", 0.5)])
-def test_a_picture_that_takes_too_long(ada, monkeypatch, limit, seconds):
-    monkeypatch.setattr(media, limit, seconds)
-    began = time.monotonic()
-    response = upload(ada, jpeg_of_scans(20_000))
-    assert response.status_code == 422
-    assert "too long" in response.json["error"]
-    assert time.monotonic() - began < 10
-    monkeypatch.undo()
-    assert upload(ada, picture()).status_code == 201
-
-
-def test_a_reader_that_is_killed_is_told_to_the_author_and_the_log(ada, monkeypatch, tmp_path, caplog):
-    killed = tmp_path / "killed.py"
-    killed.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    monkeypatch.setattr(media, "_READER", killed)
-    response = upload(ada, picture())
-    assert (response.status_code, response.json["error"]) == (422, media.TOO_LARGE)
-    assert "reading a picture ended with -9" in caplog.text
-    monkeypatch.undo()
-    assert upload(ada, picture()).status_code == 201
-
-
-def test_nobody_waits_for_ever_for_the_pictures_of_others(app, ada, monkeypatch):
-    monkeypatch.setattr(media, "WAIT_S", 0.1)
-    with media._one_at_a_time(app.config["MEDIA_DIR"]):
-        response = upload(ada, picture())
-    assert (response.status_code, response.json["error"]) == (422, media.BUSY)
-    assert upload(ada, picture()).status_code == 201
-
-
-def test_pictures_are_taken_one_at_a_time(tmp_path):
-    running, most = [], 0
-
-    def take() -> None:
-        nonlocal most
-        with media._one_at_a_time(tmp_path):
-            running.append(1)
-            most = max(most, len(running))
-            Path(tmp_path, "x").write_text("x")
-            running.pop()
-
-    threads = [Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1

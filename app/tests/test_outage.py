@@ -24,7 +24,7 @@ def away(settings: dict[str, str], tmp_path) -> Flask:
 
 
 @pytest.mark.parametrize("path", ["/", "/posts/any", "/feed.xml", "/search?q=word", "/login", "/contact"])
-def test_page_says_when_to_come_again(away, path):
+def test_page_answers_503_with_retry_after(away, path):
     client = away.test_client()
     for _ in range(2):  # the database is looked for, and then known to be down
         answer = client.get(path, base_url=away.config["BASE_URL"])
@@ -35,12 +35,12 @@ def test_page_says_when_to_come_again(away, path):
         assert "We will be right back" in answer.text
 
 
-def test_form_that_is_sent_meanwhile_is_answered_too(away):
+def test_form_sent_during_an_outage_gets_503(away):
     answer = away.test_client().post("/contact", base_url=away.config["BASE_URL"], data={"name": "Ada"})
     assert answer.status_code == 503
 
 
-def test_only_one_request_of_a_worker_looks_for_the_database(away):
+def test_only_one_request_per_worker_connects_during_an_outage(away):
     client = away.test_client()
     assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
     with outage._looking:  # another request is looking
@@ -48,13 +48,13 @@ def test_only_one_request_of_a_worker_looks_for_the_database(away):
         assert client.get("/healthz", base_url=away.config["BASE_URL"]).status_code == 200
 
 
-def test_database_that_is_back_is_found_at_once(app, client):
+def test_first_request_after_an_outage_finds_the_database(app, client):
     outage._is_away.set()
     assert client.get("/").status_code == 200
     assert not outage._is_away.is_set()
 
 
-def test_page_that_was_read_is_sent_although_the_database_is_gone_by_then(app, client, server, migrated):
+def test_complete_page_is_sent_although_the_connection_is_lost(app, client, server, migrated):
     @app.get("/read")
     def read() -> str:
         number = db.session.scalar(text("SELECT pg_backend_pid()"))
@@ -67,7 +67,7 @@ def test_page_that_was_read_is_sent_although_the_database_is_gone_by_then(app, c
     assert client.get("/").status_code == 200
 
 
-def test_statement_that_fails_is_no_outage(app):
+def test_failed_statement_is_not_an_outage(app):
     """With a 503 nginx would serve an old page for ever, as in an outage."""
 
     @app.get("/slow")

@@ -14,7 +14,7 @@ def titles(page) -> list[str]:
     return re.findall(r'<h2><a href="/posts/[^"]*">([^<]*)</a></h2>', page.text)
 
 
-def test_home_lists_the_newest_first_in_pages(client, add_posts):
+def test_home_page_lists_the_newest_posts_in_pages(client, add_posts):
     add_posts(7)
     first = client.get("/")
     assert titles(first) == ["Post 7", "Post 6", "Post 5"]
@@ -28,17 +28,18 @@ def test_home_lists_the_newest_first_in_pages(client, add_posts):
     assert titles(client.get("/page/3")) == ["Post 1"]
 
 
-def test_an_empty_blog(client):
+def test_empty_blog_shows_notices(client):
     assert "Nothing has been published here yet." in client.get("/").text
     assert "No post has a tag yet." in client.get("/tags/").text
     assert client.get("/feed.xml").status_code == 200
 
 
-def test_the_first_page_has_one_address(client, add_posts):
+def test_first_page_of_a_list_has_one_address(client, add_posts):
     add_posts(1)
     for path, target in (("/page/1", "/"), ("/tags/harbour/page/1", "/tags/harbour")):
         response = client.get(path)
-        assert (response.status_code, response.location) == (301, target)
+        assert response.status_code == 301
+        assert response.location == target
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_the_first_page_has_one_address(client, add_posts):
         "/static/..%2fmodels.py",
     ],
 )
-def test_what_is_not_there_is_404_in_the_theme(client, add_posts, path):
+def test_unknown_address_shows_a_themed_404_page(client, add_posts, path):
     add_posts(1)
     response = client.get(path)
     assert response.status_code == 404
@@ -66,7 +67,7 @@ def test_what_is_not_there_is_404_in_the_theme(client, add_posts, path):
     assert "style." in response.text
 
 
-def test_a_post_and_its_neighbours(client, add_posts):
+def test_post_page_links_to_its_neighbours(client, add_posts):
     add_posts(3, body="# One\n\nTwo", updated_at=datetime(2025, 5, 6, tzinfo=UTC))
     page = client.get("/posts/post-2").text
     for part in (
@@ -84,14 +85,14 @@ def test_a_post_and_its_neighbours(client, add_posts):
     assert 'rel="next"' not in client.get("/posts/post-3").text
 
 
-def test_posts_of_the_same_moment_keep_their_order(client, add_posts):
+def test_posts_of_the_same_moment_have_a_stable_order(client, add_posts):
     add_posts(3, published_at=datetime(2025, 1, 1, tzinfo=UTC))
     assert titles(client.get("/")) == ["Post 3", "Post 2", "Post 1"]
     assert 'rel="prev" href="/posts/post-1"' in client.get("/posts/post-2").text
 
 
 @pytest.mark.parametrize("published_at", [None, datetime.now(UTC) + timedelta(hours=1)])
-def test_drafts_and_posts_to_come_are_hidden(client, add_posts, published_at):
+def test_drafts_and_scheduled_posts_are_hidden(client, add_posts, published_at):
     add_posts(1, published_at=published_at)
     assert titles(client.get("/")) == []
     assert client.get("/posts/post-1").status_code == 404
@@ -100,7 +101,7 @@ def test_drafts_and_posts_to_come_are_hidden(client, add_posts, published_at):
     assert "post-1" not in client.get("/feed.xml").text
 
 
-def test_tags(client, add_posts):
+def test_tag_pages_list_their_posts(client, add_posts):
     add_posts(4)
     assert "4 posts" in client.get("/tags/").text
     page = client.get("/tags/harbour")
@@ -118,7 +119,7 @@ def test_text_is_escaped(client, add_posts):
         assert "&lt;b&gt;&amp;&#34;&#39;" in client.get(path).text
 
 
-def test_reading_needs_few_queries(app, client, add_posts, queries):
+def test_each_page_needs_a_fixed_number_of_queries(app, client, add_posts, queries):
     add_posts(3)
     with app.app_context():
         comments = [Comment(author="G", body="B", state="approved") for _ in range(3)]
@@ -149,20 +150,22 @@ def test_reading_needs_few_queries(app, client, add_posts, queries):
     assert "body" not in " ".join(queries), "lists do not load the texts"
 
 
-def test_healthz_never_asks_the_database(client, queries):
+def test_healthz_does_not_query_the_database(client, queries):
     response = client.get("/healthz")
-    assert (response.status_code, response.text) == (200, "ok\n")
+    assert response.status_code == 200
+    assert response.text == "ok\n"
     assert queries == []
 
 
-def test_readyz_without_a_database(settings, caplog):
+def test_readyz_answers_503_without_a_database(settings, caplog):
     app = create_app(settings | {"DATABASE_URL": "postgresql://blog@127.0.0.1:1/blog"})
     response = app.test_client().get("/readyz", base_url=BASE_URL)
-    assert (response.status_code, response.text) == (503, "not ready\n")
+    assert response.status_code == 503
+    assert response.text == "not ready\n"
     assert "Connection refused" in caplog.text
 
 
-def test_a_failure_is_a_page_in_the_theme(settings):
+def test_server_error_shows_a_themed_page(settings):
     app = create_app(settings)
     app.add_url_rule("/broken", view_func=lambda: 1 / 0)
     response = app.test_client().get("/broken", base_url=BASE_URL)
@@ -171,13 +174,13 @@ def test_a_failure_is_a_page_in_the_theme(settings):
     assert "Cache-Control" not in response.headers
 
 
-def test_an_unknown_host_is_refused(app, client):
+def test_request_with_an_unknown_host_is_refused(app, client):
     assert client.get("/", base_url="http://evil.test").status_code == 400
     assert client.get("/healthz", base_url="http://blog.test").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/posts/post-1", "/tags/", "/feed.xml", "/none", "/static/style.css"])
-def test_reading_sets_no_cookie_and_sends_the_headers(client, add_posts, path):
+def test_public_page_sets_no_cookie_and_has_security_headers(client, add_posts, path):
     add_posts(1)
     response = client.get(path)
     assert "Set-Cookie" not in response.headers
@@ -192,23 +195,26 @@ def test_reading_sets_no_cookie_and_sends_the_headers(client, add_posts, path):
 
 
 @pytest.mark.parametrize("path", ["/", "/posts/post-1", "/tags/harbour", "/feed.xml"])
-def test_pages_can_be_asked_for_again(client, add_posts, path):
+def test_public_page_supports_conditional_requests(client, add_posts, path):
     add_posts(1)
     response = client.get(path)
     assert response.headers["Cache-Control"] == "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
     head = client.head(path)
-    assert (head.status_code, head.data, head.headers["ETag"]) == (200, b"", response.headers["ETag"])
+    assert head.status_code == 200
+    assert head.data == b""
+    assert head.headers["ETag"] == response.headers["ETag"]
     again = client.get(path, headers={"If-None-Match": response.headers["ETag"]})
-    assert (again.status_code, again.data) == (304, b"")
+    assert again.status_code == 304
+    assert again.data == b""
 
 
-def test_pages_take_no_other_method(client):
+def test_public_page_refuses_post_requests(client):
     response = client.post("/")
     assert response.status_code == 405
-    assert "cannot be done here" in response.text
+    assert "This address does not accept the request" in response.text
 
 
-def test_static_files_under_both_names(client):
+def test_static_file_is_served_under_both_names(client):
     hashed = re.search(r"/static/style\.[0-9a-f]{10}\.css", client.get("/").text)[0]
     response = client.get(hashed)
     assert response.status_code == 200
@@ -220,9 +226,9 @@ def test_static_files_under_both_names(client):
     assert client.get("/static/style.0000000000.css").status_code == 404
 
 
-def test_the_icon_is_an_image(client):
+def test_icon_is_an_image(client):
     assert client.get("/static/favicon.svg").mimetype == "image/svg+xml"
 
 
-def test_dates_are_for_people():
+def test_day_returns_a_readable_date():
     assert pages.day(datetime(2026, 11, 5, 23, tzinfo=UTC)) == "5 November 2026"

@@ -1,116 +1,16 @@
 """The blog as its image runs it: gunicorn with our settings, seen by a browser."""
 
-import contextlib
 import json
 import logging
-import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
-from pathlib import Path
 
-import pytest
-from playwright.sync_api import sync_playwright
 from sqlalchemy import text
 
 from blog.logs import JsonFormatter
 
-from .conftest import APP, BASE_URL, assert_accessible, assert_valid_html
-
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
-SVG = "image/svg+xml"
-PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1600" height="400"/>'
-
-
-def get(url: str, **headers: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-@dataclass(frozen=True)
-class Live:
-    """A running blog: its URL, that of its metrics, its process, and the file of its log."""
-
-    url: str
-    metrics: str
-    process: subprocess.Popen
-    log: Path
-
-
-@pytest.fixture
-def live(runner, settings, tmp_path):
-    """A running blog with posts."""
-    assert runner.invoke(args=["import", str(Path(__file__).parent / "posts")]).exit_code == 0
-    port, metrics_port = _free_ports(2)
-    url = f"http://127.0.0.1:{port}"
-    env = os.environ | settings | {"BASE_URL": url, "METRICS_PORT": str(metrics_port)}
-    env |= {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "MEDIA_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "gunicorn"]
-    command += ["--bind", f"127.0.0.1:{port}", "--bind", f"127.0.0.1:{metrics_port}"]
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=APP, env=env, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                assert get(f"{url}/readyz")[0] == 200
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
-        yield Live(url, f"http://127.0.0.1:{metrics_port}", process, log)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [probe.getsockname()[1] for probe in probes]
-
-
-@pytest.fixture(params=[("light", 1280), ("light", 375), ("dark", 1280), ("dark", 375)], ids=str)
-def page(request, live):
-    """A page of a browser, in each scheme and width. The console must stay empty.
-
-    While it is open, an event loop runs, so a test cannot use the app in this process.
-    """
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    assert chromium, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
-    scheme, width = request.param
-    complaints = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        # Images of other sites are not under test: each loads as an empty picture.
-        page.route(re.compile(r"^https:"), lambda route: route.fulfill(body=PICTURE, content_type=SVG))
-        yield page
-        browser.close()
-    assert complaints == [], "no error, and nothing that the policy blocks"
-
+from .browser import assert_accessible, assert_valid_html, get
+from .conftest import BASE_URL
 
 READER_PATHS = (
     "/",
@@ -149,7 +49,7 @@ def test_gunicorn_logs_json_and_stops_gracefully(live):
     assert all(isinstance(line["duration_ms"], int) for line in access)
 
 
-def test_the_metrics_of_all_workers_are_on_a_port_of_their_own(live):
+def test_metrics_of_all_workers_are_on_a_separate_port(live):
     url = live.url
     metrics = live.metrics
     for _ in range(20):
@@ -165,22 +65,19 @@ def test_the_metrics_of_all_workers_are_on_a_port_of_their_own(live):
     assert get(f"{metrics}/posts/ropes-a-table", Host="evil.test")[0] == 404
 
 
-def test_a_browser_reads_it_in_light_and_dark_on_every_screen(request, live, page, tmp_path):
+def test_pages_fit_every_screen_in_light_and_dark(request, live, page, screenshot):
     url = live.url
-    scheme, width = request.node.callspec.params["page"]
-    screenshots = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
-    screenshots.mkdir(parents=True, exist_ok=True)
+    scheme, _ = request.node.callspec.params["page"]
     for path in READER_PATHS:
         assert page.goto(url + path).status == 200
         assert page.evaluate("document.styleSheets.length") == 1
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-        name = f"{re.sub('[^a-z]+', '-', path).strip('-') or 'home'}-{scheme}-{width}.png"
-        page.screenshot(path=screenshots / name, full_page=True)
+        screenshot(page, path)
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (scheme == "light")
 
 
-def test_a_reader_searches_reads_and_comments(live, page, server, migrated):
+def test_reader_searches_reads_and_comments(live, page, server, migrated):
     url = live.url
     page.goto(url)
     page.get_by_role("link", name="Search").click()
@@ -200,7 +97,7 @@ def test_a_reader_searches_reads_and_comments(live, page, server, migrated):
     page.get_by_text("Two ends <b>indeed</b>.").wait_for()
 
 
-def test_people_with_disabilities_can_use_every_page(live, page):
+def test_every_page_is_accessible(live, page):
     url = live.url
     for path in READER_PATHS:
         page.goto(url + path)
@@ -216,7 +113,7 @@ def test_every_page_is_valid_html(live, tmp_path):
     assert_valid_html(folder)
 
 
-def test_the_log_of_a_failure_names_its_request(app):
+def test_log_record_names_its_request(app):
     record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "name": "blog"})
     with app.test_request_context(base_url=BASE_URL, headers={"X-Request-ID": "abc-123"}):
         assert json.loads(JsonFormatter().format(record))["request_id"] == "abc-123"

@@ -3,14 +3,13 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from blog import sessions
 from blog.models import User, UserSession, db
 
-from .conftest import BASE_URL, PASSWORD
+from .conftest import ADA, BASE_URL, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, count, is_signed_in
 
-ADA = {"email": "ada@blog.test", "password": PASSWORD}
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 PHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
@@ -31,7 +30,7 @@ def browser(app, ada):
     """Make a browser that Ada signs in with."""
 
     def sign_in(user_agent: str = FIREFOX):
-        client = ada.__class__(app, app.response_class)
+        client = app.test_client()
         client.environ_base["HTTP_USER_AGENT"] = user_agent
         assert client.send("/login", **ADA).status_code == 303
         return client
@@ -44,20 +43,11 @@ def copy_of(app):
     """Make another browser with the session cookie of the given one."""
 
     def copy(client):
-        other = client.__class__(app, app.response_class)
+        other = app.test_client()
         other.set_cookie("session", client.get_cookie("session", "blog.test").value, domain="blog.test")
         return other
 
     return copy
-
-
-def is_in(client) -> bool:
-    return client.get("/account").status_code == 200
-
-
-def rows(app) -> int:
-    with app.app_context():
-        return db.session.scalar(select(func.count()).select_from(UserSession))
 
 
 def change_rows(app, **values: object) -> None:
@@ -71,24 +61,24 @@ def path_to_end(page) -> str:
     return path
 
 
-def test_signing_out_ends_the_session_for_every_copy_of_its_cookie(app, browser, copy_of):
+def test_sign_out_ends_the_session_of_every_copy_of_the_cookie(app, browser, copy_of):
     client = browser()
     copy = copy_of(client)
-    assert is_in(copy)
+    assert is_signed_in(copy)
     client.send("/logout")
-    assert not is_in(client)
-    assert not is_in(copy)
-    assert rows(app) == 0
+    assert not is_signed_in(client)
+    assert not is_signed_in(copy)
+    assert count(app, UserSession) == 0
 
 
-def test_signing_out_in_one_browser_leaves_the_other(browser):
+def test_sign_out_in_one_browser_keeps_the_session_of_another(browser):
     one, other = browser(), browser()
     one.send("/logout")
-    assert not is_in(one)
-    assert is_in(other)
+    assert not is_signed_in(one)
+    assert is_signed_in(other)
 
 
-def test_a_session_is_ended_from_another_browser(app, browser):
+def test_user_ends_a_session_from_another_browser(app, browser):
     laptop, phone = browser(), browser(PHONE)
     page = laptop.get("/account")
     assert re.findall(r"<b>(.*)</b>", page.text) == ["Safari on iPhone", "Firefox on Linux"]
@@ -97,90 +87,89 @@ def test_a_session_is_ended_from_another_browser(app, browser):
     page = laptop.get("/account")
     assert "That session has ended." in page.text
     assert "iPhone" not in page.text
-    assert not is_in(phone)
-    assert is_in(laptop)
+    assert not is_signed_in(phone)
+    assert is_signed_in(laptop)
 
 
-def test_all_other_sessions_are_ended_at_once(app, browser):
+def test_user_ends_all_other_sessions_at_once(app, browser):
     one, *others = [browser() for _ in range(3)]
-    assert "End all others" in one.get("/account").text
+    assert "End all other sessions" in one.get("/account").text
     assert one.send("/account/sessions/end").location == "/account"
-    assert is_in(one)
-    assert not any(is_in(other) for other in others)
+    assert is_signed_in(one)
+    assert not any(is_signed_in(other) for other in others)
     page = one.get("/account").text
-    assert "End all others" not in page
+    assert "End all other sessions" not in page
     assert "/account/sessions/" not in page
 
 
-def test_nobody_ends_the_sessions_of_others(app, browser, signed_in):
+def test_user_cannot_end_sessions_of_another_user(app, browser, signed_in):
     ada, eve = browser(), signed_in("Eve")
     with app.app_context():
         number = db.session.scalar(select(UserSession.id).join(User).where(User.name == "Ada"))
     assert eve.send(f"/account/sessions/{number}/end").location == "/account"
     assert "has ended" not in eve.get("/account").text
     eve.send("/account/sessions/end")
-    assert is_in(ada)
-    assert is_in(eve)
+    assert is_signed_in(ada)
+    assert is_signed_in(eve)
 
 
-def test_ending_needs_a_token_and_a_session(app, browser, client):
+def test_ending_a_session_requires_a_token_and_a_session(app, browser, client):
     one, other = browser(), browser()
     path = path_to_end(one.get("/account"))
     for target in (path, "/account/sessions/end"):
         assert one.post(target).status_code == 400
         assert client.send(target).status_code == 403
         assert one.get(target).status_code in (404, 405)
-    assert is_in(other)
+    assert is_signed_in(other)
 
 
-def test_one_may_end_the_session_that_one_is_in(app, browser):
+def test_user_ends_the_current_session(app, browser):
     one = browser()
     with app.app_context():
         number = db.session.scalar(select(UserSession.id))
     assert one.send(f"/account/sessions/{number}/end").status_code == 303
-    assert not is_in(one)
+    assert not is_signed_in(one)
 
 
-def test_a_new_password_ends_all_sessions_but_this_one(app, browser, copy_of):
+def test_new_password_ends_all_sessions_except_the_current_one(app, browser, copy_of):
     one, other = browser(), browser()
     copy = copy_of(one)
-    fields = {"old": PASSWORD, "new": "another long password", "again": "another long password"}
-    assert one.send("/account/password", **fields).status_code == 303
-    assert is_in(one)
-    assert not is_in(other)
-    assert not is_in(copy), "the session has a new cookie"
-    assert rows(app) == 1
+    assert one.send("/account/password", **PASSWORD_CHANGE).status_code == 303
+    assert is_signed_in(one)
+    assert not is_signed_in(other)
+    assert not is_signed_in(copy), "the session has a new cookie"
+    assert count(app, UserSession) == 1
 
 
-def test_a_password_that_the_operator_sets_ends_all_sessions(app, browser, runner):
+def test_set_password_with_a_new_password_ends_all_sessions(app, browser, runner):
     one = browser()
     arguments = ["user", "set-password", "--email", "ada@blog.test", "--password-file", "-"]
     runner.invoke(args=arguments, input=io.BytesIO(PASSWORD.encode()))
-    assert is_in(one), "it is the same password"
-    runner.invoke(args=arguments, input=io.BytesIO(b"another long password"))
-    assert not is_in(one)
-    assert rows(app) == 0
+    assert is_signed_in(one), "it is the same password"
+    runner.invoke(args=arguments, input=io.BytesIO(NEW_PASSWORD.encode()))
+    assert not is_signed_in(one)
+    assert count(app, UserSession) == 0
 
 
-def test_the_sessions_of_a_user_who_is_gone_go_with_them(app, browser):
+def test_deletion_of_a_user_deletes_the_sessions(app, browser):
     one = browser()
     with app.app_context():
         db.session.delete(db.session.scalars(select(User)).one())
         db.session.commit()
-    assert rows(app) == 0
-    assert not is_in(one)
+    assert count(app, UserSession) == 0
+    assert not is_signed_in(one)
 
 
-def test_a_session_ends_by_itself_and_its_row_goes_with_the_next_one(app, browser):
+def test_next_sign_in_deletes_the_rows_of_expired_sessions(app, browser):
     one = browser()
     change_rows(app, expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    assert not is_in(one)
-    assert rows(app) == 1
+    assert not is_signed_in(one)
+    assert count(app, UserSession) == 1
     browser()
-    assert rows(app) == 1
+    assert count(app, UserSession) == 1
 
 
-def test_a_session_that_is_used_goes_on(app, browser):
+def test_use_of_a_session_extends_it(app, browser):
     one = browser()
     now = datetime.now(UTC)
     change_rows(app, last_seen_at=now - timedelta(days=10), expires_at=now + timedelta(days=4))
@@ -193,34 +182,34 @@ def test_a_session_that_is_used_goes_on(app, browser):
     assert row.client == "192.0.2.77"
 
 
-def test_only_the_newest_sessions_of_somebody_are_kept(app, browser, monkeypatch):
+def test_only_the_newest_sessions_of_a_user_are_kept(app, browser, monkeypatch):
     monkeypatch.setattr(sessions, "KEPT", 2)
     first, second, third = (browser() for _ in range(3))
-    assert not is_in(first)
-    assert is_in(second)
-    assert is_in(third)
+    assert not is_signed_in(first)
+    assert is_signed_in(second)
+    assert is_signed_in(third)
 
 
-def test_a_session_costs_one_query_and_none_when_it_has_ended(app, browser, add_posts, queries):
+def test_session_needs_one_query_and_an_ended_session_none(app, browser, add_posts, queries):
     add_posts(1)
     one, other = browser(), browser()
 
-    def count(client) -> int:
+    def queries_of(client) -> int:
         client.get("/")
         queries.clear()
         client.get("/")
         return len(queries)
 
-    anonymous = count(one.__class__(app, app.response_class))
-    assert count(one) == anonymous + 1
+    anonymous = queries_of(app.test_client())
+    assert queries_of(one) == anonymous + 1
     other.send("/account/sessions/end")
-    assert count(one) == anonymous
+    assert queries_of(one) == anonymous
 
 
 @pytest.fixture
 def former(app, ada):
     """A browser that signed in under a release without session rows."""
-    client = ada.__class__(app, app.response_class)
+    client = app.test_client()
     with app.app_context():
         person = db.session.scalars(select(User)).one()
     with client.session_transaction(base_url=BASE_URL) as session:
@@ -233,40 +222,41 @@ def former(app, ada):
     return client
 
 
-def test_a_session_of_the_release_before_is_taken_over(app, former, copy_of):
+def test_session_of_an_older_release_gets_a_row(app, former, copy_of):
     copy = copy_of(former)
-    assert is_in(former)
-    assert is_in(former)
-    assert is_in(copy), "it is the same session"
-    assert rows(app) == 1
+    assert is_signed_in(former)
+    assert is_signed_in(former)
+    assert is_signed_in(copy), "it is the same session"
+    assert count(app, UserSession) == 1
     assert "This browser" in former.get("/account").text
 
 
-def test_a_session_of_the_release_before_ends_for_every_copy_of_its_cookie(app, former, copy_of):
+def test_sign_out_ends_a_session_of_an_older_release_for_every_copy_of_its_cookie(app, former, copy_of):
     before, unused = copy_of(former), copy_of(former)
-    assert is_in(before)
+    assert is_signed_in(before)
     former.send("/logout")
-    assert not any(is_in(client) for client in (former, before, unused))
-    assert rows(app) == 0
+    assert not any(is_signed_in(client) for client in (former, before, unused))
+    assert count(app, UserSession) == 0
 
 
-def test_a_session_of_the_release_before_ends_with_the_password(app, former):
+def test_new_password_ends_a_session_of_an_older_release(app, former):
     with app.app_context():
         db.session.execute(update(User).values(session_epoch=User.session_epoch + 1))
         db.session.commit()
-    assert not is_in(former)
-    assert rows(app) == 0
+    assert not is_signed_in(former)
+    assert count(app, UserSession) == 0
 
 
-def test_a_release_before_believes_the_cookie(app, browser):
+def test_older_release_accepts_the_session_cookie(app, browser):
     """A release before reads only the user's id and epoch, and ends sessions by the epoch alone."""
     one = browser()
     with one.session_transaction(base_url=BASE_URL) as session, app.app_context():
         person = db.session.scalars(select(User)).one()
-        assert (session["user"], session["epoch"]) == (person.id, person.session_epoch)
+        assert session["user"] == person.id
+        assert session["epoch"] == person.session_epoch
         person.session_epoch += 1
         db.session.commit()
-    assert not is_in(one)
+    assert not is_signed_in(one)
 
 
 @pytest.mark.parametrize(
@@ -282,5 +272,5 @@ def test_a_release_before_believes_the_cookie(app, browser):
         ("<script>" * 1000, "A browser"),
     ],
 )
-def test_a_browser_is_described_in_words_of_ours(user_agent, words):
+def test_browser_is_described_in_fixed_words(user_agent, words):
     assert sessions.describe(user_agent) == words

@@ -26,7 +26,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_the_contrast_of_wcag_aa(scheme):
+def test_every_text_colour_has_the_contrast_of_wcag_aa(scheme):
     light, dark = CSS.split("@media screen and (prefers-color-scheme: dark)")[:2]
     colours = palette(light) if scheme == "light" else palette(dark.partition("\n}\n")[0])
     for text in TEXTS:
@@ -36,6 +36,6 @@ def test_every_text_has_the_contrast_of_wcag_aa(scheme):
         assert contrast(colours["edge"], colours[ground]) >= 3, f"the edge of a field on {ground}"
 
 
-def test_the_style_sheet_needs_no_other_file():
+def test_style_sheet_loads_no_other_file():
     assert "url(" not in CSS
     assert "@import" not in CSS

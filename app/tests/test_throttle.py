@@ -18,14 +18,14 @@ def stored() -> list[Throttle]:
     return list(db.session.scalars(select(Throttle)))
 
 
-def test_only_so_many_tries_in_a_window():
+def test_tries_in_a_window_are_limited():
     assert [throttle.allow("a", 2, 60) for _ in range(4)] == [True, True, False, False]
     assert throttle.allow("b", 2, 60)
     assert 55 <= throttle.retry_after("a") <= 60
     assert throttle.retry_after("none") == 0
 
 
-def test_a_window_ends_and_old_ones_are_forgotten():
+def test_expired_windows_are_deleted():
     throttle.allow("a", 1, 60)
     throttle.allow("b", 1, 60)
     past = datetime.now(UTC) - timedelta(seconds=1)
@@ -37,26 +37,26 @@ def test_a_window_ends_and_old_ones_are_forgotten():
     assert len(stored()) == 1, "b's window is over"
 
 
-def test_a_key_can_be_forgotten():
+def test_forget_resets_the_count_of_a_key():
     throttle.allow("a", 1, 60)
     throttle.forget("a")
     assert throttle.allow("a", 1, 60)
 
 
-def test_a_key_may_be_anything_and_is_not_kept():
+def test_key_of_any_text_is_stored_as_a_digest():
     for key in ("\0", "x" * 10_000, "\ud800"):
         assert throttle.allow(key, 1, 60)
         assert not throttle.allow(key, 1, 60)
     assert {len(row.key) for row in stored()} == {64}
 
 
-def test_the_count_holds_when_the_request_fails():
+def test_count_is_kept_after_a_rollback():
     throttle.allow("a", 1, 60)
     db.session.rollback()
     assert not throttle.allow("a", 1, 60)
 
 
-def test_many_at_once_are_counted_once_each(app):
+def test_simultaneous_tries_are_all_counted(app):
     answers = []
 
     def try_it() -> None:
@@ -82,6 +82,6 @@ def test_many_at_once_are_counted_once_each(app):
         ("", "unknown"),
     ],
 )
-def test_a_client_is_an_ipv4_address_or_an_ipv6_network(app, address, client):
+def test_client_is_an_ipv4_address_or_an_ipv6_network(app, address, client):
     with app.test_request_context(environ_base={"REMOTE_ADDR": address}):
         assert throttle.client() == client

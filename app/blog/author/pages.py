@@ -99,7 +99,7 @@ def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
         return _page_conflict(form, page)
     slug = form.slug.data or (known.slug if known else markdown.slugify(form.title.data)[:90].strip("-"))
     if not slug or _is_route(slug):
-        form.slug.errors = ["Choose another address: a page cannot have this one."]
+        form.slug.errors = ["A page cannot have this address. Choose another address."]
         return page_editor(form, known), 409
     page.slug, page.title, page.position = slug, form.title.data, form.position.data
     page.body, page.updated_at = form.body.data, datetime.now(UTC)
@@ -112,7 +112,7 @@ def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
         return _page_conflict(form, found) if found else _page_is_gone(form)
     except IntegrityError:
         db.session.rollback()
-        form.slug.errors = ["Another page has this address. Choose another one."]
+        form.slug.errors = ["Another page has this address. Choose another address."]
         return page_editor(form, known), 409
     flash("The page is saved. Readers can see it.")
     return redirect(url_for(".edit_page", number=page.id), 303)

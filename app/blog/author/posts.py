@@ -28,21 +28,25 @@ class PostForm(TextForm):
     summary = TextField("Summary", [Length(max=1000)])
     tags = LineField("Tags", [Length(max=1000)])
     status = RadioField(
-        "Who can read it",
+        "Status",
         choices=[SelectChoice("draft", "Draft"), SelectChoice("published", "Published")],
         default="draft",
     )
     published_at = DateTimeLocalField(
-        "From (UTC)", [Optional()], format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
+        "Publication time (UTC)",
+        [Optional()],
+        format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"],
     )
 
     def validate_tags(self, field: Field) -> None:
         """Refuse tags that give no slug, tags that are too long, and too many tags."""
         names = tag_names(field.data)
         if bad := [name for slug, name in names.items() if not slug or len(name) > 60]:
-            raise ValidationError(f"The tag {bad[0]!r} needs ASCII letters or digits, at most 60 characters.")
+            raise ValidationError(
+                f"The tag {bad[0]!r} is not valid. Use at most 60 characters, with an ASCII letter or digit."
+            )
         if len(names) > MAX_TAGS:
-            raise ValidationError(f"A post can have at most {MAX_TAGS} tags, not {len(names)}.")
+            raise ValidationError(f"The post has {len(names)} tags. Use at most {MAX_TAGS} tags.")
 
     def validate_published_at(self, field: Field) -> None:
         """Refuse years that are probably typing errors."""
@@ -160,7 +164,7 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
         return _post_conflict(form, post)
     slug = form.slug.data or (known.slug if known else _free_slug(form.title.data))
     if _slug_is_taken(slug, known):
-        form.slug.errors = ["Another post has or had this address. Choose a different one."]
+        form.slug.errors = ["Another post has or had this address. Choose another address."]
         return post_editor(form, known), 409
     try:
         _fill_post(post, form, slug)

@@ -16,7 +16,7 @@ from .texts import Found
 def check_comments(paths: list[Path], posts: dict[str, Found], step: Import) -> None:
     for path in paths:
         if path.stem not in posts:
-            step.problems.append(f"{path}:1: does not belong to a post of this export; remove it")
+            step.problems.append(f"{path}:1: does not belong to a post of this export; remove the file")
         for _ in _comments(path, step):
             pass
 

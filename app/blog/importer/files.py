@@ -14,7 +14,7 @@ def markdown_files(step: Import) -> Iterator[Path]:
     source = step.source
     if not source.exists():
         step.problems.append(
-            f"{source}: does not exist; name a Markdown file, or a directory that contains some"
+            f"{source}: does not exist; name a Markdown file, or a directory with Markdown files"
         )
         return
     if source.is_file():
@@ -36,7 +36,7 @@ def markdown_files(step: Import) -> Iterator[Path]:
             yield path
         else:
             step.problems.append(
-                f"{path}:1: is a link that leads out of {source}; copy the file there instead"
+                f"{path}:1: is a link to a file outside {source}; copy the file into it instead"
             )
 
 

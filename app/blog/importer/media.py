@@ -19,7 +19,7 @@ def read_media(step: Import) -> list[tuple[Path, Media]]:
     marker = step.source / MARKER
     site = read_json(marker, step)
     if not isinstance(site, dict) or site.get("format") != FORMAT:
-        step.problems.append(f"{marker}:1: is not of the format {FORMAT}; export again with this release")
+        step.problems.append(f"{marker}:1: does not have the format {FORMAT}; export again with this release")
         return []
     pictures = []
     for picture in entries(marker, site.get("media"), _picture, step):
@@ -28,10 +28,12 @@ def read_media(step: Import) -> list[tuple[Path, Media]]:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            step.problems.append(f"{path}:1: cannot be read ({error.strerror}); bring it back")
+            step.problems.append(f"{path}:1: cannot be read ({error.strerror}); restore the file")
         else:
             if not digest.startswith(picture.name.partition("-")[0]):
-                step.problems.append(f"{path}:1: is damaged: the content does not match the name; replace it")
+                step.problems.append(
+                    f"{path}:1: is damaged: the content does not match the name; replace the file"
+                )
             pictures.append((path, picture))
     return pictures
 

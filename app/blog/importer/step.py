@@ -15,7 +15,7 @@ MAX_NAMED = 10
 class ImportProblemsError(Exception):
     """Nothing can be imported, and the caller rolls back.
 
-    problems: lines of the form `path:line: what is wrong; what to do`.
+    problems: lines of the form `path:line: the problem; the correction`.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -35,7 +35,7 @@ class Result:
 class Import:
     """The state that all steps share.
 
-    existing: what to do if the blog has a slug with other content: refuse, skip or update.
+    existing: refuse, skip or update a slug that the blog has with other content.
     ignored: the files that are not imported although they have no problem.
     """
 

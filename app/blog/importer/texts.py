@@ -52,7 +52,8 @@ class _Texts(Generic[_Text, _Row]):
                 if text.slug in self.found:
                     other = self.found[text.slug].path
                     self.step.problems.append(
-                        f"{path}:{text.slug_line}: has the slug of {other}, {text.slug!r}; change one"
+                        f"{path}:{text.slug_line}: has the same slug as {other}, {text.slug!r}; "
+                        "change one slug"
                     )
                     continue
                 self._note(path, text)
@@ -69,7 +70,7 @@ class _Texts(Generic[_Text, _Row]):
             for path, text in batch:
                 found = self.found.get(text.slug)
                 if found is None or found.digest != _digest(text):
-                    self.step.problems.append(f"{path}:1: changed while it was imported; import again")
+                    self.step.problems.append(f"{path}:1: changed during the import; import again")
                     continue
                 row = rows.get(text.slug)
                 changed = row is None or self._differs(row, text)
@@ -226,13 +227,14 @@ def check_addresses(found: dict[str, Found], step: Import) -> None:
         if alias in found:
             file = found[alias]
             step.problems.append(
-                f"{file.path}:{file.line}: the slug {alias!r} is an old address of {owner!r}; change it"
+                f"{file.path}:{file.line}: the slug {alias!r} is an old address of the post {owner!r}; "
+                "change the slug"
             )
         owners.setdefault(alias, owner)
     for slug, file in found.items():
         for alias in file.aliases:
             if owners.setdefault(alias, slug) != slug or alias == slug:
                 step.problems.append(
-                    f"{file.path}:{file.line}: the alias {alias!r} is an address of "
-                    f"{owners[alias]!r}; remove it"
+                    f"{file.path}:{file.line}: the alias {alias!r} is an address of the post "
+                    f"{owners[alias]!r}; remove the alias"
                 )
