@@ -215,7 +215,7 @@ def _split(text: str) -> tuple[_Fields, str, int]:
     elif re.match(r"---[ \t]*\n", text):
         raise ArticleError((1, "begins front matter that never ends; close it with a line `---`"))
     elif _PELICAN_LINE.match(text):
-        header, _, _ = text.partition("\n\n")
+        header, _separator, _body = text.partition("\n\n")
         fields, end = _pelican_fields(header), len(header)
     else:
         raise NoFrontMatterError(

@@ -180,7 +180,7 @@ def _base_url(env: Mapping[str, str]) -> tuple[str, str]:
     )
     try:
         url = urlsplit(text)
-        host, _ = url.hostname, url.port
+        host, _port = url.hostname, url.port
     except ValueError:
         raise problem from None
     if url.scheme not in ("http", "https") or url.path not in ("", "/") or url.query or url.fragment:

@@ -189,7 +189,7 @@ def _each_heading(state: StateCore) -> Iterator[tuple[Token, Token, Token]]:
 
 def _heading_attributes(state: StateCore) -> None:
     """Remove `{#id .class}` from the end of a heading, and use the id."""
-    for opening, inline, _ in _each_heading(state):
+    for opening, inline, _closing in _each_heading(state):
         start = inline.content.rfind("{")
         match = _ATTRIBUTES.fullmatch(inline.content, start) if start >= 0 else None
         if match:
@@ -201,7 +201,7 @@ def _heading_attributes(state: StateCore) -> None:
 def _headings(state: StateCore) -> None:
     """Make headings start at h2 and skip no level; give each a unique id and a link to itself."""
     headings = list(_each_heading(state))
-    wanted = {_identifier(opening) for opening, _, _ in headings}
+    wanted = {_identifier(opening) for opening, _inline, _closing in headings}
     used: set[str] = set()
     above: list[int] = []
     for opening, inline, closing in headings:
@@ -218,7 +218,11 @@ def _headings(state: StateCore) -> None:
             opening.attrSet("id", identifier)
         used.add(identifier)
         link = Token("link_open", "a", 1)
-        link.attrs = {"class": "anchor", "href": f"#{identifier}", "aria-label": f"Link to “{text}”"}
+        link.attrs = {
+            "class": "anchor",
+            "href": f"#{identifier}",
+            "aria-label": f"Link to \u201c{text}\u201d",
+        }
         inline.children = [*(inline.children or ()), link, Token("link_close", "a", -1)]
 
 

@@ -195,7 +195,7 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
     with _as_file(stream) as source:
         try:
             process = subprocess.run(  # noqa: S603 (no user input in the command)
-                command, stdin=source, capture_output=True, timeout=WALL_S, env={}
+                command, stdin=source, capture_output=True, timeout=WALL_S, check=False, env={}
             )
         except subprocess.TimeoutExpired:
             raise PictureError(TOO_SLOW) from None
@@ -205,7 +205,7 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
             "the program that reads a picture ended with status %s: %s", process.returncode, last
         )
         raise PictureError(TOO_SLOW if process.returncode == -signal.SIGXCPU else TOO_LARGE)
-    line, _, data = process.stdout.partition(b"\n")
+    line, _newline, data = process.stdout.partition(b"\n")
     answer = json.loads(line)
     if "problem" in answer:
         raise PictureError(answer["problem"])

@@ -21,7 +21,7 @@ MAX_PAGE = 1_000_000  # limit for Postgres' OFFSET; readers reach older posts th
 
 bp = Blueprint("pages", __name__)
 
-_Query = TypeVar("_Query", bound="Select[*tuple[Any, ...]]")
+_Query = TypeVar("_Query", bound=Select[*tuple[Any, ...]])
 
 
 class SlugConverter(BaseConverter):

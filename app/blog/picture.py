@@ -11,16 +11,14 @@ import json
 import resource
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-from PIL import (
-    Image,
-    ImageCms,
-    ImageOps,
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401 (the only format here that Pillow does not preload)
-)
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+# The only format here that Pillow does not preload.
+import_module("PIL.WebPImagePlugin")
 
 LONGEST_EDGE = 2560
 MAX_PIXELS = 12_500_000  # 50 MB per copy in memory; reading a WebP needs four copies

@@ -52,7 +52,7 @@ def _decide(state: str, may_edit: ColumnElement[bool]) -> AnyResponse:
     else:
         new_state = "approved" if decision == "approve" else "spam"
         change = update(Comment).where(condition).values(state=new_state)
-    count = cast("CursorResult[Any]", db.session.execute(change)).rowcount
+    count = cast(CursorResult[Any], db.session.execute(change)).rowcount
     db.session.commit()
     if count:
         flash(f"{count} comment{'s' if count > 1 else ''} {done[decision]}.")

@@ -64,7 +64,7 @@ def delete_page(number: int) -> str | AnyResponse:
         return render_template("author/delete.html", kind="page", text=found, comments=0)
     db.session.delete(found)
     db.session.commit()
-    flash(f"“{found.title}” is deleted.")
+    flash(f"\u201c{found.title}\u201d is deleted.")
     return redirect(url_for(".pages"), 303)
 
 
@@ -122,7 +122,7 @@ def _is_route(slug: str) -> bool:
     """Tell whether the address belongs to another part of the site."""
     adapter = current_app.url_map.bind("")
     try:
-        endpoint, _ = adapter.match(f"/{slug}")
+        endpoint, _arguments = adapter.match(f"/{slug}")
     except HTTPException:  # a redirect to the address with a slash
         return True
     return endpoint not in ("pages.page", "contact.contact")  # the contact form shows the page above it

@@ -126,7 +126,7 @@ def delete_post(number: int) -> str | AnyResponse:
         return render_template("author/delete.html", kind="post", text=found, comments=comments)
     db.session.delete(found)
     db.session.commit()
-    flash(f"“{found.title}” is deleted.")
+    flash(f"\u201c{found.title}\u201d is deleted.")
     return redirect(url_for(".posts"), 303)
 
 

@@ -66,7 +66,7 @@ def import_site(
     its_pages.check(page_texts)
     check_comments(comments, posts.found, step)
     pictures = read_media(step)
-    known = {source / MARKER, *texts, *page_texts, *comments, *(path for path, _ in pictures)}
+    known = {source / MARKER, *texts, *page_texts, *comments, *(path for path, _picture in pictures)}
     ignore((path for path in files if path not in known), step)
     step.stop_at_problems()
     posts.write()

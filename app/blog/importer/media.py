@@ -44,14 +44,14 @@ def _picture(row: dict[str, Any]) -> Media:
     if not re.fullmatch(media.NAME, picture.name):
         raise ValueError
     for number in (picture.width, picture.height, picture.size_bytes):
-        if type(number) is not int or not 0 < number < 2**31:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 2**31:
             raise ValueError
     refuse_control_characters(picture.mime, picture.original_name, picture.alt)
     return picture
 
 
 def write_media(pictures: list[tuple[Path, Media]], media_dir: Path, step: Import) -> None:
-    names = [picture.name for _, picture in pictures]
+    names = [picture.name for _path, picture in pictures]
     known = set(step.session.scalars(select(Media.name).where(Media.name.in_(names))))
     media_dir.mkdir(parents=True, exist_ok=True)
     for path, picture in pictures:

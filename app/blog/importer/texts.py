@@ -110,7 +110,7 @@ class _Texts(Generic[_Text, _Row]):
                 self.step.problems.append(f"{path}:1: cannot be read ({error.strerror}); make it readable")
             else:
                 batch.append((path, text))
-            if len(batch) == _BATCH or sum(len(text.body) for _, text in batch) > _BATCH_CHARACTERS:
+            if len(batch) == _BATCH or sum(len(text.body) for _path, text in batch) > _BATCH_CHARACTERS:
                 yield batch
                 batch = []
         if batch:
@@ -151,7 +151,7 @@ class Posts(_Texts[Article, Post]):
         self.tag_names |= text.tags
 
     def _rows(self, batch: list[tuple[Path, Article]]) -> dict[str, Post]:
-        query = select(Post).where(Post.slug.in_([text.slug for _, text in batch]))
+        query = select(Post).where(Post.slug.in_([text.slug for _path, text in batch]))
         query = query.options(undefer(Post.body), selectinload(Post.tags), selectinload(Post.aliases))
         if self.step.existing == "update":
             query = query.options(undefer(Post.body_html))
@@ -195,7 +195,7 @@ class Pages(_Texts[PageText, Page]):
             )
 
     def _rows(self, batch: list[tuple[Path, PageText]]) -> dict[str, Page]:
-        query = select(Page).where(Page.slug.in_([text.slug for _, text in batch]))
+        query = select(Page).where(Page.slug.in_([text.slug for _path, text in batch]))
         query = query.options(undefer(Page.body), undefer(Page.body_html))
         return {page.slug: page for page in self.step.session.scalars(query)}
 
