@@ -120,7 +120,7 @@ def test_whole_bundle_has_no_problems(bundle):
     assert bundle_problems(bundle, "x86_64") == []
 
 
-FOREIGN = "slipway.json does not describe a bundle of Slipway"
+FOREIGN = "slipway.json is not the manifest of a Slipway bundle"
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,12 @@ FOREIGN = "slipway.json does not describe a bundle of Slipway"
     {
         "cut off": (
             lambda b: (b / "images.tar.gz").write_bytes(b"image"),
-            "images.tar.gz is not what was exported",
+            "images.tar.gz is truncated or was changed",
         ),
-        "changed": (lambda b: (b / "db.cdx.json").write_bytes(b"dc"), "db.cdx.json is not what was exported"),
+        "changed": (
+            lambda b: (b / "db.cdx.json").write_bytes(b"dc"),
+            "db.cdx.json is truncated or was changed",
+        ),
         "half there": (
             lambda b: (b / "images.tar.gz").unlink(),
             "images.tar.gz cannot be read (No such file",
@@ -146,7 +149,7 @@ FOREIGN = "slipway.json does not describe a bundle of Slipway"
             FOREIGN,
         ),
         "file elsewhere": (describe(sha256={"/etc/passwd": "0"}), FOREIGN),
-        "architecture": (describe(architecture="arm64"), "its images are for arm64, and the host is x86_64"),
+        "architecture": (describe(architecture="arm64"), "its images are for arm64, but the host is x86_64"),
     }.values(),
 )
 def test_bundle_that_cannot_be_used_is_told(bundle, change, problem):
@@ -576,7 +579,7 @@ def test_file_that_holds_no_secret_is_refused_with_the_ways_out(secret_files, le
     path.write_bytes(left)
     for check in (True, False):
         told = secret_files(names, check=check, fails=True)[0]["msg"]
-        assert told.startswith(f"Empty or damaged, and no secret any more: {path}. Nothing was changed.")
+        assert told.startswith(f"A secret's file is empty or damaged: {path}. Nothing was changed.")
         assert [file.name for file in path.parent.iterdir()] == ["admin_password"]
     path.unlink()
     assert secret_files(names)[0]["written"] == names

@@ -397,5 +397,5 @@ def test_bundle_that_is_cut_off_is_refused(bundle, deploy, place, hostname):
     done = deploy("playbooks/deploy.yml", "--extra-vars", given)
     assert (done.status, done.changed) == (2, {hostname: 0})
     [message] = done.errors
-    assert f"{file} is not what was exported: it is cut off, or was changed" in message
+    assert f"{file} is truncated or was changed: its SHA-256 differs" in message
     assert "playbooks/build.yml -e build_for=archive" in message

@@ -81,7 +81,7 @@ def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(
     host.check_output("truncate --size=0 %s", file)
     done = deploy("site.yml")
     assert (done.status, done.changed) == (2, {hostname: 0}), done.output
-    assert f"no secret any more: {file}. Nothing was changed. Remove it" in " ".join(done.output.split())
+    assert f"is empty or damaged: {file}. Nothing was changed. Remove the" in " ".join(done.output.split())
     assert login(app_role, "SELECT 1").rc == 0
 
     host.check_output("rm %s", file)
