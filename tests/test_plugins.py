@@ -223,7 +223,7 @@ def test_own_subnets_must_not_overlap_each_other():
 @pytest.mark.parametrize("value", ["10.83.2.1/24", "10.83.2/24", "10.83.2.0/33", "", "many"])
 def test_malformed_subnet_is_named(value):
     [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, FACTS)
-    assert problem.startswith(f"stack_app_subnet is {value!r}, which is no network")
+    assert problem.startswith(f"stack_app_subnet is {value!r}, which is not a network")
 
 
 # --- port_conflicts -----------------------------------------------------------------------------------------
@@ -239,8 +239,8 @@ LISTENERS = {
 def test_port_that_somebody_else_has_is_told_with_who_has_it():
     [problem] = port_conflicts({"stack_http_port": 80, "stack_https_port": 443}, LISTENERS, "web1")
     assert problem == (
-        "Port 443 (stack_https_port) of web1 is taken by sshd, container rival. "
-        "Stop that, or choose another stack_https_port."
+        "Port 443 (stack_https_port) on web1 is in use by sshd, container rival. "
+        "Stop it, or set stack_https_port to another port."
     )
 
 
@@ -332,7 +332,7 @@ def test_nothing_foreign(engine):
 def test_volume_of_others_is_named_with_who_uses_it_and_the_ways_out():
     engine = had(volumes=[thing("db_volume")], containers=[thing("web-db-1", volumes=["db_volume"])])
     [problem] = foreign_objects(engine, VOLUMES)
-    assert problem.startswith("The volume db_volume is not Slipway's (it is used by web-db-1). ")
+    assert problem.startswith("The volume db_volume is not Slipway's (it is used by web-db-1): ")
     for words in (
         "stack_db_volume: slipway_db_volume",
         "docker volume rm db_volume",
@@ -346,7 +346,7 @@ def test_volume_of_others_is_named_with_who_uses_it_and_the_ways_out():
 
 def test_volume_of_another_part_is_none_to_use():
     [problem] = foreign_objects(had(volumes=[thing("media_volume", own=True, part="db_volume")]), VOLUMES)[1:]
-    assert problem.startswith("The volume media_volume is not Slipway's.")
+    assert problem.startswith("The volume media_volume is not Slipway's:")
 
 
 def test_another_name_for_a_volume_with_data_is_no_way_to_an_empty_blog():
@@ -372,7 +372,7 @@ def test_container_of_others_is_named():
     first, second = foreign_objects(had(containers=containers), VOLUMES)
     assert first.startswith("The container slipway-nginx-1 is not Slipway's.")
     assert "docker rename slipway-nginx-1 other-slipway-nginx-1" in first
-    assert second.startswith("The container web is of another compose project called slipway.")
+    assert second.startswith("The container web belongs to another compose project with the name slipway.")
 
 
 # --- cluster_problem ----------------------------------------------------------------------------------------
@@ -396,9 +396,9 @@ def test_image_of_the_version_on_the_disk_goes_on():
         (
             {"17/a": "17"},
             ["PG_MAJOR=18", "PGDATA=/var/lib/postgresql/data/18/a"],
-            ["PostgreSQL 17 (in 17/a)", "PostgreSQL 18 and works in 18/a", "would begin an empty one"],
+            ["PostgreSQL 17 (in 17/a)", "PostgreSQL 18 and uses 18/a", "would create an empty cluster"],
         ),
-        ({".": "16"}, IMAGE, ["PostgreSQL 16 (in .)", "works in 17/a", "would begin an empty one"]),
+        ({".": "16"}, IMAGE, ["PostgreSQL 16 (in .)", "uses 17/a", "would create an empty cluster"]),
         ({"17/a": "17"}, None, ["of an unknown version"]),
     ],
     ids=["older", "elsewhere", "of another layout", "unknown"],
@@ -439,9 +439,15 @@ def records(monkeypatch):
     [
         ("blog.example.org", []),
         ("www.example.org", []),
-        ("moved.example.org", ["moved.example.org has the AAAA record 2001:db8::77"]),
-        ("elsewhere.example.org", ["elsewhere.example.org has the A record 198.51.100.1"]),
-        ("nosuch.example.org", ["nosuch.example.org has no A and no AAAA record"]),
+        (
+            "moved.example.org",
+            ["the AAAA record of moved.example.org is 2001:db8::77, which is not an address of the host"],
+        ),
+        (
+            "elsewhere.example.org",
+            ["the A record of elsewhere.example.org is 198.51.100.1, which is not an address of the host"],
+        ),
+        ("nosuch.example.org", ["nosuch.example.org has neither an A nor an AAAA record"]),
     ],
 )
 def test_each_record_of_a_name_must_lead_to_the_host(records, name, problems):
@@ -466,10 +472,10 @@ CERTIFICATE = {
     ("change", "problem"),
     [
         ({}, None),
-        ({"public_key": "another's"}, "the key in tls_key_file is not that of the certificate"),
-        ({"expired": True}, "the certificate in tls_certificate_file ended at 20270101000000Z"),
-        ({"subject_alt_name": None}, "is for no names, and not for blog.example.org, www.example.net"),
-        ({"subject_alt_name": ["DNS:*.net", "DNS:blog.example.org"]}, "and not for www.example.net"),
+        ({"public_key": "another's"}, "the key in tls_key_file does not match the certificate"),
+        ({"expired": True}, "the certificate in tls_certificate_file expired at 20270101000000Z"),
+        ({"subject_alt_name": None}, "is for no names, but not for blog.example.org, www.example.net"),
+        ({"subject_alt_name": ["DNS:*.net", "DNS:blog.example.org"]}, "but not for www.example.net"),
     ],
 )
 def test_certificate_is_judged(change, problem):
@@ -482,10 +488,10 @@ def test_certificate_is_judged(change, problem):
 def test_what_is_no_certificate_or_key_is_named():
     failure = {"failed": True, "msg": "Cannot parse it"}
     assert certificate_problems(failure, {"public_key": ""}, []) == [
-        "tls_certificate_file holds no certificate: Cannot parse it"
+        "tls_certificate_file is not a PEM certificate: Cannot parse it"
     ]
     [problem] = certificate_problems(CERTIFICATE, {"failed": True, "msg": "hush"}, [])
-    assert problem.startswith("tls_key_file holds no key")
+    assert problem.startswith("tls_key_file is not a PEM private key")
     assert "hush" not in problem
 
 
