@@ -265,7 +265,7 @@ def test_no_secret_leaves_its_place(
     assert [name for name, value in read_secrets().items() if value == values[name]] == ["admin_password"]
     assert not admin.is_in()
     outputs["refused"] = deploy(*rotate, *part).output
-    assert "the value there is the one in service" in " ".join(outputs["refused"].split())
+    assert "to the value that is already in service" in " ".join(outputs["refused"].split())
     outputs["status"] = deploy("playbooks/status.yml", *LOUD, *given).output
     assert [name for name, output in outputs.items() if "TASK [" not in output] == []
     outputs["slipway"] = host.check_output("slipway status --json; slipway logs --lines 1000")

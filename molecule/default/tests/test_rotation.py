@@ -155,7 +155,7 @@ def test_rotation_of_what_there_is_not_is_refused(rotate, unchanged):
     done = rotate(rotate="database,tls")
     assert done.status == 2
     assert 'rotate is "database,tls"' in done.errors[0]
-    assert "Name database, key or admin" in done.errors[0]
+    assert "Use database, key or admin" in done.errors[0]
     assert (unchanged() == before) is True
 
 
@@ -164,7 +164,7 @@ def test_secret_of_the_vault_is_changed_there_first(rotate, unchanged, read_secr
     same = {"app_secret_key": read_secrets()["app_secret_key"], "admin_password": "another one of the vault"}
     done = rotate(rotate="key,admin", secrets_vault=same)
     assert done.status == 2
-    assert "secrets_vault gives app_secret_key, and the value there is the one in service" in done.errors[0]
+    assert "secrets_vault sets app_secret_key to the value that is already in service" in done.errors[0]
     assert "ansible-vault edit" in done.errors[0]
     assert "another one of the vault" not in done.output
     assert (unchanged() == before) is True
@@ -175,7 +175,7 @@ def test_dry_run_says_what_would_be_new(rotate, unchanged):
     done = rotate("--check", rotate="database")
     assert done.status == 0, done.output
     assert (
-        "Would be new in service: db_superuser_password, db_migrator_password, db_app_password"
+        "Would rotate db_superuser_password, db_migrator_password, db_app_password"
         in " ".join(done.output.split())
     )
     assert (unchanged() == before) is True

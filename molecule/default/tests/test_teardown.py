@@ -61,7 +61,7 @@ def test_teardown_of_another_host_changes_nothing(teardown, hostname, host, insp
     done = teardown("another")
     assert (done.status, done.changed) == (2, {hostname: 0})
     [message] = done.errors
-    assert '"another" is no host of this play' in message
+    assert '"another" is not a host of this play' in message
     assert (inspect().keys(), volumes(), host.check_output(FIND)) == before
 
 
@@ -126,7 +126,7 @@ def test_data_goes_with_the_name_typed_and_nothing_of_others_does(
 
     done = teardown(hostname)
     assert done.status == 0, done.output
-    assert "Nothing of its data is left" in done.output
+    assert "The host has no data of Slipway" in done.output
     assert volumes() == []
     assert host.run("ls /var/lib/slipway /etc/slipway").stdout == ""
     assert sorted(docker("ps --all --quiet --no-trunc").split()) == sorted(no_builds)
@@ -152,7 +152,7 @@ def test_data_goes_with_the_name_typed_and_nothing_of_others_does(
         assert words in message, message
     done = teardown(hostname)
     assert (done.status, done.changed) == (0, {hostname: 0}), done.output
-    assert "db_volume is not Slipway's own" in done.output
+    assert "db_volume is not Slipway's and was kept" in done.output
     for kind, name in OTHERS:
         docker(f"{kind} rm %s", name)
 
