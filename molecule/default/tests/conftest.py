@@ -28,6 +28,13 @@ from outside import (
     play,
     wait_until,
 )
+from refusals import (  # noqa: F401 (fixtures of test_refusals_*.py)
+    assert_refused,
+    context,
+    other_runs,
+    outcomes,
+    preparations,
+)
 
 LOADS = pytest.StashKey()
 

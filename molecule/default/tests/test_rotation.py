@@ -174,8 +174,7 @@ def test_dry_run_says_what_would_be_new(rotate, unchanged):
     before = unchanged()
     done = rotate("--check", rotate="database")
     assert done.status == 0, done.output
-    assert (
-        "Would rotate db_superuser_password, db_migrator_password, db_app_password"
-        in " ".join(done.output.split())
+    assert "Would rotate db_superuser_password, db_migrator_password, db_app_password" in " ".join(
+        done.output.split()
     )
     assert (unchanged() == before) is True
