@@ -42,7 +42,7 @@ CASES = [
     *(
         Case(
             f"certificate {name}",
-            [message, "Set the variables to other files"],
+            [message, "Set tls_certificate_file and tls_key_file to other files"],
             {
                 "tls_mode": "provided",
                 "tls_names": ["blog.test"],
