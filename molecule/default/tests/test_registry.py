@@ -171,7 +171,7 @@ def published(trusted, build, place, docker):
     """The blog in the registry: its reference, and the built image, which the host no longer has."""
     done = build("pull")
     assert done.status == 0, done.output
-    again = build("pull", "--start-at-task", "Build | Gather what the host has")
+    again = build("pull", "--start-at-task", "Build | Gather facts of the host")
     file = place.tmp / "pull/blog.yml"
     reference = yaml.safe_load(file.read_text())["images_blog_reference"]
     built = json.loads(docker("image inspect %s", reference))[0]
@@ -345,9 +345,9 @@ def test_base_comes_by_its_digest_through_a_mirror(published, registry, docker, 
 @pytest.fixture(scope="module")
 def bundle(build, place, published):
     """An exported bundle, and the outcome of a second export."""
-    done = build("archive", "--start-at-task", "Build | Gather what the host has")
+    done = build("archive", "--start-at-task", "Build | Gather facts of the host")
     assert done.status == 0, done.output
-    again = build("archive", "--start-at-task", "Build | Gather what the host has")
+    again = build("archive", "--start-at-task", "Build | Gather facts of the host")
     told = ("--extra-vars", f"@{place.tmp}/archive/blog.yml")
     return SimpleNamespace(directory=place.tmp / "archive/bundle", told=told, again=again)
 
