@@ -55,7 +55,7 @@ down: $(VENV)/control ## Remove the sandbox host; asks before it removes data
 	if $$keep; then echo "The data was kept: \`make up\` uses it again."; fi
 
 .PHONY: test
-test: lint unit app-test molecule ## Run the four targets lint, unit, app-test and molecule; then print the last benchmark results
+test: lint sanity unit app-test molecule ## Run lint, sanity, unit, app-test and molecule; then print the last benchmark results
 	@bench/home.py --show
 
 .PHONY: lint
@@ -65,9 +65,31 @@ lint: $(VENV)/dev ## Run every linter: ansible-lint, yamllint, ruff, mypy, shell
 	ruff check --quiet .
 	ruff format --quiet --check .
 	mypy --no-error-summary
-	shellcheck .ci/run roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
+	antsibull-changelog lint
+	shellcheck .ci/run roles/host_program/files/slipway roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
 	hadolint --config roles/images/files/.hadolint.yaml app/Dockerfile $$(git ls-files 'roles/*Dockerfile' 'tests/*Dockerfile')
 	zizmor --quiet --offline .github/workflows
+
+# $(call collection,DIRECTORY): build the collection slipway.blog, and install it in an empty DIRECTORY. Not with the
+# configuration of this directory, which finds the collection here already.
+collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --output-path $(1) >/dev/null; \
+	(cd $(1) && env -u ANSIBLE_CONFIG ansible-galaxy collection install --offline --no-deps --collections-path . ./*.tar.gz >/dev/null 2>&1)
+
+.PHONY: collection
+collection: $(VENV)/control ## Build the collection slipway.blog, and install it in .sandbox/collections
+	@$(call collection,.sandbox/collections)
+
+# ansible-test bootstraps pip from the network. A script in its cache takes the one of Python instead.
+.PHONY: sanity
+sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
+	@place=$$(mktemp -d)
+	trap 'rm -rf "$$place"' EXIT
+	$(call collection,$$place)
+	export HOME=$(CURDIR)/$(VENV)/ansible-test
+	mkdir -p "$$HOME/.ansible/test/cache"
+	printf 'import ensurepip\n\nensurepip.bootstrap()\n' > "$$HOME/.ansible/test/cache/get_pip_24_2.py"
+	cd "$$place/ansible_collections/slipway/blog"
+	ansible-test sanity --venv --python 3.11 > sanity.log 2>&1 || { grep -E '^(ERROR|FATAL)' sanity.log; exit 1; }
 
 .PHONY: unit
 unit: $(VENV)/dev sandbox-base ## Run the tests that need no host
@@ -99,18 +121,23 @@ soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures unde
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
 .PHONY: examples
-examples: $(VENV)/dev ## Run the example of each role's README, each on a bare host
+examples: $(VENV)/dev ## Run the collection's site playbook and each role's example, each on a bare host, outside of this directory
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
-	example=$$(mktemp)
-	trap 'rm -f "$$example"; ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
-	for role in baseline docker secrets host_program tls images stack release; do
+	place=$$(mktemp -d)
+	trap 'rm -rf "$$place"; ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
+	$(call collection,$$place)
+	cp -rL molecule/inventory "$$place"
+	sed -i 's#{{ inventory_dir }}/../..#$(CURDIR)#' "$$place"/inventory/group_vars/all/*.yml
+	printf -- '- import_playbook: slipway.blog.site\n' > "$$place/site.yml"
+	for role in site baseline docker secrets host_program tls images stack release; do
 	  echo "== $$role"
-	  sed -n '/^```yaml/,/^```/{/^```/d;p}' roles/$$role/README.md > "$$example"
+	  [ $$role = site ] || sed -n '/^```yaml/,/^```/{/^```/d;p}' roles/$$role/README.md > "$$place/$$role.yml"
 	  for playbook in molecule/destroy.yml playbooks/sandbox.yml; do
 	    ansible-playbook $$host $$playbook >/dev/null
 	  done
 	  # The user of a new host. Without the role tls, there is no certificate.
-	  ansible-playbook $$host --extra-vars "ansible_user=debian $$([ $$role = tls ] || echo tls_mode=off)" "$$example"
+	  (cd "$$place" && env -u ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATH="$$place" ansible-playbook --inventory inventory \
+	    --extra-vars "ansible_user=debian $$([[ $$role =~ site|tls ]] || echo tls_mode=off)" $$role.yml)
 	done
 
 .PHONY: bench

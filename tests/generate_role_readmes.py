@@ -81,9 +81,10 @@ def example(role):
         play
         for playbook in sorted((ROOT / "playbooks").rglob("*.yml"))
         for play in yaml.safe_load(playbook.read_text())
-        if role.name in [entry["role"] for entry in play.get("roles", [])]
+        if role.full_name in [entry["role"] for entry in play.get("roles", [])]
     )
     names = [*NEEDS.get(role.name, []), role.name]
+    roles = [other.full_name for name in names for other in ROLES if other.name == name]
     required = {
         name: EXAMPLES[name]
         for other in ROLES
@@ -93,7 +94,7 @@ def example(role):
     }
     how = {key: play[key] for key in ("hosts", "connection", "become") if key in play}
     variables = {**play.get("vars", {}), **required, **ALONE.get(role.name, {})}
-    play = {**how, **({"vars": variables} if variables else {}), "roles": names}
+    play = {**how, **({"vars": variables} if variables else {}), "roles": roles}
     return yaml.dump([play], Dumper=IndentedLists, sort_keys=False)
 
 

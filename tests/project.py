@@ -7,13 +7,12 @@ from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
-import ansible.module_utils
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Make plugins/module_utils importable as in Ansible's modules (module_utils in ansible.cfg).
-ansible.module_utils.__path__.append(str(ROOT / "plugins/module_utils"))
+# Make the collection importable, as Ansible does.
+sys.path.append(str(ROOT / "collections"))
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,11 @@ class Role:
     def name(self):
         """The role's name, which is also the prefix of its variables."""
         return self.path.name
+
+    @property
+    def full_name(self):
+        """The role's name in the collection."""
+        return f"slipway.blog.{self.name}"
 
     def load(self, relative, otherwise=None):
         """Return the content of a YAML file of the role, or `otherwise` when there is no such file."""
@@ -55,11 +59,9 @@ class Role:
 
     @property
     def host_files(self):
-        """Every entry of the role's file lists for the module host_files."""
-        values = self.load("vars/main.yml", {}).values()
-        lists = [value for value in values if isinstance(value, list)]
-        kinds = {"file", "directory", "link", "tree", "absent"}
-        return [entry for value in lists for entry in value if isinstance(entry, dict) and kinds & set(entry)]
+        """Every entry of the role's tasks with the module host_files."""
+        module = "slipway.blog.host_files"
+        return [entry for file, task in self.tasks if module in task for entry in task[module]["files"]]
 
 
 def flat(tasks):

@@ -15,7 +15,7 @@ ROLES = ROOT / "roles"
 
 
 def secret_files(path, monkeypatch):
-    load_program(ROLES / "secrets/library/secret_files.py").write(path, CONTENT, os.geteuid())
+    load_program(ROOT / "plugins/modules/secret_files.py").write(path, CONTENT, os.geteuid())
 
 
 def host_files(path, monkeypatch):
@@ -64,11 +64,11 @@ def disk(monkeypatch):
 
 
 @pytest.mark.parametrize("write", [secret_files, host_files, slipway_state, slipway_secret, slipway_tls])
-def test_file_is_on_the_disk_before_its_name_is_and_then_the_name(write, disk, tmp_path, monkeypatch):
+def test_content_is_synced_before_the_rename_and_the_directory_after_it(write, disk, tmp_path, monkeypatch):
     write(tmp_path / "file.pem", monkeypatch)
     assert disk == [("file", CONTENT), "named", ("directory", ["file.pem"])]
 
 
-def test_link_is_on_the_disk(disk, tmp_path, monkeypatch):
+def test_directory_is_synced_after_a_link_is_renamed(disk, tmp_path, monkeypatch):
     host_files_link(tmp_path / "link", monkeypatch)
     assert disk == ["named", ("directory", ["link"])]

@@ -1,5 +1,6 @@
 """The module host_facts, with canned output of the host's programs and canned answers of the engine."""
 
+import contextlib
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from project import ROOT, load_program
 
-TOLD = {
+OUTPUT = {
     "dpkg-query": ["installed nftables", "config-files gone", "installed docker.io"],
     "systemctl": [
         *("Id=docker.service", "ActiveState=active", "UnitFileState=enabled", ""),
@@ -52,15 +53,9 @@ def container(name, labels, ports=(), mounts=(), networks=()):
     }
 
 
-@pytest.fixture
-def engine(tmp_path, monkeypatch):
-    """A fake engine at a socket, and its answers by path."""
-    database, other = tmp_path / "database", tmp_path / "other"
-    for volume in (database, other):
-        for directory in ("17/a", "17/a/base/1", "17/b.init"):
-            (volume / directory).mkdir(parents=True)
-            (volume / directory / "PG_VERSION").write_text("17\n")
-    answers = {
+def engine_answers(database, other):
+    """Return the answers of an engine with two volumes at these directories, by path."""
+    return {
         "/volumes": {
             "Volumes": [
                 {
@@ -99,7 +94,12 @@ def engine(tmp_path, monkeypatch):
         ],
     }
 
-    class Answers(BaseHTTPRequestHandler):
+
+@contextlib.contextmanager
+def serve(path, answers):
+    """Answer requests at a socket: with JSON by path, or with status 500 if the answer is empty."""
+
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
@@ -115,18 +115,31 @@ def engine(tmp_path, monkeypatch):
         def log_message(self, *arguments):
             pass
 
-    path = str(tmp_path / "docker.sock")
-    with UnixStreamServer(path, Answers) as server:
+    with UnixStreamServer(path, Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        module = load_program(ROOT / "plugins/modules/host_facts.py")
-        monkeypatch.setattr(module, "SOCKET", path)
+        yield
+        server.shutdown()
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """A fake engine at a socket, and its answers by path."""
+    database, other = tmp_path / "database", tmp_path / "other"
+    for volume in (database, other):
+        for directory in ("17/a", "17/a/base/1", "17/b.init"):
+            (volume / directory).mkdir(parents=True)
+            (volume / directory / "PG_VERSION").write_text("17\n")
+    answers = engine_answers(database, other)
+    socket_path = str(tmp_path / "docker.sock")
+    module = load_program(ROOT / "plugins/modules/host_facts.py")
+    monkeypatch.setattr(module, "SOCKET", socket_path)
+    with serve(socket_path, answers):
         yield SimpleNamespace(
             module=module,
             answers=answers,
             database=database,
             ask=lambda: module.engine(module.ask_engine()),
         )
-        server.shutdown()
 
 
 @pytest.fixture
@@ -134,12 +147,12 @@ def facts(monkeypatch):
     """The module, on a host whose programs print the lines of TOLD."""
     module = load_program(ROOT / "plugins/modules/host_facts.py")
     monkeypatch.setattr(
-        module, "ask", lambda *command: next(TOLD[word] for word in command if word in TOLD), raising=True
+        module, "ask", lambda *command: next(OUTPUT[word] for word in command if word in OUTPUT), raising=True
     )
     return module
 
 
-def test_facts_are_what_the_programs_of_the_host_say(facts):
+def test_facts_come_from_the_output_of_the_hosts_programs(facts):
     assert facts.packages() == ["nftables", "docker.io"]
     assert facts.units() == ["docker.service"]
     assert facts.chains() == ["inet slipway forward"]
@@ -152,7 +165,7 @@ def test_facts_are_what_the_programs_of_the_host_say(facts):
     }
 
 
-def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
+def test_facts_mark_slipways_own_volumes_networks_and_containers(engine):
     """Compose's labels decide, of containers also the directory; other labels are not returned."""
     told = engine.ask()
     assert "never-to-be-shown" not in json.dumps(told)
@@ -166,23 +179,24 @@ def test_facts_say_what_of_the_engine_s_is_slipway_s_own(engine):
         "bridge": "slipway-app",
     }
     database, web, other = told["containers"]
-    assert (database["part"], database["volumes"], database["networks"]) == (
-        "db",
-        ["db_volume"],
-        ["slipway_data"],
-    )
-    assert (database["image"], database["state"]) == ("sha256:slipway-db-1", "running")
-    assert (web["ports"], other["ports"], other["project"]) == ([80], [90, 91], "slipway")
+    assert database["part"] == "db"
+    assert database["volumes"] == ["db_volume"]
+    assert database["networks"] == ["slipway_data"]
+    assert database["image"] == "sha256:slipway-db-1"
+    assert database["state"] == "running"
+    assert web["ports"] == [80]
+    assert other["ports"] == [90, 91]
+    assert other["project"] == "slipway"
 
 
-def test_facts_say_which_clusters_are_on_the_disk_of_the_database_alone(engine):
+def test_facts_list_the_clusters_of_the_databases_volume_only(engine):
     volumes = {volume["name"]: volume for volume in engine.ask()["volumes"]}
     assert volumes["db_volume"]["clusters"] == {"17/a": "17"}
     assert volumes["db_volume"]["mountpoint"] == str(engine.database)
     assert volumes["data"]["clusters"] == {}
 
 
-def test_version_of_a_cluster_may_be_anything(engine):
+def test_invalid_version_of_a_cluster_is_ignored(engine):
     """The database can write to its volume, and may be compromised."""
     file = engine.database / "17/a/PG_VERSION"
     key = engine.database / "key"
@@ -199,7 +213,7 @@ def test_version_of_a_cluster_may_be_anything(engine):
         assert engine.ask()["volumes"][0]["clusters"] == {}
 
 
-def test_facts_tell_images_by_each_of_their_names(engine):
+def test_facts_list_images_by_each_of_their_names(engine):
     """Only labels that are known to be public are returned."""
     told = engine.module.images(engine.module.ask_engine())
     blog = {"id": "sha256:a", "label": "slipway/flask_blog:1", "revision": "1.4"}
@@ -207,7 +221,7 @@ def test_facts_tell_images_by_each_of_their_names(engine):
     assert told == dict.fromkeys(names, blog) | {"sha256:c": {"id": "sha256:c", "label": "", "revision": ""}}
 
 
-def test_facts_tell_which_image_each_sbom_is_about(facts, tmp_path):
+def test_facts_name_the_image_of_each_sbom(facts, tmp_path):
     component = {"name": "slipway/db", "version": "1"}
     (tmp_path / "db.cdx.json").write_text(json.dumps({"metadata": {"component": component}}))
     (tmp_path / "nginx.cdx.json").write_text("{")
@@ -218,7 +232,7 @@ def test_facts_tell_which_image_each_sbom_is_about(facts, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["error", "silent", "none"])
-def test_engine_that_does_not_answer_is_told_from_one_that_has_nothing(engine, monkeypatch, fault, tmp_path):
+def test_engine_that_does_not_answer_has_no_facts(engine, monkeypatch, fault, tmp_path):
     if fault == "error":
         engine.answers["/networks"] = []
     elif fault == "none":
@@ -230,9 +244,12 @@ def test_engine_that_does_not_answer_is_told_from_one_that_has_nothing(engine, m
     assert engine.module.ask_engine() is None
 
 
-def test_bare_host_has_nothing(facts, monkeypatch):
+def test_facts_of_a_bare_host_are_empty(facts, monkeypatch):
     monkeypatch.undo()
     assert facts.ask("no-such-program") == []
     assert facts.ask("false") == []
     monkeypatch.setattr(facts, "ask", lambda *command: [])
-    assert (facts.packages(), facts.units(), facts.chains(), facts.ports([])) == ([], [], [], {})
+    assert facts.packages() == []
+    assert facts.units() == []
+    assert facts.chains() == []
+    assert facts.ports([]) == {}

@@ -55,7 +55,7 @@ CASES = {
     "no_source": {"images_blog_source": "/nowhere"},
     "no_way": {"images_blog": "carry"},
 }
-TOLD = (
+VARIABLES = (
     "__images_wanted",
     "__images_names",
     "__images_tags",
@@ -79,7 +79,7 @@ PLAY = {
             }
         },
         {
-            "block": [{"import_role": {"name": "images", "tasks_from": "preflight"}}],
+            "block": [{"import_role": {"name": "slipway.blog.images", "tasks_from": "preflight"}}],
             "rescue": [{"set_fact": {"refusal": "{{ ansible_failed_result.msg }}"}}],
         },
         {
@@ -89,7 +89,7 @@ PLAY = {
             },
             "vars": {
                 "role_path": str(ROOT / "roles/images"),
-                "told": {name: "{{ " + name + " }}" for name in TOLD},
+                "told": {name: "{{ " + name + " }}" for name in VARIABLES},
             },
         },
     ],
@@ -97,7 +97,7 @@ PLAY = {
 
 
 @pytest.fixture(scope="module")
-def told(ansible, tmp_path_factory):
+def results(ansible, tmp_path_factory):
     """The role's result for each case: what it asks for, or its refusal; and the output of the play."""
     tmp = tmp_path_factory.mktemp("images")
     bundle = tmp / "bundle"
@@ -117,19 +117,19 @@ def told(ansible, tmp_path_factory):
     return cases | {"output": done.stdout + done.stderr}
 
 
-def test_build_asks_for_what_the_content_names(told):
-    case = told["build"]
+def test_build_names_images_by_their_content(results):
+    case = results["build"]
     assert list(case["__images_names"]) == list(SERVICES)
     for service, name in case["__images_names"].items():
         assert re.fullmatch(f"slipway/{service}:[0-9a-f]{{12}}", name)
     assert case["__images_names"] == case["__images_tags"]
     assert set(case["__images_names"].values()) < set(case["__images_wanted"])
     assert [context["name"] for context in case["__images_contexts"]] == ["images", "app"]
-    assert told["login"]["__images_names"] == case["__images_names"]
+    assert results["login"]["__images_names"] == case["__images_names"]
 
 
-def test_reference_is_that_of_the_image_and_not_of_another_version(told):
-    assert told["published_twice"]["__images_references"] == [f"registry.example.org/blog@{DIGEST}"]
+def test_published_reference_is_that_of_the_given_image(results):
+    assert results["published_twice"]["__images_references"] == [f"registry.example.org/blog@{DIGEST}"]
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_reference_is_that_of_the_image_and_not_of_another_version(told):
         ("pull_alone", "localhost", "localhost/blog"),
     ],
 )
-def test_pull_asks_for_the_digest_and_builds_the_others(told, case, registry, name):
-    pulled, built = told[case], told["build"]
+def test_pull_uses_the_digest_and_builds_the_other_images(results, case, registry, name):
+    pulled, built = results[case], results["build"]
     assert pulled["__images_registry"] == registry
     # The role drops the tag: the engine knows a pulled image by its name and digest.
     assert pulled["__images_names"]["flask_blog"] == f"{name}@{DIGEST}"
@@ -153,15 +153,15 @@ def test_pull_asks_for_the_digest_and_builds_the_others(told, case, registry, na
 
 
 @pytest.mark.parametrize("case", ["archive", "archive_from_here", "archive_from_home"])
-def test_archive_asks_for_the_ids_of_the_bundle_and_nothing_else(told, case):
-    case = told[case]
+def test_archive_uses_only_the_image_ids_of_the_bundle(results, case):
+    case = results[case]
     assert case["__images_names"] == BUNDLE["images"]
     assert sorted(case["__images_wanted"]) == sorted(BUNDLE["images"].values())
     assert case["__images_tags"] == BUNDLE["tags"]
 
 
-def test_path_is_one_from_where_the_play_was_started(told):
-    assert told["ca_from_here"]["__images_ca_file"] == str(ROOT / "LICENSE")
+def test_relative_path_is_relative_to_the_current_directory(results):
+    assert results["ca_from_here"]["__images_ca_file"] == str(ROOT / "LICENSE")
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def contexts(ansible, tmp_path):
     return run
 
 
-def test_a_build_removes_what_an_earlier_one_left_and_nothing_beside_it(contexts, tmp_path):
+def test_build_removes_only_the_contexts_of_an_earlier_build(contexts, tmp_path):
     place = tmp_path / "srv"
     for name in ("app/old", "images/old", "backup/of-the-host"):
         (place / name).mkdir(parents=True)
@@ -190,7 +190,7 @@ def test_a_build_removes_what_an_earlier_one_left_and_nothing_beside_it(contexts
     assert (place / "backup/of-the-host").is_dir()
 
 
-def test_a_build_gets_what_names_its_image_and_nothing_else(contexts, tmp_path):
+def test_build_context_has_only_the_files_of_the_digest(contexts, tmp_path):
     source, pack = tmp_path / "source", tmp_path / "pack"
     named = {"Dockerfile", "blog/app.py", "blog/environment.py", ".gitignore", "blog/test.env"}
     for name in named | {".env", "blog/.env", ".git/config", "README.md", "tests/a/b.py", "blog/tests/c.py"}:
@@ -216,7 +216,7 @@ def test_a_build_gets_what_names_its_image_and_nothing_else(contexts, tmp_path):
         "no_way": ["images_blog must be one of: build, pull, archive, got: carry"],
     }.items(),
 )
-def test_is_refused_with_the_way_out(told, case, says):
-    refusal = " ".join(str(told[case]["refusal"]).split())
+def test_wrong_input_is_refused_with_a_remedy(results, case, says):
+    refusal = " ".join(str(results[case]["refusal"]).split())
     assert [words for words in says if words not in refusal] == [], refusal
-    assert "never-to-be-shown" not in told["output"]
+    assert "never-to-be-shown" not in results["output"]

@@ -89,7 +89,7 @@ def lanes(load, server):
         ("other", "the body ends with b'no page'", "done"),
     ],
 )
-def test_request_that_fails_is_reported_and_not_sent_again(way, says, posted, server, lanes):
+def test_failed_request_is_reported_and_not_sent_again(way, says, posted, server, lanes):
     kept, new = lanes[:2]
     for lane in (kept, new):
         server.ways += ["good", way, "good"]
@@ -105,20 +105,25 @@ def test_request_that_fails_is_reported_and_not_sent_again(way, says, posted, se
     assert {said: len(titles) for said, titles in report.posts.items() if titles} == {posted: 1}
     # A kept connection is reused until it fails; the others are never reused.
     ports = [port for _, port in server.received]
-    assert (ports[0] == ports[1], len(set(ports[3:6]))) == (True, 3)
+    assert ports[0] == ports[1]
+    assert len(set(ports[3:6])) == 3
 
 
-def test_client_dials_again_after_an_answer_that_announced_it(server, lanes):
+def test_client_reconnects_after_an_answer_with_connection_close(server, lanes):
     server.ways += ["good", "last", "good", "good"]
     for turn in [READ] * 4:
         lanes[0].send(turn, 0)
     report = lanes[0].tally.report
-    assert (report.failures, report.kept, report.reused) == ([], 4, 2)
+    assert report.failures == []
+    assert report.kept == 4
+    assert report.reused == 2
     ports = [port for _, port in server.received]
-    assert (ports[0] == ports[1], ports[1] == ports[2], ports[2] == ports[3]) == (True, False, True)
+    assert ports[0] == ports[1]
+    assert ports[1] != ports[2]
+    assert ports[2] == ports[3]
 
 
-def test_account_names_what_is_lost_or_doubled_or_was_refused(load):
+def test_account_names_lost_doubled_and_refused_posts(load):
     posts = {"done": ["a", "b", "c"], "refused": ["d", "e"], "unanswered": ["f", "g"]}
     assert load.wrong_accounts(posts, ["a", "c", "c", "e", "f"]) == [
         "lost: the POST of “b” was done and is not there",
@@ -127,7 +132,7 @@ def test_account_names_what_is_lost_or_doubled_or_was_refused(load):
     ]
 
 
-def test_load_that_was_too_slow_says_nothing_of_the_host(load):
+def test_load_that_was_too_slow_reports_no_measurement(load):
     slow = load.Load({}, least=200)
     slow.report = load.Report(seconds=10, kept=1000, fresh=999, posts={"done": [], "refused": []})
     assert slow.problems == ["no measurement: 199.9 requests/s are fewer than 200"]

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
-from slipway.containers import why
+from slipway.containers import out_of_memory_hint
 from slipway.database import SPARE_DISK
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.shell import CommandFailure, Failure, last_lines
 from slipway.stack import Stack
 
@@ -16,26 +16,27 @@ def check_host(stack: Stack, image: str) -> None:
     free = stack.host.free(stack.state)
     if free < SPARE_DISK:
         raise Failure(
-            f"{stack.state} has {free // 2**20} MB free, and a release needs {SPARE_DISK // 2**20} MB."
+            f"{stack.state} has {free // 2**20} MB of free space, but a release needs "
+            f"{SPARE_DISK // 2**20} MB: free some space."
         )
-    try_nginx(stack)
+    check_nginx(stack)
 
 
-def try_nginx(stack: Stack, attempts: int = 3) -> None:
-    """Raise Failure unless nginx would start with its current configuration."""
+def check_nginx(stack: Stack, attempts: int = 3) -> None:
+    """Raise Failure unless nginx accepts its current configuration; try again if the engine fails."""
     try:
         stack.compose("exec", "-T", "nginx", "nginx", "-t", "-q")
     except CommandFailure as failure:
         if failure.status == 1:
             raise Failure(
-                "nginx would not start with the configuration that it has now. "
-                f"Put it right with `ansible-playbook site.yml`.\n{last_lines(failure.output)}"
+                "nginx rejects its current configuration. "
+                f"Correct it with `ansible-playbook site.yml`.\n{last_lines(failure.output)}"
             ) from None
         # `docker exec` itself failed: on a busy host, the engine can briefly fail to start a process.
         if attempts == 1:
             raise
         stack.host.sleep(1)
-        try_nginx(stack, attempts - 1)
+        check_nginx(stack, attempts - 1)
 
 
 def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | None = None) -> None:
@@ -58,7 +59,8 @@ def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | Non
         container = stack.container(slot)
         if container is None or container["State"]["Status"] != "running" or container["RestartCount"]:
             raise Failure(
-                f"The new release's container stopped instead of becoming ready.{why(stack.host, container)}"
+                "The new release's container stopped instead of becoming ready."
+                f"{out_of_memory_hint(stack.host, container)}"
             )
         if time.monotonic() > deadline:
             answer = f"/readyz answered {status}" if status else f"/readyz did not answer ({body})"
@@ -76,15 +78,15 @@ def expect_page(stack: Stack, address: str, path: str, where: str, tls: bool = F
     status, body = stack.host.get(address, path, host, timeout=10, tls=tls, cookie=cookie)
     if status != 200 or not body:
         answer = f"{where[0].upper()}{where[1:]} answered {status or body} to {path} (Host {host})"
-        raise Failure(f"{answer}; a page with status 200 was due.")
+        raise Failure(f"{answer} instead of a page with status 200.")
 
 
-def check_public(stack: Stack, entry: Entry) -> None:
+def check_public(stack: Stack, entry: Release) -> None:
     """Raise Failure unless the release runs in its slot and readers get a page from nginx."""
-    image = stack.running(entry["slot"])
-    if image != entry["image"]:
-        raise Failure(f"The {entry['slot']} slot runs {image or 'nothing'} instead of {entry['image']}.")
+    image = stack.running(entry.slot)
+    if image != entry.image:
+        raise Failure(f"The {entry.slot} slot runs {image or 'nothing'} instead of {entry.image}.")
     if stack.maintenance_flag.exists():
         return
-    public, [first, *_] = stack.config["public"], stack.config["smoke_paths"]
+    public, [first, *_rest] = stack.config["public"], stack.config["smoke_paths"]
     expect_page(stack, public, first, "the public port", stack.config["tls"])

@@ -26,7 +26,7 @@ def add_release_arguments(command: ArgumentParser) -> None:
         metavar="REVISION",
         action="append",
         default=[],
-        help="a pending migration, by name, that may remove what older releases need",
+        help="a pending destructive migration that may run; older releases cannot run after it",
     )
     add_unit_arguments(command)
 
@@ -34,32 +34,40 @@ def add_release_arguments(command: ArgumentParser) -> None:
 def add_unit_arguments(command: ArgumentParser) -> None:
     """Add the arguments of every command that runs as a systemd unit and writes to the ledger."""
     command.add_argument(
-        "--by", default=os.environ.get("SUDO_USER", "root"), help="who, for the ledger (default %(default)s)"
+        "--by",
+        default=os.environ.get("SUDO_USER", "root"),
+        help="your name, for the ledger (default %(default)s)",
     )
     command.add_argument(
-        "--check", action="store_true", help="tell whether it would change anything, and change nothing"
+        "--check",
+        action="store_true",
+        help="report whether the command would change anything, and change nothing",
     )
-    command.add_argument("--json", action="store_true", help="end with one JSON object")
+    command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
 
 
 def add_sight(commands: Commands) -> None:
     """Add the commands that show releases: status, logs and history."""
-    command = commands.add_parser("status", help="what runs, since when, by whom")
+    command = commands.add_parser("status", help="show what runs, since when, and who released it")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=status.command_status, needs_stack=True)
 
-    command = commands.add_parser("logs", help="what the containers wrote")
-    command.add_argument("service", nargs="?", choices=["nginx", "flask_blog", "db"], help="only this one")
-    command.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
+    command = commands.add_parser("logs", help="show the logs of the containers")
     command.add_argument(
-        "-n", "--lines", type=int, default=100, help="how many last lines of each (default %(default)s)"
+        "service", nargs="?", choices=["nginx", "flask_blog", "db"], help="show only this service"
+    )
+    command.add_argument("-f", "--follow", action="store_true", help="follow the logs")
+    command.add_argument(
+        "-n", "--lines", type=int, default=100, help="number of lines of each service (default %(default)s)"
     )
     command.set_defaults(run=status.command_logs, needs_stack=True)
 
-    command = commands.add_parser("history", help="the latest releases, and how each ended")
+    command = commands.add_parser("history", help="list the latest releases and their outcomes")
     command.add_argument("--json", action="store_true", help="print one JSON array")
-    command.add_argument("-n", "--lines", type=int, default=20, help="how many (default %(default)s)")
+    command.add_argument(
+        "-n", "--lines", type=int, default=20, help="number of releases (default %(default)s)"
+    )
     command.set_defaults(run=status.command_history, needs_stack=True)
 
 
@@ -69,32 +77,34 @@ def add_releases(commands: Commands) -> None:
     command.add_argument("image", help="id of an image on this host (sha256:…)")
     command.add_argument("--version", default="", help="version, for the ledger")
     command.add_argument("--revision", default="", help="git revision, for the ledger")
-    command.add_argument("--held", metavar="RELEASE", help="a held release, by name, that may come back")
+    command.add_argument(
+        "--unblock", metavar="RELEASE", help="id or version of a blocked release that may be released again"
+    )
     add_release_arguments(command)
     command.add_argument(
-        "--compose", metavar="FILE", type=Path, help="with --check: what compose.yml would be by then"
+        "--compose", metavar="FILE", type=Path, help="with --check: use this file instead of compose.yml"
     )
     command.set_defaults(run=release.command_release, needs_stack=True)
 
     command = commands.add_parser("rollback", help="put an earlier release back into service")
     command.add_argument(
-        "release", nargs="?", help="its id or version (default: the one before); `slipway history` has them"
+        "release", nargs="?", help="id or version, from `slipway history` (default: the previous release)"
     )
     add_release_arguments(command)
     command.set_defaults(run=rollback.command_rollback, needs_stack=True)
 
     command = commands.add_parser(
-        "restore-dump", help="bring the database back to before a release's migrations"
+        "restore-dump", help="restore the database from the dump before a release's migrations"
     )
-    command.add_argument("release", help="id of the release; what was written since is lost")
+    command.add_argument("release", help="id of the release; data written since the dump is lost")
     command.set_defaults(run=rollback.command_restore_dump, needs_stack=True)
 
 
 def add_maintenance(commands: Commands) -> None:
     """Add the command that switches the maintenance page."""
-    command = commands.add_parser("maintenance", help="show readers a page that says the blog will be back")
+    command = commands.add_parser("maintenance", help="switch the maintenance page for readers on or off")
     command.add_argument("state", choices=["on", "off"])
-    command.add_argument("--json", action="store_true", help="end with one JSON object")
+    command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     command.set_defaults(run=maintenance.command_maintenance, needs_stack=True)
 
 
@@ -102,28 +112,28 @@ def add_rotation(commands: Commands) -> None:
     """Add the command that rotates secrets."""
     command = commands.add_parser(
         "rotate",
-        help="make secrets anew and put them into service",
-        description="Makes secrets anew and puts them into service, as a release of the image that serves.",
+        help="replace secrets with new values and put them into service",
+        description="Replace secrets with new values, and put them into service by a release.",
     )
     command.add_argument(
         "what",
         nargs="+",
         choices=[*ROTATIONS, "all"],
         metavar="WHAT",
-        help="database: the passwords of its roles; key: the app's key, which leaves sessions valid; "
-        "admin: the admin's password; all",
+        help="database: the passwords of the database roles; key: the app's key (sessions stay valid); "
+        "admin: the admin's password; all: all of these",
     )
     command.add_argument(
         "--forget",
         action="store_true",
-        help="believe no former key, so that every session ends: for one that leaked",
+        help="reject the former keys too, so that every session ends: for a key that leaked",
     )
     command.add_argument(
         "--given",
         action="append",
         default=[],
         metavar="SECRET",
-        help="put the value in the file of this secret into service and make none, as for one of the vault",
+        help="use the value in the file of this secret, such as one from the vault, instead of a new one",
     )
     add_unit_arguments(command)
     command.set_defaults(run=rotation.command_rotate, needs_stack=True)
@@ -137,30 +147,34 @@ def add_blog(commands: Commands) -> None:
         "--existing",
         choices=["refuse", "skip", "update"],
         default="refuse",
-        help="for a post whose slug the blog has with other content (default %(default)s)",
+        help="what to do if the blog has a post with this slug and other content (default %(default)s)",
     )
     command.set_defaults(run=transfer.command_import, needs_stack=True)
 
-    command = commands.add_parser("export", help="write the whole blog as files that `slipway import` reads")
-    command.add_argument("directory", type=Path, help="new, empty, or with an export to bring up to date")
+    command = commands.add_parser("export", help="export the whole blog as files for `slipway import`")
+    command.add_argument(
+        "directory", type=Path, help="a new or empty directory, or one with an export to update"
+    )
     command.set_defaults(run=transfer.command_export, needs_stack=True)
 
-    command = commands.add_parser("metrics", help="the blog's metrics, in the text format of Prometheus")
+    command = commands.add_parser("metrics", help="print the blog's metrics in the text format of Prometheus")
     command.set_defaults(run=status.command_metrics, needs_stack=True)
 
 
 def add_nginx(commands: Commands) -> None:
     """Add the commands that change nginx."""
-    command = commands.add_parser("nginx", help="change nginx, and no reader loses a request")
+    command = commands.add_parser("nginx", help="change nginx without losing a request")
     what = command.add_subparsers(required=True, metavar="WHAT")
 
-    apply = what.add_parser("apply", help="have nginx be what compose.yml and its files say")
+    apply = what.add_parser("apply", help="make nginx match compose.yml and its files")
     apply.add_argument(
-        "--check", action="store_true", help="tell what a compose.yml on standard input would need"
+        "--check",
+        action="store_true",
+        help="report what nginx would need for a compose.yml on standard input",
     )
     apply.set_defaults(run=nginx.command_apply)
 
-    reload = what.add_parser("reload", help="have nginx read its configuration and certificate again")
+    reload = what.add_parser("reload", help="reload nginx's configuration and certificate")
     reload.set_defaults(run=nginx.command_reload)
     for each in (apply, reload):
         each.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
@@ -169,14 +183,16 @@ def add_nginx(commands: Commands) -> None:
 
 def add_tls(commands: Commands) -> None:
     """Add the command that maintains the certificate."""
-    command = commands.add_parser("tls", help="keep the certificate that nginx shows")
+    command = commands.add_parser("tls", help="manage nginx's certificate")
     command.add_argument(
         "what",
         choices=tls.COMMANDS,
-        help="; ".join(f"{name}: {function.__doc__}" for name, function in tls.COMMANDS.items()),
+        help=" ".join(f"{name}: {function.__doc__}" for name, function in tls.COMMANDS.items()),
     )
     command.add_argument(
-        "--check", action="store_true", help="tell whether it would change anything, and change nothing"
+        "--check",
+        action="store_true",
+        help="report whether the command would change anything, and change nothing",
     )
     command.set_defaults(run=tls.command, needs_stack=False)
 
@@ -185,7 +201,7 @@ def parser() -> ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="slipway",
-        description="Puts releases of the blog into service on this host, and tells what runs.",
+        description="Deploy releases of the blog on this host, and show their state.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for add in (
@@ -208,7 +224,7 @@ def main(arguments: Sequence[str], host: Host | None = None) -> int:
     # A systemd unit runs the program again with these arguments.
     options.arguments = arguments
     if not host.is_root():
-        sys.exit("slipway: the containers and secrets are root's: run `sudo slipway …`.")
+        sys.exit("slipway: this program needs root's privileges: run `sudo slipway …`.")
     try:
         if options.needs_stack:
             return int(options.run(stack_of(host), options))
@@ -223,7 +239,7 @@ def stack_of(host: Host) -> Stack:
     config = load(host.settings.configuration)
     if missing := Configuration.__required_keys__ - config.keys():
         sys.exit(
-            f"slipway: {host.settings.project} has no configuration of {', '.join(sorted(missing))}: "
+            f"slipway: the configuration in {host.settings.project} has no {', '.join(sorted(missing))}: "
             "run the playbook site.yml for this host first."
         )
     return Stack(config, host)

@@ -37,22 +37,22 @@ def events(host: Host, container: Inspected, kind: str) -> list[dict[str, str]]:
     # Round up to include the current second: the engine takes whole seconds, and waits for a future one.
     period = ("--since", container["Created"], "--until", str(int(time.time()) + 1))
     filters = ("--filter", f"container={container['Id']}", "--filter", f"event={kind}")
-    told = host.run("docker", "events", *period, *filters, "--format={{json .Actor.Attributes}}")
-    return [json.loads(line) for line in told.splitlines()]
+    output = host.run("docker", "events", *period, *filters, "--format={{json .Actor.Attributes}}")
+    return [json.loads(line) for line in output.splitlines()]
 
 
-def last_words(host: Host, container: Inspected) -> str:
+def state_and_log(host: Host, container: Inspected) -> str:
     """Return a container's state, its last exit code and its last log lines."""
-    said = host.output("docker", "logs", "--tail", str(LOG_LINES), container["Id"])
+    log = host.output("docker", "logs", "--tail", str(LOG_LINES), container["Id"])
     # Read the exit code from events: `inspect` loses it when the container restarts.
     ended = next((event["exitCode"] for event in reversed(events(host, container, "die"))), "none")
     name, how = container["Name"].lstrip("/"), f"{container['State']['Status']} (exit code {ended})"
-    return f"The container {name} is {how}. Its last lines:\n{last_lines(said)}"
+    return f"The container {name} is {how}. Its last lines:\n{last_lines(log)}"
 
 
-def why(host: Host, container: Inspected | None) -> str:
-    """Return a sentence if a container ran out of memory, else an empty string."""
+def out_of_memory_hint(host: Host, container: Inspected | None) -> str:
+    """Return a sentence with the memory limit if a container ran out of memory, else an empty string."""
     # Read OOM kills from events: `inspect` loses them when the container restarts.
     if container and events(host, container, "oom"):
-        return " It ran out of memory: stack_flask_blog_memory_mb is its limit."
+        return " It ran out of memory: stack_flask_blog_memory_mb sets its limit."
     return ""

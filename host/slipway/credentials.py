@@ -21,7 +21,7 @@ ROTATIONS = {
 }
 
 
-def give_secrets(stack: Stack, slot: str) -> None:
+def copy_secrets(stack: Stack, slot: str) -> None:
     """Copy the secrets that the blog reads from their files to slot's own directory.
 
     The copies stay unchanged while the slot serves: a changed secret takes effect with a release.
@@ -44,7 +44,7 @@ def give_secrets(stack: Stack, slot: str) -> None:
         write_secret(directory / name, value, stack.host.settings.blog_uid)
 
 
-def for_admin(stack: Stack, image: str, command: str, slot: str | None = None) -> None:
+def run_user_command(stack: Stack, image: str, command: str, slot: str | None = None) -> None:
     """Run `flask user COMMAND` for the admin, with the password from its file."""
     stack.flask(
         image,
@@ -59,8 +59,8 @@ def for_admin(stack: Stack, image: str, command: str, slot: str | None = None) -
     )
 
 
-def admin_waits(stack: Stack) -> bool:
-    """Tell whether the admin's password in the file differs from the one that was last set from it.
+def admin_password_changed(stack: Stack) -> bool:
+    """Tell whether the file of the admin's password changed since the password was last set from it.
 
     A password that the admin chose in the blog since then does not count.
     """
@@ -74,16 +74,16 @@ def set_admin_password(stack: Stack, image: str) -> bool:
     Returns:
         Whether the file had a new password.
     """
-    waits, last = admin_waits(stack), stack.in_service / "admin_password"
-    if waits:
-        for_admin(stack, image, "set-password")
+    changed, last = admin_password_changed(stack), stack.in_service / "admin_password"
+    if changed:
+        run_user_command(stack, image, "set-password")
     # `ensure-admin` gave a new admin the file's password.
-    if waits or not last.exists():
+    if changed or not last.exists():
         write_secret(last, stack.secret("admin_password"), 0)
-    return waits
+    return changed
 
 
-def waiting_secrets(stack: Stack) -> list[str]:
+def changed_secrets(stack: Stack) -> list[str]:
     """Return the names of the secrets whose file differs from the value in service."""
     active, stored = stack.active(), stored_verifiers(stack)
     copies = {name: stack.slot_secret(active, name) if active else None for name in SLOT_SECRETS}
@@ -94,11 +94,11 @@ def waiting_secrets(stack: Stack) -> list[str]:
             if stored.get(role) != scram_verifier(stack.secret(secret), stored.get(role))
         ),
         *(name for name, copy in copies.items() if copy != stack.secret(name)),
-        *(["admin_password"] if admin_waits(stack) else []),
+        *(["admin_password"] if admin_password_changed(stack) else []),
     ]
 
 
-def make_anew(stack: Stack, names: Iterable[str]) -> None:
+def regenerate(stack: Stack, names: Iterable[str]) -> None:
     """Write a new random value to the file of each secret, as long as the old one and at least 40 characters.
 
     Only a release reads the files, so the running slot keeps the old values.
@@ -107,5 +107,5 @@ def make_anew(stack: Stack, names: Iterable[str]) -> None:
     for name in names:
         path = Path(stack.config["secrets"]) / name
         length = max(SECRET_LENGTH, len(stack.secret(name)))
-        value = "".join(secrets.choice(alphabet) for _ in range(length))
+        value = "".join(secrets.choice(alphabet) for _place in range(length))
         write_secret(path, value, path.stat().st_uid)

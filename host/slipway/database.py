@@ -9,9 +9,9 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from slipway.containers import inspect, last_words
+from slipway.containers import inspect, state_and_log
 from slipway.files import replace
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.settings import SLOTS
 from slipway.shell import CommandFailure, Failure
 from slipway.stack import PSQL, Stack
@@ -45,7 +45,7 @@ def start_database(stack: Stack) -> None:
         stack.compose("up", "--detach", "--wait", "--wait-timeout", "120", "db")
     except CommandFailure as failure:
         found = stack.compose("ps", "--all", "--quiet", "db").split()
-        words = [last_words(stack.host, container) for container in inspect(stack.host, *found)]
+        words = [state_and_log(stack.host, container) for container in inspect(stack.host, *found)]
         raise Failure("\n".join([str(failure), *words])) from None
     # For some seconds after its own restart, the engine reports a starting database as healthy.
     deadline = time.monotonic() + stack.host.settings.database_seconds
@@ -123,22 +123,22 @@ def reconcile_roles(stack: Stack, slots: Collection[str | None] | None = None, k
     return lines[:1] != lines[1:2]
 
 
-def dump_of(stack: Stack, entry: Entry) -> Path:
+def dump_path(stack: Stack, entry: Release) -> Path:
     """Return the path of the dump that was taken before the entry's migrations."""
-    return stack.dumps / f"{entry['id']}.dump"
+    return stack.dumps / f"{entry.id}.dump"
 
 
-def dump_database(stack: Stack, entry: Entry) -> None:
+def dump_database(stack: Stack, entry: Release) -> None:
     """Write the database to the entry's dump; raise Failure beforehand if the disk has too little space."""
     stack.dumps.mkdir(mode=0o700, exist_ok=True)
     size = int(stack.query("SELECT pg_database_size('blog')"))
     free = stack.host.free(stack.dumps)
     if free < size + SPARE_DISK:
         raise Failure(
-            f"A dump before the migration may take {size // 10**6} MB, and {stack.dumps} has "
-            f"{free // 10**6} MB free: make room, and release again."
+            f"The dump before the migration may need {size // 10**6} MB, but {stack.dumps} has "
+            f"{free // 10**6} MB of free space: free some space, then release again."
         )
-    temporary = dump_of(stack, entry).with_suffix(".new")
+    temporary = dump_path(stack, entry).with_suffix(".new")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         dump = (
@@ -153,7 +153,7 @@ def dump_database(stack: Stack, entry: Entry) -> None:
         )
         stack.compose(*dump, into=file)
         os.fsync(file.fileno())
-    replace(temporary, dump_of(stack, entry))
+    replace(temporary, dump_path(stack, entry))
 
 
 # All or nothing: COMMIT runs only after pg_restore has read the whole dump.
@@ -164,8 +164,8 @@ RESTORE = """
 """
 
 
-def restore_dump(stack: Stack, entry: Entry) -> None:
+def restore_dump(stack: Stack, entry: Release) -> None:
     """Restore the database from the entry's dump."""
-    with dump_of(stack, entry).open("rb") as file:
+    with dump_path(stack, entry).open("rb") as file:
         stack.compose("exec", "-T", "db", "bash", "-euo", "pipefail", "-c", RESTORE, source=file)
     reconcile_roles(stack)

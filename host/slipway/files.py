@@ -47,7 +47,7 @@ def replace(new: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def not_plain(directory: Path) -> list[str]:
+def special_files(directory: Path) -> list[str]:
     """Return the relative paths below directory of links and other special files."""
     return [
         str(path.relative_to(directory))
@@ -56,9 +56,9 @@ def not_plain(directory: Path) -> list[str]:
     ]
 
 
-def hand_over(directory: Path, uid: int, gid: int) -> None:
+def change_owner(directory: Path, uid: int, gid: int) -> None:
     """Change the owner of a directory and everything below it, without following links."""
-    for _, folders, files, descriptor in os.fwalk(directory):
+    for _path, folders, files, descriptor in os.fwalk(directory):
         os.chown(descriptor, uid, gid)
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)

@@ -1,9 +1,12 @@
 """The ledger of releases, which defines what should run."""
 
+import dataclasses
 import json
 import os
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Required, TypedDict
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
 from slipway.files import replace, write
 from slipway.shell import Failure
@@ -11,15 +14,17 @@ from slipway.shell import Failure
 ENTRIES = 200
 
 
-class Held(TypedDict):
+@dataclass
+class Blocked:
     """Who rolled a release back, and when."""
 
     since: str
     by: str
 
 
-class Entry(TypedDict, total=False):
-    """One release in the ledger, as stored in releases.json.
+@dataclass
+class Release:
+    """One release, which is an entry of the ledger.
 
     Attributes:
         id: its name, which is the time when it began.
@@ -33,32 +38,89 @@ class Entry(TypedDict, total=False):
         stages: the duration of each stage, in seconds.
         switched: seconds until it served readers.
         instead_of: id of the release that it rolled back.
-        held: set while this release is held after a rollback.
+        blocked: set while this release is blocked after a rollback.
         schema: the schema revision that it found or migrated to.
         applied: revisions of the migrations that were pending.
         config: compose's hash of the slot's definition.
         secrets: names of the secrets that it put into service.
         reason: why it failed.
+        others: keys that this version does not know, with their values.
     """
 
-    id: Required[str]
-    image: Required[str]
-    version: Required[str]
-    revision: Required[str]
-    slot: Required[str]
-    by: Required[str]
-    at: Required[str]
-    outcome: Required[str]
-    stage: str
-    stages: dict[str, float]
-    switched: float
-    instead_of: str
-    held: Held
-    schema: str | None
-    applied: list[str]
-    config: str
-    secrets: list[str]
-    reason: str
+    id: str
+    image: str
+    version: str
+    revision: str
+    slot: str
+    by: str
+    at: str
+    outcome: str
+    stage: str | None = None
+    stages: dict[str, float] | None = None
+    switched: float | None = None
+    instead_of: str | None = None
+    blocked: Blocked | None = None
+    schema: str | None = None
+    applied: list[str] | None = None
+    config: str | None = None
+    secrets: list[str] | None = None
+    reason: str | None = None
+    others: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, entry: object) -> "Release":
+        """Return the release that an object in releases.json describes.
+
+        A newer version of the program may have written keys that this one does not know. They are kept in
+        `others`, and `to_json` writes them back.
+
+        Raises:
+            ValueError: a key is missing, or its value has another type.
+        """
+        if not isinstance(entry, dict):
+            raise ValueError("an entry is not an object")
+        # The version before this one wrote the key `blocked` as `held`.
+        values = {"blocked" if key == "held" else key: value for key, value in entry.items()}
+        names = {each.name for each in fields(cls)} - {"others"}
+        values["others"] = {key: value for key, value in values.items() if key not in names}
+        if values.get("blocked") is not None:
+            values["blocked"] = build(Blocked, values["blocked"])
+        return build(cls, values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object for releases.json, the webhook and `--json`; leave out fields that are None."""
+        values = {key: value for key, value in asdict(self).items() if value is not None and key != "others"}
+        return values | self.others
+
+
+Record = TypeVar("Record", Blocked, Release)
+
+
+def build(cls: type[Record], values: object) -> Record:
+    """Return an instance of a dataclass from a JSON object; ignore keys that the class does not have.
+
+    Raises:
+        ValueError: a value is missing or has another type.
+    """
+    given = {}
+    for each in fields(cls):
+        if isinstance(values, dict) and each.name in values:
+            given[each.name] = values[each.name]
+            if not has_type(given[each.name], each.type):
+                raise ValueError(f"the `{each.name}` of an entry has the wrong type")
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise ValueError(f"an entry has no `{each.name}`")
+    return cls(**given)
+
+
+def has_type(value: Any, annotation: Any) -> bool:
+    """Tell whether a value from JSON has the type of an annotation, and so do its items."""
+    if isinstance(annotation, UnionType):
+        return any(has_type(value, option) for option in get_args(annotation))
+    if not isinstance(value, get_origin(annotation) or annotation):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return all(has_type(item, kind) for kind in get_args(annotation)[-1:] for item in items)
 
 
 class Ledger:
@@ -73,90 +135,95 @@ class Ledger:
         # The complete ledger from before the last write.
         self.former = path.with_name(f"{path.name}.former")
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[Release]:
         """Return the entries, oldest first; raise Failure if they cannot be read."""
         try:
             entries = json.loads(self.path.read_text()) if self.path.exists() else []
-            if not isinstance(entries, list) or not all({"id", "outcome"} <= {*entry} for entry in entries):
-                raise ValueError("it holds no entries of releases")
-        except (ValueError, TypeError) as error:
+            if not isinstance(entries, list):
+                raise ValueError("it is not a list of releases")
+            return [Release.from_json(entry) for entry in entries]
+        except ValueError as error:
             raise Failure(
-                f"{self.path} is broken ({error}), and nothing was changed. Put back what it was when it was "
-                f"last written:\n    cp {self.former} {self.path}\n"
-                f"Where that does not help, move {self.path} away and run site.yml: a new one begins with "
-                "what is released next, and nothing that earlier releases left is removed."
+                f"{self.path} is broken ({error}); nothing was changed. Restore its previous version:\n"
+                f"    cp {self.former} {self.path}\n"
+                f"If that does not help, move {self.path} away and run site.yml: the next release starts a "
+                "new ledger, and no images, dumps or static files of earlier releases are removed."
             ) from None
-        return entries
 
-    def put(self, *changed: Entry) -> None:
-        """Add entries, or replace those with the same id, in one step; drop the oldest beyond the limit.
+    def put(self, *changed: Release) -> None:
+        """Add entries, or replace those with the same id, atomically; remove the oldest beyond the limit.
 
-        The limit applies separately to releases that served and to others, so failures push out no release
+        The limit applies separately to releases that served and to others, so failures remove no release
         that served.
         """
-        entries = list({entry["id"]: entry for entry in [*self.entries(), *changed]}.values())
-        served = [entry for entry in entries if entry["outcome"] == "in service"][-ENTRIES:]
-        others = [entry for entry in entries if entry["outcome"] != "in service"][-ENTRIES:]
-        kept = [entry for entry in entries if entry in served or entry in others]
+        entries = list({entry.id: entry for entry in [*self.entries(), *changed]}.values())
+        served = [entry for entry in entries if entry.outcome == "in service"][-ENTRIES:]
+        others = [entry for entry in entries if entry.outcome != "in service"][-ENTRIES:]
+        kept = {entry.id for entry in [*served, *others]}
         if self.path.exists():
             # `write` creates a new file, so a hard link keeps the present one.
             name = self.former.with_name(f"{self.former.name}.new")
             name.unlink(missing_ok=True)
             os.link(self.path, name)
             replace(name, self.former)
-        write(self.path, json.dumps(kept, indent=2) + "\n")
+        write(
+            self.path, json.dumps([entry.to_json() for entry in entries if entry.id in kept], indent=2) + "\n"
+        )
 
-    def set_in_service(self, entry: Entry) -> None:
-        """Add the entry of a release that came into service, and free its image; hold the one rolled back.
+    def set_in_service(self, entry: Release) -> None:
+        """Add the entry of a release that came into service, unblock its image, block the one rolled back.
 
-        If it undoes a rollback, do not hold the release that served in between: nobody found a fault in it.
+        If it undoes a rollback, do not block the release that served in between: nobody found a fault in it.
         """
         changed = []
-        before = {other["id"] for other in self.successful() if other["image"] == entry["image"]}
+        before = {other.id for other in self.successful() if other.image == entry.image}
         for other in self.successful():
-            if other["id"] == entry.get("instead_of") and other.get("instead_of") not in before:
-                changed.append(other | {"held": {"since": entry["at"], "by": entry["by"]}})
-            elif other["image"] == entry["image"] and "held" in other:
-                free = other.copy()
-                del free["held"]
-                changed.append(free)
+            if other.id == entry.instead_of and other.instead_of not in before:
+                changed.append(dataclasses.replace(other, blocked=Blocked(entry.at, entry.by)))
+            elif other.image == entry.image and other.blocked:
+                changed.append(dataclasses.replace(other, blocked=None))
         self.put(*changed, entry)
 
-    def successful(self) -> list[Entry]:
+    def successful(self) -> list[Release]:
         """Return the entries of releases that were put into service, oldest first."""
-        return [entry for entry in self.entries() if entry["outcome"] == "in service"]
+        return [entry for entry in self.entries() if entry.outcome == "in service"]
 
-    def current(self) -> Entry | None:
+    def current(self) -> Release | None:
         """Return the entry of the release in service, or None."""
         return next(iter(self.successful()[::-1]), None)
 
-    def in_service(self) -> Entry:
+    def in_service(self) -> Release:
         """Return the entry of the release in service; raise Failure if the ledger has none."""
         current = self.current()
         if not current:
             raise Failure(f"{self.path} has no release in service: run the playbook deploy.yml.")
         return current
 
-    def under_way(self) -> Entry | None:
+    def under_way(self) -> Release | None:
         """Return the entry of a release that has not ended, or None."""
-        return next((e for e in reversed(self.entries()) if e["outcome"] == "under way"), None)
+        return next((e for e in reversed(self.entries()) if e.outcome == "under way"), None)
 
-    def held(self, image: str) -> Entry | None:
-        """Return the newest entry that had image in service if that entry is held, else None."""
-        newest = next((entry for entry in reversed(self.successful()) if entry["image"] == image), None)
-        return newest if newest and newest.get("held") else None
+    def all_blocked(self) -> list[Release]:
+        """Return the blocked entries, oldest first; a later entry with the same image ends the block."""
+        newest = {entry.image: entry for entry in self.successful()}
+        return sorted((entry for entry in newest.values() if entry.blocked), key=lambda entry: entry.id)
 
-    def find(self, name: str) -> Entry:
+    def blocked(self, image: str) -> Release | None:
+        """Return the entry of an image that is blocked, or None."""
+        return next((entry for entry in self.all_blocked() if entry.image == image), None)
+
+    def find(self, name: str) -> Release:
         """Return the newest release with that id or version that was in service; else raise Failure."""
-        found = [entry for entry in self.successful() if name in (entry["id"], entry["version"])]
+        found = [entry for entry in self.successful() if name in (entry.id, entry.version)]
         if not found:
-            known = ", ".join(entry["id"] for entry in self.successful()[-5:]) or "none yet"
+            known = ", ".join(entry.id for entry in self.successful()[-5:]) or "none"
             raise Failure(
-                f"No release {name} was ever in service. The latest are: {known}; see `slipway history`."
+                f"No release with the id or version {name} was ever in service. The latest releases: "
+                f"{known}. `slipway history` lists more."
             )
         return found[-1]
 
-    def kept(self, keep: int) -> list[Entry]:
+    def kept(self, keep: int) -> list[Release]:
         """Return the entries whose image, dump and static files are kept.
 
         Args:
@@ -164,15 +231,15 @@ class Ledger:
         """
         images = []
         for entry in reversed(self.successful()):
-            if entry["image"] not in images:
-                images.append(entry["image"])
+            if entry.image not in images:
+                images.append(entry.image)
         chosen = set(images[: max(keep, 2)])
-        # Keep held images while the repository may still ask for them: a rebuild has another id.
-        ordinary = [number for number, entry in enumerate(self.successful()) if not entry.get("instead_of")]
+        # Keep blocked images while the repository may still ask for them: a rebuild has another id.
+        ordinary = [number for number, entry in enumerate(self.successful()) if not entry.instead_of]
         recent = self.successful()[ordinary[-1] :] if ordinary else []
-        chosen |= {entry["image"] for entry in recent}
-        oldest = min((entry["id"] for entry in self.successful() if entry["image"] in chosen), default="")
+        chosen |= {entry.image for entry in recent}
+        oldest = min((entry.id for entry in self.successful() if entry.image in chosen), default="")
         # Keep a dump as long as a release from before its migration, even if the dump's own release failed.
-        migrated = {revision: entry for entry in self.entries() for revision in entry.get("applied", [])}
-        needed = [entry for entry in migrated.values() if entry["id"] > oldest] + self.entries()[-1:]
-        return [entry for entry in self.entries() if entry["image"] in chosen or entry in needed]
+        migrated = {revision: entry for entry in self.entries() for revision in entry.applied or []}
+        needed = [entry for entry in migrated.values() if entry.id > oldest] + self.entries()[-1:]
+        return [entry for entry in self.entries() if entry.image in chosen or entry in needed]

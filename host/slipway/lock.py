@@ -12,14 +12,14 @@ from slipway.shell import Failure
 
 
 @contextlib.contextmanager
-def lock(host: Host, what: str, seconds: float = 0, other: str = "Another release") -> Iterator[None]:
-    """Hold the lock; raise Failure with the holder's name if another process keeps it.
+def lock(host: Host, holder: str, seconds: float = 0, other: str = "Another release") -> Iterator[None]:
+    """Hold the lock during the block; raise Failure with the holder's name if another process has it.
 
     The kernel releases the lock when its process ends, so a dead process holds none.
 
     Args:
         host: the host.
-        what: a description of the new holder, such as the name of the person who releases.
+        holder: a description of the new holder, such as the name of the person who releases.
         seconds: how long to wait for it.
         other: how the message refers to another holder.
     """
@@ -39,7 +39,7 @@ def lock(host: Host, what: str, seconds: float = 0, other: str = "Another releas
                 f"{other} is under way: {file.read().strip()}. Wait until it ends (`slipway status`)."
             )
         file.truncate(0)
-        file.write(f"{what}, since {host.now()}, process {os.getpid()}")
+        file.write(f"{holder}, since {host.now()}, process {os.getpid()}")
         file.flush()
         yield
 
@@ -47,5 +47,5 @@ def lock(host: Host, what: str, seconds: float = 0, other: str = "Another releas
 def is_held(host: Host) -> bool:
     """Tell whether the process that last took the lock still runs, without taking the lock."""
     path = host.settings.lock
-    holder = re.search(r"process (\d+)$", path.read_text()) if path.exists() else None
-    return holder is not None and Path("/proc", holder[1]).exists()
+    last = re.search(r"process (\d+)$", path.read_text()) if path.exists() else None
+    return last is not None and Path("/proc", last[1]).exists()

@@ -5,9 +5,9 @@ its files: it does nothing, reloads nginx or replaces its container.
 
 Both end nginx processes and the connections that readers keep open, which loses a request that arrives at
 that moment. So nginx is drained first: it closes each connection itself, with a response that announces the
-close. While a container is replaced, a stand-in container gets every new connection. Changes run in their own
-systemd unit and under the release lock. If the program is killed, the old container or the stand-in serves,
-and the next run continues from there. The host runs `apply` once at boot.
+close. While a container is replaced, a temporary nginx gets every new connection. Changes run in their own
+systemd unit and under the release lock. If the program is killed, the old container or the temporary nginx
+serves, and the next run continues from there. The host runs `apply` once at boot.
 """
 
 import contextlib
@@ -25,9 +25,10 @@ from slipway.host import Host, wait_until
 from slipway.lock import lock
 from slipway.settings import load
 from slipway.shell import Failure
-from slipway.unit import become
+from slipway.unit import exec_in_unit
 
-STAND_IN = "nginx_stand_in"
+# The service of the temporary nginx, and its name in the version before this one.
+TEMPORARY, FORMER_TEMPORARY = "nginx_temporary", "nginx_stand_in"
 TABLE = "inet slipway_nginx"
 # `delete table` fails if the table is missing, so declare it first.
 NO_REDIRECT = f"table {TABLE}\ndelete table {TABLE}\n"
@@ -43,7 +44,7 @@ def require(host: Host, service: str) -> "Container":
     """Return the service's container; raise Failure if none runs."""
     container = running(host, service)
     if not container:
-        raise Failure(f"{service} does not run: `docker compose up -d` in /opt/slipway starts what should.")
+        raise Failure(f"{service} does not run: start it with `docker compose up -d` in /opt/slipway.")
     return container
 
 
@@ -162,35 +163,36 @@ def start(host: Host, service: str, serving: Container) -> Container:
         Failure: with the reason and the service's last log lines.
     """
     url = public_url(host)
-    with last_words(host, service):
+    with log_on_failure(host, service):
         up(host, service)
         started = require(host, service)
         if not wait_until(lambda: started.answers(url, like=serving), host.settings.start_seconds):
-            raise Failure(f"It is healthy and does not answer to {url}.")
+            raise Failure(f"{service} is healthy but does not answer requests for {url}.")
     return started
 
 
 @contextlib.contextmanager
-def last_words(host: Host, service: str) -> Iterator[None]:
+def log_on_failure(host: Host, service: str) -> Iterator[None]:
     """Add the state and the last log lines of the service's containers to a Failure."""
     try:
         yield
     except Failure as failure:
         found = containers.inspect(host, *containers.of_service(host, service))
-        said = [str(failure), *(containers.last_words(host, container) for container in found)]
-        raise Failure("\n".join(said)) from None
+        messages = [str(failure), *(containers.state_and_log(host, container) for container in found)]
+        raise Failure("\n".join(messages)) from None
 
 
-def redirect(host: Host, nginx: Container, stand_in: Container) -> None:
-    """Redirect new connections to nginx's published ports to the stand-in; established ones stay.
+def redirect(host: Host, nginx: Container, temporary: Container) -> None:
+    """Redirect new connections to nginx's published ports to the temporary nginx; established ones stay.
 
     These rules run before Docker's own, and the first matching DNAT rule wins.
     """
-    to = {"ipv4": f"ip to {stand_in.addresses['ipv4']}", "ipv6": f"ip6 to [{stand_in.addresses['ipv6']}]"}
+    ipv4, ipv6 = temporary.addresses["ipv4"], temporary.addresses["ipv6"]
+    to = {"ipv4": f"ip to {ipv4}", "ipv6": f"ip6 to [{ipv6}]"}
     rules = "".join(
         f"meta nfproto {family} fib daddr type local {protocol} dport {asked} dnat {to[family]}:{port}; "
         for port, protocol, asked in sorted(nginx.published)
-        for family, address in stand_in.addresses.items()
+        for family, address in temporary.addresses.items()
         if address
     )
     chains = "".join(
@@ -200,21 +202,31 @@ def redirect(host: Host, nginx: Container, stand_in: Container) -> None:
     host.run("nft", "--file", "-", stdin=f"{NO_REDIRECT}table {TABLE} {{\n{chains}}}\n")
 
 
-def hand_back(host: Host, nginx: Container) -> None:
-    """Send readers to nginx again, and remove the stand-in once it is drained."""
+def switch_back(host: Host, nginx: Container) -> None:
+    """Send readers to nginx again, and remove the temporary nginx once it is drained."""
     nginx.flag.unlink(missing_ok=True)
     host.run("nft", "--file", "-", stdin=NO_REDIRECT)
-    if stand_in := running(host, STAND_IN):
-        stand_in.drain()
-        host.run("docker", "stop", f"--time={host.settings.stop_seconds}", stand_in.id)
-    remove_stand_in(host)
+    if temporary := running_temporary(host):
+        temporary.drain()
+        host.run("docker", "stop", f"--time={host.settings.stop_seconds}", temporary.id)
+    remove_temporary(host)
     for flag in flags(nginx):
         flag.unlink()
 
 
-def remove_stand_in(host: Host) -> None:
-    """Remove the stand-in, whatever its state."""
-    for container in containers.of_service(host, STAND_IN):
+def running_temporary(host: Host) -> Container | None:
+    """Return the container of the temporary nginx if it runs, else None."""
+    return running(host, TEMPORARY) or running(host, FORMER_TEMPORARY)
+
+
+def temporary_containers(host: Host) -> list[str]:
+    """Return the ids of the temporary nginx's containers, running or not, also of the version before."""
+    return containers.of_service(host, TEMPORARY) + containers.of_service(host, FORMER_TEMPORARY)
+
+
+def remove_temporary(host: Host) -> None:
+    """Remove the temporary nginx, whatever its state."""
+    for container in temporary_containers(host):
         host.run("docker", "rm", "--force", container)
 
 
@@ -232,7 +244,7 @@ def definitions(host: Host, text: str | None = None) -> dict[str, str]:
 def task(host: Host, wanted: dict[str, str]) -> str:
     """Return the task that makes nginx match these definitions and its files, or "nothing"."""
     nginx = running(host, "nginx")
-    if is_cut_short(host, nginx):
+    if is_interrupted(host, nginx):
         return "recover"
     # If nginx does not run, `docker compose up` starts it with the new definition and files.
     if nginx and nginx.hash != wanted["nginx"]:
@@ -267,22 +279,22 @@ def is_as_defined(host: Host, service: str, definition: str) -> bool:
     return states == [("running", "healthy")] and containers.config_hash(found[0]) == definition
 
 
-def is_cut_short(host: Host, nginx: Container | None) -> bool:
-    """Tell whether a killed run left a redirect, a stand-in or a drain flag."""
+def is_interrupted(host: Host, nginx: Container | None) -> bool:
+    """Tell whether a killed run left a redirect, a temporary nginx or a drain flag."""
     redirected = f"table {TABLE}" in host.run("nft", "list", "tables").splitlines()
-    return redirected or bool(containers.of_service(host, STAND_IN) or (nginx and flags(nginx)))
+    return redirected or bool(temporary_containers(host) or (nginx and flags(nginx)))
 
 
 def recover(host: Host) -> None:
-    """Finish a killed run: make nginx serve again and remove the stand-in; keep an nginx that serves."""
-    nginx, stand_in = running(host, "nginx"), running(host, STAND_IN)
-    if stand_in and not (nginx and nginx.answers(public_url(host), like=stand_in)):
-        nginx = start(host, "nginx", serving=stand_in)
-    hand_back(host, nginx or after_loss_of_power(host))
+    """Finish a killed run: make nginx serve again and remove the temporary one; keep an nginx that serves."""
+    nginx, temporary = running(host, "nginx"), running_temporary(host)
+    if temporary and not (nginx and nginx.answers(public_url(host), like=temporary)):
+        nginx = start(host, "nginx", serving=temporary)
+    switch_back(host, nginx or start_after_power_loss(host))
 
 
-def after_loss_of_power(host: Host) -> Container:
-    """Start nginx on a host that booted without it: the engine restarts all but the stand-in."""
+def start_after_power_loss(host: Host) -> Container:
+    """Start nginx on a host that booted without it: the engine does not restart the temporary nginx."""
     try:
         up(host, "nginx")
     except Failure as failure:
@@ -291,7 +303,7 @@ def after_loss_of_power(host: Host) -> Container:
         # Engine bug (moby/libnetwork#1790): the engine keeps ports of a removed container allocated until it
         # restarts. Its restart does not stop the other containers.
         host.run("systemctl", "restart", "docker")
-        with last_words(host, "nginx"):
+        with log_on_failure(host, "nginx"):
             up(host, "nginx")
     return require(host, "nginx")
 
@@ -300,17 +312,17 @@ def replace(host: Host) -> None:
     """Replace the running container with one that matches compose.yml."""
     nginx = require(host, "nginx")
     try:
-        stand_in = start(host, STAND_IN, serving=nginx)
+        temporary = start(host, TEMPORARY, serving=nginx)
     except Failure as failure:
-        remove_stand_in(host)
+        remove_temporary(host)
         raise Failure(f"The new nginx does not work, so the old one serves as before. {failure}") from None
-    redirect(host, nginx, stand_in)
+    redirect(host, nginx, temporary)
     nginx.drain()
     try:
-        replacement = start(host, "nginx", serving=stand_in)
+        replacement = start(host, "nginx", serving=temporary)
     except Failure as failure:
-        raise Failure(f"Until site.yml is run again, a stand-in serves in nginx's place. {failure}") from None
-    hand_back(host, replacement)
+        raise Failure(f"A temporary nginx serves readers until site.yml is run again. {failure}") from None
+    switch_back(host, replacement)
 
 
 def reload(host: Host) -> None:
@@ -323,12 +335,12 @@ def reload(host: Host) -> None:
         host.run("docker", "exec", nginx.id, "nginx", "-s", "reload")
         # The old workers accept connections until the new ones have started.
         if not wait_until(lambda: (now := nginx.workers()) and not now & before, host.settings.start_seconds):
-            raise Failure("nginx did not take the new configuration: `slipway logs nginx` says why.")
+            raise Failure("nginx started no workers with the new configuration: see `slipway logs nginx`.")
     finally:
         nginx.flag.unlink(missing_ok=True)
     # Wait for the next health check: a later `docker compose up` would fail on an old unhealthy result.
     if not wait_until(nginx.is_healthy, host.settings.start_seconds):
-        raise Failure("nginx has the new configuration, and is not healthy: `slipway logs nginx` says why.")
+        raise Failure("nginx loaded the new configuration but is not healthy: see `slipway logs nginx`.")
 
 
 TASKS: dict[str, Callable[[Host], None]] = {"recover": recover, "replace": replace, "reload": reload}
@@ -350,16 +362,16 @@ def command_apply(host: Host, options: Namespace) -> int:
     if task(host, wanted) == "nothing":
         return report([], up=is_finished(host) and is_up(host, wanted))
     if not options.in_unit:
-        become("slipway-nginx", options.arguments)
-    with lock(host, "a change of nginx", other="Something else"):
+        exec_in_unit("slipway-nginx", options.arguments)
+    with lock(host, "a change of nginx", other="Another operation"):
         return report(apply(host))
 
 
 def command_reload(host: Host, options: Namespace) -> int:
     if not options.in_unit:
-        become("slipway-nginx", options.arguments)
-    with lock(host, "a change of nginx", host.settings.lock_seconds, other="Something else"):
-        if is_cut_short(host, running(host, "nginx")):
+        exec_in_unit("slipway-nginx", options.arguments)
+    with lock(host, "a change of nginx", host.settings.lock_seconds, other="Another operation"):
+        if is_interrupted(host, running(host, "nginx")):
             recover(host)
         reload(host)
     return report(["reload"])

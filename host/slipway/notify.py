@@ -12,26 +12,31 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.shell import ENVIRONMENT, Failure, last_lines
 from slipway.stack import Stack
 
 
-def run_hook(stack: Stack, moment: str, entry: Entry) -> None:
-    """Run the hook of a moment (before, after, failed), if there is one; raise Failure if it fails."""
-    command = stack.config.get("hooks", {}).get(moment)
+def run_hook(stack: Stack, hook: str, entry: Release) -> None:
+    """Run the hook `before`, `after` or `failed`, if it is configured; raise Failure if it fails."""
+    command = stack.config.get("hooks", {}).get(hook)
     if not command:
         return
     seconds = stack.config["hook_timeout"]
-    told = {
-        f"SLIPWAY_{key.upper()}": str(entry.get(key) or "") for key in ("image", "version", "revision", "by")
+    variables = {
+        "SLIPWAY_RELEASE": entry.id,
+        "SLIPWAY_OUTCOME": entry.outcome,
+        "SLIPWAY_REASON": entry.reason or "",
+        "SLIPWAY_INSTEAD_OF": entry.instead_of or "",
+        "SLIPWAY_IMAGE": entry.image,
+        "SLIPWAY_VERSION": entry.version,
+        "SLIPWAY_REVISION": entry.revision,
+        "SLIPWAY_BY": entry.by,
     }
-    told |= {"SLIPWAY_RELEASE": entry["id"], "SLIPWAY_OUTCOME": entry["outcome"]}
-    told |= {"SLIPWAY_REASON": entry.get("reason", ""), "SLIPWAY_INSTEAD_OF": entry.get("instead_of", "")}
     try:
         process = subprocess.Popen(
             shlex.split(command),
-            env=ENVIRONMENT | told,
+            env=ENVIRONMENT | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -40,61 +45,63 @@ def run_hook(stack: Stack, moment: str, entry: Entry) -> None:
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        raise Failure(f"The hook `{moment}` cannot be run: {error}.") from None
+        raise Failure(f"The hook `{hook}` cannot be run: {error}.") from None
     with process:
         try:
-            output, _ = process.communicate(timeout=seconds)
+            output, _errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            raise Failure(f"The hook `{moment}` ({command}) had not ended after {seconds} s.") from None
+            raise Failure(
+                f"The hook `{hook}` ({command}) did not end within {seconds} s and was killed."
+            ) from None
     if process.returncode:
-        raise Failure(f"The hook `{moment}` ({command}) failed ({process.returncode}):\n{last_lines(output)}")
+        raise Failure(f"The hook `{hook}` ({command}) failed ({process.returncode}):\n{last_lines(output)}")
 
 
-class Straight(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the token must go only to the configured address."""
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Handles redirects by not following them: only the configured address may get the token."""
 
     def redirect_request(self, *arguments: object) -> None:
-        """Follow none."""
+        """Return None, so that the redirect counts as an error."""
 
 
-def call_webhook(stack: Stack, entry: Entry) -> None:
-    """POST the entry as JSON to the webhook, if there is one; raise Failure if that fails."""
+def call_webhook(stack: Stack, entry: Release) -> None:
+    """POST the entry as JSON to the webhook, if it is configured; raise Failure if that fails."""
     url = stack.config.get("webhook_url")
     if not url:
         return
     headers = {"Content-Type": "application/json", "User-Agent": "slipway"}
     with contextlib.suppress(FileNotFoundError):
         headers["Authorization"] = f"Bearer {stack.secret('webhook_token')}"
-    body = json.dumps({"host": stack.config["host"], "release": entry}).encode()
+    body = json.dumps({"host": stack.config["host"], "release": entry.to_json()}).encode()
     seconds = stack.host.settings.webhook_seconds
     problems: list[str] = []
 
     def send() -> None:
         try:
             request = urllib.request.Request(url, data=body, headers=headers, method="POST")
-            urllib.request.build_opener(Straight).open(request, timeout=seconds).close()
+            urllib.request.build_opener(NoRedirect).open(request, timeout=seconds).close()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            problems.append(f"did not take it: {error}")
+            problems.append(f"request failed: {error}")
 
     # The timeout limits each read, but neither the whole request nor the name lookup: a thread limits both.
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     sender.join(seconds)
     if sender.is_alive():
-        problems = [f"had not answered after {seconds} s"]
+        problems = [f"did not answer within {seconds} s"]
     if problems:
         raise Failure(f"The webhook {problems[0]}.")
 
 
-def notify(stack: Stack, moment: str, entry: Entry) -> None:
-    """Run the hook of a moment and call the webhook; print a failure, which does not affect the release."""
-    ways: list[Callable[[], None]] = [
-        lambda: run_hook(stack, moment, entry),
+def notify(stack: Stack, hook: str, entry: Release) -> None:
+    """Run a hook and call the webhook; print a failure, which does not affect the release."""
+    notifications: list[Callable[[], None]] = [
+        lambda: run_hook(stack, hook, entry),
         lambda: call_webhook(stack, entry),
     ]
-    for way in ways:
+    for send in notifications:
         try:
-            way()
+            send()
         except Failure as failure:
-            print(f"{failure} The release is as it is.", flush=True)
+            print(f"{failure} This does not affect the release.", flush=True)

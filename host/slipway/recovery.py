@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 
 from slipway.checks import check_public
-from slipway.containers import last_words
-from slipway.database import dump_of, reconcile_roles
-from slipway.ledger import Entry
+from slipway.containers import state_and_log
+from slipway.database import dump_path, reconcile_roles
+from slipway.ledger import Release
 from slipway.lock import lock
 from slipway.notify import notify
 from slipway.schema import end_migration
@@ -36,42 +37,44 @@ def reconcile(stack: Stack) -> bool:
     return lost or undeclared or left
 
 
-def disagreement(stack: Stack) -> list[str]:
-    """Return sentences about disagreements between the flag, slots.env and the slots' containers."""
+def inconsistencies(stack: Stack) -> list[str]:
+    """Return sentences about differences between the flag, slots.env and the slots' containers."""
     declared, states, active = stack.slot_images(), stack.slot_states(), stack.active()
     if not active:
         return []
     found, image, idle = [], stack.image(active), next(slot for slot in SLOTS if slot != active)
     if stack.routed() != active:
         found.append(
-            f"Readers are sent to the {stack.routed()} slot, and only {active} runs: run site.yml, or "
-            f"`slipway release {image}`."
+            f"nginx sends readers to the {stack.routed()} slot, but only the {active} slot runs: run "
+            f"site.yml, or `slipway release {image}`."
         )
     if not declared:
-        found.append(f"slots.env is missing, and {active} serves: run site.yml.")
+        found.append(f"slots.env is missing, but the {active} slot serves: run site.yml.")
     elif set(declared) != {active}:
-        found.append(f"slots.env lists {', '.join(declared)}, and {active} serves: run site.yml.")
+        found.append(f"slots.env lists {', '.join(declared)}, but the {active} slot serves: run site.yml.")
     elif declared[active] != image:
         found.append(
-            f"slots.env has {declared[active]} for the {active} slot, which runs {image}: run site.yml."
+            f"slots.env has the image {declared[active]} for the {active} slot, which runs {image}: "
+            "run site.yml."
         )
     if idle in states:
-        found.append(f"The {idle} slot has a container ({states[idle]}), and {active} serves: run site.yml.")
+        found.append(
+            f"The {idle} slot has a container ({states[idle]}), but the {active} slot serves: run site.yml."
+        )
     return found
 
 
-def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseException | str) -> Failure:
-    """Put back the slot that served before a release; return the Failure with the reason and leftovers.
+def undo(stack: Stack, entry: Release, serving: dict[str, str], failure: BaseException | str) -> Failure:
+    """Restore the slot that served before a release; return a Failure with the reason and what remains.
 
     Args:
         entry: the release, under way.
         serving: the image of the slot that served, by slot; empty before the first release.
         failure: what went wrong.
     """
-    slot, problems, tail = entry["slot"], [], ""
+    slot, problems, tail = entry.slot, [], ""
     had_readers = stack.routed() == slot
-    entry = entry | {"outcome": "failed", "at": stack.host.now(), "reason": str(failure)}
-    entry.pop("stage", None)
+    entry = replace(entry, outcome="failed", at=stack.host.now(), reason=str(failure), stage=None)
 
     def log() -> None:
         nonlocal tail
@@ -89,16 +92,16 @@ def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseExcep
         try:
             step()
         except (Failure, OSError) as problem:
-            problems.append(f"While putting things back: {problem}\n")
+            problems.append(f"A step of undoing the release failed: {problem}\n")
     end_logins(stack, serving)
     active = next(iter(serving), None)
-    after = f"The {active} slot serves as before." if active else "Nothing was in service before."
+    after = f"The {active} slot serves as before." if active else "No release was in service before."
     if not problems:
         after = f"The new slot was removed. {after}"
-    if entry.get("applied"):
-        after += f" If the migration {', '.join(entry['applied'])} was applied, it stays."
-        if dump_of(stack, entry).exists():
-            after += f" The dump from before is {dump_of(stack, entry)}."
+    if entry.applied:
+        after += f" If the migration {', '.join(entry.applied)} was applied, it stays."
+        if dump_path(stack, entry).exists():
+            after += f" The dump from before the migration is {dump_path(stack, entry)}."
     notify(stack, "failed", entry)
     return Failure(f"{failure}\n{tail}{''.join(problems)}{after}")
 
@@ -106,11 +109,11 @@ def undo(stack: Stack, entry: Entry, serving: dict[str, str], failure: BaseExcep
 def slot_log(stack: Stack, slot: str) -> str:
     """Return the state and last log lines of the slot's container; empty without a container."""
     container = stack.container(slot)
-    return f"{last_words(stack.host, container)}\n" if container else ""
+    return f"{state_and_log(stack.host, container)}\n" if container else ""
 
 
 def end_logins(stack: Stack, slots: Collection[str]) -> None:
-    """End the logins of all other slots; if the database is down, the next release does it."""
+    """End the database logins of all other slots; if the database is down, the next release ends them."""
     with contextlib.suppress(Failure):
         reconcile_roles(stack, slots)
 
@@ -133,23 +136,24 @@ def recover(stack: Stack) -> str | None:
     if not entry:
         return None
     end_migration(stack)
-    slot, stage = entry["slot"], entry.pop("stage", "check")
+    slot, stage = entry.slot, entry.stage or "check"
+    entry.stage = None
     others = {other: stack.image(other) for other in stack.slot_states() if other != slot}
     serving = {other: image for other, image in others.items() if image}
     # In the last stage, the flag may have been lost: `active` also checks the containers.
     had_readers = slot == (stack.active() if stage == "switch" else stack.routed())
-    what = f"Release {entry['id']} was cut short during the stage `{stage}`"
-    if had_readers and stack.running(slot) == entry["image"]:
+    what = f"Release {entry.id} was interrupted during the stage `{stage}`"
+    if had_readers and stack.running(slot) == entry.image:
         try:
             stack.switch(slot)
             check_public(stack, entry)
         except Failure as failure:
             undo(stack, entry, serving, failure)
             return f"{what}; it did not answer readers, so it was undone."
-        entry |= {"outcome": "in service", "at": stack.host.now()}
+        entry.outcome, entry.at = "in service", stack.host.now()
         stack.ledger.set_in_service(entry)
         notify(stack, "after", entry)
-        stack.set_slots({slot: entry["image"]})
+        stack.set_slots({slot: entry.image})
         for other in serving:
             stack.remove(other)
         end_logins(stack, {slot})

@@ -5,20 +5,21 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 from slipway.checks import check_host, check_public, expect_page, wait_until_ready
 from slipway.credentials import (
-    admin_waits,
-    for_admin,
-    give_secrets,
+    admin_password_changed,
+    changed_secrets,
+    copy_secrets,
+    run_user_command,
     set_admin_password,
-    waiting_secrets,
 )
 from slipway.database import dump_database, reconcile_roles, start_database
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.notify import notify, run_hook
-from slipway.recovery import disagreement, locked, reconcile, undo
+from slipway.recovery import inconsistencies, locked, reconcile, undo
 from slipway.retention import copy_static, tidy
 from slipway.schema import plan_migrations
 from slipway.shell import Failure
@@ -59,18 +60,18 @@ class Rollout:
         allow: revisions whose destructive migration was acknowledged.
     """
 
-    def __init__(self, stack: Stack, entry: Entry, allow: Collection[str]) -> None:
+    def __init__(self, stack: Stack, entry: Release, allow: Collection[str]) -> None:
         self.stack, self.entry, self.allow = stack, entry, allow
-        self.slot, self.image = entry["slot"], entry["image"]
+        self.slot, self.image = entry.slot, entry.image
         self.active, self.serving = stack.active(), stack.serving()
-        self.is_rollback = "instead_of" in entry
+        self.is_rollback = entry.instead_of is not None
         self.stages = Stages(self.note)
         self.stage = self.stages.stage
 
     def note(self, stage: str) -> None:
         """Record the stage in the ledger, so that the next run can recover from a kill."""
-        if self.entry["outcome"] == "under way":
-            self.stack.ledger.put(self.entry | {"stage": stage})
+        if self.entry.outcome == "under way":
+            self.stack.ledger.put(replace(self.entry, stage=stage))
 
     def attempt(self) -> None:
         """Put the release into service; raise the error of the first stage that fails."""
@@ -79,11 +80,11 @@ class Rollout:
             check_host(stack, self.image)
             run_hook(stack, "before", self.entry)
             stack.remove(slot)
-            give_secrets(stack, slot)
+            copy_secrets(stack, slot)
         with self.stage("database"):
             start_database(stack)
             if self.active:
-                self.entry["secrets"] = waiting_secrets(stack)
+                self.entry.secrets = changed_secrets(stack)
             reconcile_roles(stack, {*self.serving, slot})
         if not self.is_rollback:
             self.prepare_schema()
@@ -98,13 +99,13 @@ class Rollout:
         stack, entry = self.stack, self.entry
         with self.stage("schema"):
             plan = plan_migrations(stack, self.image, self.slot, self.allow)
-            entry["schema"] = plan["head"]
+            entry.schema = plan["head"]
         if plan["pending"]:
             # Before the first migration there is nothing to dump.
             if plan["current"]:
                 with self.stage("dump"):
                     dump_database(stack, entry)
-            entry["applied"] = plan["pending"]
+            entry.applied = plan["pending"]
             with self.stage("migrate"):
                 stack.flask(self.image, "migrate", slot=self.slot, service="flask_migrate")
 
@@ -113,11 +114,11 @@ class Rollout:
         stack, slot = self.stack, self.slot
         with self.stage("start"):
             stack.set_slots({**self.serving, slot: self.image})
-            self.entry["config"] = stack.wanted_hash(slot, self.image)
+            self.entry.config = stack.wanted_hash(slot, self.image)
             stack.compose("up", "--detach", f"flask_blog_{slot}")
         if not self.is_rollback:
             with self.stage("admin"):
-                for_admin(stack, self.image, "ensure-admin", slot)
+                run_user_command(stack, self.image, "ensure-admin", slot)
         with self.stage("ready"):
             # A release that served before is nearly always ready at once: check its schema only if it is not.
             wait_until_ready(stack, slot, self.prepare_schema if self.is_rollback else None)
@@ -125,7 +126,7 @@ class Rollout:
     def smoke_test(self) -> None:
         """Request pages of the new slot through nginx, while readers still use the other slot."""
         with self.stage("smoke"):
-            copy_static(self.stack, self.slot, self.entry["id"])
+            copy_static(self.stack, self.slot, self.entry.id)
             for path in self.stack.config["smoke_paths"]:
                 expect_page(
                     self.stack, self.stack.config["preview"], path, f"the {self.slot} slot behind nginx"
@@ -135,12 +136,8 @@ class Rollout:
         """Record that the release serves, and stop the slot that served before."""
         stack, entry, stages = self.stack, self.entry, self.stages
         # Record it at once: this release serves even if stopping the old slot fails.
-        entry |= {
-            "outcome": "in service",
-            "at": stack.host.now(),
-            "stages": dict(stages.seconds),
-            "switched": stages.total(),
-        }
+        entry.outcome, entry.at = "in service", stack.host.now()
+        entry.stages, entry.switched = dict(stages.seconds), stages.total()
         stack.ledger.set_in_service(entry)
         notify(stack, "after", entry)
         if self.active:
@@ -153,9 +150,12 @@ class Rollout:
             try:
                 tidy(stack)
             except (Failure, OSError) as failure:
-                print(f"What old releases left could not be removed: {failure}", flush=True)
-        print(f"switched after {entry['switched']:.2f} s, {stages.total():.2f} s in all", flush=True)
-        entry["stages"] = stages.seconds
+                print(
+                    f"Images, dumps or static files of old releases could not be removed: {failure}",
+                    flush=True,
+                )
+        print(f"switched after {entry.switched:.2f} s, {stages.total():.2f} s in all", flush=True)
+        entry.stages = stages.seconds
         with contextlib.suppress(OSError):
             stack.ledger.put(entry)
 
@@ -168,8 +168,8 @@ def release(
     by: str,
     *,
     allow: Collection[str] = (),
-    instead_of: Entry | None = None,
-) -> Entry | None:
+    instead_of: Release | None = None,
+) -> Release | None:
     """Put image into service: migrate, start the idle slot, test it, switch, drain, stop the old slot.
 
     It also puts the values in the secrets' files into service.
@@ -179,7 +179,7 @@ def release(
         image: id of the image.
         version, revision, by: for the ledger.
         allow: revisions whose destructive migration was acknowledged.
-        instead_of: the entry that this release rolls back, which is then held.
+        instead_of: the entry that this release rolls back, which is then blocked.
 
     Returns:
         The ledger's new entry, or None when image, configuration and secrets are already in service.
@@ -190,19 +190,19 @@ def release(
     active = stack.active()
     if active and stack.serves(active, image):
         return None
-    entry: Entry = {
-        "id": stack.host.new_id(),
-        "image": image,
-        "version": version,
-        "revision": revision,
-        "slot": stack.idle(),
-        "by": by,
-        "at": stack.host.now(),
-        "outcome": "under way",
-    }
+    entry = Release(
+        id=stack.host.new_id(),
+        image=image,
+        version=version,
+        revision=revision,
+        slot=stack.idle(),
+        by=by,
+        at=stack.host.now(),
+        outcome="under way",
+    )
     if instead_of:
-        past = next(e for e in reversed(stack.ledger.successful()) if e["image"] == image)
-        entry |= {"instead_of": instead_of["id"], "schema": past.get("schema")}
+        past = next(e for e in reversed(stack.ledger.successful()) if e.image == image)
+        entry.instead_of, entry.schema = instead_of.id, past.schema
     rollout = Rollout(stack, entry, allow)
     try:
         rollout.attempt()
@@ -214,7 +214,7 @@ def release(
 
 def put_into_service(
     stack: Stack, image: str, version: str, revision: str, by: str, **how: Any
-) -> tuple[bool, Entry | None]:
+) -> tuple[bool, Release | None]:
     """Apply the wanted image, secrets, database roles and admin password.
 
     Args:
@@ -234,7 +234,7 @@ def image_in_service(stack: Stack) -> str:
     """Return the image in service, for flask commands; raise Failure before the first release."""
     active = stack.active()
     if not active:
-        raise Failure("No release is in service yet, so there is no blog: run the playbook deploy.yml first.")
+        raise Failure("No release is in service yet: run the playbook deploy.yml first.")
     image = stack.image(active)
     if not image:
         raise Failure(f"The {active} slot has no container and no image: run the playbook deploy.yml.")
@@ -244,62 +244,70 @@ def image_in_service(stack: Stack) -> str:
 def command_release(stack: Stack, options: Namespace) -> int:
     if not options.image.startswith("sha256:") and not options.check:
         raise Failure(
-            f"{options.image} is not an image's id. A tag can be moved: "
-            "give what `docker images --no-trunc` calls IMAGE ID."
+            f"{options.image} is not an image id. A tag can point to another image later: "
+            "use an IMAGE ID from `docker images --no-trunc`."
         )
     if options.check:
-        return tell_what_would_change(stack, options)
+        return print_changes(stack, options)
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by) as recovered:
-        held = held_back(stack, options)
-        chosen = stack.ledger.in_service() if held else vars(options)
-        image, version, revision = (chosen[key] for key in ("image", "version", "revision"))
+        blocked = find_block(stack, options)
+        chosen = stack.ledger.in_service() if blocked else options
         changed, entry = put_into_service(
-            stack, image, version, revision, options.by, allow=options.allow_destructive
+            stack,
+            chosen.image,
+            chosen.version,
+            chosen.revision,
+            options.by,
+            allow=options.allow_destructive,
         )
         changed = changed or bool(recovered)
     if options.json:
-        print(json.dumps({"changed": changed, **({"held": held} if held else {}), **(entry or {})}))
+        answer = {"changed": changed, **({"blocked": blocked} if blocked else {})}
+        print(json.dumps(answer | (entry.to_json() if entry else {})))
         return 0
-    if held:
-        print(held["message"])
+    if blocked:
+        print(blocked["message"])
     if entry:
-        print(f"Release {entry['id']} is in service in the {entry['slot']} slot.")
+        print(f"Release {entry.id} is in service in the {entry.slot} slot.")
     elif changed and not recovered:
-        print("Roles or passwords were put right; the image already serves as configured.")
+        print("Database roles or passwords were corrected; the image is already in service as configured.")
     else:
-        print("Nothing to do: this image already serves with the present configuration.")
+        print("Nothing to do: this image is already in service with the current configuration.")
     return 0
 
 
-def tell_what_would_change(stack: Stack, options: Namespace) -> int:
-    """Print whether a release would change anything, and why it would be held back; change nothing."""
-    held, active = held_back(stack, options), stack.active()
-    image = image_in_service(stack) if held else options.image
+def print_changes(stack: Stack, options: Namespace) -> int:
+    """Print whether a release would change anything, and whether the image is blocked; change nothing."""
+    blocked, active = find_block(stack, options), stack.active()
+    image = image_in_service(stack) if blocked else options.image
     text = options.compose.read_text() if options.compose else None
     serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
     changed = (
-        not serves or bool(disagreement(stack)) or reconcile_roles(stack, keep=False) or admin_waits(stack)
+        not serves
+        or bool(inconsistencies(stack))
+        or reconcile_roles(stack, keep=False)
+        or admin_password_changed(stack)
     )
-    print(json.dumps({"changed": changed, **({"held": held} if held else {})}))
+    print(json.dumps({"changed": changed, **({"blocked": blocked} if blocked else {})}))
     return 0
 
 
-def held_back(stack: Stack, options: Namespace) -> dict[str, Any] | None:
-    """Return why the requested image must not be released, or None.
+def find_block(stack: Stack, options: Namespace) -> dict[str, Any] | None:
+    """Return who blocked the requested image, since when, and a message; None if it is not blocked.
 
-    If it is held, the image in service stays, and still gets the present configuration.
+    If it is blocked, the image in service stays, and still gets the present configuration.
     """
-    entry = stack.ledger.held(options.image)
-    if not entry or not stack.active() or options.held in (entry["id"], entry["version"]):
+    entry = stack.ledger.blocked(options.image)
+    if not entry or not entry.blocked or not stack.active() or options.unblock in (entry.id, entry.version):
         return None
     current = stack.ledger.in_service()
     return {
-        **entry["held"],
-        "id": entry["id"],
-        "message": f"Release {entry['id']} ({entry['version'] or 'no version'}) was rolled back by "
-        f"{entry['held']['by']} at {entry['held']['since']} and is held; {current['id']} "
-        f"({current['version'] or 'no version'}) stays in service. To release it all the same, name it: "
-        f"-e release_held={entry['id']}, or `slipway rollback {entry['id']}` on the host.",
+        **asdict(entry.blocked),
+        "id": entry.id,
+        "message": f"Release {entry.id} ({entry.version or 'no version'}) was rolled back by "
+        f"{entry.blocked.by} at {entry.blocked.since} and is blocked; release "
+        f"{current.id} ({current.version or 'no version'}) stays in service. To release {entry.id} anyway, "
+        f"run the playbook with -e release_unblock={entry.id}, or `slipway rollback {entry.id}` on the host.",
     }

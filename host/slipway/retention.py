@@ -3,8 +3,8 @@
 import json
 import shutil
 
-from slipway.files import not_plain, sync, write
-from slipway.schema import remove_once
+from slipway.files import special_files, sync, write
+from slipway.schema import remove_oneoff_containers
 from slipway.shell import Failure
 from slipway.stack import Stack
 
@@ -20,18 +20,18 @@ def copy_static(stack: Stack, slot: str, name: str) -> None:
     """
     container = stack.container(slot)
     if not container:
-        raise Failure(f"The {slot} slot has no container any more.")
+        raise Failure(f"The container of the {slot} slot no longer exists.")
     stack.manifests.mkdir(exist_ok=True)
     # A fixed name, so that the next run removes the leftovers of a killed one.
     incoming = stack.static.parent / "incoming"
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir()
     stack.host.run("docker", "cp", "--quiet", f"{container['Id']}:{stack.config['static']}/.", str(incoming))
-    if odd := not_plain(incoming):
+    if special := special_files(incoming):
         shutil.rmtree(incoming)
         raise Failure(
-            f"The image's static files hold what is no plain file: {', '.join(odd)}. A link would lead nginx "
-            "to files that are not for readers: copy what it leads to."
+            f"The image's static files contain links or special files: {', '.join(special)}. Through a link, "
+            "nginx could serve files that are not for readers: replace each link with a copy of its target."
         )
     names = [str(path.relative_to(incoming)) for path in incoming.rglob("*") if path.is_file()]
     write(stack.manifests / f"{name}.txt", "\n".join(names) + "\n")
@@ -48,23 +48,23 @@ def tidy(stack: Stack) -> None:
 
     Keep everything of a release that is not in the ledger: the ledger may be a new one.
     """
-    remove_once(stack, "status=exited")
+    remove_oneoff_containers(stack, "status=exited")
     kept = stack.ledger.kept(stack.config["keep"])
     gone = [entry for entry in stack.ledger.entries() if entry not in kept]
     listed = ("docker", "image", "ls", "--no-trunc", "--quiet", "--all", "--filter", "label=slipway.image")
-    here = set(stack.host.run(*listed).split()) & {entry["image"] for entry in gone}
+    here = set(stack.host.run(*listed).split()) & {entry.image for entry in gone}
     in_use = {stack.image(slot) for slot in stack.slot_states()}
-    for image in here - {entry["image"] for entry in kept} - in_use:
+    for image in here - {entry.image for entry in kept} - in_use:
         try:
             [found] = json.loads(stack.host.run("docker", "image", "inspect", image))
             if found["Config"]["Labels"]["slipway.image"].startswith(BLOG_LABEL):
                 stack.host.run("docker", "image", "rm", "--force", image)
         except Failure as failure:
-            print(f"An image of an old release stays: {failure}", flush=True)
-    ids = {entry["id"] for entry in gone}
+            print(f"An image of an old release was not removed: {failure}", flush=True)
+    ids = {entry.id for entry in gone}
     manifests = {path.stem: set(path.read_text().splitlines()) for path in stack.manifests.glob("*.txt")}
     # A kept release from before manifests existed has none. Then no file is known to be unused.
-    if all(entry["id"] in manifests for entry in kept if entry["outcome"] == "in service"):
+    if all(entry.id in manifests for entry in kept if entry.outcome == "in service"):
         used = set().union(*(names for name, names in manifests.items() if name not in ids))
         unused = set().union(*(names for name, names in manifests.items() if name in ids)) - used
         for path in stack.static.rglob("*"):

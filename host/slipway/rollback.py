@@ -4,8 +4,8 @@ import contextlib
 import json
 from argparse import Namespace
 
-from slipway.database import dump_of, restore_dump
-from slipway.ledger import Entry
+from slipway.database import dump_path, restore_dump
+from slipway.ledger import Release
 from slipway.lock import lock
 from slipway.recovery import locked
 from slipway.release import put_into_service
@@ -18,63 +18,66 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
     if not options.in_unit and not options.check:
         return detach(stack.host, options.by, options.arguments)
     with contextlib.nullcontext() if options.check else locked(stack, options.by) as recovered:
-        target = stack.ledger.find(options.release) if options.release else before(stack)
+        target = stack.ledger.find(options.release) if options.release else previous_release(stack)
         current, active = stack.ledger.in_service(), stack.active()
         if options.check:
-            changed = not active or stack.running(active) != target["image"]
-            print(json.dumps({"changed": changed, "instead_of": current["id"], "to": target["id"]}))
+            changed = not active or stack.running(active) != target.image
+            print(json.dumps({"changed": changed, "instead_of": current.id, "to": target.id}))
             return 0
-        replaced = current if current["image"] != target["image"] else None
-        image, version, revision = (target[key] for key in ("image", "version", "revision"))
-        print(f"Back to {target['id']} ({target['version'] or 'no version'}), of {target['at']}.", flush=True)
+        replaced = current if current.image != target.image else None
+        print(f"Rolling back to {target.id} ({target.version or 'no version'}) of {target.at}.", flush=True)
         changed, entry = put_into_service(
             stack,
-            image,
-            version,
-            revision,
+            target.image,
+            target.version,
+            target.revision,
             options.by,
             instead_of=replaced,
             allow=options.allow_destructive,
         )
     if options.json:
-        print(json.dumps({"changed": changed or bool(recovered), "to": target["id"], **(entry or {})}))
+        print(
+            json.dumps(
+                {"changed": changed or bool(recovered), "to": target.id, **(entry.to_json() if entry else {})}
+            )
+        )
     elif entry and replaced:
-        held = f" {replaced['id']} is held." if stack.ledger.held(replaced["image"]) else ""
-        print(f"{target['id']} serves again, in the {entry['slot']} slot.{held}")
+        blocked = f" {replaced.id} is blocked." if stack.ledger.blocked(replaced.image) else ""
+        print(f"{target.id} serves again, in the {entry.slot} slot.{blocked}")
     else:
-        print(f"{target['id']} {'serves again' if entry else 'serves already'}.")
+        print(f"{target.id} {'serves again' if entry else 'is already in service'}.")
     return 0
 
 
-def before(stack: Stack) -> Entry:
+def previous_release(stack: Stack) -> Release:
     """Return the newest earlier release that a rollback may use.
 
-    Its image differs from the one in service, is not held and is still on this host.
+    Its image differs from the one in service, is not blocked and is still on this host.
     """
     current = stack.ledger.current()
     if not current:
         raise Failure(
-            "No release is in service yet, so there is none to go back to: run the playbook deploy.yml."
+            "No release is in service yet, so a rollback is not possible: run the playbook deploy.yml."
         )
     here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
     for entry in reversed(stack.ledger.successful()):
-        other = entry["image"] != current["image"] and not stack.ledger.held(entry["image"])
-        if other and entry["image"] in here:
+        other = entry.image != current.image and not stack.ledger.blocked(entry.image)
+        if other and entry.image in here:
             return entry
     raise Failure(
-        "There is no earlier release to go back to: the ledger has none whose image is still on this host "
-        "and is not held. `slipway history` has them all; a held one can be named."
+        "There is no earlier release to roll back to: each one is blocked, or its image is no longer on this "
+        "host. `slipway history` lists all releases; name a blocked release to roll back to it."
     )
 
 
 def command_restore_dump(stack: Stack, options: Namespace) -> int:
     if not stack.maintenance_flag.exists():
-        raise Failure("Readers would meet a blog whose tables go away: `slipway maintenance on` first.")
+        raise Failure("The restore replaces tables that readers use: run `slipway maintenance on` first.")
     with lock(stack.host, f"a restore of the dump of {options.release}"):
-        entry = next((e for e in stack.ledger.entries() if e["id"] == options.release), None)
-        if not entry or not dump_of(stack, entry).exists():
+        entry = next((e for e in stack.ledger.entries() if e.id == options.release), None)
+        if not entry or not dump_path(stack, entry).exists():
             dumps = ", ".join(sorted(path.stem for path in stack.dumps.glob("*.dump"))) or "none"
-            raise Failure(f"There is no dump of a release {options.release}. There are: {dumps}.")
+            raise Failure(f"There is no dump of a release {options.release}. Existing dumps: {dumps}.")
         restore_dump(stack, entry)
-    print(f"The database is what it was before the migrations of {entry['id']}. Now roll back.")
+    print(f"The database has its content from before the migrations of {entry.id}. Roll back next.")
     return 0

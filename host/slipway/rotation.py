@@ -3,9 +3,9 @@
 import json
 from argparse import Namespace
 
-from slipway.credentials import ROTATIONS, make_anew, waiting_secrets
+from slipway.credentials import ROTATIONS, changed_secrets, regenerate
 from slipway.files import sync
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.notify import notify
 from slipway.recovery import locked, reconcile
 from slipway.release import image_in_service, put_into_service
@@ -19,9 +19,9 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
     parts = [part for part in ROTATIONS if {part, "all"} & set(options.what)]
     names = [name for part in parts for name in ROTATIONS[part]]
     if options.forget and "key" not in parts:
-        raise Failure("--forget is about the app's keys: rotate `key` with it.")
+        raise Failure("--forget applies only to the app's key: rotate `key` too.")
     if options.check:
-        print(json.dumps({"changed": True, "secrets": names, "waiting": waiting_secrets(stack)}))
+        print(json.dumps({"changed": True, "secrets": names, "waiting": changed_secrets(stack)}))
         return 0
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
@@ -32,39 +32,39 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
         if options.forget:
             stack.forget_flag.touch()
             sync(stack.in_service)
-        make_anew(stack, [name for name in names if name not in options.given])
-        entry = serve_anew(stack, image, names, options.by)
+        regenerate(stack, [name for name in names if name not in options.given])
+        entry = release_new_secrets(stack, image, names, options.by)
     if options.json:
-        print(json.dumps({"changed": True, **entry}))
+        print(json.dumps({"changed": True, **entry.to_json()}))
     else:
-        print(f"In service with new values: {', '.join(names)}.")
+        print(f"New values are in service: {', '.join(names)}.")
     return 0
 
 
-def serve_anew(stack: Stack, image: str, names: list[str], by: str) -> Entry:
-    """Put new values of secrets into service with the image in service; return the ledger's new entry.
+def release_new_secrets(stack: Stack, image: str, names: list[str], by: str) -> Release:
+    """Release the image in service with the new values of secrets; return the ledger's new entry.
 
     If only the admin's password is new, no release is needed.
     """
     current = stack.ledger.current()
-    version, revision = (current["version"], current["revision"]) if current else ("", "")
+    version, revision = (current.version, current.revision) if current else ("", "")
     try:
-        _, entry = put_into_service(stack, image, version, revision, by)
+        _changed, entry = put_into_service(stack, image, version, revision, by)
     except Failure as failure:
-        after = "The new secrets wait in their files: mend it and rotate again, or release."
+        after = "The new secrets stay in their files: fix the cause, then rotate again or release."
         raise Failure(f"{failure}\n{after}") from None
     if entry is None:
-        entry = {
-            "id": stack.host.new_id(),
-            "image": image,
-            "version": version,
-            "revision": revision,
-            "slot": stack.active() or stack.routed(),
-            "by": by,
-            "secrets": names,
-            "at": stack.host.now(),
-            "outcome": "rotated",
-        }
+        entry = Release(
+            id=stack.host.new_id(),
+            image=image,
+            version=version,
+            revision=revision,
+            slot=stack.active() or stack.routed(),
+            by=by,
+            at=stack.host.now(),
+            outcome="rotated",
+            secrets=names,
+        )
         stack.ledger.put(entry)
         notify(stack, "after", entry)
     return entry

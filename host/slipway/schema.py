@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from slipway.containers import PROJECT
-from slipway.database import dump_of
+from slipway.database import dump_path
 from slipway.shell import Failure
 from slipway.stack import Stack
 
@@ -31,38 +31,41 @@ def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str])
     plan = stack.flask(image, "migrate", "--check", slot=slot, service="flask_migrate")
     if plan.get("blocked_by"):
         raise Failure(
-            f"This release cannot run on the present schema: {way_back(stack, image, plan['blocked_by'])}"
+            "This release cannot run on the current schema: "
+            f"{restore_advice(stack, image, plan['blocked_by'])}"
         )
-    unasked = [revision for revision in plan.get("destructive", []) if revision not in allow]
-    if unasked:
-        named = ", ".join(unasked)
+    not_allowed = [revision for revision in plan.get("destructive", []) if revision not in allow]
+    if not_allowed:
+        named = ", ".join(not_allowed)
         raise Failure(
-            f"The pending migration {named} is destructive: it removes what older releases need, so "
-            f"there is no rollback past it. Where no release needs that any more, acknowledge it by name: "
-            f"{' '.join(f'--allow-destructive {revision}' for revision in unasked)} "
-            f"(-e release_allow_destructive={','.join(unasked)} for the playbook deploy.yml)."
+            f"The pending migration {named} is destructive: older releases cannot run after it, so a "
+            "rollback to them becomes impossible. If you need no such rollback, allow the migration by name: "
+            f"{' '.join(f'--allow-destructive {revision}' for revision in not_allowed)} "
+            f"(-e release_allow_destructive={','.join(not_allowed)} for the playbook deploy.yml)."
         )
     return plan
 
 
-def way_back(stack: Stack, image: str, revision: str) -> str:
-    """Return which migration blocks an older image, and how to undo it if its dump still exists."""
+def restore_advice(stack: Stack, image: str, revision: str) -> str:
+    """Return which migration an older image cannot run after, and how to restore the dump from before it."""
     # If it was pending in several releases, the newest one applied it: the others failed.
-    culprit = next((e for e in reversed(stack.ledger.entries()) if revision in e.get("applied", [])), None)
-    if not culprit or not dump_of(stack, culprit).exists():
-        return f"revision {revision} removed what it needs, and no dump from before is kept on this host."
-    name = next((e["id"] for e in reversed(stack.ledger.successful()) if e["image"] == image), "RELEASE")
+    applied_by = next((e for e in reversed(stack.ledger.entries()) if revision in (e.applied or [])), None)
+    if not applied_by or not dump_path(stack, applied_by).exists():
+        return (
+            f"revision {revision} removed what it needs, and this host has no dump from before that revision."
+        )
+    name = next((e.id for e in reversed(stack.ledger.successful()) if e.image == image), "RELEASE")
     return (
-        f"revision {revision}, applied by release {culprit['id']}, removed what it needs. The way back "
-        f"is the dump from before; what was written since is lost:\n"
+        f"revision {revision}, applied by release {applied_by.id}, removed what it needs. To roll "
+        f"back, restore the dump from before that revision; data written since then is lost:\n"
         f"    slipway maintenance on\n"
-        f"    slipway restore-dump {culprit['id']}\n"
+        f"    slipway restore-dump {applied_by.id}\n"
         f"    slipway rollback {name}\n"
         f"    slipway maintenance off"
     )
 
 
-def remove_once(stack: Stack, which: str) -> None:
+def remove_oneoff_containers(stack: Stack, which: str) -> None:
     """Remove the containers of flask commands that match a filter of `docker ps`."""
     filters = [f"--filter={one}" for one in ("label=com.docker.compose.oneoff=True", which)]
     if found := stack.host.run("docker", "ps", "--all", "--quiet", PROJECT, *filters).split():
@@ -71,7 +74,7 @@ def remove_once(stack: Stack, which: str) -> None:
 
 def end_migration(stack: Stack) -> None:
     """End a migration left by a killed run; a migration is one transaction."""
-    remove_once(stack, "label=com.docker.compose.service=flask_migrate")
+    remove_oneoff_containers(stack, "label=com.docker.compose.service=flask_migrate")
     # The database would finish the abandoned statement, and the next migration would wait for it.
     with contextlib.suppress(Failure):
         stack.query(END_MIGRATION)

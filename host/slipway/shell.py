@@ -49,6 +49,7 @@ def run(
     done = subprocess.run(
         command,
         **given,
+        check=False,
         stdout=into or subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT | dict(env or {}),
@@ -65,6 +66,7 @@ def output(*command: str) -> str:
     """Return a command's standard output and standard error, whatever its exit status."""
     return subprocess.run(
         command,
+        check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=ENVIRONMENT,

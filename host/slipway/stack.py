@@ -88,7 +88,7 @@ class Stack:
         except KeyError as missing:
             raise Failure(
                 f"{self.slots_file} is broken: it has no {missing.args[0]}. Remove it and run "
-                "site.yml, which writes it anew. What serves goes on meanwhile."
+                "site.yml, which writes it again. The release in service keeps running."
             ) from None
 
     def set_slots(self, images: Mapping[str, str]) -> None:
@@ -208,7 +208,9 @@ class Stack:
             answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
         except (ValueError, IndexError):
             words = " ".join(arguments[:2])
-            raise Failure(f"`flask {words}` ended with no JSON object:\n{last_lines(output)}") from None
+            raise Failure(
+                f"`flask {words}` printed no JSON object in its last line:\n{last_lines(output)}"
+            ) from None
         return answer
 
     def query(self, statement: str) -> str:
@@ -226,8 +228,8 @@ class Stack:
         value = path.read_bytes().strip()
         if not SECRET_FORM.fullmatch(value):
             raise Failure(
-                f"{path} is empty or damaged: it holds no secret any more. Remove it, or give its value in "
-                "secrets_vault; then run site.yml, which makes what is missing and puts it into service."
+                f"{path} is empty or damaged and contains no valid secret. Remove it, or set its value in "
+                "secrets_vault; then run site.yml, which creates missing secrets and puts them into service."
             )
         return value.decode()
 

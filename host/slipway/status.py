@@ -10,33 +10,33 @@ from argparse import Namespace
 from typing import Any
 
 from slipway.containers import config_hash
-from slipway.ledger import Entry
+from slipway.ledger import Release
 from slipway.lock import is_held
-from slipway.recovery import disagreement
+from slipway.recovery import inconsistencies
 from slipway.release import image_in_service
 from slipway.settings import DAY
 from slipway.shell import Failure
 from slipway.stack import Stack
 
 
-def drift(stack: Stack, current: Entry | None) -> list[str]:
+def drift(stack: Stack, current: Release | None) -> list[str]:
     """Return sentences about how the running containers differ from the ledger, compose.yml and slots.env."""
-    found, disagreed, active = [], disagreement(stack), stack.active()
+    found, inconsistent, active = [], inconsistencies(stack), stack.active()
     container = stack.container(active) if active else None
     if current and not container:
-        return [f"No slot has a container: `slipway release {current['image']}`."]
+        return [f"No slot has a container: run `slipway release {current.image}`."]
     if not container or not active:
-        return disagreed
+        return inconsistent
     if not current:
         found.append(
-            f"The {active} slot runs {container['Image']}, and the ledger has no release: put back what it "
-            f"was, as {stack.ledger.former}, or the next release is its first."
+            f"The {active} slot runs {container['Image']}, but the ledger has no release: restore it from "
+            f"{stack.ledger.former}, or the next release is its first."
         )
-    elif container["Image"] != current["image"]:
-        found.append(f"The {active} slot runs {container['Image']}, and the ledger has {current['image']}.")
+    elif container["Image"] != current.image:
+        found.append(f"The {active} slot runs {container['Image']}, but the ledger has {current.image}.")
     if config_hash(container) != stack.wanted_hash(active, container["Image"]):
-        found.append(f"The {active} slot runs with another configuration than compose.yml has: run site.yml.")
-    return found + disagreed
+        found.append(f"The configuration of the {active} slot differs from compose.yml: run site.yml.")
+    return found + inconsistent
 
 
 def certificate(stack: Stack) -> dict[str, Any]:
@@ -64,14 +64,14 @@ def command_status(stack: Stack, options: Namespace) -> int:
         "image": stack.running(active) if active else None,
         "containers": {s["Service"]: s.get("Health") or s["State"] for s in services},
         "under_way": stack.ledger.under_way(),
-        "held": [entry for entry in stack.ledger.successful() if stack.ledger.held(entry["image"]) == entry],
+        "blocked": stack.ledger.all_blocked(),
         "maintenance": stack.maintenance_flag.exists(),
         "certificate": certificate(stack) if stack.config["tls"] else None,
         "drift": differences,
         "disk_free_mb": stack.host.free(stack.state) // 10**6,
     }
     if options.json:
-        print(json.dumps(status))
+        print(json.dumps(status, default=Release.to_json))
     else:
         show(stack, status)
         for service in services:
@@ -82,21 +82,20 @@ def command_status(stack: Stack, options: Namespace) -> int:
 def show(stack: Stack, status: dict[str, Any]) -> None:
     """Print the status from `command_status`, except the containers."""
     if current := status["release"]:
-        source = f"{current['version'] or 'no version'}, {current['revision'] or 'no revision'}"
-        print(f"release      {current['id']} ({source})")
+        source = f"{current.version or 'no version'}, {current.revision or 'no revision'}"
+        print(f"release      {current.id} ({source})")
         print(f"slot         {status['active']}")
-        print(f"image        {current['image']}")
-        print(f"since        {current['at']} by {current['by']}")
+        print(f"image        {current.image}")
+        print(f"since        {current.at} by {current.by}")
     else:
         print("No release is in service yet: run the playbook deploy.yml.")
     if status["under_way"]:
         entry = status["under_way"]
-        how = "under way" if is_held(stack.host) else "cut short"
+        how = "under way" if is_held(stack.host) else "interrupted"
         advice = "" if is_held(stack.host) else "; the next run finishes or undoes it"
-        print(f"{how}    {entry['id']} by {entry['by']}: {entry.get('stage', 'begins')}{advice}")
-    for entry in status["held"]:
-        held = entry["held"]
-        print(f"held         {entry['id']} since {held['since']} by {held['by']}")
+        print(f"{how:<12} {entry.id} by {entry.by}: {entry.stage or 'starting'}{advice}")
+    for entry in status["blocked"]:
+        print(f"blocked      {entry.id} since {entry.blocked.since} by {entry.blocked.by}")
     print(f"maintenance  {'ON: readers get a page with status 503' if status['maintenance'] else 'off'}")
     print(f"disk         {status['disk_free_mb']} MB free")
     if status["certificate"]:
@@ -110,16 +109,16 @@ def show(stack: Stack, status: dict[str, Any]) -> None:
 def command_history(stack: Stack, options: Namespace) -> int:
     entries = stack.ledger.entries()[-options.lines :]
     if options.json:
-        print(json.dumps(entries))
+        print(json.dumps([entry.to_json() for entry in entries]))
         return 0
     current = stack.ledger.current()
     for entry in entries:
-        outcome = "serves" if entry == current else entry["outcome"]
-        outcome = f"held since {entry['held']['since']}" if entry.get("held") else outcome
-        back = f" (instead of {entry['instead_of']})" if entry.get("instead_of") else ""
-        print(f"{entry['id']}  {entry['version'] or '-':<16} {outcome:<32} {entry['by']}{back}")
-        if entry["outcome"] == "failed":
-            first, *others = entry["reason"].splitlines()
+        outcome = "serves" if entry == current else entry.outcome
+        outcome = f"blocked since {entry.blocked.since}" if entry.blocked else outcome
+        back = f" (instead of {entry.instead_of})" if entry.instead_of else ""
+        print(f"{entry.id}  {entry.version or '-':<16} {outcome:<32} {entry.by}{back}")
+        if entry.outcome == "failed":
+            first, *others = (entry.reason or "no reason").splitlines()
             print(f"    {first}{' … ' + others[-1].strip() if others else ''}")
     return 0
 

@@ -23,11 +23,11 @@ from slipway.shell import CommandFailure, Failure
 from slipway.unit import program
 
 ADVICE = """\
-What served before goes on to serve. Check that
-    - each name has A and AAAA records that lead to this host, as the authority sees them;
-    - port 80 can be reached from everywhere: the authority asks for http://NAME/.well-known/acme-challenge/…;
-    - the authority's limits are not used up: with tls_acme_staging: true there is no need to count.
-Then run the playbook again. The whole story is in /var/log/letsencrypt/letsencrypt.log."""
+The previous certificate stays in use. Check that
+    - the A and AAAA records of each name point to this host, also in public DNS;
+    - port 80 is reachable from the internet: the authority requests http://NAME/.well-known/acme-challenge/…;
+    - the authority's rate limits are not used up; tls_acme_staging: true uses an authority for tests.
+Then run the playbook again. The complete log is /var/log/letsencrypt/letsencrypt.log."""
 
 HOOK = "/usr/local/bin/slipway tls renewed"
 FORMER_HOOK = "/usr/local/sbin/slipway-tls renewed"
@@ -48,7 +48,7 @@ def names_in(host: Host, certificate: Path, extension: str) -> set[str]:
     return set(re.findall(r"DNS:([^,\s]+)", text))
 
 
-def lasts(host: Host, certificate: Path, names: Iterable[str]) -> bool:
+def is_current(host: Host, certificate: Path, names: Iterable[str]) -> bool:
     """Tell whether there is a certificate for exactly these names that need not be renewed yet."""
     return (
         certificate.exists()
@@ -57,7 +57,7 @@ def lasts(host: Host, certificate: Path, names: Iterable[str]) -> bool:
     )
 
 
-def fits(certificate: Path, key: Path | None = None) -> bool:
+def pair_matches(certificate: Path, key: Path | None = None) -> bool:
     """Tell whether a certificate and its key exist, by default in the same file, and match.
 
     A power loss can leave neither, or a key and a certificate of different pairs.
@@ -72,7 +72,7 @@ def fits(certificate: Path, key: Path | None = None) -> bool:
 def served(host: Host) -> str | None:
     """Return nginx's key and certificate, or None if the file is unusable or has a wrong owner or mode."""
     path, uid = host.settings.certificate, host.settings.nginx_uid
-    if not fits(path):
+    if not pair_matches(path):
         return None
     status = path.stat()
     ours = (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (uid, uid, 0o400)
@@ -113,7 +113,7 @@ def check_pair(pem: str) -> None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(candidate)
         except ssl.SSLError as error:
-            raise Failure(f"The key does not fit the certificate: {error}") from None
+            raise Failure(f"The key does not match the certificate: {error}") from None
 
 
 def is_shown(host: Host) -> bool:
@@ -127,13 +127,13 @@ def is_shown(host: Host) -> bool:
 # --- The host's own authority -------------------------------------------------------------------------------
 
 
-def own_lasts(host: Host, names: Iterable[str]) -> bool:
+def own_is_current(host: Host, names: Iterable[str]) -> bool:
     """Tell whether nginx has a certificate of the host's own authority that need not be renewed yet."""
     certificate, authority = host.settings.certificate, host.settings.authority / "ca.pem"
     try:
         return (
             served(host) is not None
-            and lasts(host, certificate, names)
+            and is_current(host, certificate, names)
             and names_in(host, authority, "nameConstraints") == set(names)
             and bool(host.run("openssl", "verify", "-CAfile", authority, certificate))
         )
@@ -148,7 +148,7 @@ def make_own(host: Host, names: list[str]) -> str:
     """
     key, certificate = (host.settings.authority / name for name in ("ca.key", "ca.pem"))
     if not (
-        fits(certificate, key)
+        pair_matches(certificate, key)
         and names_in(host, certificate, "nameConstraints") == set(names)
         and days_left(host, certificate) > host.settings.leaf_days
     ):
@@ -215,8 +215,8 @@ def how_to_trust(host: Host) -> str:
     authority = host.settings.authority / "ca.pem"
     fingerprint = host.run("openssl", "x509", "-in", authority, "-noout", "-fingerprint", "-sha256")
     return (
-        f"Browsers trust this blog once they trust its authority, which can sign for no other names: copy "
-        f"{authority} from the host and import it. Its SHA-256 fingerprint is "
+        f"Browsers trust this blog after you import the certificate of its authority, which can sign for no "
+        f"other names: copy {authority} from the host and import it. Its SHA-256 fingerprint is "
         f"{fingerprint.strip().partition('=')[2]}."
     )
 
@@ -224,7 +224,7 @@ def how_to_trust(host: Host) -> str:
 # --- An ACME authority --------------------------------------------------------------------------------------
 
 
-def ask(host: Host, config: TlsConfiguration) -> None:
+def request_certificate(host: Host, config: TlsConfiguration) -> None:
     """Get a certificate with certbot, which answers the authority's challenge in nginx's webroot.
 
     Raises:
@@ -243,10 +243,10 @@ def ask(host: Host, config: TlsConfiguration) -> None:
     except CommandFailure as failure:
         names = ", ".join(config["names"])
         # certbot prints the cause to standard output, and a summary to standard error.
-        said = dict.fromkeys([*failure.stdout.strip().splitlines(), *failure.output.strip().splitlines()])
-        lines = "\n".join(f"    {line}" for line in said)
+        messages = dict.fromkeys([*failure.stdout.strip().splitlines(), *failure.output.strip().splitlines()])
+        lines = "\n".join(f"    {line}" for line in messages)
         raise Failure(
-            f"{config['server']} gave no certificate for {names}.\n"
+            f"{config['server']} issued no certificate for {names}.\n"
             f"`{' '.join(command[:2])} …` failed ({failure.status}):\n{lines}\n{ADVICE}"
         ) from None
 
@@ -276,18 +276,18 @@ def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
     """Ensure that nginx can start: install the provided certificate, or one of the host's own authority."""
     if config["mode"] == "provided":
         return install(host, sys.stdin.read(), check)
-    if served(host) if config["mode"] == "acme" else own_lasts(host, config["names"]):
+    if served(host) if config["mode"] == "acme" else own_is_current(host, config["names"]):
         return False
     return check or install(host, make_own(host, config["names"]))
 
 
 def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Install the ACME authority's certificate; request one if none is there, or if it ends soon."""
+    """Install the ACME authority's certificate; request one if none is there, or if it expires soon."""
     lineage, before = host.settings.lineages / config["lineage"], served(host)
-    if not lasts(host, lineage / "fullchain.pem", config["names"]):
+    if not is_current(host, lineage / "fullchain.pem", config["names"]):
         if check:
             return True
-        ask(host, config)
+        request_certificate(host, config)
     install(host, pair(lineage), check)
     return pair(lineage) != before
 
@@ -299,7 +299,7 @@ def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Renew a certificate of the host's own authority, and fail if any certificate ends soon (daily)."""
+    """Renew a certificate of the host's own authority, and fail if any certificate expires soon (daily)."""
     changed = False
     lineage = host.settings.lineages / config["lineage"]
     if config["mode"] == "selfsigned":
@@ -308,7 +308,7 @@ def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
         changed = install(host, pair(lineage), check)
     if (days := days_left(host, host.settings.certificate)) < host.settings.alarm_days:
         raise Failure(
-            f"The certificate ends in {days:.0f} days and was not renewed: run the playbook site.yml."
+            f"The certificate expires in {days:.0f} days and was not renewed: run the playbook site.yml."
         )
     return changed
 

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.files import hand_over, not_plain
+from slipway.files import change_owner, special_files
 from slipway.release import image_in_service
 from slipway.shell import CommandFailure, Failure
 from slipway.stack import Stack
@@ -51,7 +51,7 @@ def copy_for_blog(stack: Stack, source: Path, place: Path) -> str:
         shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(".*"))
     else:
         shutil.copyfile(source, copy)
-    hand_over(place, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
+    change_owner(place, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
     return f"/import{source}"
 
 
@@ -76,7 +76,7 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
     directory belongs to the caller of sudo.
 
     Raises:
-        Failure: the directory holds other files, or the export has something other than plain files.
+        Failure: the directory contains other files, or the export has something other than plain files.
     """
     place, marker = directory / EXPORT_PLACE, directory / EXPORT[0]
     if not directory.exists():
@@ -85,9 +85,13 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
             made.mkdir(mode=0o700)
             os.chown(made, *asked)
     elif any(directory.iterdir()) and not marker.is_file() and not place.is_dir():
-        raise Failure(f"{directory} holds other files: name a new directory, or one with an export.")
+        raise Failure(
+            f"{directory} contains other files: use a new directory, or one with an earlier export."
+        )
     if links := [name for name in EXPORT if (directory / name).is_symlink()]:
-        raise Failure(f"{directory} holds no export, but links: {', '.join(links)}. Name a new directory.")
+        raise Failure(
+            f"{directory} contains links instead of an export: {', '.join(links)}. Use a new directory."
+        )
     owner = directory.stat()
     # A killed run leaves this directory.
     place.mkdir(mode=0o700, exist_ok=True)
@@ -95,17 +99,19 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
         for name in EXPORT:
             if (directory / name).exists():
                 (directory / name).rename(place / name)
-        hand_over(place, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
+        change_owner(place, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
         yield place
     finally:
         # A compromised blog may have written links that lead out of the directory.
-        odd = not_plain(place)
-        for name in odd:
+        special = special_files(place)
+        for name in special:
             (place / name).unlink()
-        hand_over(place, owner.st_uid, owner.st_gid)
+        change_owner(place, owner.st_uid, owner.st_gid)
         for name in EXPORT:
             if (place / name).exists():
                 (place / name).rename(directory / name)
         shutil.rmtree(place)
-    if odd:
-        raise Failure(f"The export had what is no plain file, which was removed: {', '.join(odd)}.")
+    if special:
+        raise Failure(
+            f"The export contained links or special files, which were removed: {', '.join(special)}."
+        )

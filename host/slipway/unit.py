@@ -16,11 +16,11 @@ KILLED = 255  # exit status of systemd-run if a signal ended the unit
 
 
 def program(*arguments: str) -> list[str]:
-    """Return the command that runs these same modules, even if the host has newer ones by then."""
+    """Return the command that runs these same modules, even if newer ones are installed meanwhile."""
     return [sys.executable, "-I", "-B", str(Path(__file__).resolve().with_name("__main__.py")), *arguments]
 
 
-def become(name: str, arguments: Sequence[str]) -> NoReturn:
+def exec_in_unit(name: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process with systemd-run, which runs the program with the same arguments."""
     unit = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={name}-{os.getpid()}")
     os.execvp(unit[0], [*unit, *program(*arguments, "--in-unit")])
@@ -52,7 +52,7 @@ def detach(host: Host, by: str, arguments: Sequence[str]) -> int:
             sys.stderr.write(process.stderr.read())
     if process.returncode == KILLED:
         raise Failure(
-            "The program was killed before its end. Run it again: it finishes or undoes what it finds."
+            "The program was killed. Run the command again: it finishes or undoes the interrupted release."
         )
     return process.returncode
 

@@ -8,7 +8,7 @@ from fakes import NEW, OLD, SECRETS, THIRD, Engine
 from parsers import check
 
 from slipway import cli
-from slipway.credentials import give_secrets, set_admin_password
+from slipway.credentials import copy_secrets, set_admin_password
 from slipway.host import Host
 from slipway.release import release
 from slipway.settings import Settings
@@ -71,7 +71,7 @@ def engine(stack):
     """A fake engine where the blue slot serves the old release."""
     engine = stack.host = Engine(stack)
     engine.images["blue"] = OLD
-    give_secrets(stack, "blue")
+    copy_secrets(stack, "blue")
     set_admin_password(stack, OLD)
     stack.set_slots({"blue": OLD})
     return engine

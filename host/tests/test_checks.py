@@ -58,25 +58,25 @@ def blue(stack):
     thread.join()
 
 
-def test_ready_at_once(stack, blue):
+def test_wait_ends_at_once_if_the_slot_is_ready(stack, blue):
     wait_until_ready(stack, "blue")
     assert blue.requests == [("/readyz", "blog.example.org")]
 
 
-def test_ready_after_a_while(stack, blue):
+def test_wait_ends_when_the_slot_becomes_ready(stack, blue):
     stack.config["ready_timeout"] = 10
     blue.statuses = [503, 503, 200]
     wait_until_ready(stack, "blue")
     assert len(blue.requests) == 3
 
 
-def test_never_ready_says_what_it_answered_and_what_to_raise(stack, blue):
+def test_slot_that_never_becomes_ready_fails_with_its_status_and_the_timeout_to_raise(stack, blue):
     blue.statuses = [503]
     with pytest.raises(Failure, match=r"within 0\.5 s: /readyz answered 503.*release_ready_timeout"):
         wait_until_ready(stack, "blue")
 
 
-def test_never_there_says_so(stack, blue):
+def test_slot_that_never_answers_fails_with_the_connection_error(stack, blue):
     blue.stop()
     with pytest.raises(Failure, match=r"did not answer \(.*refused\).*release_ready_timeout"):
         wait_until_ready(stack, "blue")
@@ -84,7 +84,7 @@ def test_never_there_says_so(stack, blue):
 
 @pytest.mark.parametrize("change", [None, {"State": {"Status": "exited"}}, {"RestartCount": 1}])
 @pytest.mark.parametrize("memory", ["", '{"name": "slipway-flask_blog_blue-1"}\n'])
-def test_a_container_that_stopped_is_not_waited_for(stack, blue, change, memory):
+def test_stopped_container_fails_at_once(stack, blue, change, memory):
     stack.config["ready_timeout"] = 60
     blue.statuses, blue.container = [503], change and blue.container | change
     blue.memory = memory
@@ -94,14 +94,14 @@ def test_a_container_that_stopped_is_not_waited_for(stack, blue, change, memory)
     assert len(blue.requests) == 1
 
 
-def test_one_that_says_no_is_asked_why_once(stack, blue):
+def test_slot_that_answers_not_ready_triggers_the_callback_once(stack, blue):
     stack.config["ready_timeout"] = 10
     blue.statuses, asked = [503, 503, 200], []
     wait_until_ready(stack, "blue", lambda: asked.append(len(blue.requests)))
     assert asked == [1]
 
 
-def test_engine_that_cannot_start_a_process_for_a_moment_refuses_no_release(stack, engine):
+def test_release_survives_an_engine_that_briefly_cannot_start_a_process(stack, engine):
     engine.sleep = lambda seconds: engine.wrong.pop("nginx", None)
     engine.wrong["nginx"] = CommandFailure(["docker"], 126, "OCI runtime exec failed")
     assert release(stack, NEW, "", "", "anna")

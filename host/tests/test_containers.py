@@ -2,7 +2,7 @@
 
 import json
 
-from slipway.containers import last_words
+from slipway.containers import state_and_log
 from slipway.host import Host
 
 
@@ -11,7 +11,8 @@ class Engine(Host):
 
     def run(self, *command, **options):
         assert command[:2] == ("docker", "events")
-        assert "container=id" in command and "event=die" in command
+        assert "container=id" in command
+        assert "event=die" in command
         return "".join(f"{json.dumps({'exitCode': code})}\n" for code in "13")
 
     def output(self, *command):
@@ -19,8 +20,8 @@ class Engine(Host):
         return "first\nlast\n"
 
 
-def test_last_words_are_how_a_container_is_and_what_it_wrote():
+def test_description_has_the_state_of_a_container_and_its_last_log_lines():
     container = {"Id": "id", "Name": "/slipway-db-1", "State": {"Status": "restarting"}}
-    assert last_words(Engine(), container | {"Created": "2026-01-01T00:00:00Z"}) == (
+    assert state_and_log(Engine(), container | {"Created": "2026-01-01T00:00:00Z"}) == (
         "The container slipway-db-1 is restarting (exit code 3). Its last lines:\n    first\n    last"
     )

@@ -28,7 +28,7 @@ def test_release_gives_the_database_verifiers_and_no_passwords(stack, engine):
 
 @pytest.mark.parametrize("left", [b"", b"\n", bytes(40), b"too short", b"two lines\nof it", b"\xff" * 40])
 @pytest.mark.parametrize("command", [["release", "--in-unit", OLD], ["rotate", "--in-unit", "key"]])
-def test_secret_that_is_damaged_is_named_with_the_way_out_and_not_put_into_service(
+def test_damaged_secret_is_reported_with_a_remedy_and_not_put_into_service(
     main, stack, engine, capsys, left, command
 ):
     file = Path(stack.config["secrets"]) / "app_secret_key"
@@ -36,20 +36,23 @@ def test_secret_that_is_damaged_is_named_with_the_way_out_and_not_put_into_servi
     file.write_bytes(left)
     assert main(*command) == 1
     assert f"slipway: {file} is empty or damaged" in capsys.readouterr().err
-    assert (engine.images, stack.slot_secret("blue", "app_secret_key")) == ({"blue": OLD}, whole)
+    assert engine.images == {"blue": OLD}
+    assert stack.slot_secret("blue", "app_secret_key") == whole
 
     # The remedy: site.yml makes a new secret, and releases the image in service with it.
-    file.write_text("made anew by site.yml")
+    file.write_text("created by site.yml")
     assert main("release", "--in-unit", OLD) == 0
-    assert (stack.slot_secret("green", "app_secret_key"), former_keys(stack)) == (file.read_text(), whole)
+    assert stack.slot_secret("green", "app_secret_key") == file.read_text()
+    assert former_keys(stack) == whole
 
 
 @pytest.mark.parametrize("name", ["db_app_password", "app_secret_key"])
-def test_secret_that_changes_is_released_with_the_image_that_serves(stack, engine, change, name):
+def test_changed_secret_is_released_with_the_image_in_service(stack, engine, change, name):
     change(name)
     assert stack.slot_secret("blue", name) == f"value of {name}", "what serves keeps its own"
     entry = release(stack, OLD, "", "", "anna")
-    assert (entry["slot"], name in entry["secrets"]) == ("green", True)
+    assert entry.slot == "green"
+    assert name in entry.secrets
     assert stack.slot_secret("green", name) == f"another value of {name}"
     assert not (stack.in_service / "blue").exists()
     assert release(stack, OLD, "", "", "anna") is None
@@ -61,7 +64,7 @@ def test_commands_of_a_release_read_the_new_slot_s_secrets(stack, engine):
     assert engine.readers == {"green"}
 
 
-def test_old_login_is_valid_until_its_slot_has_gone(stack, engine, change):
+def test_old_login_stays_valid_until_its_slot_is_removed(stack, engine, change):
     change("db_app_password")
     release(stack, OLD, "", "", "anna")
     during, after = engine.variables
@@ -71,7 +74,7 @@ def test_old_login_is_valid_until_its_slot_has_gone(stack, engine, change):
     assert after["blog_app_blue"] == "NOLOGIN PASSWORD NULL"
 
 
-def test_new_login_that_does_not_work_leaves_the_old_one(stack, engine, change):
+def test_failed_release_keeps_the_old_login(stack, engine, change):
     change("db_app_password")
     engine.wrong["ready"] = 503
     with pytest.raises(Failure, match="The blue slot serves as before"):
@@ -82,11 +85,11 @@ def test_new_login_that_does_not_work_leaves_the_old_one(stack, engine, change):
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == ["blue"]
 
     engine.wrong.clear()
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
     assert stack.slot_secret("green", "db_app_password") == "another value of db_app_password"
 
 
-def test_key_is_believed_until_the_next_one_goes(stack, engine, change):
+def test_former_key_stays_valid_until_the_next_rotation(stack, engine, change):
     assert former_keys(stack) == ""
     change("app_secret_key")
     release(stack, OLD, "", "", "anna")
@@ -98,20 +101,20 @@ def test_key_is_believed_until_the_next_one_goes(stack, engine, change):
     assert former_keys(stack) == "another value of app_secret_key"
 
 
-def test_key_that_leaked_is_not_believed(stack, engine, change):
+def test_leaked_key_becomes_invalid(stack, engine, change):
     change("app_secret_key")
     stack.forget_flag.touch()
     release(stack, OLD, "", "", "anna")
     assert former_keys(stack) == ""
 
 
-def test_directory_that_the_engine_made_is_closed_to_others(stack, engine):
+def test_release_closes_a_directory_that_the_engine_created(stack, engine):
     stack.in_service.chmod(0o755)
     release(stack, NEW, "", "", "anna")
     assert oct(stack.in_service.stat().st_mode & 0o777) == "0o700"
 
 
-def test_slot_s_secrets_are_for_the_blog_alone(stack, engine):
+def test_only_the_blog_can_read_a_slot_s_secrets(stack, engine):
     directory = stack.in_service / "blue"
     assert oct(stack.in_service.stat().st_mode & 0o777) == "0o700"
     assert oct(directory.stat().st_mode & 0o777) == "0o500"
@@ -122,13 +125,13 @@ def test_slot_s_secrets_are_for_the_blog_alone(stack, engine):
         assert {path.stat().st_uid for path in (directory, *files)} == {Settings().blog_uid}
 
 
-def test_slot_without_its_secrets_is_replaced_and_its_login_left_alone(stack, engine):
+def test_release_replaces_a_slot_without_secrets_and_keeps_its_login(stack, engine):
     (stack.in_service / "blue/db_app_password").unlink()
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
     assert engine.variables[0]["blog_app_blue"] == ""
 
 
-def test_admin_s_password_is_set_when_its_file_changes_and_only_then(stack, engine, change):
+def test_admin_s_password_is_set_only_when_its_file_changes(stack, engine, change):
     assert put_into_service(stack, OLD, "", "", "anna") == (False, None)
     change("admin_password")
     assert put_into_service(stack, OLD, "", "", "anna") == (True, None)

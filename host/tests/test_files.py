@@ -7,7 +7,7 @@ import pytest
 from slipway.files import write
 
 
-def test_write_replaces_in_one_step(tmp_path):
+def test_write_replaces_a_file_atomically(tmp_path):
     path = tmp_path / "state"
     write(path, "old")
     with path.open() as reader:
@@ -16,7 +16,7 @@ def test_write_replaces_in_one_step(tmp_path):
     assert path.read_text() == "new"
 
 
-def test_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError("No space left on device")
 

@@ -35,7 +35,7 @@ def holder(host):
     process.join()
 
 
-def test_lock_names_who_has_it(host, holder):
+def test_refusal_names_the_holder_of_the_lock(host, holder):
     with pytest.raises(Failure, match="Another release is under way: anna, since 2"), lock(host, "bert"):
         pass
     holder.release()
@@ -44,14 +44,14 @@ def test_lock_names_who_has_it(host, holder):
         assert host.settings.lock.read_text().startswith("bert, since 2")
 
 
-def test_lock_of_a_dead_holder_is_free(host, holder):
+def test_lock_is_free_after_its_holder_dies(host, holder):
     holder.process.kill()
     holder.process.join()
     with lock(host, "bert"):
         pass
 
 
-def test_holder_that_was_killed_is_told_from_one_that_works(host):
+def test_killed_holder_does_not_count_as_holding_the_lock(host):
     assert not is_held(host), "nobody ever had it"
     with lock(host, "anna"):
         assert is_held(host)

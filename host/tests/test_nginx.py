@@ -129,10 +129,10 @@ class Host(real.Host):
                 del self.containers[name]
             case ["docker", "exec", _, "nginx", *options]:
                 self.change(f"nginx {' '.join(options)}")
-                if "spoiled" in self.broken:
+                if "configuration" in self.broken:
                     raise Failure("unknown directive")
             case ["systemctl", "restart", "docker"]:
-                self.change("the engine starts anew")
+                self.change("restart the engine")
                 self.taken = False
             case ["nsenter", *_]:
                 # Once the flag is set, nginx closes every connection.
@@ -145,7 +145,7 @@ class Host(real.Host):
                 self.change("redirect" if rules else "no redirect")
                 self.rules = rules or None
             case _:
-                raise AssertionError(f"nobody expected {command}")
+                raise AssertionError(f"unexpected command: {command}")
         return ""
 
     def up(self, service):
@@ -166,7 +166,10 @@ class Host(real.Host):
 
     def get(self, address, path, host, timeout=5, tls=False, cookie=""):
         at, _, port = address.rpartition(":")
-        assert (path, host, tls, port) == ("/", "blog.example.org", True, "443")
+        assert path == "/"
+        assert host == "blog.example.org"
+        assert tls is True
+        assert port == "443"
         return self.answer(at.strip("[]")), ""
 
     def is_root(self):
@@ -179,12 +182,12 @@ class Host(real.Host):
     def started(self, pid):
         return math.inf if self.current() else 0
 
-    def somebody_serves(self):
+    def new_connections_are_served(self):
         """Tell whether new connections reach a running container."""
         if not self.rules:
             return bool(self.of("nginx"))
         addresses = (
-            self.containers[name]["NetworkSettings"]["Networks"] for name in self.of("nginx_stand_in")
+            self.containers[name]["NetworkSettings"]["Networks"] for name in self.of("nginx_temporary")
         )
         return any(f"ip to {at['slipway_edge']['IPAddress']}:" in self.rules for at in addresses)
 
@@ -198,47 +201,46 @@ def host(tmp_path):
     return Host(settings, tmp_path)
 
 
-def settled(host):
-    """Tell whether nginx matches compose.yml, and no stand-in, rules or flags are left."""
+def assert_complete(host):
+    """Assert that nginx matches compose.yml, and that no temporary nginx, rules or flags are left."""
     [name] = host.containers
     definition = host.containers[name]["Config"]["Labels"]["com.docker.compose.config-hash"]
-    return (host.of("nginx"), definition, host.rules, list(host.slot.iterdir())) == (
-        [name],
-        host.definition,
-        None,
-        [],
-    )
+    assert host.of("nginx") == [name]
+    assert definition == host.definition
+    assert host.rules is None
+    assert list(host.slot.iterdir()) == []
 
 
 # --- A replacement ------------------------------------------------------------------------------------------
 
 
-def test_replacement_goes_by_a_stand_in(host):
+def test_replacement_uses_a_temporary_nginx(host):
     assert nginx.apply(host) == ["replace"]
     assert host.events == [
-        "start nginx_stand_in",
+        "start nginx_temporary",
         "redirect",
         "end drained nginx",
         "start nginx",
         "no redirect",
-        "stop nginx_stand_in",
-        "remove nginx_stand_in",
+        "stop nginx_temporary",
+        "remove nginx_temporary",
     ]
-    assert settled(host)
+    assert_complete(host)
     assert nginx.apply(host) == []
 
 
-def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(host, check):
+def test_rules_redirect_every_published_port_to_the_temporary_nginx(host, check):
     host.broken.add("nginx")  # so that the rules stay
     with pytest.raises(Failure):
         nginx.apply(host)
-    [name] = host.of("nginx_stand_in")
+    [name] = host.of("nginx_temporary")
     number = host.containers[name]["State"]["Pid"]
     given = nginx.NO_REDIRECT + host.rules
     load = "nft --file /tmp/rules && nft --file /tmp/rules"
     script = f"cat > /tmp/rules; {load} && nft --numeric-priority list table {nginx.TABLE}"
     done = check("--cap-add=NET_ADMIN", "--tmpfs=/tmp", command=["sh", "-c", script], stdin=given)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stderr == ""
+    assert done.returncode == 0
     rules = [line.strip() for line in done.stdout.splitlines() if "dnat" in line]
     expected = [
         f"meta nfproto {family} fib daddr type local tcp dport {asked} dnat {to}:{port}"
@@ -251,20 +253,20 @@ def test_rules_lead_every_port_of_the_old_one_to_the_stand_in(host, check):
 
 
 @pytest.mark.parametrize("seen", [None, 500, 502])
-def test_stand_in_that_does_not_serve_readers_gets_none(host, seen):
+def test_temporary_nginx_that_does_not_answer_gets_no_readers(host, seen):
     host.answer = lambda address: 200 if address in ("10.83.1.1", "fd00::1") else seen
-    with pytest.raises(Failure, match="does not answer to https://blog"):
+    with pytest.raises(Failure, match="does not answer requests for https://blog"):
         nginx.apply(host)
-    assert host.events == ["start nginx_stand_in", "remove nginx_stand_in"]
+    assert host.events == ["start nginx_temporary", "remove nginx_temporary"]
 
 
-def test_nginx_without_tls_is_asked_without_it(host):
+def test_nginx_without_tls_is_requested_over_http(host):
     """As with a load balancer in front of nginx that terminates TLS."""
     del host.containers["nginx-1"]["NetworkSettings"]["Ports"]["443/tcp"]
     assert nginx.running(host, "nginx").port == 80
 
 
-def test_page_is_asked_for_by_the_name_that_readers_type():
+def test_request_has_the_public_host_name():
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200 if self.headers["Host"] == "blog.example.org" else 404)
@@ -276,125 +278,146 @@ def test_page_is_asked_for_by_the_name_that_readers_type():
         assert nginx.status(real.Host(), "127.0.0.1", port, url) == 200
 
 
-def test_stand_in_need_not_do_better_than_what_serves(host):
+def test_temporary_nginx_may_answer_with_the_same_error_as_the_old_one(host):
     """As during maintenance, or before the first release."""
     host.answer = lambda address: 503
     nginx.apply(host)
-    assert settled(host)
+    assert_complete(host)
 
 
-def test_whatever_answers_is_better_than_one_that_does_not(host):
+def test_temporary_nginx_may_answer_with_any_status_if_the_old_one_does_not_answer(host):
     """As with a new host name, which only the new nginx answers to."""
     host.answer = lambda address: None if address in ("10.83.1.1", "fd00::1") else 502
     nginx.apply(host)
-    assert settled(host)
+    assert_complete(host)
 
 
-def test_stand_in_answers_over_both_families(host):
+def test_temporary_nginx_must_answer_over_ipv4_and_ipv6(host):
     host.answer = lambda address: 200 if "." in address else None
     with pytest.raises(Failure, match="does not answer"):
         nginx.apply(host)
-    assert [host.of("nginx"), host.of("nginx_stand_in"), host.rules] == [["nginx-1"], [], None]
+    assert host.of("nginx") == ["nginx-1"]
+    assert host.of("nginx_temporary") == []
+    assert host.rules is None
 
 
-def test_image_that_does_not_start_leaves_the_old_one(host):
-    host.broken.add("nginx_stand_in")
+def test_image_that_does_not_start_leaves_the_old_nginx_running(host):
+    host.broken.add("nginx_temporary")
     with pytest.raises(Failure) as failure:
         nginx.apply(host)
     assert str(failure.value) == (
-        "The new nginx does not work, so the old one serves as before. container nginx_stand_in exited (1)\n"
-        "The container nginx_stand_in is restarting (exit code 1). Its last lines:\n"
-        "    last words of nginx_stand_in"
+        "The new nginx does not work, so the old one serves as before. container nginx_temporary exited (1)\n"
+        "The container nginx_temporary is restarting (exit code 1). Its last lines:\n"
+        "    last words of nginx_temporary"
     )
-    assert host.events == ["start nginx_stand_in", "remove nginx_stand_in"]
+    assert host.events == ["start nginx_temporary", "remove nginx_temporary"]
     assert list(host.containers) == ["nginx-1"]
 
 
-def test_stand_in_serves_on_where_nginx_then_does_not_start(host):
+def test_temporary_nginx_keeps_serving_if_the_new_nginx_does_not_start(host):
     host.broken.add("nginx")
-    with pytest.raises(Failure, match="a stand-in serves in nginx's place"):
+    with pytest.raises(Failure, match="A temporary nginx serves readers until site"):
         nginx.apply(host)
     assert host.rules
-    assert host.somebody_serves()
+    assert host.new_connections_are_served()
 
 
 @pytest.mark.parametrize("life", range(8))
-def test_killed_at_any_moment_somebody_serves_and_the_next_run_finishes(host, life):
+def test_kill_at_any_step_leaves_an_nginx_that_serves_and_the_next_run_finishes(host, life):
     host.life = life
     if life < 7:
         with pytest.raises(Killed):
             nginx.apply(host)
     else:
         nginx.apply(host)
-    assert host.somebody_serves()
+    assert host.new_connections_are_served()
     host.life = None
     nginx.apply(host)
-    assert settled(host)
+    assert_complete(host)
 
 
-def test_after_a_reboot_half_way_nothing_is_left(host):
-    """The rules are gone, the stand-in is stopped, and the engine restarted nginx with its flag still set."""
-    host.create("nginx_stand_in", NEW)
-    host.stopped.add("nginx_stand_in-2")
+def test_next_run_cleans_up_after_a_reboot_during_a_replacement(host):
+    """The rules are gone, the temporary nginx is stopped, and nginx restarted with its flag still set."""
+    host.create("nginx_temporary", NEW)
+    host.stopped.add("nginx_temporary-2")
     host.flag("nginx-1").touch()
     host.definition = OLD
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
     assert nginx.apply(host) == ["recover"]
-    assert settled(host)
+    assert_complete(host)
+
+
+def test_next_run_finishes_a_replacement_that_the_version_before_began(host):
+    """Its temporary nginx serves readers, under its former name."""
+    host.create(nginx.FORMER_TEMPORARY, NEW)
+    host.rules = "ip to 10.83.1.2:443"
+    host.flag("nginx-1").touch()
+    assert nginx.apply(host) == ["recover", "replace"]
+    assert host.events[:3] == ["no redirect", "stop nginx_stand_in", "remove nginx_stand_in"]
+    assert_complete(host)
+
+
+def test_next_run_starts_nginx_while_the_temporary_one_of_the_version_before_serves(host):
+    del host.containers["nginx-1"]
+    host.create(nginx.FORMER_TEMPORARY, NEW)
+    host.rules = "ip to 10.83.1.2:443"
+    assert nginx.apply(host) == ["recover"]
+    assert host.events == ["start nginx", "no redirect", "stop nginx_stand_in", "remove nginx_stand_in"]
+    assert_complete(host)
 
 
 @pytest.fixture
 def without_power(host):
-    """A power loss during a replacement: the old nginx is removed, and the stand-in is stopped."""
+    """A power loss during a replacement: the old nginx is removed, and the temporary one is stopped."""
     del host.containers["nginx-1"]
-    host.create("nginx_stand_in", NEW)
-    host.stopped.add("nginx_stand_in-2")
+    host.create("nginx_temporary", NEW)
+    host.stopped.add("nginx_temporary-2")
     host.flag("nginx-1").touch()
 
 
 @pytest.mark.usefixtures("without_power")
-def test_after_a_loss_of_power_there_is_an_nginx_again(host):
+def test_next_run_starts_nginx_after_a_power_loss(host):
     assert nginx.apply(host) == ["recover"]
-    assert host.events == ["start nginx", "no redirect", "remove nginx_stand_in"]
-    assert settled(host)
+    assert host.events == ["start nginx", "no redirect", "remove nginx_temporary"]
+    assert_complete(host)
 
 
 @pytest.mark.usefixtures("without_power")
-def test_engine_that_lost_power_and_holds_on_to_ports_starts_anew(host):
+def test_next_run_restarts_an_engine_that_keeps_ports_allocated_after_a_power_loss(host):
     host.taken = True
     assert nginx.apply(host) == ["recover"]
     assert host.events == [
         "start nginx",
-        "the engine starts anew",
+        "restart the engine",
         "end nginx",
         "start nginx",
         "no redirect",
-        "remove nginx_stand_in",
+        "remove nginx_temporary",
     ]
-    assert settled(host)
+    assert_complete(host)
 
 
 @pytest.mark.usefixtures("without_power")
-def test_engine_is_left_alone_where_it_is_nginx_that_does_not_start(host):
+def test_next_run_does_not_restart_the_engine_if_nginx_itself_fails_to_start(host):
     host.broken.add("nginx")
     with pytest.raises(Failure, match="exited"):
         nginx.apply(host)
     assert host.events == ["start nginx"]
 
 
-def test_without_nginx_there_is_nothing_to_replace(host):
+def test_apply_replaces_nothing_if_nginx_does_not_run(host):
     del host.containers["nginx-1"]
     assert nginx.apply(host) == []
     assert host.events == []
     host.rules = "left over"
     assert nginx.apply(host) == ["recover"]
-    assert settled(host)
+    assert_complete(host)
 
 
 # --- A reload -----------------------------------------------------------------------------------------------
 
 
-def test_reload_drains_first(host):
+def test_reload_drains_nginx_first(host):
     drained, change = [], host.change
     host.change = lambda event: (drained.append(host.flag("nginx-1").exists()), change(event))
     nginx.reload(host)
@@ -402,37 +425,38 @@ def test_reload_drains_first(host):
     assert not host.flag("nginx-1").exists()
 
 
-def test_configuration_that_nginx_refuses_drains_nobody(host):
-    host.broken.add("spoiled")
+def test_reload_does_not_drain_nginx_if_it_rejects_the_configuration(host):
+    host.broken.add("configuration")
     with pytest.raises(Failure, match="unknown directive"):
         nginx.reload(host)
-    assert (host.events, list(host.slot.iterdir())) == (["nginx -t -q"], [])
+    assert host.events == ["nginx -t -q"]
+    assert list(host.slot.iterdir()) == []
 
 
-def test_reload_that_brings_no_new_workers_is_said(host):
+def test_reload_fails_if_no_new_workers_start(host):
     host.renewed = False
-    with pytest.raises(Failure, match="did not take the new configuration"):
+    with pytest.raises(Failure, match="started no workers with the new configuration"):
         nginx.reload(host)
     assert not host.flag("nginx-1").exists()
 
 
-def test_reload_of_what_was_ill_waits_until_it_is_well(host):
+def test_reload_waits_until_nginx_is_healthy(host):
     """As when nginx started before its files existed."""
     host.health = ["unhealthy", "healthy"]
     nginx.reload(host)
     assert host.health == ["healthy"]
     host.health, host.events = ["unhealthy"], []
-    with pytest.raises(Failure, match="is not healthy: `slipway logs nginx` says why"):
+    with pytest.raises(Failure, match="is not healthy: see `slipway logs nginx`"):
         nginx.reload(host)
 
 
-def test_reload_without_nginx_says_how_to_start_it(host):
+def test_reload_without_nginx_reports_how_to_start_it(host):
     host.containers.clear()
     with pytest.raises(Failure, match="docker compose up -d"):
         nginx.reload(host)
 
 
-def test_reload_comes_where_a_file_is_newer_than_what_runs(host):
+def test_apply_reloads_nginx_if_a_file_is_newer_than_its_workers(host):
     host.definition = OLD
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
     host.current = lambda: "nginx -s reload" in host.events
@@ -440,7 +464,7 @@ def test_reload_comes_where_a_file_is_newer_than_what_runs(host):
     assert nginx.apply(host) == []
 
 
-def test_what_runs_is_current_until_a_file_changes(tmp_path):
+def test_nginx_is_current_until_a_file_changes(tmp_path):
     container = object.__new__(nginx.Container)
     container.host, container.mounts = real.Host(), {"/etc/nginx/conf.d": tmp_path}
     (tmp_path / "blog.conf").write_text("old")
@@ -477,7 +501,7 @@ def test_what_runs_is_current_until_a_file_changes(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "done"), [(NEW, "replace"), (OLD, "nothing")])
-def test_check_tells_what_a_compose_yml_would_need_and_changes_nothing(host, monkeypatch, capsys, text, done):
+def test_check_reports_the_task_for_a_compose_yml_and_changes_nothing(host, monkeypatch, capsys, text, done):
     host.containers["nginx-1"]["Config"]["Labels"]["com.docker.compose.config-hash"] = OLD
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     assert cli.main(["nginx", "apply", "--check"], host) == 0
@@ -487,7 +511,7 @@ def test_check_tells_what_a_compose_yml_would_need_and_changes_nothing(host, mon
 
 
 @pytest.mark.parametrize("command", ["apply", "reload"])
-def test_changes_are_the_work_of_a_unit(host, monkeypatch, command):
+def test_changes_run_in_a_systemd_unit(host, monkeypatch, command):
     started = []
 
     def become(name, command):
@@ -501,9 +525,13 @@ def test_changes_are_the_work_of_a_unit(host, monkeypatch, command):
     [[*words, unit, python, isolated, clean, path, nginx, what, told]] = started
     assert words == ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
     assert unit.startswith("--unit=slipway-nginx-")
-    assert (python, isolated, clean) == (sys.executable, "-I", "-B")
+    assert python == sys.executable
+    assert isolated == "-I"
+    assert clean == "-B"
     assert Path(path) == Path(cli.__file__).with_name("__main__.py")
-    assert (nginx, what, told) == ("nginx", command, "--in-unit")
+    assert nginx == "nginx"
+    assert what == command
+    assert told == "--in-unit"
 
 
 @pytest.fixture
@@ -552,14 +580,14 @@ def database(host):
         *("other compose.yml", "former version", "damaged", "no record"),
     ],
 )
-def test_apply_tells_whether_compose_has_nothing_to_start(host_that_is_up, capsys, change, up):
+def test_apply_reports_whether_compose_has_nothing_to_start(host_that_is_up, capsys, change, up):
     change(host_that_is_up)
     assert cli.main(["nginx", "apply"], host_that_is_up) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": False, "done": [], "up": up}
     assert host_that_is_up.events == []
 
 
-def test_release_under_way_is_named(host, capsys):
+def test_apply_refuses_to_run_during_a_release(host, capsys):
     host.settings.runtime.mkdir()
     with host.settings.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -567,11 +595,11 @@ def test_release_under_way_is_named(host, capsys):
         file.flush()
         assert cli.main(["nginx", "apply", "--in-unit"], host) == 1
     told = capsys.readouterr().err
-    assert "Something else is under way: anna, since 2026-11-22T18:00:00Z, process 7." in told
+    assert "Another operation is under way: anna, since 2026-11-22T18:00:00Z, process 7." in told
     assert host.events == []
 
 
-def test_lock_tells_a_release_who_has_it(host, capsys):
+def test_apply_writes_its_purpose_to_the_lock(host, capsys):
     holders, change = [], host.change
     host.change = lambda event: (holders.append(host.settings.lock.read_text()), change(event))
     assert cli.main(["nginx", "apply", "--in-unit"], host) == 0

@@ -31,7 +31,7 @@ class Server(http.server.HTTPServer):
     [(socket.AF_INET, "127.0.0.1", "127.0.0.1"), (socket.AF_INET6, "::1", "[::1]")],
     ids=["ipv4", "ipv6"],
 )
-def test_page_comes_with_its_status_whatever_that_is(family, address, at):
+def test_request_returns_the_status_and_the_body(family, address, at):
     try:
         server = Server(family, address)
     except OSError:
@@ -43,7 +43,7 @@ def test_page_comes_with_its_status_whatever_that_is(family, address, at):
             assert told == (status, "blog.example.org session=slipway")
 
 
-def test_no_answer_has_a_reason():
+def test_request_without_an_answer_returns_the_reason():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         status, reason = get(f"127.0.0.1:{closed.getsockname()[1]}", "/", "blog.example.org", timeout=1)
@@ -51,7 +51,7 @@ def test_no_answer_has_a_reason():
     assert "refused" in reason
 
 
-def test_what_does_not_speak_tls_has_a_reason():
+def test_request_to_a_server_without_tls_returns_the_reason():
     with Server(socket.AF_INET, "127.0.0.1") as server:
         threading.Thread(target=server.handle_request).start()
         status, reason = get(f"127.0.0.1:{server.server_port}", "/", "blog.example.org", timeout=1, tls=True)

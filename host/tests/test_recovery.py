@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from fakes import NEW, OLD, THIRD, Killed, fits
+from fakes import NEW, OLD, THIRD, Killed, fits, make_entry
 
-from slipway.credentials import give_secrets
+from slipway.credentials import copy_secrets
 from slipway.recovery import recover
 from slipway.release import put_into_service, release
 from slipway.settings import SLOTS
@@ -16,41 +16,47 @@ STAGES = ["image", "nginx", "database", "schema", "dump", "migrate", "start", "a
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_next_run_undoes_what_was_killed_before_the_switch(main, stack, engine, capsys, stage):
+def test_next_run_undoes_a_release_that_was_killed_before_the_switch(main, stack, engine, capsys, stage):
     engine.plan |= {"pending": ["0002"]}
     engine.wrong[stage] = Killed()
     with pytest.raises(Killed):
         release(stack, NEW, "1.2", "", "anna")
     [left] = stack.ledger.entries()
-    assert left["outcome"] == "under way"
+    assert left.outcome == "under way"
 
     del engine.wrong[stage]
     assert main("release", "--in-unit", NEW) == 0
     told = capsys.readouterr().out
-    assert f"Release {left['id']} was cut short during the stage" in told and "it was undone" in told
+    assert f"Release {left.id} was interrupted during the stage" in told
+    assert "it was undone" in told
     assert engine.images == stack.slot_images() == {"green": NEW}
     # Both releases have the id of the same second, so the new entry replaces the undone one.
-    assert stack.ledger.current()["image"] == NEW
+    assert stack.ledger.current().image == NEW
 
 
-def test_next_run_finishes_what_was_killed_after_the_switch(main, stack, engine, capsys, hook, tmp_path):
+def test_next_run_finishes_a_release_that_was_killed_after_the_switch(
+    main, stack, engine, capsys, hook, tmp_path
+):
     stack.config["hooks"] = {"after": hook(f"echo $SLIPWAY_RELEASE $SLIPWAY_OUTCOME > {tmp_path}/told")}
     engine.wrong["switch"] = Killed()
     with pytest.raises(Killed):
         release(stack, NEW, "1.2", "", "anna")
     engine.wrong.clear()
-    assert (stack.active(), engine.images) == ("green", {"blue": OLD, "green": NEW})
+    assert stack.active() == "green"
+    assert engine.images == {"blue": OLD, "green": NEW}
     assert main("release", "--in-unit", "--json", NEW) == 0
     out = capsys.readouterr().out
     assert "after the switch; it was finished" in out
     assert json.loads(out.splitlines()[-1]) == {"changed": True}
     assert engine.images == stack.slot_images() == {"green": NEW}
     [entry] = stack.ledger.entries()
-    assert (entry["outcome"], entry["version"], "stage" in entry) == ("in service", "1.2", False)
-    assert (tmp_path / "told").read_text() == f"{entry['id']} in service\n"
+    assert entry.outcome == "in service"
+    assert entry.version == "1.2"
+    assert entry.stage is None
+    assert (tmp_path / "told").read_text() == f"{entry.id} in service\n"
 
 
-def test_hook_is_told_of_what_serves_and_was_killed_while_it_drained(stack, engine, hook, tmp_path):
+def test_hook_after_runs_even_if_the_release_is_killed_while_it_drains(stack, engine, hook, tmp_path):
     def killed(seconds):
         raise Killed
 
@@ -64,7 +70,7 @@ def test_hook_is_told_of_what_serves_and_was_killed_while_it_drained(stack, engi
     assert (tmp_path / "told").read_text() == "in service\n"
 
 
-def advised(stack, main, capsys):
+def follow_advice(stack, main, capsys):
     """Follow the message about a broken slots.env, up to site.yml."""
     stack.slots_file.write_text("GREEN_IMAGE=\n")
     assert main("release", "--in-unit", OLD) == 1
@@ -72,9 +78,9 @@ def advised(stack, main, capsys):
     stack.slots_file.unlink()
 
 
-HARMS = {
+DAMAGE = {
     "slots.env lost": lambda stack, engine, *_: stack.slots_file.unlink(),
-    "slots.env broken": lambda stack, engine, *rest: advised(stack, *rest),
+    "slots.env broken": lambda stack, engine, *rest: follow_advice(stack, *rest),
     "slots.env of the other slot": lambda stack, engine, *_: stack.set_slots({stack.idle(): THIRD}),
     "slots.env of both slots": lambda stack, engine, *_: stack.set_slots(
         {stack.routed(): OLD, stack.idle(): THIRD}
@@ -101,10 +107,12 @@ def serving(stack, engine, request):
 
 
 @pytest.mark.parametrize("image", [OLD, NEW])
-@pytest.mark.parametrize("harm", HARMS)
-def test_what_serves_goes_on_whatever_was_lost(main, stack, engine, serving, capsys, harm, image):
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_release_repairs_lost_state_while_the_slot_keeps_serving(
+    main, stack, engine, serving, capsys, damage, image
+):
     """The slot keeps its readers, container and login until the next one serves; then there is no drift."""
-    HARMS[harm](stack, engine, main, capsys)
+    DAMAGE[damage](stack, engine, main, capsys)
     engine.events.clear()
     run = engine.run
 
@@ -112,7 +120,8 @@ def test_what_serves_goes_on_whatever_was_lost(main, stack, engine, serving, cap
         answer = run(*command, **options)
         if command[:2] != ("docker", "ps"):
             slot = stack.routed()
-            assert engine.images.get(slot) and engine.states.get(slot, "running") == "running", command
+            assert engine.images.get(slot), command
+            assert engine.states.get(slot, "running") == "running", command
             login = engine.variables[-1][f"blog_app_{slot}"] if engine.variables else "LOGIN"
             assert login.startswith("LOGIN"), command
         return answer
@@ -124,50 +133,54 @@ def test_what_serves_goes_on_whatever_was_lost(main, stack, engine, serving, cap
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["changed"] is True
     slot = serving if image == OLD else SLOTS[serving == "blue"]
     assert engine.images == stack.slot_images() == {slot: image}
-    assert (stack.routed(), stack.active()) == (slot, slot)
+    assert stack.routed() == slot
+    assert stack.active() == slot
     assert engine.variables[-1][f"blog_app_{SLOTS[slot == 'blue']}"] == "NOLOGIN PASSWORD NULL"
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == [slot]
-    stack.ledger.put({"id": "9", "image": image, "outcome": "in service"})
+    stack.ledger.put(make_entry(id="9", image=image))
     assert drift(stack, stack.ledger.current()) == []
     assert main("release", "--in-unit", "--json", image) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": False}
 
 
-@pytest.mark.parametrize("harm", ["slots.env lost", "flag lost, or left", "flag and slots.env"])
-def test_commands_find_what_serves_whatever_was_lost(main, stack, engine, serving, capsys, harm):
-    HARMS[harm](stack, engine)
+@pytest.mark.parametrize("damage", ["slots.env lost", "flag lost, or left", "flag and slots.env"])
+def test_rotation_finds_the_slot_in_service_despite_lost_state(main, stack, engine, serving, capsys, damage):
+    DAMAGE[damage](stack, engine)
     assert main("rotate", "--check", "--json", "key") == 0
     engine.readers.clear()
     assert main("rotate", "--in-unit", "admin") == 0
-    assert (stack.routed(), stack.slot_images()) == (serving, {serving: OLD})
+    assert stack.routed() == serving
+    assert stack.slot_images() == {serving: OLD}
     assert engine.readers <= {serving}
 
 
-def test_flag_that_was_lost_while_a_release_was_cut_short_removes_nothing_that_serves(stack, engine):
+def test_recovery_keeps_the_new_slot_if_the_old_one_has_stopped(stack, engine):
     """The run was killed after the switch, and the old slot has stopped: only the new slot runs."""
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
-    give_secrets(stack, "green")
+    stack.ledger.put(make_entry(outcome="under way", stage="switch"))
+    copy_secrets(stack, "green")
     engine.images, engine.states = {"blue": OLD, "green": NEW}, {"blue": "exited"}
     stack.slots_file.unlink()
     assert "it was finished" in recover(stack)
-    assert (stack.routed(), engine.images, stack.slot_images()) == ("green", {"green": NEW}, {"green": NEW})
+    assert stack.routed() == "green"
+    assert engine.images == {"green": NEW}
+    assert stack.slot_images() == {"green": NEW}
 
 
-def test_release_that_was_cut_short_is_undone_without_slots_env(stack, engine):
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "ready"})
-    give_secrets(stack, "green")
+def test_recovery_undoes_a_release_without_slots_env(stack, engine):
+    stack.ledger.put(make_entry(outcome="under way", stage="ready"))
+    copy_secrets(stack, "green")
     engine.images["green"] = NEW
     stack.slots_file.unlink()
     assert "it was undone" in recover(stack)
-    assert (engine.images, stack.slot_images()) == ({"blue": OLD}, {"blue": OLD})
+    assert engine.images == {"blue": OLD}
+    assert stack.slot_images() == {"blue": OLD}
     assert fits(engine.variables[-1]["blog_app_blue"], "value of db_app_password")
 
 
 @pytest.mark.parametrize(("after_switch", "serves"), [(False, "blue"), (True, "green")])
-def test_login_of_a_slot_that_a_killed_run_left_ends(stack, engine, after_switch, serves):
-    entry = {"id": "1", "image": NEW, "version": "", "by": "anna", "slot": "green", "outcome": "under way"}
-    stack.ledger.put(entry)
-    give_secrets(stack, "green")
+def test_recovery_ends_the_login_of_the_removed_slot(stack, engine, after_switch, serves):
+    stack.ledger.put(make_entry(outcome="under way"))
+    copy_secrets(stack, "green")
     stack.set_slots({"blue": OLD, "green": NEW})
     stack.switch("green" if after_switch else "blue")
     engine.images["green"] = NEW
@@ -178,24 +191,26 @@ def test_login_of_a_slot_that_a_killed_run_left_ends(stack, engine, after_switch
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == [serves]
 
 
-def test_killed_run_is_put_right_where_the_database_is_down(stack, engine):
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "database"})
+def test_recovery_undoes_a_release_while_the_database_is_down(stack, engine):
+    stack.ledger.put(make_entry(outcome="under way", stage="database"))
     engine.wrong["roles"] = Failure("the database is not running")
     assert "it was undone" in recover(stack)
     assert stack.slot_images() == {"blue": OLD}
 
 
-def test_secrets_of_a_slot_that_was_removed_just_before_the_kill_go(stack, engine):
-    give_secrets(stack, "green")
+def test_next_run_removes_the_secrets_of_a_removed_slot(stack, engine):
+    copy_secrets(stack, "green")
     assert put_into_service(stack, OLD, "", "", "anna") == (True, None)
     assert [path.name for path in stack.in_service.iterdir() if path.is_dir()] == ["blue"]
 
 
-def test_what_was_killed_after_the_switch_and_does_not_serve_is_undone(stack, engine):
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way", "stage": "switch"})
+def test_recovery_undoes_a_switched_release_that_does_not_serve(stack, engine):
+    stack.ledger.put(make_entry(outcome="under way", stage="switch"))
     stack.set_slots({"blue": OLD, "green": NEW})
     stack.switch("green")
     engine.images["green"], engine.wrong["switch"] = NEW, 500
     assert "undone" in recover(stack)
-    assert (stack.active(), stack.slot_images(), engine.images) == ("blue", {"blue": OLD}, {"blue": OLD})
-    assert stack.ledger.entries()[0]["outcome"] == "failed"
+    assert stack.active() == "blue"
+    assert stack.slot_images() == {"blue": OLD}
+    assert engine.images == {"blue": OLD}
+    assert stack.ledger.entries()[0].outcome == "failed"

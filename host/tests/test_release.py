@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
-from fakes import NEW, OLD, Engine
+from fakes import NEW, OLD, Engine, make_entry
 
 from slipway.release import put_into_service, release
 from slipway.shell import CommandFailure, Failure
 
 
-def test_release_goes_through_its_stages_in_order(stack, engine, capsys):
+def test_release_runs_its_stages_in_order(stack, engine, capsys):
     entry = release(stack, NEW, "1.2", "abc123", "anna")
     assert engine.events == [
         "image",
@@ -34,11 +34,12 @@ def test_release_goes_through_its_stages_in_order(stack, engine, capsys):
     assert re.fullmatch(r"switched after \d\.\d\d s, \d\.\d\d s in all", total)
     [recorded] = stack.ledger.entries()
     assert recorded == entry
-    assert list(entry.pop("stages")) == stages
-    assert re.fullmatch(r"\d{8}T\d{6}Z", entry.pop("id"))
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry.pop("at"))
-    assert 0 <= entry.pop("switched") < 5
-    assert entry == {
+    told = entry.to_json()
+    assert list(told.pop("stages")) == stages
+    assert re.fullmatch(r"\d{8}T\d{6}Z", told.pop("id"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told.pop("at"))
+    assert 0 <= told.pop("switched") < 5
+    assert told == {
         "image": NEW,
         "version": "1.2",
         "revision": "abc123",
@@ -51,7 +52,7 @@ def test_release_goes_through_its_stages_in_order(stack, engine, capsys):
     }
 
 
-def test_old_slot_that_would_not_go_is_removed_by_the_next_run(stack, engine):
+def test_next_run_removes_an_old_slot_that_did_not_stop(stack, engine):
     remove = stack.remove
 
     def stuck(slot):
@@ -62,16 +63,17 @@ def test_old_slot_that_would_not_go_is_removed_by_the_next_run(stack, engine):
     stack.remove = stuck
     with pytest.raises(Failure, match="does not stop"):
         release(stack, NEW, "", "", "anna")
-    assert stack.active() == "green" and stack.ledger.current()["image"] == NEW
+    assert stack.active() == "green"
+    assert stack.ledger.current().image == NEW
 
     stack.remove = remove
     assert put_into_service(stack, NEW, "", "", "anna") == (True, None)
     assert engine.images == stack.slot_images() == {"green": NEW}
 
 
-def test_next_release_takes_the_slot_that_became_idle(stack, engine):
+def test_next_release_uses_the_slot_that_became_idle(stack, engine):
     release(stack, NEW, "", "", "anna")
-    assert release(stack, OLD, "", "", "anna")["slot"] == "blue"
+    assert release(stack, OLD, "", "", "anna").slot == "blue"
     assert engine.images == stack.slot_images() == {"blue": OLD}
     assert stack.active() == "blue"
 
@@ -92,7 +94,7 @@ def test_next_release_takes_the_slot_that_became_idle(stack, engine):
         ("switch", 502),
     ],
 )
-def test_release_that_fails_leaves_the_old_one_serving(stack, engine, stage, reason):
+def test_failed_release_leaves_the_old_slot_serving(stack, engine, stage, reason):
     engine.wrong[stage] = reason if isinstance(reason, int) else CommandFailure(["docker"], 1, reason)
     engine.plan |= {"pending": ["0002"]} if stage in ("dump", "migrate") else {}
     with pytest.raises(Failure) as failure:
@@ -102,7 +104,7 @@ def test_release_that_fails_leaves_the_old_one_serving(stack, engine, stage, rea
     started = stage in ("admin", "ready", "smoke", "switch")
     assert ("Its last lines:\n    of green\n" in message) == started
     assert "The new slot was removed. The blue slot serves as before." in message
-    assert ("The dump from before is" in message) == (stage == "migrate")
+    assert ("The dump from before the migration is" in message) == (stage == "migrate")
 
     kill = [] if stage == "switch" else ["kill green"]
     log = ["log of green while blue serves"] if started else []
@@ -112,37 +114,42 @@ def test_release_that_fails_leaves_the_old_one_serving(stack, engine, stage, rea
     assert engine.images == stack.slot_images() == {"blue": OLD}
     assert stack.active() == "blue"
     [entry] = stack.ledger.entries()
-    assert (entry["image"], entry["slot"], entry["outcome"]) == (NEW, "green", "failed")
-    assert message.startswith(f"{entry['reason']}\n{'The container' if started else 'The new slot'}")
+    assert entry.image == NEW
+    assert entry.slot == "green"
+    assert entry.outcome == "failed"
+    assert message.startswith(f"{entry.reason}\n{'The container' if started else 'The new slot'}")
 
 
-def test_release_that_meets_a_full_disk_fails_like_any_other(stack, engine):
+def test_full_disk_fails_a_release_like_any_other_error(stack, engine):
     engine.wrong["start"] = OSError(28, "No space left on device")
     with pytest.raises(Failure, match="No space left on device"):
         release(stack, NEW, "", "", "anna")
     assert stack.slot_images() == {"blue": OLD}
-    assert stack.ledger.entries()[-1]["outcome"] == "failed"
+    assert stack.ledger.entries()[-1].outcome == "failed"
 
 
-def test_release_that_fails_with_the_engine_is_put_right_all_the_same(stack, engine):
+def test_failed_release_is_undone_even_if_the_engine_fails(stack, engine):
     engine.wrong |= {"switch": 502, "log": Failure("Cannot connect to the Docker daemon")}
     with pytest.raises(Failure, match="Docker daemon"):
         release(stack, NEW, "", "", "anna")
-    assert (stack.active(), stack.slot_images()) == ("blue", {"blue": OLD})
-    assert "502" in stack.ledger.entries()[-1]["reason"]
+    assert stack.active() == "blue"
+    assert stack.slot_images() == {"blue": OLD}
+    assert "502" in stack.ledger.entries()[-1].reason
 
 
-def test_first_release_that_fails_leaves_nothing(stack, engine):
+def test_failed_first_release_leaves_nothing(stack, engine):
     engine.images.clear()
     stack.set_slots({})
     engine.wrong["switch"] = 502
-    with pytest.raises(Failure, match=r"Nothing was in service before\.$"):
+    with pytest.raises(Failure, match=r"No release was in service before\.$"):
         release(stack, NEW, "", "", "anna")
-    assert (engine.images, stack.slot_images(), stack.active()) == ({}, {}, None)
+    assert engine.images == {}
+    assert stack.slot_images() == {}
+    assert stack.active() is None
     assert stack.ledger.current() is None
 
 
-def test_release_of_what_serves_is_nothing_to_do(stack, engine):
+def test_release_of_the_image_in_service_does_nothing(stack, engine):
     assert release(stack, OLD, "1.2", "abc123", "anna") is None
     assert engine.events == []
     assert stack.ledger.entries() == []
@@ -156,28 +163,28 @@ def test_release_of_what_serves_is_nothing_to_do(stack, engine):
     ],
     ids=["image", "configuration"],
 )
-def test_release_replaces_what_serves_in_another_way(stack, engine, change):
+def test_release_replaces_a_slot_with_another_image_or_configuration(stack, engine, change):
     found = {"blue": engine.inspect("blue") | change}
     engine.inspect = lambda slot: found.get(slot) or Engine.inspect(engine, slot)
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
 
 
 @pytest.mark.parametrize("answer", [None, 500])
-def test_release_replaces_what_does_not_answer(stack, engine, answer):
+def test_release_replaces_a_slot_that_does_not_answer(stack, engine, answer):
     engine.wrong["health"] = answer
-    assert release(stack, OLD, "", "", "anna")["slot"] == "green"
+    assert release(stack, OLD, "", "", "anna").slot == "green"
 
 
 def test_release_refuses_a_tag(main, engine, capsys):
     assert main("release", "slipway/flask_blog:latest") == 1
-    assert "slipway/flask_blog:latest is not an image's id" in capsys.readouterr().err
+    assert "slipway/flask_blog:latest is not an image id" in capsys.readouterr().err
     assert engine.events == []
 
 
 @pytest.mark.parametrize(
     ("image", "changed"), [(OLD, False), (NEW, True), ("slipway/flask_blog:unbuilt", True)]
 )
-def test_release_check_tells_and_changes_nothing(main, engine, stack, capsys, image, changed):
+def test_release_check_reports_changes_and_makes_none(main, engine, stack, capsys, image, changed):
     assert main("release", "--check", "--json", image) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": changed}
     assert engine.events == []
@@ -185,36 +192,44 @@ def test_release_check_tells_and_changes_nothing(main, engine, stack, capsys, im
 
 
 @pytest.mark.parametrize(("how", "ending"), [("--in-unit", "COMMIT"), ("--check", "ROLLBACK")])
-def test_release_of_what_serves_sees_to_the_roles(main, engine, stack, capsys, how, ending):
+def test_release_of_the_image_in_service_corrects_the_database_roles(
+    main, engine, stack, capsys, how, ending
+):
     engine.roles = "before\nafter\n"
     assert main("release", how, "--json", OLD) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": True}
-    assert (engine.events, engine.endings) == ([], [ending])
+    assert engine.events == []
+    assert engine.endings == [ending]
     assert stack.ledger.entries() == []
 
 
-def test_release_ends_with_one_object(main, engine, capsys):
+def test_release_prints_one_json_object_last(main, engine, capsys):
     assert main("release", "--in-unit", "--json", "--by=anna", NEW) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (last["changed"], last["by"], last["slot"]) == (True, "anna", "green")
+    assert last["changed"] is True
+    assert last["by"] == "anna"
+    assert last["slot"] == "green"
     assert main("release", "--in-unit", "--json", NEW) == 0
     assert json.loads(capsys.readouterr().out) == {"changed": False}
 
 
-def test_release_that_is_only_asked_about_tells_what_would_change_it(main, engine, stack, tmp_path, capsys):
+def test_release_check_compares_another_compose_yml_and_reports_an_interrupted_release(
+    main, engine, stack, tmp_path, capsys
+):
     ask = ("release", "--check", "--json", OLD)
     compose = tmp_path / "compose.yml"
     compose.write_text("another-compose.yml")
     for arguments, changed in (((), False), (("--compose", str(compose)), True)):
         assert main(*ask, *arguments) == 0
         assert json.loads(capsys.readouterr().out) == {"changed": changed}
-    stack.ledger.put({"id": "1", "image": NEW, "slot": "green", "outcome": "under way"})
+    stack.ledger.put(make_entry(outcome="under way"))
     assert main(*ask) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True}, "it was cut short"
-    assert (engine.events, engine.images) == ([], {"blue": OLD})
+    assert json.loads(capsys.readouterr().out) == {"changed": True}, "it was interrupted"
+    assert engine.events == []
+    assert engine.images == {"blue": OLD}
 
 
-def test_release_fails_with_its_reason(main, engine, capsys):
+def test_release_prints_the_reason_of_its_failure(main, engine, capsys):
     engine.wrong["smoke"] = 500
     assert main("release", "--in-unit", NEW) == 1
     assert capsys.readouterr().err.startswith("slipway: The green slot behind nginx answered 500 to / (Host ")

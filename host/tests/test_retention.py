@@ -3,17 +3,17 @@
 from pathlib import Path
 
 import pytest
-from fakes import NEW, OLD, THIRD, broken
+from fakes import NEW, OLD, THIRD, damage_ledger
 
 from slipway.release import release
 from slipway.shell import Failure
 
 
-def test_what_old_releases_left_goes_when_they_are_not_kept(stack, engine, released):
+def test_tidy_removes_images_dumps_and_static_files_of_old_releases(stack, engine, released):
     stack.config["keep"] = 2
     for image in ("4", "5"):
         engine.static = [f"style.{image}.css"]
-        (stack.dumps.mkdir(exist_ok=True), (stack.dumps / f"{released[0]['id']}.dump").touch())
+        (stack.dumps.mkdir(exist_ok=True), (stack.dumps / f"{released[0].id}.dump").touch())
         engine.stored.add(f"sha256:{image}")
         release(stack, f"sha256:{image}", "", "", "anna")
     assert engine.stored == {"sha256:4", "sha256:5"}
@@ -21,16 +21,15 @@ def test_what_old_releases_left_goes_when_they_are_not_kept(stack, engine, relea
     assert {path.name for path in stack.static.iterdir()} == {"style.4.css", "style.5.css"}
 
 
-def test_ledger_that_was_moved_away_as_advised_costs_nothing_that_earlier_releases_left(
-    main, stack, engine, released, capsys
-):
+def test_new_ledger_removes_nothing_of_earlier_releases(main, stack, engine, released, capsys):
     (stack.static / "of-a-release-without-a-list.css").touch()
     stack.config |= {"keep": 2}
-    kept = broken(stack, engine)
+    kept = damage_ledger(stack, engine)
     before = kept()
     assert main("release", "--in-unit", NEW) == 1
     told = capsys.readouterr().err
-    assert f"move {stack.ledger.path} away" in told and "is removed" in told
+    assert f"move {stack.ledger.path} away" in told
+    assert "are removed" in told
     stack.ledger.path.rename(stack.ledger.path.with_name("moved-away"))
     for image in ("4", "5", "6"):
         engine.static = [f"style.{image}.css"]
@@ -39,10 +38,11 @@ def test_ledger_that_was_moved_away_as_advised_costs_nothing_that_earlier_releas
     for past, present in zip(before, kept(), strict=True):
         assert past <= present
     # Leftovers of releases in the new ledger are removed as usual.
-    assert "sha256:4" not in engine.stored and not (stack.static / "style.4.css").exists()
+    assert "sha256:4" not in engine.stored
+    assert not (stack.static / "style.4.css").exists()
 
 
-def test_half_a_dump_that_a_killed_run_left_goes(stack, engine):
+def test_tidy_removes_an_incomplete_dump(stack, engine):
     stack.dumps.mkdir()
     (stack.dumps / "20260101T000000Z.new").touch()
     (stack.dumps / "by-hand.dump").touch()
@@ -50,7 +50,7 @@ def test_half_a_dump_that_a_killed_run_left_goes(stack, engine):
     assert [path.name for path in stack.dumps.iterdir()] == ["by-hand.dump"]
 
 
-def test_static_files_with_a_link_refuse_the_release(stack, engine, tmp_path):
+def test_link_in_the_static_files_fails_the_release(stack, engine, tmp_path):
     """nginx would follow the link, for example to its key."""
     (tmp_path / "secret").write_text("a key")
 
@@ -63,14 +63,15 @@ def test_static_files_with_a_link_refuse_the_release(stack, engine, tmp_path):
         return run(*command, **options)
 
     run, engine.run = engine.run, copied
-    with pytest.raises(Failure, match=r"no plain file: more, fonts/a\.woff2"):
+    with pytest.raises(Failure, match=r"links or special files: more, fonts/a\.woff2"):
         release(stack, NEW, "", "", "anna")
-    assert (stack.active(), engine.images) == ("blue", {"blue": OLD})
+    assert stack.active() == "blue"
+    assert engine.images == {"blue": OLD}
     assert [*stack.static.parent.rglob("*")] == [stack.static]
     assert (tmp_path / "secret").read_text() == "a key"
 
 
-def test_images_of_others_are_not_removed(stack, engine, released):
+def test_tidy_removes_no_images_of_others(stack, engine, released):
     stack.config["keep"] = 2
     engine.labels[OLD] = "slipway/nginx:of-a-test"
     engine.stored |= {"sha256:4", "sha256:5", "of somebody else"}
@@ -79,14 +80,14 @@ def test_images_of_others_are_not_removed(stack, engine, released):
     assert engine.stored == {OLD, "sha256:4", "sha256:5", "of somebody else"}
 
 
-def test_held_image_stays_until_something_new_is_released(main, stack, engine, released):
+def test_blocked_image_is_kept_until_another_image_is_released(main, stack, engine, released):
     stack.config |= {"keep": 2}
     for _ in range(2):
         main("rollback", "--in-unit")
-    assert THIRD in engine.stored, "built anew it would be another image, which nothing holds"
+    assert THIRD in engine.stored, "a rebuild would be another image, which is not blocked"
 
 
-def test_dump_stays_while_a_release_from_before_its_migration_does(stack, engine, released):
+def test_dump_is_kept_with_releases_from_before_its_migration(stack, engine, released):
     """This includes the dump of a release that migrated and then failed."""
     stack.config["keep"] = 2
     engine.plan["pending"], engine.wrong["smoke"] = ["0007"], 500

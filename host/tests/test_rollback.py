@@ -1,35 +1,34 @@
-"""Rollback and holds."""
+"""Rollbacks, and the releases that they block."""
 
 import json
+from dataclasses import replace
 
 from fakes import NEW, OLD, THIRD, fits, former_keys
 
+from slipway.ledger import Blocked
 from slipway.release import release
 
 
-def test_rollback_goes_to_the_one_before_and_holds_the_other(main, stack, engine, released, capsys):
+def test_rollback_returns_to_the_release_before_and_blocks_the_other(main, stack, engine, released, capsys):
     engine.events.clear()
     assert main("rollback", "--in-unit", "--by=bert") == 0
     assert not {"schema", "migrate", "admin"} & set(engine.events), "it is ready, so nothing is asked"
-    assert f"{released[1]['id']} serves again" in capsys.readouterr().out
+    assert f"{released[1].id} serves again" in capsys.readouterr().out
     current = stack.ledger.current()
-    told = {key: current[key] for key in ("image", "version", "by", "instead_of", "schema")}
-    assert told == {
-        "image": NEW,
-        "version": "1.1",
-        "by": "bert",
-        "instead_of": released[2]["id"],
-        "schema": "0001",
-    }
-    assert stack.ledger.held(THIRD)["held"] == {"since": "2026-01-01T00:00:00Z", "by": "bert"}
+    assert current.image == NEW
+    assert current.version == "1.1"
+    assert current.by == "bert"
+    assert current.instead_of == released[2].id
+    assert current.schema == "0001"
+    assert stack.ledger.blocked(THIRD).blocked == Blocked(since="2026-01-01T00:00:00Z", by="bert")
     # A second rollback goes further back, not forward again.
     assert main("rollback", "--in-unit") == 0
-    assert stack.ledger.current()["image"] == OLD
+    assert stack.ledger.current().image == OLD
     assert main("rollback", "--in-unit") == 1
-    assert "no earlier release to go back to" in capsys.readouterr().err
+    assert "no earlier release to roll back to" in capsys.readouterr().err
 
 
-def test_rollback_takes_the_present_secrets_along(main, stack, engine, released, change):
+def test_rollback_uses_the_present_secrets(main, stack, engine, released, change):
     for name in ("db_app_password", "app_secret_key", "admin_password"):
         change(name)
     engine.events.clear()
@@ -41,77 +40,80 @@ def test_rollback_takes_the_present_secrets_along(main, stack, engine, released,
     assert fits(after[f"blog_app_{slot}"], "another value of db_app_password")
     assert after[f"blog_app_{stack.idle()}"] == "NOLOGIN PASSWORD NULL"
     assert engine.events[-1] == f"set-password while {slot} serves"
-    assert {"db_app_password", "app_secret_key", "admin_password"} <= set(stack.ledger.current()["secrets"])
+    assert {"db_app_password", "app_secret_key", "admin_password"} <= set(stack.ledger.current().secrets)
 
 
-def test_rotation_leaves_what_is_held_and_what_serves(main, stack, engine, released, capsys):
+def test_rotation_changes_neither_the_blocked_release_nor_the_image_in_service(
+    main, stack, engine, released, capsys
+):
     main("rollback", "--in-unit")
     for what in ("key", "admin"):
         assert main("rotate", "--in-unit", what) == 0
-    assert [entry["outcome"] for entry in stack.ledger.entries()[-2:]] == ["in service", "rotated"]
-    assert stack.ledger.current()["image"] == engine.images[stack.active()] == NEW
-    assert stack.ledger.held(THIRD)
+    assert [entry.outcome for entry in stack.ledger.entries()[-2:]] == ["in service", "rotated"]
+    assert stack.ledger.current().image == engine.images[stack.active()] == NEW
+    assert stack.ledger.blocked(THIRD)
     assert main("history") == 0
 
 
-def test_rollback_to_a_release_by_name(main, stack, engine, released, capsys):
-    for name, image in ((released[0]["id"], OLD), ("1.2", THIRD)):
+def test_rollback_accepts_an_id_or_a_version(main, stack, engine, released, capsys):
+    for name, image in ((released[0].id, OLD), ("1.2", THIRD)):
         assert main("rollback", "--in-unit", name) == 0
-        assert stack.ledger.current()["image"] == image
+        assert stack.ledger.current().image == image
     assert main("rollback", "--in-unit", "9.9") == 1
-    assert "No release 9.9 was ever in service" in capsys.readouterr().err
+    assert "No release with the id or version 9.9 was ever in service" in capsys.readouterr().err
 
 
-def test_rollback_that_is_taken_back_leaves_a_way_back(main, stack, engine, released, capsys):
+def test_undone_rollback_blocks_no_release(main, stack, engine, released, capsys):
     main("rollback", "--in-unit")
     capsys.readouterr()
-    assert main("rollback", "--in-unit", released[2]["id"]) == 0
-    assert "held" not in capsys.readouterr().out
-    assert [stack.ledger.held(image) for image in (OLD, NEW, THIRD)] == [None] * 3
+    assert main("rollback", "--in-unit", released[2].id) == 0
+    assert "blocked" not in capsys.readouterr().out
+    assert stack.ledger.all_blocked() == []
     assert main("rollback", "--in-unit") == 0
-    assert stack.ledger.current()["image"] == NEW
+    assert stack.ledger.current().image == NEW
 
 
-def test_rollback_to_what_is_held_holds_what_served(main, stack, engine, released):
+def test_rollback_to_a_blocked_release_blocks_the_one_that_served(main, stack, engine, released):
     main("rollback", "--in-unit")
     release(stack, "sha256:4", "", "", "anna")
-    main("rollback", "--in-unit", released[2]["id"])
-    assert stack.ledger.current()["image"] == THIRD
-    assert stack.ledger.held("sha256:4")
+    main("rollback", "--in-unit", released[2].id)
+    assert stack.ledger.current().image == THIRD
+    assert stack.ledger.blocked("sha256:4")
 
 
 def test_rollback_check_changes_nothing(main, stack, engine, released, capsys):
     engine.events.clear()
     assert main("rollback", "--check") == 0
-    told = {"changed": True, "instead_of": released[2]["id"], "to": released[1]["id"]}
+    told = {"changed": True, "instead_of": released[2].id, "to": released[1].id}
     assert json.loads(capsys.readouterr().out) == told
-    assert (engine.events, stack.ledger.entries()) == ([], released)
+    assert engine.events == []
+    assert stack.ledger.entries() == released
 
 
-def test_rollback_to_what_cannot_run_on_the_schema_is_refused_with_the_way_out(
+def test_rollback_to_an_image_that_cannot_run_on_the_schema_fails_with_a_remedy(
     main, stack, engine, released, capsys
 ):
-    culprit = released[2] | {"applied": ["0007"]}
-    stack.ledger.put(released[1] | {"applied": ["0007"]}, culprit)
+    culprit = replace(released[2], applied=["0007"])
+    stack.ledger.put(replace(released[1], applied=["0007"]), culprit)
     engine.wrong["ready"] = 503
     engine.plan |= {"blocked_by": "0007"}
     assert main("rollback", "--in-unit") == 1
-    assert "no dump from before is kept" in capsys.readouterr().err
+    assert "no dump from before that revision" in capsys.readouterr().err
     stack.dumps.mkdir()
-    (stack.dumps / f"{culprit['id']}.dump").touch()
+    (stack.dumps / f"{culprit.id}.dump").touch()
     assert main("rollback", "--in-unit") == 1
     told = capsys.readouterr().err
-    assert f"slipway restore-dump {culprit['id']}\n    slipway rollback {released[1]['id']}\n" in told
-    assert stack.ledger.current()["image"] == engine.images[stack.active()] == THIRD
-    assert stack.ledger.held(THIRD) is None
+    assert f"slipway restore-dump {culprit.id}\n    slipway rollback {released[1].id}\n" in told
+    assert stack.ledger.current().image == engine.images[stack.active()] == THIRD
+    assert stack.ledger.blocked(THIRD) is None
 
 
-def test_rollback_before_the_first_release_says_so(main, engine, capsys):
+def test_rollback_before_the_first_release_fails(main, engine, capsys):
     assert main("rollback", "--in-unit") == 1
     assert "No release is in service yet" in capsys.readouterr().err
 
 
-def test_held_release_does_not_come_back_until_it_is_named(main, stack, engine, released, capsys):
+def test_blocked_release_is_not_released_until_it_is_named(main, stack, engine, released, capsys):
     main("rollback", "--in-unit", "--by=bert")
     engine.events.clear()
     capsys.readouterr()
@@ -119,27 +121,33 @@ def test_held_release_does_not_come_back_until_it_is_named(main, stack, engine, 
         assert main("release", how, "--json", THIRD) == 0
         told = json.loads(capsys.readouterr().out)
         assert told["changed"] is False
-        assert "was rolled back by bert at 2026-01-01T00:00:00Z and is held; " in told["held"]["message"]
-        assert f"-e release_held={released[2]['id']}" in told["held"]["message"]
+        assert (
+            "was rolled back by bert at 2026-01-01T00:00:00Z and is blocked; release "
+            in told["blocked"]["message"]
+        )
+        assert f"-e release_unblock={released[2].id}" in told["blocked"]["message"]
     assert engine.events == []
-    assert main("release", "--in-unit", "--held", released[2]["id"], THIRD) == 0
-    assert stack.ledger.current()["image"] == THIRD
-    assert stack.ledger.held(THIRD) is None
+    assert main("release", "--in-unit", "--unblock", released[2].id, THIRD) == 0
+    assert stack.ledger.current().image == THIRD
+    assert stack.ledger.blocked(THIRD) is None
 
 
-def test_what_serves_instead_of_a_held_release_gets_the_present_configuration(main, stack, engine, released):
+def test_release_that_serves_instead_of_a_blocked_one_gets_the_present_configuration(
+    main, stack, engine, released
+):
     main("rollback", "--in-unit")
     slot, real = stack.active(), engine.inspect
     labels = {"Config": {"Labels": {"com.docker.compose.config-hash": "of yesterday"}}}
     engine.inspect = lambda asked: real(asked) | (labels if asked == slot else {})
     assert main("release", "--in-unit", THIRD) == 0
-    assert (stack.active() != slot, stack.ledger.current()["image"]) == (True, NEW)
-    assert stack.ledger.held(THIRD)
+    assert stack.active() != slot
+    assert stack.ledger.current().image == NEW
+    assert stack.ledger.blocked(THIRD)
 
 
-def test_dump_is_restored_in_maintenance_only(main, stack, capsys):
+def test_dump_is_restored_only_during_maintenance(main, stack, capsys):
     assert main("restore-dump", "20260101T000000Z") == 1
     assert "`slipway maintenance on` first" in capsys.readouterr().err
     stack.maintenance_flag.touch()
     assert main("restore-dump", "20260101T000000Z") == 1
-    assert "There is no dump of a release 20260101T000000Z. There are: none." in capsys.readouterr().err
+    assert "There is no dump of a release 20260101T000000Z. Existing dumps: none." in capsys.readouterr().err

@@ -9,7 +9,7 @@ from project import ROOT
 from slipway.settings import Configuration, Settings, TlsConfiguration, load, load_tls
 
 
-def test_templates_have_the_keys_that_the_program_reads_and_no_others():
+def test_templates_contain_exactly_the_keys_that_the_program_reads():
     written = [
         key
         for role in ("stack", "release")
@@ -22,17 +22,17 @@ def template(role):
     return ROOT / f"roles/{role}/templates/{role}.json.j2"
 
 
-def test_variable_has_the_keys_that_slipway_tls_reads_and_no_others():
+def test_tls_variable_contains_exactly_the_keys_that_the_program_reads():
     variables = yaml.safe_load((ROOT / "roles/tls/vars/main.yml").read_text())
     assert set(variables["__tls_configuration"]) == set(TlsConfiguration.__annotations__)
 
 
-def test_configuration_of_tls_is_read(tmp_path):
+def test_tls_configuration_is_read(tmp_path):
     (tmp_path / "file").write_text(json.dumps({"names": ["blog.example.org"]}))
     assert load_tls(tmp_path / "file") == {"names": ["blog.example.org"]}
 
 
-def test_configuration_is_that_of_both_roles_and_outranks_a_former_version(tmp_path):
+def test_configuration_of_both_roles_overrides_that_of_a_former_version(tmp_path):
     former, stack, release = Settings(project=tmp_path).configuration
     assert load([former, stack, release]) == {}
     former.write_text(json.dumps({"host": "old.example.org", "keep": 3, "public": "127.0.0.1:80"}))
@@ -41,9 +41,9 @@ def test_configuration_is_that_of_both_roles_and_outranks_a_former_version(tmp_p
     assert load([former, stack, release]) == {"host": "blog.example.org", "keep": 5, "public": "127.0.0.1:80"}
 
 
-def test_paths_are_those_of_the_roles():
-    files = (ROOT / "roles/tls/vars/main.yml").read_text()
+def test_paths_match_those_of_the_roles():
+    files = (ROOT / "roles/tls/tasks/prepare.yml").read_text()
     settings = Settings()
-    assert f"file: {settings.tls_configuration}," in files
-    assert f"absent: {settings.former_tls}}}" in files
+    assert f"file: {settings.tls_configuration}\n" in files
+    assert f"absent: {settings.former_tls}\n" in files
     assert settings.lock == settings.runtime / "lock"

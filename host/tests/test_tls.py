@@ -72,7 +72,7 @@ def config(mode="selfsigned", names=NAMES):
     return {"mode": mode, "names": names, "lineage": "slipway-ca.example"}
 
 
-def test_own_certificate_is_made_once(host):
+def test_own_certificate_is_created_once(host):
     assert tls.prepare(host, config(), check=True)
     assert not host.settings.certificate.exists()
     assert tls.prepare(host, config(), check=False)
@@ -88,31 +88,31 @@ def test_own_certificate_is_made_once(host):
     )
 
 
-def spoil(host):
+def overwrite(host):
     host.settings.certificate.chmod(0o600)
-    host.settings.certificate.write_text("spoiled")
+    host.settings.certificate.write_text("damaged")
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
-        spoil,
+        overwrite,
         lambda host: host.settings.certificate.unlink(),
         lambda host: host.settings.certificate.chmod(0o644),
     ],
     ids=["content", "gone", "mode"],
 )
-def test_file_that_was_harmed_is_made_anew_by_the_same_authority(host, harm):
+def test_same_authority_replaces_a_damaged_certificate(host, damage):
     tls.prepare(host, config(), check=False)
     authority = (host.settings.authority / "ca.pem").read_text()
-    harm(host)
+    damage(host)
     assert tls.prepare(host, config(), check=False)
-    assert tls.own_lasts(host, NAMES)
+    assert tls.own_is_current(host, NAMES)
     assert (host.settings.authority / "ca.pem").read_text() == authority
 
 
 @pytest.mark.parametrize("name", ["ca.key", "ca.pem"])
-def test_authority_that_a_loss_of_power_emptied_is_made_anew(host, name):
+def test_empty_file_of_the_authority_leads_to_a_new_authority(host, name):
     tls.prepare(host, config(), check=False)
     (host.settings.authority / name).write_text("")
     host.settings.certificate.unlink()
@@ -122,7 +122,7 @@ def test_authority_that_a_loss_of_power_emptied_is_made_anew(host, name):
     assert sorted(file.name for file in host.settings.authority.iterdir()) == ["ca.key", "ca.pem"]
 
 
-def test_certificate_is_renewed_in_time(host):
+def test_certificate_is_renewed_before_it_expires(host):
     tls.prepare(host, config(), check=False)
     before = host.settings.certificate.read_text()
     assert not tls.keep(host, config(), check=False)
@@ -131,7 +131,7 @@ def test_certificate_is_renewed_in_time(host):
     assert host.settings.certificate.read_text() != before
 
 
-def test_other_names_are_another_authority_s(host):
+def test_other_names_get_another_authority(host):
     tls.prepare(host, config(), check=False)
     assert tls.prepare(host, config(names=["other.example.org"]), check=False)
     assert tls.names_in(host, host.settings.authority / "ca.pem", "nameConstraints") == {"other.example.org"}
@@ -148,18 +148,18 @@ def test_authority_signs_for_no_other_name(host):
     assert "permitted subtree violation" in done.stderr
 
 
-def test_key_that_does_not_fit_leaves_what_serves(host):
+def test_key_of_another_certificate_leaves_the_installed_pair(host):
     tls.prepare(host, config(), check=False)
     before = host.settings.certificate.read_text()
     other = tls.make_own(host, NAMES)
     half = other.index("-----BEGIN CERTIFICATE")
-    with pytest.raises(Failure, match="does not fit"):
+    with pytest.raises(Failure, match="does not match"):
         tls.install(host, before[: before.index("-----BEGIN CERTIFICATE")] + other[half:])
     assert host.settings.certificate.read_text() == before
     assert [file.name for file in host.settings.certificate.parent.iterdir()] == ["blog.pem"]
 
 
-def test_pair_that_nginx_refuses_leaves_what_serves(host):
+def test_pair_that_nginx_rejects_leaves_the_installed_pair(host):
     tls.prepare(host, config(), check=False)
     before = host.settings.certificate.read_text()
     host.refuses = True
@@ -178,7 +178,7 @@ def lineage(host, name):
     return directory
 
 
-def test_authority_s_certificate_replaces_the_one_to_start_with(host):
+def test_acme_certificate_replaces_the_initial_one(host):
     acme = config("acme")
     assert tls.prepare(host, acme, check=False)
     directory = lineage(host, acme["lineage"])
@@ -197,16 +197,16 @@ def test_authority_s_certificate_replaces_the_one_to_start_with(host):
         ("selfsigned", "slipway-ca.example", False),
     ],
 )
-def test_hook_takes_only_the_lineage_in_use(host, monkeypatch, mode, name, taken):
+def test_deploy_hook_installs_only_the_lineage_in_use(host, monkeypatch, mode, name, taken):
     tls.prepare(host, config(mode), check=False)
     monkeypatch.setenv("RENEWED_LINEAGE", str(lineage(host, name)))
     assert tls.renewed(host, config(mode), check=False) is taken
 
 
-def test_timer_fails_before_a_certificate_ends(host):
+def test_timer_fails_before_a_certificate_expires(host):
     tls.prepare(host, config("acme"), check=False)
     host.settings = replace(host.settings, alarm_days=91)
-    with pytest.raises(Failure, match="ends in 90 days"):
+    with pytest.raises(Failure, match="expires in 90 days"):
         tls.keep(host, config("acme"), check=False)
 
 
@@ -218,7 +218,7 @@ def test_dry_run_installs_no_renewed_certificate(host):
     assert host.settings.certificate.read_text() == before
 
 
-def test_off_ends_renewals_and_leaves_what_was_shown(host):
+def test_off_stops_renewals_and_keeps_the_certificate(host):
     for name in ("tls.json", "acme-ca.pem", "slipway-tls"):
         (host.settings.tls_configuration.with_name(name)).touch()
     host.settings.units.mkdir()
@@ -229,7 +229,8 @@ def test_off_ends_renewals_and_leaves_what_was_shown(host):
     host.settings.certificate.touch()
 
     assert tls.off(host, config("acme"), check=True)
-    assert (host.ran, host.settings.tls_configuration.exists()) == ([], True)
+    assert host.ran == []
+    assert host.settings.tls_configuration.exists()
     assert tls.off(host, config("acme"), check=False)
     assert host.ran == [
         "systemctl disable --now slipway-tls.timer",
@@ -242,7 +243,7 @@ def test_off_ends_renewals_and_leaves_what_was_shown(host):
     assert host.settings.certificate.exists()
 
 
-def test_off_that_was_interrupted_is_run_again(host):
+def test_off_keeps_its_configuration_if_it_fails(host):
     """The playbooks run `tls off` as long as its configuration exists."""
     host.settings.tls_configuration.touch()
     host.failing = "systemctl daemon-reload"
@@ -252,7 +253,7 @@ def test_off_that_was_interrupted_is_run_again(host):
 
 
 @pytest.mark.parametrize("what", ["prepare", "issue", "keep"])
-def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewed(host, what):
+def test_renewal_of_an_earlier_certificate_calls_this_program(host, what):
     """certbot keeps the hook from when it got the certificate."""
     acme = config("acme")
     host.settings.tls_configuration.write_text(json.dumps(acme))
@@ -270,7 +271,7 @@ def test_certificate_that_was_issued_before_calls_this_program_when_it_is_renewe
     assert oct(renewal.stat().st_mode & 0o7777) == "0o600"
 
 
-def test_nginx_reads_a_new_certificate_by_these_same_modules_where_there_is_one_to_read_it(host):
+def test_new_certificate_reloads_nginx_only_if_it_runs(host):
     (host.settings.project / "compose.yml").unlink()
     tls.prepare(host, config(), check=False)
     assert host.ran == [], "before there is a stack, there is no engine to ask"
@@ -282,19 +283,20 @@ def test_nginx_reads_a_new_certificate_by_these_same_modules_where_there_is_one_
     assert reloaded.endswith("/slipway/__main__.py nginx reload")
 
 
-def test_certbot_gets_the_callers_proxies_and_nothing_else_of_theirs(host, monkeypatch):
+def test_certbot_gets_only_the_proxy_variables_of_the_caller(host, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("SECRET", "of the caller")
     assert tls.proxies()["https_proxy"] == "http://proxy.example:3128"
     assert "SECRET" not in tls.proxies()
 
 
-def test_authority_that_refuses_is_quoted_in_full_with_advice(host, monkeypatch):
+def test_refusal_of_the_authority_is_reported_in_full_with_advice(host, monkeypatch):
     for name in tls.proxies():
         monkeypatch.delenv(name)
 
     def run(*command, env=None, **options):
-        assert command[0] == "certbot" and "--deploy-hook" in command
+        assert command[0] == "certbot"
+        assert "--deploy-hook" in command
         assert command[command.index("--deploy-hook") + 1] == "/usr/local/bin/slipway tls renewed"
         assert env == {"REQUESTS_CA_BUNDLE": "/etc/slipway/acme-ca.pem"}
         raise CommandFailure(command, 1, "Some challenges have failed.\n", "Detail: NXDOMAIN\n" * 2)
@@ -302,16 +304,16 @@ def test_authority_that_refuses_is_quoted_in_full_with_advice(host, monkeypatch)
     host.run = run
     more = {"email": "", "server": "https://ca.example/dir", "webroot": "/acme"}
     with pytest.raises(Failure) as failure:
-        tls.ask(host, config("acme") | more | {"ca": "/etc/slipway/acme-ca.pem"})
+        tls.request_certificate(host, config("acme") | more | {"ca": "/etc/slipway/acme-ca.pem"})
     assert str(failure.value).startswith(
-        "https://ca.example/dir gave no certificate for blog.example.org, www.example.org.\n"
+        "https://ca.example/dir issued no certificate for blog.example.org, www.example.org.\n"
         "`certbot certonly …` failed (1):\n    Detail: NXDOMAIN\n    Some challenges have failed.\n"
-        "What served before goes on to serve. Check that\n"
+        "The previous certificate stays in use. Check that\n"
     )
 
 
 @pytest.mark.parametrize(("arguments", "changed"), [(["--check"], True), ([], True), ([], False)])
-def test_command_ends_with_one_object(host, capsys, arguments, changed):
+def test_command_prints_one_json_object(host, capsys, arguments, changed):
     host.settings.tls_configuration.write_text(json.dumps(config()))
     if not changed:
         tls.prepare(host, config(), check=False)

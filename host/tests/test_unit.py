@@ -34,7 +34,7 @@ def systemd_run(tmp_path, monkeypatch):
     return make
 
 
-def test_unit_runs_these_same_modules_again_and_its_output_is_shown(host, systemd_run, tmp_path, capsys):
+def test_unit_runs_the_same_modules_and_its_output_is_shown(host, systemd_run, tmp_path, capsys):
     systemd_run(f'echo a stage >> "$log"; echo "$@" > {tmp_path}/asked; exit 3')
     assert unit.detach(host, "anna", ["release", "sha256:1"]) == 3
     assert capsys.readouterr().out == "a stage\n"
@@ -44,23 +44,24 @@ def test_unit_runs_these_same_modules_again_and_its_output_is_shown(host, system
     assert list(host.settings.runtime.glob("*.log")) == []
 
 
-def test_unit_that_was_killed_is_told_from_one_that_failed(host, systemd_run):
+def test_killed_unit_is_reported_differently_from_a_failed_one(host, systemd_run):
     systemd_run(f"exit {unit.KILLED}")
-    with pytest.raises(Failure, match=r"was killed before its end\. Run it again"):
+    with pytest.raises(Failure, match=r"was killed\. Run the command again"):
         unit.detach(host, "anna", ["rollback"])
 
 
-def test_nothing_is_started_while_another_holds_the_lock(host, systemd_run, tmp_path):
+def test_unit_does_not_start_while_another_process_holds_the_lock(host, systemd_run, tmp_path):
     systemd_run(f"touch {tmp_path}/started")
     with lock(host, "bert"), pytest.raises(Failure, match="under way: bert"):
         unit.detach(host, "anna", ["rollback"])
     assert not (tmp_path / "started").exists()
 
 
-def test_log_that_a_killed_program_left_goes(host, tmp_path):
+def test_log_of_a_killed_program_is_removed(host, tmp_path):
     host.settings.runtime.mkdir()
     left, used = (host.settings.runtime / f"slipway-release-{pid}.log" for pid in (2**22 + 1, os.getpid()))
     left.touch()
     used.touch()
     unit.remove_logs(host.settings.runtime)
-    assert (left.exists(), used.exists()) == (False, True)
+    assert not left.exists()
+    assert used.exists()

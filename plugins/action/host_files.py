@@ -1,13 +1,18 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The control node's part of host_files: render the contents, send them, and notify handlers."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class ActionModule(ActionBase):
@@ -16,16 +21,20 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         """Send at once all entries that the host is not known to have; notify handlers of those written."""
         result = super().run(tmp, task_vars)
-        files = [dict(file) for file in self._task.args["files"]]
+        files = [dict(file) for file in self._task.args["files"] if boolean(file.get("when", True))]
         listeners = {file.get("file"): file.pop("notify", []) for file in files}
+        role = self._task._role.get_name(include_role_fqcn=False) if self._task._role else ""
         for file in files:
+            file.pop("when", None)
             if "template" in file:
-                file["content"] = self._render(place(file.pop("template"), "templates"), task_vars)
+                path = self._find_needle("templates", file.pop("template"))
+                file["content"] = self._render(path, task_vars)
             elif "copy" in file:
-                file["content"] = place(file.pop("copy"), "files").read_text()
+                file["content"] = Path(self._find_needle("files", file.pop("copy"))).read_text()
             elif "tree" in file:
-                file["contents"] = contents(ROOT / file.pop("source"))
+                file["contents"] = contents(Path(file.pop("source")))
                 file["version"] = digest(file["contents"])[:12]
+            file["role"] = role
             file["digest"] = digest(file)
         known = task_vars["ansible_facts"].get("host_files", {})
         unknown = [file for file in files if known.get(path_of(file)) != file["digest"]]
@@ -44,7 +53,7 @@ class ActionModule(ActionBase):
 
     def _render(self, path, variables):
         lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
-        [text] = lookup.run([str(path)], variables=variables)
+        [text] = lookup.run([path], variables=variables)
         return text
 
 
@@ -53,14 +62,9 @@ def path_of(entry):
     return next(entry[kind] for kind in ("file", "directory", "link", "tree", "absent") if kind in entry)
 
 
-def place(source, directory):
-    """Return the path of the role's file that is named ROLE/NAME."""
-    role, name = source.split("/", 1)
-    return ROOT / "roles" / role / directory / name
-
-
 def contents(directory):
     """Return the text of each Python module below a directory, by its path from the directory's parent."""
+    directory = directory.resolve()
     return {
         str(path.relative_to(directory.parent)): path.read_text() for path in sorted(directory.rglob("*.py"))
     }

@@ -1,4 +1,10 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """Check a list of requirements in one task: a task for each would add seconds to every run."""
+
+from __future__ import annotations
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase

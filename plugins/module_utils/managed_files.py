@@ -1,8 +1,15 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """The record of what host_files wrote on a host, and the check whether that is unchanged.
 
-The record has one item for each entry: a digest of the entry that the control node requested, and a digest of
-the path after it was written. If both still match, host_files has nothing to do and does not connect.
+The record has one item for each entry: its role, a digest of the entry that the control node requested, and a
+digest of the path after it was written. If both still match, host_files does not connect to the host. The
+record is also the list of what Slipway wrote, for the playbooks status and teardown.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -49,22 +56,38 @@ def digest(path, kind):
 
 
 def read(record):
-    """Return the items of a record by path; none if the record cannot be read."""
+    """Return the items of a record by path, without those that are damaged."""
     try:
         items = json.loads(Path(record).read_text())
     except (OSError, ValueError):
         return {}
-    return items if isinstance(items, dict) else {}
+    if not isinstance(items, dict):
+        return {}
+    keys = {"entry", "kind", "found"}
+    return {path: item for path, item in items.items() if isinstance(item, dict) and keys <= item.keys()}
 
 
-def unchanged(record):
-    """Return the digest of each entry of a record that is unchanged since it was written, by its path."""
-    return {path: item["entry"] for path, item in read(record).items() if is_unchanged(Path(path), item)}
+def manifest(record):
+    """Return the items of a record as a list.
+
+    Each has the `path`, its `kind`, the `role` that wrote it, the digest of its `entry`, and whether the path
+    is `unchanged` since it was written.
+    """
+    return [
+        {
+            "path": path,
+            "kind": item["kind"],
+            "role": item.get("role"),
+            "entry": item["entry"],
+            "unchanged": is_unchanged(Path(path), item),
+        }
+        for path, item in read(record).items()
+    ]
 
 
 def is_unchanged(path, item):
     """Tell whether the state of path matches an item of a record; False if path cannot be read."""
     try:
         return digest(path, item["kind"]) == item["found"]
-    except (OSError, KeyError, TypeError):
+    except OSError:
         return False

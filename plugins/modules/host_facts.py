@@ -1,18 +1,11 @@
 #!/usr/bin/python
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """Return what a host already has, in one round trip, so that roles skip what is done."""
 
-import contextlib
-import http.client
-import json
-import os
-import re
-import socket
-import stat
-import subprocess
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.managed_files import RECORD, unchanged
+from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_facts
@@ -20,12 +13,11 @@ short_description: Facts about what a host already has
 description:
   - Returns as facts the installed packages, the running units, the users with a locked password, the chains
     of the firewall, the programs that listen at ports, the objects and images of the container engine, the
-    images that SBOMs describe, the sizes of the secrets' files, and the files of M(host_files) that are
-    unchanged.
+    images that SBOMs describe, the sizes of the secrets' files, and what M(slipway.blog.host_files) wrote.
   - If a host lacks the program that reads a fact, the fact is empty.
 options:
   record:
-    description: Path of the record of M(host_files).
+    description: Path of the record of M(slipway.blog.host_files).
     type: path
     default: /var/lib/slipway/files.json
   sbom_directory:
@@ -34,9 +26,23 @@ options:
     default: /var/lib/slipway/sbom
 attributes:
   check_mode:
+    description: Can run in check mode, and tells what it would change without a change.
     support: full
   diff_mode:
+    description: Returns the difference that it makes, in diff mode.
     support: none
+author:
+  - The Slipway developers (@slipway)
+"""
+
+EXAMPLES = r"""
+- name: Gather packages, units, ports and containers
+  slipway.blog.host_facts:
+
+- name: Install a package only where it is missing
+  ansible.builtin.apt:
+    name: nftables
+  when: "'nftables' not in ansible_facts['host_packages']"
 """
 
 RETURN = r"""
@@ -66,8 +72,15 @@ ansible_facts:
       description: The size in bytes of each secret's file, by its name.
       type: dict
     host_files:
-      description: The digest of each entry of M(host_files) that is unchanged since its write, by its path.
+      description:
+        - The digest of each entry of M(slipway.blog.host_files) that is unchanged, by its path.
       type: dict
+    host_manifest:
+      description:
+        - What M(slipway.blog.host_files) wrote. Each item has the C(path), its C(kind), the C(role) that
+          wrote it, the digest of its C(entry), and whether it is C(unchanged).
+      type: list
+      elements: dict
     host_images:
       description:
         - The engine's images by each of their names, which are their tags, their digests in registries and
@@ -90,11 +103,25 @@ ansible_facts:
       type: dict
 """
 
+import contextlib
+import http.client
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.blog.plugins.module_utils.managed_files import RECORD, manifest
+
 
 def ask(*command):
     """Return the lines that a command prints; none if the program does not exist or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": PATH})
+        environment = {"LC_ALL": "C", "PATH": PATH}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     except FileNotFoundError:
         return []
     return done.stdout.splitlines() if done.returncode == 0 else []
@@ -120,7 +147,7 @@ def units():
 
 def locked():
     lines = [line.split(":") for line in Path("/etc/shadow").read_text().splitlines()]
-    return [user for user, password, *_ in lines if password.startswith("!")]
+    return [user for user, password, *_rest in lines if password.startswith("!")]
 
 
 def chains():
@@ -144,7 +171,8 @@ def ports(containers):
 
 # As Docker's own client and Ansible's modules choose the engine.
 SOCKET = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or "/var/run/docker.sock"
-PROJECT, DIRECTORY = "slipway", "/opt/slipway"
+PROJECT = "slipway"
+DIRECTORY = "/opt/slipway"
 
 
 class Engine(http.client.HTTPConnection):
@@ -280,6 +308,7 @@ def main():
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     told = ask_engine()
     engine_has = engine(told) if told else None
+    written = manifest(module.params["record"])
     facts = {
         "host_packages": packages(),
         "host_units": units(),
@@ -287,7 +316,8 @@ def main():
         "host_chains": chains(),
         "host_ports": ports(engine_has["containers"] if engine_has else []),
         "host_engine": engine_has,
-        "host_files": unchanged(module.params["record"]),
+        "host_files": {item["path"]: item["entry"] for item in written if item["unchanged"]},
+        "host_manifest": written,
         "host_images": images(told) if told else {},
         "host_sbom": subjects(Path(module.params["sbom_directory"])),
         "host_secrets": sizes(Path("/etc/slipway/secrets")),

@@ -1,10 +1,10 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
 """Name the vault file that cannot be decrypted, because Ansible's own error does not; add no variables."""
 
-from pathlib import Path
-
-from ansible.errors import AnsibleError, AnsibleParserError
-from ansible.parsing.vault import is_encrypted_file
-from ansible.plugins.vars import BaseVarsPlugin
+from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: vault_readable
@@ -12,6 +12,12 @@ short_description: Names the vault file that cannot be decrypted
 description:
   - Tries each encrypted file in the C(group_vars) and C(host_vars) of an inventory once, before it is loaded.
 """
+
+from pathlib import Path
+
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.parsing.vault import is_encrypted_file
+from ansible.plugins.vars import BaseVarsPlugin
 
 
 class VarsModule(BaseVarsPlugin):

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_bench_measures_both_pages_and_no_request_fails():
+def test_bench_measures_both_pages_without_a_failed_request():
     done = subprocess.run(
         [ROOT / "bench/home.py", "slipway-molecule-default"],
         capture_output=True,
@@ -17,6 +17,7 @@ def test_the_bench_measures_both_pages_and_no_request_fails():
     )
     print(done.stdout)
     results = json.loads((ROOT / "bench/results.json").read_text())
-    assert results["home_failed"] == results["static_failed"] == 0
+    assert results["home_failed"] == 0
+    assert results["static_failed"] == 0
     assert results["home_over_static"] > 0
     assert all(isinstance(value, int | float) for value in results.values())

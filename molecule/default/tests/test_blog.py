@@ -13,26 +13,26 @@ ATOM = {"atom": "http://www.w3.org/2005/Atom"}
 POSTS = {"moving-a-boat": "Moving a boat with Pandoc", "ropes-a-table": "Ropes: a table"}
 
 
-def test_posts_of_the_test_are_the_imported_ones():
+def test_imported_files_contain_the_expected_posts():
     files = "".join(file.read_text() for file in (ROOT / "app/tests/posts").glob("*.md"))
     assert all(title in files for title in POSTS.values())
 
 
-def test_home_shows_the_posts(get):
+def test_home_page_lists_the_posts(get):
     answer = get("/")
     assert answer.status == 200
     for slug, title in POSTS.items():
         assert re.search(rf'<a href="/posts/{slug}"[^>]*>\s*{title}\s*</a>', answer.text)
 
 
-def test_post_is_rendered(get):
+def test_post_is_rendered_with_headings_tables_and_code(get):
     page = get("/posts/ropes-a-table").text
     assert re.search(r"<h2[^>]*>(<a[^>]*>)?Which rope", page)
     assert re.search(r"<table>.*<td[^>]*>5</td>", page, re.DOTALL)
     assert '<span class="k">def</span>' in page
 
 
-def test_feed_has_absolute_addresses(get, variables):
+def test_feed_has_absolute_urls(get, variables):
     base = variables["stack_base_url"]
     answer = get("/feed.xml")
     assert answer.headers["content-type"].startswith("application/atom+xml")
@@ -42,7 +42,7 @@ def test_feed_has_absolute_addresses(get, variables):
     assert [link for link in links if not link.startswith(f"{base}/")] == []
 
 
-def test_style_is_compressed_and_kept_for_ever(get):
+def test_stylesheet_is_compressed_and_cached_forever(get):
     [path] = re.findall(r'<link[^>]*href="(/static/style\.[^"]+\.css)"', get("/").text)
     assert re.fullmatch(r"/static/style\.[0-9a-f]{8,}\.css", path)
     answer = get(path, Accept_Encoding="gzip")
@@ -54,7 +54,7 @@ def test_style_is_compressed_and_kept_for_ever(get):
 
 
 @pytest.fixture
-def logged(host, docker, containers):
+def wait_for_log_lines(host, docker, containers):
     """Wait for log lines of a service about a path, from now on, and return them."""
     since = host.check_output("date +%s.%N")
 
@@ -66,14 +66,14 @@ def logged(host, docker, containers):
     return lambda service, path: wait_until(lambda: lines(service, path), 10, f"a line of {service}")
 
 
-def test_style_comes_from_nginx_and_not_from_the_slot(get, logged):
+def test_nginx_serves_the_stylesheet_without_asking_the_slot(get, wait_for_log_lines):
     [path] = re.findall(r'"(/static/style\.[^"]+\.css)"', get("/").text)
     assert get(f"{path}?style").status == 200
-    assert logged("nginx", path)[-1]["upstream_addr"] == ""
+    assert wait_for_log_lines("nginx", path)[-1]["upstream_addr"] == ""
 
 
 @pytest.mark.parametrize("path", ["/", "/posts/moving-a-boat", "/feed.xml", "/nosuch"])
-def test_headers_guard_the_reader(get, path):
+def test_pages_have_security_headers(get, path):
     headers = get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "strict-origin-when-cross-origin"
@@ -84,19 +84,21 @@ def test_headers_guard_the_reader(get, path):
     assert "set-cookie" not in headers
 
 
-def test_unchanged_page_is_not_sent_again(get):
+def test_unchanged_page_is_answered_with_304(get):
     answer = get("/", If_None_Match=get("/").headers["etag"])
-    assert (answer.status, answer.body) == (304, b"")
+    assert answer.status == 304
+    assert answer.body == b""
 
 
-def test_head_is_the_page_without_its_body(get):
+def test_head_request_gets_the_headers_without_a_body(get):
     answer, head = get("/"), get("/", method="HEAD")
-    assert (head.status, head.body) == (200, b"")
+    assert head.status == 200
+    assert head.body == b""
     assert head.headers["content-type"] == answer.headers["content-type"]
 
 
 @pytest.mark.parametrize("stranger", ["evil.example", "127.0.0.1.evil.example", "[::1]"])
-def test_stranger_gets_no_answer(reader, stranger):
+def test_unknown_host_name_gets_no_answer(reader, stranger):
     one = reader()
     one.host = stranger
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
@@ -104,45 +106,50 @@ def test_stranger_gets_no_answer(reader, stranger):
     one.close()
 
 
-def test_alias_gets_the_blog(reader, variables):
+def test_domain_alias_serves_the_blog(reader, variables):
     one = reader()
     [one.host] = variables["stack_domain_aliases"]
     assert one.request("/").status == 200
     one.close()
 
 
-def test_page_that_does_not_exist(get):
+def test_unknown_path_gets_the_blogs_404_page(get):
     answer = get("/nosuch")
     assert answer.status == 404
     assert '<link rel="stylesheet" href="/static/style.' in answer.text
     assert 'href="/"' in answer.text
 
 
-def test_health_is_public_and_readiness_is_not(get):
-    assert (get("/healthz").status, get("/healthz").text) == (200, "ok\n")
-    answer = get("/readyz")
-    assert answer.status == 404
-    assert "ready" not in answer.text
+def test_healthz_is_public_and_readyz_is_not(get):
+    health = get("/healthz")
+    assert health.status == 200
+    assert health.text == "ok\n"
+    readiness = get("/readyz")
+    assert readiness.status == 404
+    assert "ready" not in readiness.text
 
 
-def test_body_too_large_is_refused_with_a_page(get):
+def test_request_body_that_is_too_large_gets_an_error_page(get):
     answer = get("/", method="POST", body=bytes(11 * 2**20))
     assert answer.status == 413
     assert "That request did not go through" in answer.text
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_one_request_is_one_line_in_each_log_with_the_same_id(machine, reader, logged, family):
+def test_request_is_logged_once_by_nginx_and_once_by_the_blog_with_one_id(
+    machine, reader, wait_for_log_lines, family
+):
     path = f"/nosuch-over-{family}"
     one = reader(getattr(machine, family))
     one.request(f"{path}?token=hush", X_Request_ID="forged", X_Forwarded_For="203.0.113.9")
     own_address = one.connection.sock.getsockname()[0]
     one.close()
-    [outer] = logged("nginx", path)
-    [inner] = logged("flask_blog", path)
+    [outer] = wait_for_log_lines("nginx", path)
+    [inner] = wait_for_log_lines("flask_blog", path)
     assert re.fullmatch("[0-9a-f]{32}", outer["request_id"])
     assert inner["request_id"] == outer["request_id"]
-    assert (outer["status"], inner["status"]) == (404, 404)
+    assert outer["status"] == 404
+    assert inner["status"] == 404
     assert outer["remote_addr"] == own_address
     assert "hush" not in json.dumps([outer, inner])
 
@@ -151,7 +158,7 @@ def test_one_request_is_one_line_in_each_log_with_the_same_id(machine, reader, l
 
 
 @pytest.fixture(scope="module")
-def away(inspect, docker, healthy):
+def stopped_blog(inspect, docker, healthy):
     """Stop the blog's container, and start it again after these tests."""
     [container] = [c["Id"] for service, c in inspect().items() if service.startswith("flask_blog_")]
     docker("stop %s", container)
@@ -161,7 +168,7 @@ def away(inspect, docker, healthy):
 
 
 @pytest.mark.parametrize("path", ["/", "/posts/moving-a-boat", "/feed.xml", "/nosuch"])
-def test_reader_is_told_to_come_back(away, get, path):
+def test_reader_is_asked_to_retry_later_while_the_blog_is_stopped(stopped_blog, get, path):
     answer = get(path, Cookie="session=unknown")
     assert answer.status in (502, 503, 504)
     assert "We will be right back" in answer.text
@@ -171,17 +178,17 @@ def test_reader_is_told_to_come_back(away, get, path):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_page_of_the_error_has_its_style(away, get):
+def test_error_page_has_its_stylesheet_while_the_blog_is_stopped(stopped_blog, get):
     [path] = re.findall('<link rel="stylesheet" href="([^"]+)">', get("/", Cookie="session=unknown").text)
     assert get(path).headers["content-type"].startswith("text/css")
 
 
-def test_nginx_is_healthy_all_the_same(away, containers):
+def test_nginx_stays_healthy_while_the_blog_is_stopped(stopped_blog, containers):
     assert containers["nginx"]["State"]["Health"]["Status"] == "healthy"
     assert containers["nginx"]["State"]["Health"]["Log"][-1]["ExitCode"] == 0
     assert containers["flask_blog"]["State"]["Status"] == "exited"
 
 
-def test_style_that_readers_have_seen_is_still_served(away, get, host):
+def test_stylesheet_is_served_while_the_blog_is_stopped(stopped_blog, get, host):
     name = host.check_output("ls /var/lib/slipway/www/static | grep '^style'").split()[0]
     assert get(f"/static/{name}").status == 200

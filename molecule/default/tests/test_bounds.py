@@ -1,4 +1,4 @@
-"""Strangers cannot fill nginx's memory, and a compromised blog cannot make nginx serve other files."""
+"""Limits of nginx's memory, and of the files that it can read."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ PICTURE = "/media/0123456789abcdef01234567-3x3.png"
 
 
 @pytest.fixture
-def used(docker, containers):
+def used_mib(docker, containers):
     """Return how many MiB of one of nginx's directories are in use."""
     # nginx unlinks the temporary file of a body, so only the file system shows its size.
     command = f"exec {containers['nginx']['Id']} df --output=used --block-size=1K %s"
@@ -22,101 +22,110 @@ def used(docker, containers):
 
 
 @pytest.fixture
-def pages(ask):
+def assert_pages_are_complete(ask):
     """Request pages that no cache has, and check that each is complete."""
 
-    def pages():
+    def assert_pages_are_complete():
         for path in ("/", "/tags/", f"/search?q={token_hex()}"):
             answer = ask(path, Cookie="session=unknown")
-            assert (answer.status, answer.text.rstrip()[-7:]) == (200, "</html>"), path
+            assert answer.status == 200, path
+            assert answer.text.rstrip()[-7:] == "</html>", path
 
-    return pages
+    return assert_pages_are_complete
 
 
-def test_question_with_a_body_is_refused_before_it_is_read(slow, exchange, site):
+def test_get_request_with_a_body_is_refused_before_the_body_is_read(slow_sender, send_raw, site):
     head = f"GET / HTTP/1.1\r\nHost: {site}\r\n"
     for kind in ("Content-Length: 250000", "Transfer-Encoding: chunked"):
-        assert exchange(f"{head}{kind}\r\n\r\n".encode()).status == 400
-    assert exchange(f"{head}Content-Length: 0\r\n\r\n".encode()).status == 200
+        assert send_raw(f"{head}{kind}\r\n\r\n".encode()).status == 400
+    assert send_raw(f"{head}Content-Length: 0\r\n\r\n".encode()).status == 200
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/search?q=rope", "/static/none", "/author/", "/author/media", "/healthz"]
 )
-def test_question_with_a_body_that_no_header_speaks_of_is_refused(http2_reader, used, path):
+def test_http2_get_request_with_an_unannounced_body_is_refused(http2_reader, used_mib, path):
     """HTTP/2 needs no header to send a body."""
     with contextlib.closing(http2_reader()) as one:
         assert one.request(path, body=io.BytesIO(bytes(200_000))).status == 413
         assert one.request("/").status == 200
-    assert used("bodies") == 0
+    assert used_mib("bodies") == 0
 
 
-def test_bodies_that_never_end_take_no_page_away(slow, pages, used, exchange, site):
+def test_unfinished_bodies_of_strangers_do_not_block_pages(
+    slow_sender, assert_pages_are_complete, used_mib, send_raw, site
+):
     """This address is exempt from the limits of one client, so the limits of all clients apply."""
     upload = "POST /author/media HTTP/1.1\r\nHost: {site}\r\nContent-Length: 10000000\r\n\r\n"
     message = "POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 250001\r\n\r\n"
     for _ in range(4):
-        slow(upload)
+        slow_sender(upload)
     for _ in range(90):
         # nginx refuses some at once, because there are too many, perhaps before all is sent.
         with contextlib.suppress(OSError):
-            slow(message + 250_000 * "x")
-    pages()
-    assert used("uploads") == 0, "who has not signed in sends no picture"
-    assert 1 < used("bodies") < 40
-    assert exchange((message.replace("{site}", site)).encode()).status == 429
-    pages()
+            slow_sender(message + 250_000 * "x")
+    assert_pages_are_complete()
+    assert used_mib("uploads") == 0, "only signed-in authors can upload"
+    assert 1 < used_mib("bodies") < 40
+    assert send_raw((message.replace("{site}", site)).encode()).status == 429
+    assert_pages_are_complete()
 
 
-def test_pictures_that_never_end_are_limited_for_all(slow, signs_in, enlist, pages, exchange, site, used):
+def test_unfinished_uploads_of_authors_are_limited(
+    slow_sender, try_to_sign_in, create_admin, assert_pages_are_complete, send_raw, site, used_mib
+):
     email, password = f"uploads-{token_hex(3)}@example.org", token_hex()
-    enlist(email, password)
-    author = signs_in(email, password)
+    create_admin(email, password)
+    author = try_to_sign_in(email, password)
     head = f"POST /author/media HTTP/1.1\r\nHost: {site}\r\nCookie: {author.cookie}\r\n"
     begin = f"{head}Content-Length: 10000000\r\n\r\n"
-    unfinished = [slow(begin + 1_000_000 * "x") for _ in range(4)]
+    unfinished = [slow_sender(begin + 1_000_000 * "x") for _ in range(4)]
     refused = f"{head}Content-Length: 9\r\n\r\n".encode()
-    wait_until(lambda: used("uploads") > 3, 10, "the pictures arrive")
-    assert exchange(refused).status == 429
-    pages()
+    wait_until(lambda: used_mib("uploads") > 3, 10, "the pictures arrive")
+    assert send_raw(refused).status == 429
+    assert_pages_are_complete()
     for sender in unfinished:
         sender.close()
-    wait_until(lambda: exchange(refused + b"123456789").status != 429, 10, "there is room again")
-    assert used("uploads") < 1
+    wait_until(lambda: send_raw(refused + b"123456789").status != 429, 10, "uploads are accepted again")
+    assert used_mib("uploads") < 1
 
 
-def test_long_posts_of_strangers_take_no_room_from_authors(slow, signs_in, enlist, exchange, site):
+def test_large_bodies_of_strangers_do_not_block_authors(
+    slow_sender, try_to_sign_in, create_admin, send_raw, site
+):
     email, password = f"long-{token_hex(3)}@example.org", token_hex()
-    enlist(email, password)
-    author = signs_in(email, password)
+    create_admin(email, password)
+    author = try_to_sign_in(email, password)
     head = f"POST /author/posts/new HTTP/1.1\r\nHost: {site}\r\nContent-Length: 200000\r\n"
     # A client without a valid session is a stranger, whatever its cookie is.
     for cookie in 6 * ["", "Cookie: session=unknown\r\n"]:
-        slow(f"{head}{cookie}\r\nx")
+        slow_sender(f"{head}{cookie}\r\nx")
     stranger, known = (f"{head}{cookie}\r\n" for cookie in ("", f"Cookie: {author.cookie}\r\n"))
     body = "a" * 200_000
-    wait_until(lambda: exchange((stranger + body).encode()).status == 429, 10, "the strangers have come")
+    wait_until(
+        lambda: send_raw((stranger + body).encode()).status == 429, 10, "the limit of strangers is reached"
+    )
     # The form lacks its token, so the blog itself refuses it.
-    assert exchange((known + body).encode()).status == 400
+    assert send_raw((known + body).encode()).status == 400
 
 
-def test_questions_do_not_fill_the_cache(ask, used, reader, site):
+def test_query_strings_do_not_fill_the_cache(ask, used_mib, reader, site):
     """nginx drops unknown query parameters, and caches no page with known ones: their values are endless."""
     ask("/feed.xml")
-    before = used("pages")
+    before = used_mib("pages")
     with contextlib.closing(reader()) as one:
         for number in range(200):
             assert one.request(f"/feed.xml?number={number}&q={number}").status == 200
             assert one.request(f"/?page={number}").status == 200
             assert one.request(f"/search?q={number}").status == 200
             assert one.request("/feed.xml", Host=f"{site.partition(':')[0]}:{number + 1}").status == 200
-    assert used("pages") - before < 1
+    assert used_mib("pages") - before < 1
     assert "poisoned" not in ask("/tags?poisoned=1").headers["location"]
     assert ask("/search?a=b&q=ropes&page=1&c=d").text == ask("/search?page=1&q=ropes").text
     assert "<mark>" in ask("/search?a=b&q=ropes&c=d").text
 
 
-def test_cache_has_a_bound(sql, used, reader):
+def test_cache_size_is_limited(sql, used_mib, reader):
     """nginx keeps 24 MiB, and removes what exceeds them every ten seconds.
 
     Until then there is room for 72 MiB more.
@@ -131,8 +140,8 @@ def test_cache_has_a_bound(sql, used, reader):
         with contextlib.closing(reader()) as one:
             for number in range(1, 71):
                 assert len(one.request(f"/posts/slipway-test-large-{number}").body) > 900_000
-        wait_until(lambda: used("pages") < 26, 15, "the cache is within its bound")
-        assert used("pages") > 10, "and was full"
+        wait_until(lambda: used_mib("pages") < 26, 15, "the cache is within its bound")
+        assert used_mib("pages") > 10, "the cache was never full"
     finally:
         sql(f"DELETE FROM post WHERE {posts}")
 
@@ -141,7 +150,7 @@ def test_cache_has_a_bound(sql, used, reader):
 
 
 @pytest.mark.parametrize("target", ["/etc/slipway/tls/blog.pem", "/etc/passwd", "/etc/slipway/tls"])
-def test_blog_that_was_taken_over_leads_nginx_to_no_file(docker, containers, ask, variables, target):
+def test_nginx_follows_no_link_of_a_compromised_blog_to_a_file(docker, containers, ask, variables, target):
     name = PICTURE
     blog = f"exec {containers['flask_blog']['Id']}"
     docker(f"{blog} ln -s %s %s", target, f"/srv{name}")
@@ -150,12 +159,12 @@ def test_blog_that_was_taken_over_leads_nginx_to_no_file(docker, containers, ask
     finally:
         docker(f"{blog} rm %s", f"/srv{name}")
     assert answer.status in (403, 404)
-    assert "/errors/errors.css" in answer.text, "it is nginx that says so"
+    assert "/errors/errors.css" in answer.text, "nginx itself must answer"
     assert "PRIVATE KEY" not in answer.text
     assert "root:" not in answer.text
 
 
-def test_link_to_the_generation_of_pages_leads_to_no_file(docker, containers, ask):
+def test_nginx_follows_no_link_to_the_generation_of_pages(docker, containers, ask):
     blog = f"exec {containers['flask_blog']['Id']} sh -ec %s"
     former = docker(blog, "readlink /srv/media/.generation || true").strip()
     link = "mkdir -p /srv/media/.generation-test && cd /srv/media && ln -sf %s .generation-test/none"
@@ -169,7 +178,7 @@ def test_link_to_the_generation_of_pages_leads_to_no_file(docker, containers, as
         assert "PRIVATE KEY" not in answer.text
 
 
-def test_link_among_static_files_leads_to_no_file(host, ask):
+def test_nginx_follows_no_link_among_static_files(host, ask):
     host.check_output("ln -s /etc/slipway/tls/blog.pem /var/lib/slipway/www/static/slipway-test.css")
     try:
         answer = ask("/static/slipway-test.css")

@@ -95,7 +95,7 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def acquaintance(host, base_url):
+def address_arguments(host, base_url):
     """The browser's arguments for the blog: the address of its name, and the only public key to accept."""
     if base_url.scheme == "http":
         return []
@@ -108,7 +108,7 @@ def acquaintance(host, base_url):
 
 
 @pytest.fixture(scope="module")
-def browser(acquaintance):
+def browser(address_arguments):
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         pytest.fail(
@@ -117,7 +117,7 @@ def browser(acquaintance):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=[*CHROMIUM_ARGUMENTS, *acquaintance]
+            executable_path=chromium, args=[*CHROMIUM_ARGUMENTS, *address_arguments]
         )
         yield browser
         browser.close()
@@ -143,7 +143,7 @@ def visitor(browser, variables):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_before(sql, host):
+def content_of_the_tests(sql, host):
     """Add a page to the blog, and remove all that these tests wrote, even if they fail half-way."""
 
     def clear():
@@ -169,7 +169,7 @@ def as_before(sql, host):
 
 
 @pytest.fixture(autouse=True)
-def uncounted(sql):
+def without_rate_limits(sql):
     """Reset the blog's request counters, because all visitors have one address."""
     sql("DELETE FROM throttle")
     yield
@@ -180,7 +180,7 @@ SCREENS = [("light", 1280), ("light", 375), ("dark", 1280), ("dark", 375)]
 
 
 @pytest.mark.parametrize(("scheme", "width"), SCREENS)
-def test_reader_finds_reads_and_answers(visitor, variables, scheme, width):
+def test_reader_searches_reads_comments_and_sends_a_message(visitor, variables, scheme, width):
     with visitor("reader", scheme, width) as reader:
         reader.go("/")
         reader.look(variables["stack_site_title"])
@@ -204,14 +204,14 @@ def test_reader_finds_reads_and_answers(visitor, variables, scheme, width):
         reader.look("Search")
         reader.follow("Ropes: a table")
 
-        assert reader.context.cookies() == [], "who only reads is nobody in particular"
+        assert reader.context.cookies() == [], "readers get no cookie"
         reader.follow("Write a comment")
         reader.look("Write a comment")
         reader.send("Send the comment", Name=NAME, Comment="The short one, <b>always</b>.")
         reader.look("Thank you")
         reader.follow("Back to the post")
         reader.look("Ropes: a table")
-        assert reader.page.get_by_text("The short one").count() == 0, "somebody has to read it first"
+        assert reader.page.get_by_text("The short one").count() == 0, "comments wait for approval"
 
         reader.follow("Contact", within="footer")
         reader.look("Contact")
@@ -227,109 +227,149 @@ def png(colour):
     return output.getvalue()
 
 
+def assert_shows_picture(page, colour):
+    """Assert that a page, or a part of one, has the picture of a colour, and that it can be decoded."""
+    picture = page.get_by_role("img", name=f"A boat in {colour}")
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
+
+
+def sign_in(author, email, secrets):
+    """Sign in as the blog's admin."""
+    author.go("/author/")
+    author.look("Sign in")
+    author.page.get_by_label("Email address").fill(email)
+    author.page.get_by_label("Password").fill(secrets["admin_password"])
+    author.page.get_by_role("button", name="Sign in").click()
+    author.look("Posts")
+
+
+def upload_picture(author, colour):
+    """Upload a picture in the form of a post, and check the headers that nginx sends with it."""
+    with author.page.expect_response("**/media/*") as answer:
+        file = {"name": f"browser-test-{colour}.png", "mimeType": "image/png", "buffer": png(colour)}
+        author.page.set_input_files("[data-file]", file)
+    headers = answer.value.headers
+    assert headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'", (
+        "nginx itself must serve it"
+    )
+    assert headers["content-type"] == "image/png"
+
+
+def write_draft(author, title, colour):
+    """Write a draft with a picture, while the preview shows it; return the picture's path."""
+    author.follow("New post")
+    author.look("New post")
+    author.page.get_by_label("Title").press_sequentially(title)
+    body = author.page.get_by_label("Text", exact=True)
+    body.press_sequentially("## At sea\n\n")
+    preview = author.page.locator("[data-preview-body]")
+    preview.get_by_role("heading", name="At sea").wait_for()
+    upload_picture(author, colour)
+    author.page.get_by_text("Describe the picture").wait_for()
+    author.page.keyboard.type(f"A boat in {colour}")
+    assert_shows_picture(preview, colour)
+    [picture] = re.findall(r"\((/media/[0-9a-f]{24}-300x200\.png)\)", body.input_value())
+    author.look("New post")
+    author.send("Save")
+    author.page.get_by_text("The draft is saved.").wait_for()
+    author.look("Edit post")
+    return picture
+
+
+def publish(author, title):
+    """Publish the draft that is open, with a tag, and view it."""
+    author.page.get_by_label("Published").check()
+    author.page.get_by_label("Tags").press_sequentially("Harbour")
+    author.send("Save")
+    author.page.get_by_text("Readers can see it.").wait_for()
+    author.look("Edit post")
+    author.follow("View")
+    author.look(title)
+
+
+def write_comment(reader, path, title, colour, comment):
+    """Read a post with a picture, and write a comment."""
+    reader.go(path)
+    reader.look(title)
+    assert_shows_picture(reader.page, colour)
+    reader.follow("Write a comment")
+    reader.send("Send the comment", Name=NAME, Comment=comment)
+    reader.look("Thank you")
+
+
+def approve_comment(author, comment):
+    """Approve a comment on the author's desk."""
+    author.follow("Write", within="header")
+    author.page.get_by_role("navigation", name="Your desk").get_by_role("link", name="Comments").click()
+    author.look("Comments")
+    waiting = author.page.locator(".queue li", has_text=comment)
+    waiting.get_by_role("button", name="Approve").click()
+    author.page.get_by_text("1 comment approved.").wait_for()
+    author.look("Comments")
+
+
+def look_at_rest_of_desk(author):
+    """Look at the other pages for authors."""
+    for path, heading in (
+        ("/author/comments?state=approved", "Comments"),
+        ("/author/media", "Pictures"),
+        ("/author/pages", "Pages"),
+        ("/author/pages/new", "New page"),
+        ("/author/messages", "Messages"),
+        ("/account", "Your account"),
+    ):
+        author.go(path)
+        author.look(heading)
+
+
+def delete_post(author, title):
+    """Delete a post, after a confirmation."""
+    author.go("/author/")
+    author.follow(title)
+    author.follow("Delete…")
+    author.look("Delete this post?")
+    author.send("Delete the post")
+    author.page.get_by_text(f"“{title}” is deleted.").wait_for()
+    author.look("Posts")
+
+
+def delete_picture(author, picture):
+    """Delete a picture, after a confirmation."""
+    author.go("/author/media")
+    shown = author.page.locator(".pictures li").filter(has=author.page.locator(f"img[src='{picture}']"))
+    shown.get_by_role("link", name="Delete").click()
+    author.look("Delete this picture?")
+    author.send("Delete the picture")
+    author.page.get_by_text("The picture is deleted.").wait_for()
+
+
 @pytest.mark.parametrize(("scheme", "width", "colour"), [("light", 1280, "teal"), ("dark", 375, "orchid")])
-def test_author_writes_and_a_reader_answers(visitor, variables, secrets, get, scheme, width, colour):
+def test_author_publishes_a_post_and_approves_a_comment_on_it(
+    visitor, variables, secrets, get, scheme, width, colour
+):
     title = f"A boat of the browser test, {colour}"
     post = f"/posts/a-boat-of-the-browser-test-{colour}"
+    comment = f"What a boat, in {colour}!"
     with visitor("author", scheme, width) as author, visitor("answer", scheme, width) as reader:
-        author.go("/author/")
-        author.look("Sign in")
-        author.page.get_by_label("Email address").fill(variables["release_admin_email"])
-        author.page.get_by_label("Password").fill(secrets["admin_password"])
-        author.page.get_by_role("button", name="Sign in").click()
-        author.look("Posts")
-
-        # A draft, with a preview and a picture
-        author.follow("New post")
-        author.look("New post")
-        author.page.get_by_label("Title").press_sequentially(title)
-        body = author.page.get_by_label("Text", exact=True)
-        body.press_sequentially("## At sea\n\n")
-        preview = author.page.locator("[data-preview-body]")
-        preview.get_by_role("heading", name="At sea").wait_for()
-        with author.page.expect_response("**/media/*") as answer:
-            file = {"name": f"browser-test-{colour}.png", "mimeType": "image/png", "buffer": png(colour)}
-            author.page.set_input_files("[data-file]", file)
-        headers = answer.value.headers
-        assert headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'", (
-            "it is nginx that serves it"
-        )
-        assert headers["content-type"] == "image/png"
-        author.page.get_by_text("Describe the picture").wait_for()
-        author.page.keyboard.type(f"A boat in {colour}")
-        shown = preview.get_by_role("img", name=f"A boat in {colour}")
-        assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
-        [picture] = re.findall(r"\((/media/[0-9a-f]{24}-300x200\.png)\)", body.input_value())
-        author.look("New post")
-        author.send("Save")
-        author.page.get_by_text("The draft is saved.").wait_for()
-        author.look("Edit post")
+        sign_in(author, variables["release_admin_email"], secrets)
+        picture = write_draft(author, title, colour)
         assert get(post).status == 404
-
-        # Published
-        author.page.get_by_label("Published").check()
-        author.page.get_by_label("Tags").press_sequentially("Harbour")
-        author.send("Save")
-        author.page.get_by_text("Readers can see it.").wait_for()
-        author.look("Edit post")
-        author.follow("View")
-        author.look(title)
-
-        # A reader sees it and comments
+        publish(author, title)
         wait_until(lambda: get(post).status == 200, FRESH_SECONDS, "readers see the post")
-        reader.go(post)
-        reader.look(title)
-        shown = reader.page.get_by_role("img", name=f"A boat in {colour}")
-        assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
-        reader.follow("Write a comment")
-        reader.send("Send the comment", Name=NAME, Comment=f"What a boat, in {colour}!")
-        reader.look("Thank you")
 
-        # The author approves the comment
-        author.follow("Write", within="header")
-        author.page.get_by_role("navigation", name="Your desk").get_by_role("link", name="Comments").click()
-        author.look("Comments")
-        said = author.page.locator(".queue li", has_text=f"What a boat, in {colour}!")
-        said.get_by_role("button", name="Approve").click()
-        author.page.get_by_text("1 comment approved.").wait_for()
-        author.look("Comments")
-        said = f"What a boat, in {colour}!"
-        wait_until(lambda: said in get(post).text, FRESH_SECONDS, "readers see the comment")
+        write_comment(reader, post, title, colour, comment)
+        approve_comment(author, comment)
+        wait_until(lambda: comment in get(post).text, FRESH_SECONDS, "readers see the comment")
         reader.go(post)
-        reader.page.get_by_text(said).wait_for()
+        reader.page.get_by_text(comment).wait_for()
         reader.look(title)
 
-        # The rest of the desk
-        for path, heading in (
-            ("/author/comments?state=approved", "Comments"),
-            ("/author/media", "Pictures"),
-            ("/author/pages", "Pages"),
-            ("/author/pages/new", "New page"),
-            ("/author/messages", "Messages"),
-            ("/account", "Your account"),
-        ):
-            author.go(path)
-            author.look(heading)
-
-        # Everything is deleted, each after a confirmation
-        author.go("/author/")
-        author.follow(title)
-        author.follow("Delete…")
-        author.look("Delete this post?")
-        author.send("Delete the post")
-        author.page.get_by_text(f"“{title}” is deleted.").wait_for()
-        author.look("Posts")
+        look_at_rest_of_desk(author)
+        delete_post(author, title)
         assert get(post).status == 404
-
-        author.go("/author/media")
-        shown = author.page.locator(".pictures li").filter(has=author.page.locator(f"img[src='{picture}']"))
-        shown.get_by_role("link", name="Delete").click()
-        author.look("Delete this picture?")
-        author.send("Delete the picture")
-        author.page.get_by_text("The picture is deleted.").wait_for()
+        delete_picture(author, picture)
         assert get(picture).status == 404
-
         author.send("Sign out")
         author.look(variables["stack_site_title"])
         assert author.page.get_by_role("link", name="Write", exact=True).count() == 0

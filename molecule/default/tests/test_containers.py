@@ -29,13 +29,13 @@ def test_three_containers_run_and_are_healthy(inspect):
 
 
 @each
-def test_image_is_given_by_its_id(containers, service):
+def test_compose_names_the_image_by_its_id(containers, service):
     assert re.fullmatch("sha256:[0-9a-f]{64}", containers[service]["Config"]["Image"])
     assert containers[service]["Config"]["Image"] == containers[service]["Image"]
 
 
 @each
-def test_limits(host, containers, variables, service):
+def test_container_has_limits_of_memory_cpu_and_processes(host, containers, variables, service):
     config = containers[service]["HostConfig"]
     assert config["Memory"] == variables[f"stack_{service}_memory_mb"] * 2**20
     assert config["NanoCpus"] == min(int(host.check_output("nproc")), 2) * 10**9
@@ -43,7 +43,7 @@ def test_limits(host, containers, variables, service):
 
 
 @each
-def test_kernel_knows_the_limit_of_memory(docker, containers, variables, service):
+def test_kernel_enforces_the_memory_limit(docker, containers, variables, service):
     files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"  # of cgroup v2 and of v1
     limit = docker("exec %s sh -c %s", containers[service]["Id"], f"cat {files} 2>/dev/null; true")
     assert int(limit) == variables[f"stack_{service}_memory_mb"] * 2**20
@@ -57,7 +57,7 @@ def test_every_process_has_the_uid_of_the_service(host, containers, service):
 
 
 @each
-def test_process_has_no_rights_and_can_get_none(process, service):
+def test_process_has_no_capabilities_and_cannot_gain_privileges(process, service):
     status = process(service)
     assert {name: int(mask, 16) for name, mask in status.items() if name.startswith("Cap")} == {
         "CapInh": 0,
@@ -77,7 +77,7 @@ def test_root_filesystem_is_read_only_even_to_root(host, containers, service):
 
 
 @each
-def test_tmp_takes_files_and_runs_none(host, containers, service):
+def test_tmp_is_writable_but_executes_no_program(host, containers, service):
     script = "cp /bin/true /tmp/mark && ! /tmp/mark; ended=$?; rm /tmp/mark; exit $ended"
     done = host.run("docker exec %s sh -c %s", containers[service]["Id"], script)
     assert done.rc == 0, done.stderr
@@ -85,7 +85,7 @@ def test_tmp_takes_files_and_runs_none(host, containers, service):
 
 
 @each
-def test_starts_again_by_itself_and_rotates_its_log(containers, variables, service):
+def test_container_restarts_by_itself_and_rotates_its_log(containers, variables, service):
     config = containers[service]["HostConfig"]
     assert config["RestartPolicy"]["Name"] == "unless-stopped"
     assert config["LogConfig"] == {
@@ -104,7 +104,7 @@ def test_health_check_ran_and_passed(containers, service):
 
 
 @each
-def test_no_secret_is_where_docker_shows_it(docker, containers, secrets, service):
+def test_docker_shows_no_secret(docker, containers, secrets, service):
     container = containers[service]
     shown = docker("inspect %s %s", container["Id"], container["Image"])
     shown += docker("history --no-trunc %s", container["Image"])
@@ -113,7 +113,7 @@ def test_no_secret_is_where_docker_shows_it(docker, containers, secrets, service
 
 
 @each
-def test_no_secret_is_in_an_environment_or_command_line(host, containers, secrets, service):
+def test_environment_and_command_line_contain_no_secret(host, containers, secrets, service):
     pids = host.check_output("docker top %s -o pid", containers[service]["Id"]).split()[1:]
     shown = "".join(host.check_output("cat /proc/%s/environ /proc/%s/cmdline", pid, pid) for pid in pids)
     assert {"nginx": "nginx:", "flask_blog": "gunicorn", "db": "postgres:"}[service] in shown
@@ -121,7 +121,7 @@ def test_no_secret_is_in_an_environment_or_command_line(host, containers, secret
 
 
 @each
-def test_service_reads_its_own_secrets_and_no_others(docker, containers, service):
+def test_service_can_read_only_its_own_secrets(docker, containers, service):
     readable = {
         "nginx": [],
         "flask_blog": ["app_secret_key", "app_secret_key_fallbacks", "db_app_password"],

@@ -33,7 +33,7 @@ def release_of_database(host, docker, inspect, deploy):
     docker(f"rmi --force slipway.test/db:source {' '.join(made)}")
 
 
-def test_release_that_does_not_start_ends_with_the_container_s_last_lines(variant, inspect, deploy):
+def test_release_that_does_not_start_shows_the_containers_last_log_lines(variant, inspect, deploy):
     images = {service: container["Image"] for service, container in inspect().items()}
     images["flask_blog"] = variant(program(f"raise SystemExit('{REASON}')"))
     done = deploy("site.yml", "--tags", "release", "--extra-vars", json.dumps({"images_ids": images}))
@@ -45,10 +45,16 @@ def test_release_that_does_not_start_ends_with_the_container_s_last_lines(varian
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check"]], ids=["run", "dry run"])
-def test_database_of_another_major_is_refused_and_the_one_that_works_goes_on(
+def test_database_image_of_another_major_version_is_refused_and_the_old_one_runs_on(
     release_of_database, arguments, inspect, host
 ):
-    before = inspect()["db"]["Id"], host.check_output("cat /opt/slipway/compose.yml")
+    def state():
+        return {
+            "container": inspect()["db"]["Id"],
+            "compose.yml": host.check_output("cat /opt/slipway/compose.yml"),
+        }
+
+    before = state()
     done = release_of_database(IMAGES["another major"], *arguments)
     assert done.status != 0, done.output
     assert set(done.changed.values()) == {0}
@@ -60,7 +66,7 @@ def test_database_of_another_major_is_refused_and_the_one_that_works_goes_on(
         "dump",
     ):
         assert words in message, message
-    assert (inspect()["db"]["Id"], host.check_output("cat /opt/slipway/compose.yml")) == before
+    assert state() == before
 
 
 @pytest.fixture
@@ -72,9 +78,7 @@ def foreign_volume(docker):
     docker("volume rm %s", name)
 
 
-def test_volume_of_others_is_refused_and_so_is_an_empty_one_in_place_of_the_data(
-    foreign_volume, deploy, inspect, docker
-):
+def test_foreign_volume_and_new_empty_volume_are_refused(foreign_volume, deploy, inspect, docker):
     before = {service: container["Id"] for service, container in inspect().items()}
     for name, words in {
         foreign_volume: [
@@ -84,14 +88,17 @@ def test_volume_of_others_is_refused_and_so_is_an_empty_one_in_place_of_the_data
         "slipway-test-new": ["would be a new, empty volume", "Slipway's data is in media_volume"],
     }.items():
         done = deploy("site.yml", "--extra-vars", f"stack_media_volume={name}")
-        assert (done.status, set(done.changed.values())) == (2, {0}), done.output
+        assert done.status == 2, done.output
+        assert set(done.changed.values()) == {0}, done.output
         [message] = done.errors
         assert [word for word in [*words, "stack_media_volume"] if word not in message] == [], message
     assert {service: container["Id"] for service, container in inspect().items()} == before
     assert "slipway-test-new" not in docker("volume ls --quiet")
 
 
-def test_start_that_fails_ends_with_the_container_s_last_lines(release_of_database, deploy, healthy, sql):
+def test_failed_start_of_the_database_shows_its_last_log_lines_and_loses_no_data(
+    release_of_database, deploy, healthy, sql
+):
     posts = sql("SELECT slug, body FROM post ORDER BY 1")
     done = release_of_database(IMAGES["no start"])
     try:

@@ -1,4 +1,4 @@
-"""A stranger on the same network reaches only the intended ports, whatever runs behind them."""
+"""A neighbour on the same network reaches only the intended ports, whatever runs behind them."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 @pytest.mark.parametrize("action", ["reload nftables", "restart nftables", "restart docker"])
-def test_no_other_port_is_open_after(host, open_ports, scan, action):
+def test_only_the_intended_ports_are_open_after(host, open_ports, scan, action):
     host.check_output(f"systemctl {action}")
     assert scan() == {family: open_ports for family in FAMILIES}
 
 
-MISTAKEN = {5432, 8000}
+MISTAKEN_PORTS = {5432, 8000}
 SERVE = """
 import socket, time
 for port in (5432, 8000):
@@ -31,9 +31,9 @@ time.sleep(600)
 
 
 @pytest.fixture(scope="module")
-def mistake(docker, inspect):
+def published_by_mistake(docker, inspect):
     """A container that publishes ports of the database and the blog to the world: its addresses by family."""
-    publish = " ".join(f"--publish {port}:{port}" for port in MISTAKEN)
+    publish = " ".join(f"--publish {port}:{port}" for port in MISTAKEN_PORTS)
     name = "slipway-test-mistake"
     [image] = {c["Image"] for service, c in inspect().items() if service.startswith("flask_blog")}
     docker(
@@ -58,31 +58,35 @@ def without_firewall(host):
 
 
 @pytest.fixture(scope="module")
-def routes(stranger, machine, mistake):
-    """Give the stranger routes to the container's own addresses, via the host."""
-    for family, address in mistake.items():
-        stranger(f"ip route add {address} via {getattr(machine, family)}")
+def routes(run_on_neighbour, machine, published_by_mistake):
+    """Give the neighbour routes to the container's own addresses, via the host."""
+    for family, address in published_by_mistake.items():
+        run_on_neighbour(f"ip route add {address} via {getattr(machine, family)}")
     yield
-    for address in mistake.values():
-        stranger(f"ip route delete {address}")
+    for address in published_by_mistake.values():
+        run_on_neighbour(f"ip route delete {address}")
 
 
-def test_mistake_is_there_to_be_found(without_firewall, mistake, routes, scan):
-    assert scan(MISTAKEN) == {family: MISTAKEN for family in FAMILIES}
-    assert scan(MISTAKEN, mistake) == {family: MISTAKEN for family in FAMILIES}
+def test_port_published_by_mistake_is_open_without_the_firewall(
+    without_firewall, published_by_mistake, routes, scan
+):
+    assert scan(MISTAKEN_PORTS) == {family: MISTAKEN_PORTS for family in FAMILIES}
+    assert scan(MISTAKEN_PORTS, published_by_mistake) == {family: MISTAKEN_PORTS for family in FAMILIES}
 
 
-def test_port_published_by_mistake_is_closed(host, mistake, scan):
-    assert scan(MISTAKEN) == {family: set() for family in FAMILIES}
-    for port in MISTAKEN:
-        assert host.run(f"timeout 3 bash -c '</dev/tcp/127.0.0.1/{port}'").rc == 0, "the host itself may"
+def test_port_published_by_mistake_is_closed(host, published_by_mistake, scan):
+    assert scan(MISTAKEN_PORTS) == {family: set() for family in FAMILIES}
+    for port in MISTAKEN_PORTS:
+        assert host.run(f"timeout 3 bash -c '</dev/tcp/127.0.0.1/{port}'").rc == 0, (
+            "the host itself must reach it"
+        )
 
 
-def test_container_is_closed_to_those_who_know_its_address(mistake, routes, scan):
-    assert scan(MISTAKEN, mistake) == {family: set() for family in FAMILIES}
+def test_container_address_is_unreachable_from_the_network(published_by_mistake, routes, scan):
+    assert scan(MISTAKEN_PORTS, published_by_mistake) == {family: set() for family in FAMILIES}
 
 
-def test_container_goes_out_and_does_not_reach_the_host(host, containers, machine, variables):
+def test_container_reaches_the_network_but_not_the_host(host, containers, machine, variables):
     def connect(address, port):
         enter = f"nsenter --net --target {containers['nginx']['State']['Pid']}"
         return host.run(f"{enter} timeout 2 bash -c '</dev/tcp/{address}/{port}'")
@@ -91,10 +95,10 @@ def test_container_goes_out_and_does_not_reach_the_host(host, containers, machin
     for address in (edge["Gateway"], edge["IPv6Gateway"], machine.ipv4, machine.ipv6):
         assert connect(address, variables["baseline_ssh_port"]).rc == 124, address
     for outside in machine.gateways:
-        assert "refused" in connect(outside, 1).stderr, "the machine outside answers, if only with a refusal"
+        assert "refused" in connect(outside, 1).stderr, "the machine outside must refuse the connection"
 
 
-# --- Restarts that nobody notices ---------------------------------------------------------------------------
+# --- Restarts of the engine ---------------------------------------------------------------------------------
 
 
 class Newcomers(Prober):
@@ -108,7 +112,7 @@ class Newcomers(Prober):
             reader.close()
 
 
-def test_engine_that_restarts_is_not_noticed(host, machine, reader):
+def test_restart_of_the_engine_fails_no_request(host, machine, reader):
     with Newcomers(lambda: reader(machine.ipv4)) as prober:
         host.check_output("systemctl restart docker")
         answered = prober.answered
@@ -116,7 +120,7 @@ def test_engine_that_restarts_is_not_noticed(host, machine, reader):
     assert prober.failures == []
 
 
-def test_upgrade_of_the_engine_stops_nothing(host, machine, reader, inspect):
+def test_upgrade_of_the_engine_keeps_the_containers_running(host, machine, reader, inspect):
     before = {service: c["State"]["Pid"] for service, c in inspect().items()}
     with Newcomers(lambda: reader(machine.ipv4)) as prober:
         host.check_output("apt-get install --reinstall --yes docker.io containerd runc")
@@ -128,7 +132,7 @@ def test_upgrade_of_the_engine_stops_nothing(host, machine, reader, inspect):
 
 
 @pytest.fixture
-def forgotten(host, family):
+def without_known_clients(host, family):
     """Clear the firewall's set of SSH clients before the test and after it."""
     host.check_output(f"nft flush set inet slipway ssh_{family}")
     yield
@@ -136,8 +140,8 @@ def forgotten(host, family):
 
 
 @each_family
-def test_who_connects_to_sshd_again_and_again_has_to_wait(
-    host, stranger, scan, machine, variables, forgotten, family
+def test_connections_to_sshd_are_rate_limited_by_source(
+    host, run_on_neighbour, scan, machine, variables, without_known_clients, family
 ):
     address, port = getattr(machine, family), variables["baseline_ssh_port"]
 
@@ -146,21 +150,23 @@ def test_who_connects_to_sshd_again_and_again_has_to_wait(
         return json.loads(counter)["nftables"][1]["counter"]["packets"]
 
     before, sent = dropped(), 2 * variables["baseline_ssh_burst"]
-    stranger(f"nping --tcp --flags syn --dest-port {port} --count {sent} --rate 200 -{family[-1]} {address}")
+    run_on_neighbour(
+        f"nping --tcp --flags syn --dest-port {port} --count {sent} --rate 200 -{family[-1]} {address}"
+    )
     let_in = sent - (dropped() - before)
     assert variables["baseline_ssh_burst"] <= let_in < variables["baseline_ssh_burst"] + 20
     if family == "ipv6":
         # This machine is in the same /64, so it has to wait as well.
         assert sum(answers(address, port, timeout=0.3) for _ in range(10)) < 5
-    wait_until(lambda: scan({port})[family], 10, "one may connect again")
+    wait_until(lambda: scan({port})[family], 10, "connections are accepted again")
 
 
 # --- Limits of one client ----------------------------------------------------------------------------------
 
 
 @each_family
-def test_one_client_holds_so_many_connections_and_others_have_theirs(
-    stranger, machine, variables, open_ports, family
+def test_connections_of_one_client_are_limited_and_others_can_connect(
+    run_on_neighbour, machine, variables, open_ports, family
 ):
     """The connections are idle and never had a request, so no web server counts them."""
     limit, address, port = variables["baseline_public_connections"], getattr(machine, family), max(open_ports)
@@ -173,9 +179,9 @@ def test_one_client_holds_so_many_connections_and_others_have_theirs(
         # Readers of earlier tests may still hold some.
         assert limit - 20 < len(held) <= limit
         assert not answers(address, port, timeout=1)
-        if family == "ipv4":  # over IPv6 the stranger is in the same /64
-            stranger(f"timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/{port}'")
-    wait_until(lambda: answers(address, port, timeout=1), 10, "one may connect again")
+        if family == "ipv4":  # over IPv6 the neighbour is in the same /64
+            run_on_neighbour(f"timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/{port}'")
+    wait_until(lambda: answers(address, port, timeout=1), 10, "connections are accepted again")
 
 
 @pytest.fixture
@@ -190,20 +196,24 @@ def connections(host):
     return connections
 
 
-def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, variables, connections):
+def test_connection_ends_at_its_time_limit_and_others_continue(
+    host, connect, site, reader, variables, connections
+):
     """Send a body byte by byte, then delete the connection's timer, as if it had expired."""
     other = reader()
     assert other.request("/").status == 200
     before = connections()
-    with dial() as connection:
+    with connect() as connection:
         connection.sendall(f"POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 900\r\n\r\n".encode())
         [(client, left)] = wait_until(
-            lambda: [one for one in connections().items() if one[1] > before.get(one[0], 0)], 5, "it is known"
+            lambda: [one for one in connections().items() if one[1] > before.get(one[0], 0)],
+            5,
+            "the firewall knows the connection",
         )
         assert 0 <= variables["baseline_public_connection_seconds"] - left < 10
         host.check_output("systemctl reload nftables && systemctl restart nftables")
         connection.sendall(b"x")
-        assert client in connections(), "a change of the rules forgets nobody"
+        assert client in connections(), "a reload of the rules must keep known connections"
         address, port = client
         host.check_output(f"nft delete element inet slipway_public since_ipv4 {{ {address} . {port} }}")
         connection.setblocking(False)
@@ -217,7 +227,7 @@ def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, vari
             except OSError:
                 return True
 
-        wait_until(is_cut_off, 5, "it is cut off")
+        wait_until(is_cut_off, 5, "the connection is cut off")
     assert other.request("/").status == 200
     assert other.dialled == 1
     other.close()
@@ -226,7 +236,7 @@ def test_connection_has_its_time_and_others_go_on(host, dial, site, reader, vari
 # --- Rollback of the rules ----------------------------------------------------------------------------------
 
 
-def test_rules_that_lock_everybody_out_take_themselves_away(host, machine, variables, deploy, scan):
+def test_firewall_rules_that_lock_everybody_out_are_removed(host, machine, variables, deploy, scan):
     port = variables["baseline_ssh_port"]
     tags = ("playbooks/provision.yml", "--tags", "baseline_firewall")
     wrong = deploy(

@@ -26,7 +26,7 @@ from outside import wait_until
 IDLE_SECONDS = (0.3, 1, 5, 30, 55, 65)
 
 
-def test_no_answer_is_older_than_two_seconds(author, sql, reader):
+def test_no_page_of_a_post_is_stale_for_more_than_two_seconds(author, sql, reader):
     """Each kind of change, at several times after the last visit, with and without continuous visits."""
     kinds = (edit, delete, unpublish, rename, approve, withdraw)
     cases = list(itertools.product(kinds, IDLE_SECONDS, (False, True)))
@@ -47,7 +47,7 @@ def test_no_answer_is_older_than_two_seconds(author, sql, reader):
 
 @pytest.mark.parametrize("is_visited", [False, True])
 @pytest.mark.parametrize("change", [retitle, delete, unpublish, rename])
-def test_no_list_is_older_than_two_seconds(author, sql, reader, change, is_visited):
+def test_no_list_of_posts_is_stale_for_more_than_two_seconds(author, sql, reader, change, is_visited):
     """The home page, the feed, a tag and a search show a post in addition to its own page."""
     article = Article(author(), sql)
     act, _ = change(article)
@@ -74,9 +74,7 @@ def outage(request, host, containers, slot, healthy):
     return outage
 
 
-def test_what_readers_have_seen_outlasts_an_outage_and_what_was_withdrawn_does_not(
-    author, sql, fetch, outage
-):
+def test_cached_pages_survive_an_outage_and_deleted_posts_do_not(author, sql, fetch, outage):
     kept, gone = (Article(author(), sql) for _ in range(2))
     assert fetch(gone.path).status == 200
     delete(gone)[0]()
@@ -102,7 +100,7 @@ def test_what_readers_have_seen_outlasts_an_outage_and_what_was_withdrawn_does_n
     assert fetch("/", Cookie="session=unknown").status == 200
 
 
-def test_restart_of_the_database_shows_nobody_an_error_page(fetch, host, containers, healthy):
+def test_restart_of_the_database_causes_only_503_errors(fetch, host, containers, healthy):
     """A request that no cache answers gets at worst a 503, which asks to try again."""
     statuses, over = [], threading.Event()
 

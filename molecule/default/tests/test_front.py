@@ -1,4 +1,4 @@
-"""Changes of nginx itself, which readers do not notice."""
+"""Changes of nginx's configuration and image, without a failed request."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ def apply_nginx(host):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def as_it_was(host, docker, inspect):
+def restored_nginx(host, docker, inspect):
     """Keep the files that define nginx, and restore and apply them after these tests."""
     docker("tag %s slipway.test/nginx:source", inspect()["nginx"]["Image"])
     host.check_output("cd /opt/slipway && tar --create --file=/run/slipway-test.tar compose.yml nginx")
@@ -45,20 +45,22 @@ def other_nginx(host):
 
 
 @pytest.fixture
-def only_nginx(host, healthy):
+def assert_only_nginx(host, healthy):
     """Assert that a change of nginx left nothing behind; return nginx's container."""
 
-    def only_nginx():
+    def assert_only_nginx():
         now = healthy()
         assert "nginx" in now
         assert host.run(REDIRECT).rc == 1
         assert host.check_output("ls /var/lib/slipway/slot") in ("", "green")
         return now["nginx"]
 
-    return only_nginx
+    return assert_only_nginx
 
 
-def test_another_configuration_is_not_noticed(under_load, host, inspect, apply_nginx, only_nginx):
+def test_change_of_nginx_configuration_fails_no_request(
+    under_load, host, inspect, apply_nginx, assert_only_nginx
+):
     """Another image under load takes twice as long, so the soak tests it."""
     before = inspect()["nginx"]
     with under_load() as load:
@@ -66,11 +68,14 @@ def test_another_configuration_is_not_noticed(under_load, host, inspect, apply_n
         with load.step("another configuration of nginx"):
             assert apply_nginx() == ["reload"]
     assert load.problems == []
-    now = only_nginx()
-    assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    now = assert_only_nginx()
+    assert now["Id"] == before["Id"]
+    assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
-def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, inspect, only_nginx, reader):
+def test_nginx_image_that_does_not_start_is_refused_with_its_error(
+    host, other_nginx, inspect, assert_only_nginx, reader
+):
     before = inspect()["nginx"]
     broken = other_nginx('CMD ["nginx", "-g", "spoiled;"]')
     with Prober(reader) as prober:
@@ -80,44 +85,45 @@ def test_image_that_does_not_start_is_refused_with_its_words(host, other_nginx, 
     assert "The new nginx does not work, so the old one serves as before." in done.stderr
     assert 'unknown directive "spoiled"' in done.stderr
     assert prober.failures == []
-    now = only_nginx()
-    assert (now["Id"], now["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    now = assert_only_nginx()
+    assert now["Id"] == before["Id"]
+    assert now["State"]["StartedAt"] == before["State"]["StartedAt"]
 
 
-def test_replacement_that_is_killed_is_finished_by_the_next(
-    host, other_nginx, apply_nginx, inspect, only_nginx, reader
+def test_killed_replacement_of_nginx_is_finished_by_the_next_run(
+    host, other_nginx, apply_nginx, inspect, assert_only_nginx, reader
 ):
-    """An open connection keeps the old nginx running while the stand-in gets the new connections."""
+    """An open connection keeps the old nginx running while the temporary nginx gets the new connections."""
     idle, image, before = reader(), other_nginx(), inspect()["nginx"]["Id"]
     with Prober(reader) as prober, contextlib.closing(idle):
         assert idle.request("/").status == 200
         host.check_output("nohup slipway nginx apply > /dev/null 2>&1 &")
-        wait_until(lambda: host.run(REDIRECT).rc == 0, 60, "new connections go to the stand-in")
+        wait_until(lambda: host.run(REDIRECT).rc == 0, 60, "new connections go to the temporary nginx")
         host.check_output("systemctl kill --signal=KILL 'slipway-nginx-*'")
         wait_until(lambda: host.run("pgrep --full '[n]ginx apply'").rc == 1, 5, "it is killed")
         assert host.run(REDIRECT).rc == 0
-        assert {"nginx", "nginx_stand_in"} < inspect().keys()
+        assert {"nginx", "nginx_temporary"} < inspect().keys()
         assert inspect()["nginx"]["Id"] == before
         served = prober.answered
         wait_until(lambda: prober.answered > served + 50, 20, "readers are served all the same")
         idle.close()
         assert apply_nginx() == ["recover", "replace"]
     assert prober.failures == []
-    assert only_nginx()["Image"] == image
+    assert assert_only_nginx()["Image"] == image
 
 
-def test_replacement_and_release_exclude_each_other(host, other_nginx, inspect):
+def test_replacement_of_nginx_is_refused_during_a_release(host, other_nginx, inspect):
     """Another process holds the lock, like a release."""
     before = inspect()
     other_nginx()
     held = "echo 'a test' > /run/slipway/lock && flock --nonblock /run/slipway/lock slipway nginx apply"
     done = host.run(held)
     assert done.rc == 1
-    assert "Something else is under way: a test." in done.stderr
+    assert "Another operation is under way: a test." in done.stderr
     assert {name: c["Id"] for name, c in inspect().items()} == {name: c["Id"] for name, c in before.items()}
 
 
-def test_dry_run_says_that_nginx_would_be_replaced(deploy, inspect, variables):
+def test_dry_run_reports_that_nginx_would_be_replaced(deploy, inspect, variables):
     before = inspect()["nginx"]["Id"]
     larger = json.dumps({"stack_nginx_memory_mb": variables["stack_nginx_memory_mb"] + 1})
     outcome = deploy("site.yml", "--check", "--tags", "stack", "--extra-vars", larger)

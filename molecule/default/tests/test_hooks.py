@@ -1,4 +1,4 @@
-"""Hooks and the webhook: the data that they get, and that none of them harms a release in service."""
+"""Hooks and the webhook: the data that they get. None of them harms a release in service."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def receiver(machine):
 
 
 @pytest.fixture(scope="module")
-def behave(host):
+def set_hooks(host):
     """Set what the hook of a moment does from now on: pass, fail or hang."""
     return lambda **moments: [
         host.check_output("echo %s > %s/%s", how, PLACE, moment) for moment, how in moments.items()
@@ -80,13 +80,13 @@ def image(variant):
 
 
 @pytest.fixture(scope="module")
-def refused(host, deploy, receiver, behave, image, inspect):
+def refused_release(host, deploy, receiver, set_hooks, image, inspect):
     """The outcome of a play that sets the hooks up and releases, while the hook `before` fails."""
     files = {"/opt/slipway/release.json": f"{PLACE}/release.json"}
     host.check_output("mkdir %s && echo %s > %s/hook", PLACE, HOOK, PLACE)
     for file, kept in files.items():
         host.check_output("cp --preserve %s %s", file, kept)
-    behave(before="fail", after="pass", failed="pass")
+    set_hooks(before="fail", after="pass", failed="pass")
     ids = {service.partition("_")[0]: c["Image"] for service, c in inspect().items()}
     yield deploy(
         "site.yml",
@@ -111,107 +111,120 @@ def refused(host, deploy, receiver, behave, image, inspect):
 
 
 @pytest.fixture
-def told(host):
+def hook_variables(host):
     """Return the latest variables of the hook of a moment, without their prefix SLIPWAY_."""
 
-    def told(moment):
+    def hook_variables(moment):
         lines = host.check_output("cat %s/%s.told && rm %s/%s.told", PLACE, moment, PLACE, moment)
         return dict(re.findall(r"^SLIPWAY_(\w+)=(.*)$", lines, re.MULTILINE))
 
-    return told
+    return hook_variables
 
 
-def facts(entry, **more):
+def expected_variables(entry, **more):
     """Return the variables that a hook must get for an entry of the ledger."""
     same = {key.upper(): entry[key] for key in ("image", "version", "revision", "by", "outcome")}
     return same | {"RELEASE": entry["id"], "REASON": "", "INSTEAD_OF": ""} | more
 
 
 @pytest.fixture(autouse=True)
-def taken(receiver, refused):
+def webhook_requests(receiver, refused_release):
     """Return the webhook's requests in this test; the first test also gets those of the play."""
     yield lambda: receiver.got
     receiver.got.clear()
     receiver.answer = 200
 
 
-def test_hook_before_refuses_a_release(refused, told, taken, ledger, image, inspect, site):
+def test_failed_hook_before_refuses_the_release(
+    refused_release, hook_variables, webhook_requests, ledger, image, inspect, site
+):
     entry = ledger()[-1]
-    assert (entry["image"], entry["outcome"], entry["version"]) == (image, "failed", "3.0")
+    assert entry["image"] == image
+    assert entry["outcome"] == "failed"
+    assert entry["version"] == "3.0"
     assert image not in [c["Image"] for c in inspect().values()]
-    assert refused.status == 2
+    assert refused_release.status == 2
     for words in (
         f"The hook `before` (sh {PLACE}/hook before) failed (3):",
         "the moon is full",
         "serves as before",
     ):
-        assert words in " ".join(refused.output.split())
-    assert told("before") == facts(entry, OUTCOME="under way")
+        assert words in " ".join(refused_release.output.split())
+    assert hook_variables("before") == expected_variables(entry, OUTCOME="under way")
     reason = entry["reason"].splitlines()[0]
-    assert told("failed") == facts(entry, REASON=reason)
-    assert taken() == [("/hook", f"Bearer {TOKEN}", {"host": site, "release": entry})]
-    assert TOKEN not in refused.output
+    assert hook_variables("failed") == expected_variables(entry, REASON=reason)
+    assert webhook_requests() == [("/hook", f"Bearer {TOKEN}", {"host": site, "release": entry})]
+    assert TOKEN not in refused_release.output
 
 
-def test_hook_that_hangs_is_ended(behave, host, told, ledger, image, receiver):
-    behave(before="hang")
+def test_hanging_hook_is_killed_after_its_timeout(set_hooks, host, hook_variables, ledger, image, receiver):
+    set_hooks(before="hang")
     receiver.answer = 500
     done = host.run("slipway release %s", image)
     output = done.stdout + done.stderr
-    assert (done.rc, f"had not ended after {TIMEOUT} s" in output) == (1, True), output
-    assert "The webhook did not take it: HTTP Error 500" in output
+    assert done.rc == 1, output
+    assert f"did not end within {TIMEOUT} s" in output, output
+    assert "The webhook request failed: HTTP Error 500" in output
     processes = host.check_output("cat %s/processes", PLACE).split()
-    assert len(processes) == 2, "it hung"
+    assert len(processes) == 2, "the hook did not hang"
     wait_until(
         lambda: host.run("kill -0 %s || kill -0 %s", *processes).rc != 0, 10, "the hook's processes have gone"
     )
-    assert told("failed")["RELEASE"] == ledger()[-1]["id"]
+    assert hook_variables("failed")["RELEASE"] == ledger()[-1]["id"]
 
 
-def test_release_that_serves_outlives_what_is_told_of_it(
-    behave, host, told, taken, ledger, image, status, site
+def test_failed_hook_after_leaves_the_release_in_service(
+    set_hooks, host, hook_variables, webhook_requests, ledger, image, status, site
 ):
-    behave(before="pass", after="fail")
+    set_hooks(before="pass", after="fail")
     output = host.check_output("slipway release --version=3.1 %s", image)
     entry = ledger()[-1]
-    assert "The hook `after`" in output and "the moon is full" in output
-    assert "The release is as it is." in output
-    assert (status()["release"], status()["image"], status()["drift"]) == (entry, image, [])
-    assert told("before") == facts(entry, OUTCOME="under way")
-    assert told("after") == facts(entry, OUTCOME="in service")
+    assert "The hook `after`" in output
+    assert "the moon is full" in output
+    assert "This does not affect the release." in output
+    now = status()
+    assert now["release"] == entry
+    assert now["image"] == image
+    assert now["drift"] == []
+    assert hook_variables("before") == expected_variables(entry, OUTCOME="under way")
+    assert hook_variables("after") == expected_variables(entry, OUTCOME="in service")
     # They are told after the switch, before the stages `drain` and `tidy`.
     late = {"drain", "tidy"}
     by_then = {stage: seconds for stage, seconds in entry["stages"].items() if stage not in late}
-    assert taken() == [("/hook", f"Bearer {TOKEN}", {"host": site, "release": entry | {"stages": by_then}})]
+    assert webhook_requests() == [
+        ("/hook", f"Bearer {TOKEN}", {"host": site, "release": entry | {"stages": by_then}})
+    ]
     assert late | {"switch"} < entry["stages"].keys()
 
 
-def test_slow_webhook_is_waited_for_five_seconds(behave, host, told, taken, ledger, receiver):
-    behave(after="pass")
+def test_slow_webhook_is_abandoned_after_five_seconds(
+    set_hooks, host, hook_variables, webhook_requests, ledger, receiver
+):
+    set_hooks(after="pass")
     receiver.answer, instead_of = "slowly", ledger()[-1]["id"]
     output = host.check_output("slipway rollback")
     entry = ledger()[-1]
-    assert "The webhook had not answered after 5 s. The release is as it is." in output
+    assert "The webhook did not answer within 5 s. This does not affect the release." in output
     wait_until(lambda: receiver.hung_up, 10, "the program has hung up")
     # It hangs up when it ends; until then it runs the last stages, whose time is subtracted.
     assert 4 < receiver.hung_up - entry["stages"]["drain"] - entry["stages"]["tidy"] < 9
-    assert told("after") == facts(entry, OUTCOME="in service", INSTEAD_OF=instead_of)
-    assert len(taken()) == 1
+    assert hook_variables("after") == expected_variables(entry, OUTCOME="in service", INSTEAD_OF=instead_of)
+    assert len(webhook_requests()) == 1
 
 
-def test_history_tells_how_each_ended(host, ledger):
-    """The tests before left two failed releases, a held one, and the rollback that is in service."""
-    *_, refused, hung, held, serves = ledger()
+def test_history_shows_how_each_release_ended(host, ledger):
+    """The tests before left two failed releases, a blocked one, and the rollback that is in service."""
+    *_, refused_release, hung, blocked, serves = ledger()
     lines = host.check_output("slipway history --lines 4").splitlines()
     shown = [
-        rf"{refused['id']}  3\.0 +failed +{re.escape(refused['by'])}",
+        rf"{refused_release['id']}  3\.0 +failed +{re.escape(refused_release['by'])}",
         r"    The hook `before` \(.*\) failed \(3\): … the moon is full",
         rf"{hung['id']}  - +failed +ops",
-        rf"    The hook `before` \(.*\) had not ended after {TIMEOUT} s\.",
-        rf"{held['id']}  3\.1 +held since {held['held']['since']} +ops",
-        rf"{serves['id']}  {re.escape(serves['version'] or '-')} +serves +ops \(instead of {held['id']}\)",
+        rf"    The hook `before` \(.*\) did not end within {TIMEOUT} s and was killed\.",
+        rf"{blocked['id']}  3\.1 +blocked since {blocked['blocked']['since']} +ops",
+        rf"{serves['id']}  {re.escape(serves['version'] or '-')} +serves +ops \(instead of {blocked['id']}\)",
     ]
     assert [bool(re.fullmatch(form, line)) for form, line in zip(shown, lines, strict=True)] == [True] * 6, (
         lines
     )
-    assert json.loads(host.check_output("slipway history --json -n 2")) == [held, serves]
+    assert json.loads(host.check_output("slipway history --json -n 2")) == [blocked, serves]

@@ -36,14 +36,14 @@ def versions(sbom):
 
 
 @each
-def test_what_is_written_down_is_of_the_image_that_runs(sbom, tag):
+def test_sbom_is_about_the_running_image(sbom, tag):
     about = sbom["metadata"]["component"]
     assert f"{about['name']}:{about['version']}" == tag
     assert sbom["bomFormat"] == "CycloneDX"
 
 
 @each
-def test_what_is_written_down_is_the_program_that_runs(docker, containers, versions, service):
+def test_sbom_has_the_version_of_the_running_program(docker, containers, versions, service):
     package, command = PROGRAMS[service]
     [version] = {version for (_, name), version in versions.items() if name == package}
     told = docker("exec %s sh -c %s", containers[service]["Id"], command)
@@ -51,7 +51,7 @@ def test_what_is_written_down_is_the_program_that_runs(docker, containers, versi
 
 
 @each
-def test_each_package_of_debian_is_written_down(docker, containers, versions, service):
+def test_sbom_lists_each_debian_package(docker, containers, versions, service):
     command = "dpkg-query --show --showformat '${Package} ${Version}\\n'"
     found = docker("exec %s sh -c %s", containers[service]["Id"], command).splitlines()
     written = {f"{name} {version}" for (kind, name), version in versions.items() if kind == "deb"}
@@ -59,7 +59,7 @@ def test_each_package_of_debian_is_written_down(docker, containers, versions, se
     assert written == set(found)
 
 
-def test_each_python_package_is_written_down(docker, containers, host, variables):
+def test_sbom_lists_each_python_package(docker, containers, host, variables):
     program = "import importlib.metadata as m\nfor d in m.distributions(): print(d.name, d.version)"
     found = docker("exec %s python3 -c %s", containers["flask_blog"]["Id"], program).splitlines()
     sbom = json.loads(host.check_output("cat %s/flask_blog.cdx.json", variables["images_sbom_directory"]))
@@ -72,13 +72,13 @@ def test_each_python_package_is_written_down(docker, containers, host, variables
     assert {tuple(line.lower().replace("_", "-").split()) for line in found} <= written
 
 
-def test_nothing_else_is_written_down(host, variables):
+def test_directory_of_sboms_has_one_for_each_service(host, variables):
     listed = host.file(variables["images_sbom_directory"]).listdir()
     assert sorted(listed) == [f"{service}.cdx.json" for service in sorted(PROGRAMS)]
 
 
 @each
-def test_image_says_what_it_is_and_what_it_stands_on(docker, tag):
+def test_labels_name_the_image_and_its_base(docker, tag):
     labels = json.loads(docker("image inspect --format '{{json .Config.Labels}}' %s", tag))
     assert labels["slipway.image"] == tag
     assert labels["org.opencontainers.image.version"] == tag.partition(":")[2]

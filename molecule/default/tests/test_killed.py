@@ -98,19 +98,19 @@ MORE = [
 
 
 @pytest.fixture
-def strikes(host):
+def run_until_killed(host):
     """Run `slipway` until it is killed; assert that it held the lock, and that the lock is now free."""
     host.check_output("mkdir %s && echo %s > %s && chmod 0755 %s", PLACE, KILLS, CLIENT, CLIENT)
 
-    def strikes(kill, command):
+    def run_until_killed(kill, command):
         host.check_output("echo %s > %s/fault", f"{kill.stage} {kill.number} {kill.moment}", PLACE)
         assert host.run(command).rc != 0
-        assert ", process " in host.check_output("cat %s/struck", PLACE), "it had the lock, and was killed"
+        assert ", process " in host.check_output("cat %s/struck", PLACE), "it was killed without the lock"
         assert host.check_output("cat /run/slipway/lock") == host.check_output("cat %s/struck", PLACE)
         host.check_output("flock --nonblock /run/slipway/lock true")
         host.check_output("rm %s/fault", PLACE)
 
-    yield strikes
+    yield run_until_killed
     host.check_output("rm --recursive --force %s %s", CLIENT, PLACE)
 
 
@@ -120,15 +120,15 @@ def newest(ledger, image):
 
 
 @pytest.fixture(scope="module")
-def source(variant, inspect, host, ledger):
+def first_image(variant, inspect, host, ledger):
     """The image in service before these tests; they end with a rollback to it."""
-    [source] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
-    yield source
-    host.check_output("slipway rollback %s", newest(ledger(), source))
+    [first_image] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
+    yield first_image
+    host.check_output("slipway rollback %s", newest(ledger(), first_image))
 
 
 @pytest.fixture
-def schema(sql):
+def restored_schema(sql):
     """Restore the schema after the test."""
     yield
     sql("DROP TABLE IF EXISTS slipway_test")
@@ -137,15 +137,17 @@ def schema(sql):
 
 
 @pytest.fixture
-def clean(host, sql, healthy, slot, status):
+def assert_clean(host, sql, healthy, slot, status):
     """Assert that an image is in service, and that nothing else is left of the killed run."""
 
-    def clean(serves):
+    def assert_clean(serves):
         containers = healthy()
         assert containers.keys() == {"nginx", "db", f"flask_blog_{slot()}"}
         assert containers[f"flask_blog_{slot()}"]["Image"] == serves
         now = status()
-        assert (now["drift"], now["under_way"], now["image"]) == ([], None, serves)
+        assert now["drift"] == []
+        assert now["under_way"] is None
+        assert now["image"] == serves
         assert host.check_output("ls --almost-all /var/lib/slipway/www") == "static"
         once = "docker ps --all --quiet --filter label=com.docker.compose.oneoff=True"
         assert host.check_output(once) == ""
@@ -155,18 +157,18 @@ def clean(host, sql, healthy, slot, status):
         ]
         assert sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'blog_migrator'") == [("0",)]
 
-    return clean
+    return assert_clean
 
 
 @pytest.mark.parametrize(
     "kill", [*FEW, *(pytest.param(kill, marks=pytest.mark.soak) for kill in MORE)], ids=str
 )
-def test_next_run_cleans_up_and_goes_on(
-    kill, strikes, clean, schema, host, variant, source, inspect, reader, ledger
+def test_next_run_cleans_up_after_a_killed_run(
+    kill, run_until_killed, assert_clean, restored_schema, host, variant, first_image, inspect, reader, ledger
 ):
-    if source not in [c["Image"] for c in inspect().values()]:
+    if first_image not in [c["Image"] for c in inspect().values()]:
         # Begin each test with this image, so that it stays among the releases that the host keeps.
-        host.check_output("slipway rollback %s", newest(ledger(), source))
+        host.check_output("slipway rollback %s", newest(ledger(), first_image))
     if kill.command == "release":
         image = variant(kill.lines)
         command = again = f"slipway release {image}"
@@ -175,20 +177,22 @@ def test_next_run_cleans_up_and_goes_on(
             again = f"slipway release {image}"
     else:
         host.check_output("slipway release %s", variant())
-        image = source
-        command = again = f"slipway rollback {newest(ledger(), source)}"
+        image = first_image
+        command = again = f"slipway rollback {newest(ledger(), first_image)}"
 
     with Prober(reader) as prober:
-        strikes(kill, command)
+        run_until_killed(kill, command)
         entry = ledger()[-1]
         told = host.check_output(again)
-        clean(image)
-    assert (prober.failures, prober.answered > 20) == ([], True)
+        assert_clean(image)
+    assert prober.failures == []
+    assert prober.answered > 20
 
-    cut = f"Release {entry['id']} was cut short during the stage `{kill.stage}`"
+    cut = f"Release {entry['id']} was interrupted during the stage `{kill.stage}`"
     ended = [e["outcome"] for e in ledger() if e["id"] == entry["id"]]
     if kill.stage in ("drain", "tidy"):
-        assert (entry["outcome"], cut in told) == ("in service", False)
+        assert entry["outcome"] == "in service"
+        assert cut not in told
     else:
         assert entry["outcome"] == "under way"
         assert (

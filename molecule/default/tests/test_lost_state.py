@@ -1,4 +1,4 @@
-"""The flag and the containers show which slot serves, so readers do not notice a lost slots.env."""
+"""A lost or broken slots.env or slot flag is repaired without a failed request."""
 
 import json
 
@@ -9,21 +9,23 @@ FLAG = "/var/lib/slipway/slot/green"
 
 
 @pytest.fixture
-def lasting(load, request, slot, inspect, in_harmony):
+def serving_slot(load, request, slot, inspect, assert_consistent):
     """Run the load during the test; no request may fail, and the container must stay the same."""
     serving = slot()
     before = inspect()[f"flask_blog_{serving}"]
     with load.step(request.node.name) as step:
         yield serving
-    assert (step.failures, step.requests > 20) == ([], True)
+    assert step.failures == []
+    assert step.requests > 20
     after = inspect()[f"flask_blog_{serving}"]
-    assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
-    in_harmony(serving)
+    assert after["Id"] == before["Id"]
+    assert after["State"]["StartedAt"] == before["State"]["StartedAt"]
+    assert_consistent(serving)
 
 
 @pytest.mark.parametrize("content", ["", "[{ 'broken", "COMPOSE_PROFILES=blue,green\n"])
-def test_slots_env_that_is_broken_is_removed_as_advised_and_what_serves_goes_on(
-    lasting, host, deploy, in_service, content
+def test_broken_slots_env_is_reported_and_site_yml_writes_it_anew(
+    serving_slot, host, deploy, in_service, content
 ):
     host.check_output("printf %%s %s > %s", content, SLOTS)
     for command in ("status", "rotate all", f"release {in_service['image']}"):
@@ -38,35 +40,35 @@ def test_slots_env_that_is_broken_is_removed_as_advised_and_what_serves_goes_on(
 
 
 @pytest.mark.parametrize("state", ["lost", "of the other slot"])
-def test_slots_env_is_put_right_by_a_release_of_what_serves(lasting, host, in_service, status, state):
-    other = "blue" if lasting == "green" else "green"
+def test_release_of_the_image_in_service_repairs_slots_env(serving_slot, host, in_service, status, state):
+    other = "blue" if serving_slot == "green" else "green"
     host.check_output("mv %s %s.kept", SLOTS, SLOTS)
     if state != "lost":
         content = f"COMPOSE_PROFILES={other}\\n{other.upper()}_IMAGE={in_service['image']}\\n"
         host.check_output(f"printf '{content}' > {SLOTS}")
     said = "slots.env is missing" if state == "lost" else f"slots.env lists {other}"
-    assert status()["drift"] == [f"{said}, and {lasting} serves: run site.yml."]
+    assert status()["drift"] == [f"{said}, and {serving_slot} serves: run site.yml."]
     told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
     assert json.loads(told) == {"changed": True}
     assert host.check_output("cat %s", SLOTS) == host.check_output("cat %s.kept && rm %s.kept", SLOTS, SLOTS)
 
 
-def test_slot_that_a_killed_run_left_is_named_and_removed(lasting, host, in_service, status):
-    other = "blue" if lasting == "green" else "green"
+def test_container_that_a_killed_run_left_is_reported_and_removed(serving_slot, host, in_service, status):
+    other = "blue" if serving_slot == "green" else "green"
     # Only create it: it cannot start without its secrets.
     host.check_output(
         f"cd /opt/slipway && {other.upper()}_IMAGE={in_service['image']} "
         f"docker compose --profile {other} create flask_blog_{other}"
     )
     assert status()["drift"] == [
-        f"The {other} slot has a container (created), and {lasting} serves: run site.yml."
+        f"The {other} slot has a container (created), but the {serving_slot} slot serves: run site.yml."
     ]
     told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
     assert json.loads(told) == {"changed": True}
 
 
-def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
-    host, load, slot, docker, inspect, in_service, variant, status, in_harmony
+def test_release_restores_a_lost_flag_before_it_changes_slots(
+    host, load, slot, docker, inspect, in_service, variant, status, assert_consistent
 ):
     """When the slot that the flag selects is down, nginx uses the other one."""
 
@@ -78,12 +80,12 @@ def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
     with load.step("the flag is lost") as step:
         lose()
         assert status()["drift"] == [
-            f"Readers are sent to the {other} slot, and only {serving} runs: run site.yml, or "
+            f"nginx sends readers to the {other} slot, but only the {serving} slot runs: run site.yml, or "
             f"`slipway release {in_service['image']}`."
         ]
         told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
         assert json.loads(told) == {"changed": True}
-        in_harmony(serving)
+        assert_consistent(serving)
 
         lose()
         before, since = inspect()[f"flask_blog_{serving}"]["Id"], host.check_output("date +%s")
@@ -96,7 +98,7 @@ def test_flag_that_was_lost_is_back_first_and_no_release_removes_what_runs(
         )
         events = [line for line in told.splitlines() if line.split()[1] in (before, new)]
         assert events == [f"start {new}", f"die {before}"]
-        in_harmony(other)
+        assert_consistent(other)
         host.check_output("slipway release %s", in_service["image"])
-        in_harmony(serving)
+        assert_consistent(serving)
     assert step.failures == []

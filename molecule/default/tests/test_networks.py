@@ -10,19 +10,19 @@ each = pytest.mark.parametrize("network", MEMBERS)
 
 
 @each
-def test_members(containers, network):
+def test_network_has_only_its_members(containers, network):
     joined = {s for s, c in containers.items() if f"slipway_{network}" in c["NetworkSettings"]["Networks"]}
     assert joined == MEMBERS[network]
 
 
-def test_there_are_no_more_networks(docker):
+def test_host_has_only_the_networks_of_the_stack(docker):
     assert sorted(docker("network ls --filter type=custom --format '{{.Name}}'").split()) == sorted(
         f"slipway_{network}" for network in MEMBERS
     )
 
 
 @each
-def test_subnets_are_the_ones_of_the_inventory(docker, variables, network):
+def test_subnets_are_those_of_the_inventory(docker, variables, network):
     [found] = json.loads(docker("network inspect %s", f"slipway_{network}"))
     assert found["EnableIPv6"]
     assert found["Internal"] == (network != "edge")
@@ -33,11 +33,11 @@ def test_subnets_are_the_ones_of_the_inventory(docker, variables, network):
 
 
 @pytest.mark.parametrize(("service", "way_out"), [("nginx", True), ("flask_blog", False), ("db", False)])
-def test_only_nginx_has_a_way_out(host, containers, service, way_out):
+def test_only_nginx_has_a_default_route(host, containers, service, way_out):
     enter = f"nsenter --net --target {containers[service]['State']['Pid']}"
     for family in ("-4", "-6"):
         assert bool(host.check_output(f"{enter} ip {family} route show default")) is way_out
-        assert host.check_output(f"{enter} ip {family} route show"), "it has networks of its own"
+        assert host.check_output(f"{enter} ip {family} route show"), "it has routes to its own networks"
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def tls(base_url):
     return base_url.scheme == "https"
 
 
-def test_only_nginx_publishes_and_only_its_ports(containers, variables, tls):
+def test_only_nginx_publishes_ports(containers, variables, tls):
     published = {
         s: c["HostConfig"]["PortBindings"] for s, c in containers.items() if c["HostConfig"]["PortBindings"]
     }
@@ -58,7 +58,7 @@ def test_only_nginx_publishes_and_only_its_ports(containers, variables, tls):
     }
 
 
-def test_host_listens_on_these_ports_alone(host, tls):
+def test_host_listens_only_on_the_ports_of_ssh_and_the_blog(host, tls):
     sockets = [line.split()[3] for line in host.check_output("ss --no-header -ltn").splitlines()]
     listening = {
         (ipaddress.ip_address(a.strip("[]").split("%")[0].replace("*", "::")), int(port))
@@ -70,7 +70,7 @@ def test_host_listens_on_these_ports_alone(host, tls):
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_blog_answers(machine, reader, family):
+def test_blog_answers_over_both_address_families(machine, reader, family):
     one = reader(getattr(machine, family))
     answer = one.request("/")
     one.close()

@@ -38,13 +38,13 @@ def picture(host):
     host.check_output("rm %s", path)
 
 
-def guards(answer, embedding="same-origin"):
+def assert_security_headers(answer, embedding="same-origin"):
     """Check that an answer has every header that guards readers, each of them once."""
     policy = answer.headers["content-security-policy"]
     directives = dict(directive.strip().partition(" ")[::2] for directive in policy.split(";"))
     assert directives["frame-ancestors"] == "'none'"
     assert directives["default-src"] in ("'self'", "'none'")
-    assert not {"script-src", "style-src"} & set(directives), "neither allows more than the default"
+    assert not {"script-src", "style-src"} & set(directives), "the default must apply to scripts and styles"
     assert not re.search("unsafe|data:|,", policy)
     expected = {
         "cross-origin-opener-policy": "same-origin",
@@ -83,16 +83,17 @@ def guards(answer, embedding="same-origin"):
         ("/", {"Cookie": "a=" + 9000 * "x"}, 400, "no-store", "same-origin"),
     ],
 )
-def test_answer_guards_the_reader(picture, ask, path, options, status, kept, embedding):
+def test_answer_has_security_headers(picture, ask, path, options, status, kept, embedding):
     answer = ask(path, **options)
-    assert (answer.status, answer.headers.get("cache-control")) == (status, kept)
-    guards(answer, embedding)
+    assert answer.status == status
+    assert answer.headers.get("cache-control") == kept
+    assert_security_headers(answer, embedding)
 
 
-def test_cached_page_guards_the_reader(ask, docker, containers):
+def test_cached_page_has_security_headers(ask, docker, containers):
     pages = [ask("/?cached") for _ in range(5)]
     for page in pages:
-        guards(page)
+        assert_security_headers(page)
     log = docker("logs --tail 5 %s", containers["nginx"]["Id"]).splitlines()
     assert any('"upstream_addr":""' in line for line in log if '"path":"/"' in line), "no page was cached"
 
@@ -110,14 +111,14 @@ def test_cached_page_guards_the_reader(ask, docker, containers):
         (b"GET / HTTP/9.9\r\nHost: {}\r\n\r\n", 505),
     ],
 )
-def test_refusal_of_what_is_no_request_guards_the_reader(exchange, site, raw, status):
-    answer = exchange(raw.replace(b"{}", site.encode()))
+def test_refusal_of_a_malformed_request_has_security_headers(send_raw, site, raw, status):
+    answer = send_raw(raw.replace(b"{}", site.encode()))
     assert answer.status == status
-    guards(answer)
+    assert_security_headers(answer)
 
 
-def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
-    # The gate of releases leads to the idle slot, which does not run now.
+def test_error_page_of_a_stopped_slot_has_security_headers(host, site):
+    # The pre-switch check goes to the idle slot, which does not run now.
     preview = json.loads(host.check_output("cat /opt/slipway/stack.json"))["preview"].replace(":", "/")
     talk = "exec 3<>/dev/tcp/%s; printf 'GET / HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' >&3; cat <&3"
     raw = host.check_output("bash -c %s", talk % (preview, site)).encode() + b"\n"
@@ -128,12 +129,12 @@ def test_error_of_a_slot_that_is_away_guards_the_reader(host, site):
     assert answer.headers["retry-after"] == "10"
     assert answer.headers["cache-control"] == "no-store"
     assert "We will be right back" in answer.text
-    guards(answer)
+    assert_security_headers(answer)
 
 
-def test_blog_hears_the_name_that_nginx_has_checked(exchange, base_url):
+def test_blog_gets_the_host_name_that_nginx_has_checked(send_raw, base_url):
     first = f"GET {base_url.scheme}://{base_url.hostname}/archive HTTP/1.1"
-    answer = exchange(f"{first}\r\nHost: evil.example:81\r\n\r\n".encode())
+    answer = send_raw(f"{first}\r\nHost: evil.example:81\r\n\r\n".encode())
     assert answer.headers["location"] == f"{base_url.scheme}://{base_url.hostname}:81/archive/"
 
 
@@ -155,14 +156,14 @@ def test_blog_hears_the_name_that_nginx_has_checked(exchange, base_url):
         "/.well-knownot",
     ],
 )
-def test_what_was_left_lying_about_is_not_asked_of_the_blog(ask, path):
+def test_nginx_itself_refuses_paths_of_hidden_and_backup_files(ask, path):
     answer = ask(path)
     assert answer.status == 404
-    assert "/errors/errors.css" in answer.text, "it is nginx that says so"
+    assert "/errors/errors.css" in answer.text, "nginx itself must answer"
 
 
 @pytest.mark.parametrize("path", ["/.well-known/security.txt", "/tags/sql", "/old", "/nosuch.sql.txt"])
-def test_other_names_are_the_blogs_to_answer(ask, path):
+def test_nginx_passes_other_unknown_paths_to_the_blog(ask, path):
     answer = ask(path)
     assert answer.status == 404
     assert "/static/style" in answer.text
@@ -171,9 +172,10 @@ def test_other_names_are_the_blogs_to_answer(ask, path):
 @pytest.mark.parametrize(
     ("path", "method", "allowed"), [("/", "DELETE", "GET, HEAD, POST"), ("STATIC", "POST", "GET, HEAD")]
 )
-def test_method_that_is_not_allowed_is_told_which_are(ask, path, method, allowed):
+def test_refusal_of_a_method_names_the_allowed_ones(ask, path, method, allowed):
     answer = ask(path, method)
-    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert answer.status == 405
+    assert answer.headers["allow"] == allowed
     assert REFUSED in answer.text
 
 
@@ -189,17 +191,18 @@ def test_method_that_is_not_allowed_is_told_which_are(ask, path, method, allowed
         ("/author/media", 12_000_000, 413),
     ],
 )
-def test_body_is_as_large_as_its_place_needs(ask, path, size, status):
+def test_size_of_a_request_body_is_limited_by_path(ask, path, size, status):
     answer = ask(path, "POST", body=bytes(size), Content_Type="application/x-www-form-urlencoded")
     if status is None:
-        assert REFUSED not in answer.text, "the blog has a page of its own for that"
+        assert REFUSED not in answer.text, "nginx must pass it to the blog"
     else:
-        assert (answer.status, REFUSED in answer.text) == (status, True)
+        assert answer.status == status
+        assert REFUSED in answer.text
 
 
-def test_slow_senders_are_cut_off_and_readers_are_not(slow, ask):
-    head = [slow("GET / HTTP/1.1\r\nHost: {site}\r\nX-Slow: ") for _ in range(20)]
-    body = slow("POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 9\r\n\r\nbody")
+def test_slow_senders_are_cut_off_and_readers_are_served(slow_sender, ask):
+    head = [slow_sender("GET / HTTP/1.1\r\nHost: {site}\r\nX-Slow: ") for _ in range(20)]
+    body = slow_sender("POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 9\r\n\r\nbody")
     begun, second = time.monotonic(), 0
     while head or not body.is_cut_off():
         assert ask("/").status == 200
@@ -208,17 +211,17 @@ def test_slow_senders_are_cut_off_and_readers_are_not(slow, ask):
         if time.monotonic() > begun + second:
             second, more = second + 1, b"x"
         head = [sender for sender in head if not sender.is_cut_off(more)]
-        assert second > 5 or len(head) == 20, "nobody had a chance to be slow"
+        assert second > 5 or len(head) == 20, "senders were cut off too early"
 
 
 # --- Trusted proxies ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def sign_in(reader, variables):
+def sign_in_with_wrong_password(reader, variables):
     """Try to sign in with a wrong password, and return the answer."""
 
-    def sign_in(**headers):
+    def sign_in_with_wrong_password(**headers):
         one = reader()
         page = one.request("/login", **headers)
         token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)[1]
@@ -234,11 +237,11 @@ def sign_in(reader, variables):
         one.close()
         return answer
 
-    return sign_in
+    return sign_in_with_wrong_password
 
 
 @pytest.fixture
-def seen(host, docker, containers):
+def logged_addresses(host, docker, containers):
     """Return the clients' addresses of logins from now on, in nginx's log and in the blog's."""
     since = host.check_output("date +%s.%N")
 
@@ -246,27 +249,29 @@ def seen(host, docker, containers):
         logs = docker("logs --since %s %s", since, containers[service]["Id"]).splitlines()
         return [json.loads(line) for line in logs if line.startswith("{")]
 
-    def seen():
+    def logged_addresses():
         by_nginx = [line["remote_addr"] for line in lines("nginx") if line.get("path") == "/login"]
         said = [line["message"] for line in lines("flask_blog") if "login refused" in line["message"]]
         return by_nginx and said and (set(by_nginx), {message.split()[-1] for message in said})
 
-    return lambda: wait_until(seen, 10, "lines about a sign-in")
+    return lambda: wait_until(logged_addresses, 10, "lines about a sign-in")
 
 
-def test_stranger_is_not_believed(sign_in, seen, machine, reader, variables):
+def test_forged_forwarding_headers_are_ignored(
+    sign_in_with_wrong_password, logged_addresses, machine, reader, variables
+):
     assert variables.get("stack_trusted_proxies", []) == []
     one = reader(machine.ipv4)
     one.request("/")
     own_address = one.connection.sock.getsockname()[0]
     one.close()
     forged = {"X_Forwarded_For": "203.0.113.1", "X_Real_IP": "203.0.113.1", "Forwarded": "for=203.0.113.1"}
-    assert sign_in(**forged).status == 422
-    assert seen() == ({own_address}, {own_address})
+    assert sign_in_with_wrong_password(**forged).status == 422
+    assert logged_addresses() == ({own_address}, {own_address})
 
 
 @pytest.fixture(scope="module")
-def behind_a_proxy(deploy, variables, host, reader):
+def via_proxy(deploy, variables, host, reader):
     """Act as a trusted proxy of a blog with low limits; return a function that asks for a client."""
     conf = "/opt/slipway/nginx/blog.conf"
 
@@ -295,10 +300,12 @@ def behind_a_proxy(deploy, variables, host, reader):
         ("2001:db8:1::2", "2001:db8:1::2"),
     ],
 )
-def test_configured_proxy_is_believed_and_no_further(behind_a_proxy, sign_in, seen, said, client):
-    assert sign_in(X_Forwarded_For=said).status == 422
+def test_client_address_is_the_one_that_the_trusted_proxy_reports(
+    via_proxy, sign_in_with_wrong_password, logged_addresses, said, client
+):
+    assert sign_in_with_wrong_password(X_Forwarded_For=said).status == 422
     network = "2001:db8:1::/64" if ":" in client else client
-    assert seen() == ({client}, {network})
+    assert logged_addresses() == ({client}, {network})
 
 
 # --- Limits of one client -----------------------------------------------------------------------------------
@@ -308,43 +315,44 @@ def statuses(ask_for, client, path, count, method="GET"):
     """Return the statuses of some requests of a client, one after the other; each 429 is a friendly page."""
     answers = [ask_for(client, path, method) for _ in range(count)]
     for answer in answers:
-        guards(answer)
+        assert_security_headers(answer)
         if answer.status == 429:
             assert REFUSED in answer.text
-            assert (answer.headers["retry-after"], answer.headers["cache-control"]) == ("10", "no-store")
+            assert answer.headers["retry-after"] == "10"
+            assert answer.headers["cache-control"] == "no-store"
     return [answer.status for answer in answers]
 
 
-def test_pages_of_one_client_are_limited_and_of_another_are_not(behind_a_proxy):
+def test_page_rate_is_limited_for_each_client(via_proxy):
     allowed = 4 * PROXIED["stack_rate_pages"] + 1
-    assert statuses(behind_a_proxy, "203.0.113.20", "/nosuch", allowed) == [404] * allowed
-    assert 429 in statuses(behind_a_proxy, "203.0.113.20", "/nosuch", 30)
-    assert statuses(behind_a_proxy, "203.0.113.21", "/nosuch", 1) == [404]
-    wait_until(lambda: behind_a_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the client is free again")
+    assert statuses(via_proxy, "203.0.113.20", "/nosuch", allowed) == [404] * allowed
+    assert 429 in statuses(via_proxy, "203.0.113.20", "/nosuch", 30)
+    assert statuses(via_proxy, "203.0.113.21", "/nosuch", 1) == [404]
+    wait_until(lambda: via_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the client is free again")
 
 
-def test_static_files_are_not_counted(behind_a_proxy, ask):
+def test_static_files_do_not_count_towards_the_page_rate(via_proxy, ask):
     [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', ask("/").text))
     for _ in range(60):
-        assert behind_a_proxy("203.0.113.22", static).status == 200
+        assert via_proxy("203.0.113.22", static).status == 200
 
 
 @pytest.mark.parametrize(
     ("path", "answered"), [("/login", 400), ("/register", 400), ("/contact", 422), ("/author/media", 401)]
 )
-def test_writes_of_one_client_are_limited_and_its_reading_is_not(behind_a_proxy, path, answered):
+def test_write_rate_is_limited_for_each_client_and_pages_stay_available(via_proxy, path, answered):
     client = f"203.0.113.{30 + len(path)}"
     allowed = PROXIED["stack_rate_writes"]
-    *first, last = statuses(behind_a_proxy, client, path, allowed + 1, "POST")
+    *first, last = statuses(via_proxy, client, path, allowed + 1, "POST")
     assert first == [answered] * allowed
     assert last == 429
-    assert statuses(behind_a_proxy, client, "/", 1) == [200]
-    assert statuses(behind_a_proxy, "203.0.113.29", path, 1, "POST") == [answered]
+    assert statuses(via_proxy, client, "/", 1) == [200]
+    assert statuses(via_proxy, "203.0.113.29", path, 1, "POST") == [answered]
 
 
-def test_previews_of_the_editor_are_no_writes(behind_a_proxy):
+def test_previews_do_not_count_towards_the_write_rate(via_proxy):
     count = PROXIED["stack_rate_writes"] + 1
-    assert statuses(behind_a_proxy, "203.0.113.50", "/author/preview", count, "POST") == [400] * count
+    assert statuses(via_proxy, "203.0.113.50", "/author/preview", count, "POST") == [400] * count
 
 
 @pytest.mark.parametrize(
@@ -355,31 +363,29 @@ def test_previews_of_the_editor_are_no_writes(behind_a_proxy):
         ("203.0.113.60", "::ffff:203.0.113.60", "::ffff:203.0.113.61"),
     ],
 )
-def test_ipv6_is_counted_by_network(behind_a_proxy, used, same, other):
+def test_ipv6_clients_are_limited_by_network(via_proxy, used, same, other):
     count = PROXIED["stack_rate_writes"]
-    assert statuses(behind_a_proxy, used, "/contact", count, "POST") == [422] * count
-    assert statuses(behind_a_proxy, same, "/contact", 1, "POST") == [429]
-    assert statuses(behind_a_proxy, other, "/contact", 1, "POST") == [422]
+    assert statuses(via_proxy, used, "/contact", count, "POST") == [422] * count
+    assert statuses(via_proxy, same, "/contact", 1, "POST") == [429]
+    assert statuses(via_proxy, other, "/contact", 1, "POST") == [422]
 
 
-def test_requests_under_way_are_limited(behind_a_proxy, slow):
+def test_concurrent_requests_of_one_client_are_limited(via_proxy, slow_sender):
     client, at_once = "203.0.113.70", PROXIED["stack_rate_connections"]
     begin = (
         f"POST /nosuch HTTP/1.1\r\nHost: {{site}}\r\nX-Forwarded-For: {client}\r\nContent-Length: 9\r\n\r\n"
     )
-    unfinished = [slow(begin) for _ in range(at_once - 1)]
-    assert statuses(behind_a_proxy, client, "/errors/errors.css", 1) != [429]
+    unfinished = [slow_sender(begin) for _ in range(at_once - 1)]
+    assert statuses(via_proxy, client, "/errors/errors.css", 1) != [429]
 
     def none_is_left():
         # A request that was just answered may still count for a moment, also against this one.
-        unfinished.append(slow(begin))
-        return all(behind_a_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3))
+        unfinished.append(slow_sender(begin))
+        return all(via_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3))
 
-    wait_until(none_is_left, 5, "there is none left")
-    assert statuses(behind_a_proxy, client, "/errors/errors.css", 1) == [429]
-    assert behind_a_proxy("203.0.113.72", "/errors/errors.css").status != 429
+    wait_until(none_is_left, 5, "the limit is reached")
+    assert statuses(via_proxy, client, "/errors/errors.css", 1) == [429]
+    assert via_proxy("203.0.113.72", "/errors/errors.css").status != 429
     for sender in unfinished:
         sender.close()
-    wait_until(
-        lambda: behind_a_proxy(client, "/errors/errors.css").status != 429, 5, "the client is free again"
-    )
+    wait_until(lambda: via_proxy(client, "/errors/errors.css").status != 429, 5, "the client is free again")

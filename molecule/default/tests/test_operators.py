@@ -1,4 +1,4 @@
-"""For operators: metrics and exports, which readers cannot reach; also pictures and the cache."""
+"""Metrics, exports and imports of operators; the directory of pictures; the cache."""
 
 import json
 import re
@@ -19,14 +19,14 @@ def export(host):
 # --- Metrics ------------------------------------------------------------------------------------------------
 
 
-def counted(host, endpoint, status):
+def counted_requests(host, endpoint, status):
     """Return how many requests `slipway metrics` counted."""
     text = host.check_output("slipway metrics")
     line = rf'^blog_http_requests_total{{endpoint="{endpoint}",method="GET",status="{status}"}} (\d+)\.0$'
     return sum(int(number) for number in re.findall(line, text, re.MULTILINE))
 
 
-def test_metrics_are_text_of_prometheus(host):
+def test_metrics_have_the_text_format_of_prometheus(host):
     lines = host.check_output("slipway metrics").splitlines()
     assert "# TYPE blog_http_requests_total counter" in lines
     assert "# TYPE blog_http_request_seconds histogram" in lines
@@ -34,22 +34,22 @@ def test_metrics_are_text_of_prometheus(host):
     assert [line for line in lines if not line.startswith("# ") and not sample.fullmatch(line)] == []
 
 
-def test_each_request_is_counted(host, get):
-    before = counted(host, "pages.post", 200)
+def test_metrics_count_each_request(host, get):
+    before = counted_requests(host, "pages.post", 200)
     for number in range(3):
         assert get("/posts/ropes-a-table", Cookie=f"session={number}").status == 200
-    assert counted(host, "pages.post", 200) == before + 3
+    assert counted_requests(host, "pages.post", 200) == before + 3
 
 
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics"])
-def test_no_reader_gets_the_metrics(get, path):
+def test_readers_cannot_get_the_metrics(get, path):
     answer = get(path)
     assert answer.status == 404
     assert "blog_http" not in answer.text
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_port_of_the_metrics_is_closed_to_the_world(machine, family):
+def test_metrics_port_is_closed_to_the_world(machine, family):
     assert not answers(getattr(machine, family), 9100)
 
 
@@ -66,21 +66,27 @@ def test_import_of_an_export_changes_nothing(host, sql, export):
     assert written["written"] >= len(before["post"]) >= 2
     told = json.loads(host.check_output("slipway import --existing skip %s", export))
     assert told["changed"] is False
-    assert (told["created"], told["updated"], told["comments"], told["media"]) == (0, 0, 0, 0)
-    assert told["unchanged"] == len(before["post"]) + len(before["page"]), "an import is what was exported"
+    assert told["created"] == 0
+    assert told["updated"] == 0
+    assert told["comments"] == 0
+    assert told["media"] == 0
+    assert told["unchanged"] == len(before["post"]) + len(before["page"]), (
+        "the import must read all that was exported"
+    )
     assert content() == before
 
 
-def test_export_into_a_home_is_refused_and_the_home_stays_its_owners(host, variables):
+def test_export_into_a_home_directory_is_refused_and_changes_no_owner(host, variables):
     """sshd refuses users whose home belongs to another user."""
     home = host.user(variables["ansible_user"]).home
     before = host.check_output("ls --all -l --numeric-uid-gid %s", home)
     done = host.run("cd %s && slipway export .", home)
-    assert (done.rc, "holds other files" in done.stderr + done.stdout) == (1, True)
+    assert done.rc == 1, done.stderr + done.stdout
+    assert "contains other files" in done.stderr + done.stdout
     assert host.check_output("ls --all -l --numeric-uid-gid %s", home) == before
 
 
-def test_export_belongs_to_whoever_asked(host, export):
+def test_export_belongs_to_the_user_who_called_sudo(host, export):
     host.check_output("SUDO_UID=1234 SUDO_GID=1234 slipway export %s/new", export)
     owners = host.check_output("find %s/new -printf '%%U:%%G\\n' | sort --unique", export)
     assert owners == "1234:1234"
@@ -96,7 +102,7 @@ def test_second_export_writes_nothing(host, export):
 
 
 @pytest.fixture
-def in_media(host):
+def names_in_media(host):
     """Files among the pictures: the blog's lock, two with other names, and last one named like a picture."""
     volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
     names = [".lock", "notes.txt", f"{'0' * 24}-1x1.svg", f"{'0' * 24}-1x1.png"]
@@ -108,28 +114,30 @@ def in_media(host):
         host.check_output("rm %s", f"{volume}/{name}")
 
 
-def test_only_pictures_leave_the_directory_of_pictures(get, in_media):
-    *others, picture = in_media
+def test_nginx_serves_only_pictures_from_the_directory_of_pictures(get, names_in_media):
+    *others, picture = names_in_media
     for path in [f"/media/{name}" for name in others] + ["/media/", "/media/..%2fwww", "/media/%2elock"]:
         answer = get(path)
-        assert (path, answer.status) == (path, 404)
-        assert "hush" not in answer.text
-    assert (get(f"/media/{picture}").status, get(f"/media/{picture}").text) == (200, "hush\n")
+        assert answer.status == 404, path
+        assert "hush" not in answer.text, path
+    answer = get(f"/media/{picture}")
+    assert answer.status == 200
+    assert answer.text == "hush\n"
 
 
 # --- The cache ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def asked(host, docker, containers):
+def requests_to_blog(host, docker, containers):
     """Return how many requests for a path reached the blog behind nginx."""
     since = host.check_output("date +%s.%N")
 
-    def asked(path):
+    def requests_to_blog(path):
         lines = docker("logs --since %s %s", since, containers["flask_blog"]["Id"]).splitlines()
         return [json.loads(line).get("path") for line in lines if line.startswith("{")].count(path)
 
-    return asked
+    return requests_to_blog
 
 
 @pytest.mark.parametrize(
@@ -142,14 +150,16 @@ def asked(host, docker, containers):
         ("__Host-session={}", 2),
     ],
 )
-def test_cache_answers_who_has_no_session(get, asked, cookie, number):
+def test_cache_answers_only_requests_without_a_session(get, requests_to_blog, cookie, number):
     path = f"/tags/{time.monotonic_ns()}"
     wait_until(lambda: time.time() % 1 < 0.2, 5, "a second begins: a page is kept for the rest of one")
     began = time.monotonic()
     first, second = (get(path, **({"Cookie": cookie.format(n)} if cookie else {})) for n in range(2))
     assert time.monotonic() - began < 0.7, "both were within that second"
-    assert (first.status, second.status, first.body) == (404, 404, second.body)
+    assert first.status == 404
+    assert second.status == 404
+    assert first.body == second.body
     end = f"/nosuch-{time.monotonic_ns()}"
     assert get(end).status == 404
-    wait_until(lambda: asked(end), 10, "a line of the blog")
-    assert asked(path) == number
+    wait_until(lambda: requests_to_blog(end), 10, "a line of the blog")
+    assert requests_to_blog(path) == number

@@ -4,24 +4,18 @@ import json
 import re
 import secrets as random
 import shutil
-import ssl
 import subprocess
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
-import test_canary
 import yaml
-from certificates import make_certificate
+from marks import VERBOSE, files_on_control_node, is_shown
 from outside import ROOT, wait_until
+from registries import Registry
 
 PLACE = "/run/slipway-test"
-canary = test_canary.canary
-# The places where a login could remain; test_canary.py searches everywhere.
+# The places where a login could remain; the fixture canary searches everywhere.
 SCAN = """
 search="grep --text --no-messages --fixed-strings --file=/run/canary/pattern"
 places="/etc /home /opt /root /run /tmp /var/lib/slipway /var/log /var/tmp"
@@ -31,69 +25,21 @@ cat /run/canary/processes
 """
 
 
-def docker_here(*arguments, **options):
-    """Run docker on the machine outside, and return what it prints."""
-    done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options)
-    return done.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def registry(hostname, tmp_path_factory):
     """A registry on the host's network, with the user anna."""
-    place, name = tmp_path_factory.mktemp("registry"), f"slipway-test-registry-{hostname}"
-    certificate, _ = make_certificate(place, [name])
-    password = f"mark{random.token_hex(16)}"
-    base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
-    source = str(Path(__file__).with_name("registry"))
-    docker_here("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", "slipway/registry", source)
-    users = docker_here("run", "--rm", "-i", "slipway/registry", "htpasswd", "-inB", "anna", input=password)
-    (place / "htpasswd").write_text(users)
-    docker_here(
-        "create", "--name", name, "--label=slipway.test", "--network=slipway-sandbox", "slipway/registry"
-    )
-    trust = ssl.create_default_context(cafile=certificate)
-    trust.check_hostname = False
-    login = b64encode(f"anna:{password}".encode()).decode()
-
-    def ask(path):
-        [container] = json.loads(docker_here("inspect", name))
-        address = container["NetworkSettings"]["Networks"]["slipway-sandbox"]["IPAddress"]
-        headers = {
-            "Authorization": f"Basic {login}",
-            "Accept": "application/vnd.docker.distribution.manifest.v2+json",
-        }
-        with urlopen(Request(f"https://{address}:5000{path}", headers=headers), context=trust) as answer:
-            return json.load(answer)
-
-    def answers():
-        try:
-            return ask("/v2/") == {}
-        except URLError:
-            return False
-
-    def start():
-        docker_here("start", name)
-        wait_until(answers, 20, "the registry answers")
-
+    registry = Registry(f"slipway-test-registry-{hostname}", tmp_path_factory.mktemp("registry"))
+    registry.create()
     try:
-        docker_here("cp", f"{place}/.", f"{name}:/srv")
-        start()
-        yield SimpleNamespace(
-            name=name,
-            ca=str(certificate),
-            password=password,
-            ask=ask,
-            answers=answers,
-            start=start,
-            stop=lambda: docker_here("stop", "--time=0", name),
-            logs=lambda: subprocess.run(["docker", "logs", name], capture_output=True, text=True).stderr,
-        )
+        registry.copy_files()
+        registry.start()
+        yield registry
     finally:
-        docker_here("rm", "--force", "--volumes", name)
+        registry.remove()
 
 
 @pytest.fixture(scope="module")
-def place(host, docker, ledger, registry, tmp_path_factory):
+def workspace(host, docker, ledger, registry, tmp_path_factory):
     """Local files: a blog's source that only adds a label, and a vault; and the variables of the plays."""
     tmp = tmp_path_factory.mktemp("images")
     running = [entry for entry in ledger() if entry["outcome"] == "in service"][-1]["image"]
@@ -102,7 +48,7 @@ def place(host, docker, ledger, registry, tmp_path_factory):
     app.mkdir()
     (app / "Dockerfile").write_text(
         "ARG BASE_IMAGE=none\nFROM slipway.test/blog:source\n"
-        # A new image each time: one that was rolled back is held.
+        # A new image each time: one that was rolled back is blocked.
         f"LABEL slipway.test={random.token_hex(8)}\n"
     )
     told = {
@@ -141,20 +87,25 @@ def place(host, docker, ledger, registry, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def build(deploy, place):
+def build(deploy, workspace):
     """Run playbooks/build.yml, with a separate directory for its output."""
 
     def build(what, *arguments):
-        given = {"build_for": what, "build_directory": str(place.tmp / what)}
+        given = {"build_for": what, "build_directory": str(workspace.tmp / what)}
         return deploy(
-            "playbooks/build.yml", *place.told, *place.vault, "--extra-vars", json.dumps(given), *arguments
+            "playbooks/build.yml",
+            *workspace.told,
+            *workspace.vault,
+            "--extra-vars",
+            json.dumps(given),
+            *arguments,
         )
 
     return build
 
 
 @pytest.fixture(scope="module")
-def trusted(host):
+def restored_engine_settings(host):
     """Restore the CAs that the engine trusts after the tests, and remove its mirror."""
     configuration, copy = "/etc/docker/daemon.json", "/run/slipway-test-daemon.json"
     host.check_output("cp --preserve %s %s", configuration, copy)
@@ -167,12 +118,12 @@ def trusted(host):
 
 
 @pytest.fixture(scope="module")
-def published(trusted, build, place, docker):
+def published(restored_engine_settings, build, workspace, docker):
     """The blog in the registry: its reference, and the built image, which the host no longer has."""
     done = build("pull")
     assert done.status == 0, done.output
     again = build("pull", "--start-at-task", "Build | Gather facts of the host")
-    file = place.tmp / "pull/blog.yml"
+    file = workspace.tmp / "pull/blog.yml"
     reference = yaml.safe_load(file.read_text())["images_blog_reference"]
     built = json.loads(docker("image inspect %s", reference))[0]
     # Remove all its names, but no image that is built from it.
@@ -181,12 +132,19 @@ def published(trusted, build, place, docker):
 
 
 @pytest.fixture(scope="module")
-def refused(deploy, published, place, ledger, inspect, docker):
+def refused_pulls(deploy, published, workspace, ledger, inspect, docker):
     """The outcomes of two refused plays, which run in parallel."""
     nowhere = re.sub("sha256:.*", f"sha256:{'0' * 64}", published.reference)
     wrong = {"wrong password": {"images_registry_password": "this-is-not-it"}}
     cases = wrong | {"unknown digest": {"images_blog_reference": nowhere}}
-    deploy_images = ("playbooks/deploy.yml", "--tags", "images", *place.told, *place.vault, *published.told)
+    deploy_images = (
+        "playbooks/deploy.yml",
+        "--tags",
+        "images",
+        *workspace.told,
+        *workspace.vault,
+        *published.told,
+    )
 
     def state():
         return {
@@ -205,7 +163,7 @@ def refused(deploy, published, place, ledger, inspect, docker):
     return SimpleNamespace(outcomes=outcomes, before=before, after=state())
 
 
-def test_what_was_built_is_published_with_its_labels(published, registry, hostname):
+def test_built_image_is_published_with_its_labels(published, registry, hostname):
     name, _, digest = published.reference.partition("@")
     assert name == f"{registry.name}:5000/team/blog"
     manifest = registry.ask(f"/v2/team/blog/manifests/{digest}")
@@ -215,14 +173,15 @@ def test_what_was_built_is_published_with_its_labels(published, registry, hostna
     assert labels["slipway.image"] == f"slipway/flask_blog:{labels['org.opencontainers.image.version']}"
 
 
-def test_what_it_is_made_of_lies_beside(published, place):
-    about = json.loads((place.tmp / "pull/flask_blog.cdx.json").read_text())["metadata"]["component"]
+def test_sbom_is_written_beside_the_published_reference(published, workspace):
+    about = json.loads((workspace.tmp / "pull/flask_blog.cdx.json").read_text())["metadata"]["component"]
     labels = published.built["Config"]["Labels"]
     assert f"{about['name']}:{about['version']}" == labels["slipway.image"]
 
 
-def test_what_is_published_is_not_built_or_published_again(published, hostname):
-    assert (published.again.status, published.again.changed) == (0, {hostname: 0}), published.again.output
+def test_published_image_is_not_built_or_published_again(published, hostname):
+    assert published.again.status == 0, published.again.output
+    assert published.again.changed == {hostname: 0}, published.again.output
 
 
 @pytest.mark.parametrize(
@@ -232,14 +191,17 @@ def test_what_is_published_is_not_built_or_published_again(published, hostname):
         "unknown digest": ["manifest unknown", "publish it with playbooks/build.yml"],
     }.items(),
 )
-def test_is_refused_and_nothing_is_changed(refused, case, says, hostname, registry):
-    outcome = refused.outcomes[case]
-    assert (outcome.status, outcome.changed) == (2, {hostname: 0})
+def test_pull_that_fails_is_refused_before_any_change(refused_pulls, case, says, hostname, registry):
+    outcome = refused_pulls.outcomes[case]
+    assert outcome.status == 2, outcome.output
+    assert outcome.changed == {hostname: 0}, outcome.output
     assert [words for words in says if words not in outcome.errors[-1]] == [], outcome.output
-    assert refused.after == refused.before
+    assert refused_pulls.after == refused_pulls.before
 
 
-def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host, deploy):
+def test_image_without_the_label_of_the_blog_is_refused(
+    refused_pulls, workspace, registry, docker, host, deploy
+):
     there = f"{registry.name}:5001/team/other"
     build = (
         f"docker build --quiet --label slipway.image=other --label slipway.test=$(date +%s%N) --tag {there} -"
@@ -249,7 +211,9 @@ def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host
         "digest: (sha256:[0-9a-f]+)", docker("push %s && docker rmi --force %s", there, image)
     )[1]
     given = {"images_blog": "pull", "images_blog_reference": f"{there}@{digest}"}
-    done = deploy("playbooks/deploy.yml", "--tags", "images", *place.told, "--extra-vars", json.dumps(given))
+    done = deploy(
+        "playbooks/deploy.yml", "--tags", "images", *workspace.told, "--extra-vars", json.dumps(given)
+    )
     assert done.status == 2
     [message] = done.errors
     assert f"{there}@{digest} has no label slipway.image=slipway/flask_blog:VERSION" in message
@@ -259,16 +223,16 @@ def test_image_that_is_no_blog_is_refused(refused, place, registry, docker, host
 
 
 @pytest.fixture(scope="module")
-def engine(host):
+def second_engine(host):
     """A second engine on the host, empty and without any network: its socket, and its command."""
     directory, unit = "/run/slipway-test-engine", "slipway-test-engine"
     own = f"--data-root=/var/lib/docker/{unit} --exec-root={directory}/exec --pidfile={directory}/pid"
     apart = f"--containerd-namespace={unit} --containerd-plugins-namespace={unit}-plugins"
     plain = "--config-file=/dev/null --bridge=none --iptables=false --ip6tables=false"
     # It shares the host's mounts, where containerd must find its files.
-    engine = f"unshare --net dockerd --host=unix://{directory}/socket {own} {apart} {plain}"
+    dockerd = f"unshare --net dockerd --host=unix://{directory}/socket {own} {apart} {plain}"
     host.check_output(
-        f"systemd-run --quiet --collect --unit={unit} --property=RuntimeDirectory={unit} {engine}"
+        f"systemd-run --quiet --collect --unit={unit} --property=RuntimeDirectory={unit} {dockerd}"
     )
     docker = f"docker --host=unix://{directory}/socket"
     wait_until(lambda: host.run(f"{docker} version").rc == 0, 20, "the second engine answers")
@@ -279,54 +243,53 @@ def engine(host):
     host.check_output(f"systemctl stop {unit}; rm --recursive --force /var/lib/docker/{unit}")
 
 
-def test_pulled_blog_is_released_and_its_password_is_nowhere(
-    refused, published, deploy, place, registry, canary, ledger, docker, inspect, host
+def test_pulled_blog_is_released_and_the_password_is_not_left_anywhere(
+    refused_pulls, published, deploy, workspace, registry, canary, ledger, docker, inspect, host
 ):
     assert docker("images --quiet --no-trunc").find(published.built["Id"]) == -1
     canary.watch(registry.password)
     before = canary.rounds()
-    given = (*place.told, *place.vault, *published.told, "--extra-vars", "blog_version=1.4")
-    done = deploy("playbooks/deploy.yml", "--tags", "release", *test_canary.LOUD, *given)
+    given = (*workspace.told, *workspace.vault, *published.told, "--extra-vars", "blog_version=1.4")
+    done = deploy("playbooks/deploy.yml", "--tags", "release", *VERBOSE, *given)
     assert done.status == 0, done.output
 
     entry = ledger()[-1]
-    assert (entry["outcome"], entry["image"], entry["version"], entry["revision"]) == (
-        "in service",
-        published.built["Id"],
-        "1.4",
-        "v1.4-3-gabc1234",
-    )
+    assert entry["outcome"] == "in service"
+    assert entry["image"] == published.built["Id"]
+    assert entry["version"] == "1.4"
+    assert entry["revision"] == "v1.4-3-gabc1234"
     assert inspect()[f"flask_blog_{entry['slot']}"]["Image"] == published.built["Id"]
     tags = json.loads(docker("image inspect %s", published.reference))[0]["RepoTags"]
     assert tags == [f"slipway/flask_blog:{published.reference.partition('@sha256:')[2][:12]}"]
 
-    assert not test_canary.shown(registry.password, done.output)
+    assert not is_shown(registry.password, done.output)
     # First show that the scan finds the mark.
     host.check_output("cp /run/canary/pattern /root/bait")
     assert host.check_output(SCAN).splitlines() == ["/root/bait"]
     host.check_output("rm /root/bait")
     assert host.check_output(SCAN) == ""
     assert canary.rounds() > before
-    assert test_canary.on_this_machine(registry.password) == []
+    assert files_on_control_node(registry.password) == []
 
 
-def test_what_is_there_needs_no_registry_and_no_login(
-    published, deploy, place, registry, hostname, host, in_service, ledger
+def test_image_on_the_host_needs_no_registry_and_no_login(
+    published, deploy, workspace, registry, hostname, host, in_service, ledger
 ):
     """A second run and a rollback use the images on the host."""
     assert in_service["image"] == published.built["Id"]
     registry.stop()
-    assert not registry.answers()
+    assert not registry.is_up()
     try:
-        done = deploy("playbooks/deploy.yml", "--tags", "release", *place.told, *published.told)
-        assert (done.status, done.changed) == (0, {hostname: 0}), done.output
+        done = deploy("playbooks/deploy.yml", "--tags", "release", *workspace.told, *published.told)
+        assert done.status == 0, done.output
+        assert done.changed == {hostname: 0}, done.output
         host.check_output("slipway rollback --by=anna")
-        assert ledger()[-1]["image"] == place.running
+        assert ledger()[-1]["image"] == workspace.running
     finally:
         registry.start()
 
 
-def test_base_comes_by_its_digest_through_a_mirror(published, registry, docker, host):
+def test_engine_pulls_a_base_image_by_digest_through_the_mirror(published, registry, docker, host):
     """Pull a stand-in for an official image, as `images_base: registry` does; only the mirror has it."""
     ours = docker("images slipway/base-nginx --format {{.Repository}}:{{.Tag}}").splitlines()[0]
     there = f"{registry.name}:5001/library/nginx:stand-in"
@@ -343,13 +306,13 @@ def test_base_comes_by_its_digest_through_a_mirror(published, registry, docker, 
 
 
 @pytest.fixture(scope="module")
-def bundle(build, place, published):
+def bundle(build, workspace, published):
     """An exported bundle, and the outcome of a second export."""
     done = build("archive", "--start-at-task", "Build | Gather facts of the host")
     assert done.status == 0, done.output
     again = build("archive", "--start-at-task", "Build | Gather facts of the host")
-    told = ("--extra-vars", f"@{place.tmp}/archive/blog.yml")
-    return SimpleNamespace(directory=place.tmp / "archive/bundle", told=told, again=again)
+    told = ("--extra-vars", f"@{workspace.tmp}/archive/blog.yml")
+    return SimpleNamespace(directory=workspace.tmp / "archive/bundle", told=told, again=again)
 
 
 LOAD = """
@@ -364,38 +327,40 @@ LOAD = """
 """
 
 
-def test_what_is_exported_is_not_exported_again(bundle, hostname):
-    assert (bundle.again.status, bundle.again.changed) == (0, {hostname: 0}), bundle.again.output
+def test_exported_bundle_is_not_exported_again(bundle, hostname):
+    assert bundle.again.status == 0, bundle.again.output
+    assert bundle.again.changed == {hostname: 0}, bundle.again.output
 
 
-def test_bundle_is_loaded_where_there_is_no_network(bundle, engine, deploy, place, hostname, host):
-    playbook = place.tmp / "load.yml"
-    playbook.write_text(LOAD.format(socket=engine.socket))
+def test_bundle_is_loaded_without_a_network(bundle, second_engine, deploy, workspace, hostname, host):
+    playbook = workspace.tmp / "load.yml"
+    playbook.write_text(LOAD.format(socket=second_engine.socket))
     images = json.loads((bundle.directory / "slipway.json").read_text())["images"]
-    first, second = (deploy(str(playbook), *place.told, *bundle.told) for _ in range(2))
+    first, second = (deploy(str(playbook), *workspace.told, *bundle.told) for _ in range(2))
     for outcome in (first, second):
         assert outcome.status == 0, outcome.output
         told = "".join(outcome.output.split())
         assert all(f'"{service}":"{image}"' in told for service, image in images.items())
     assert first.changed[hostname] > 0
     assert second.changed == {hostname: 0}
-    assert sorted(engine.docker("images --no-trunc --quiet").split()) == sorted(images.values())
+    assert sorted(second_engine.docker("images --no-trunc --quiet").split()) == sorted(images.values())
     for service in images:
         written = host.file(f"{PLACE}/sbom/{service}.cdx.json").content
         assert written == (bundle.directory / f"{service}.cdx.json").read_bytes()
-    told = engine.docker(f"run --rm --network=none {images['nginx']} nginx -v 2>&1")
+    told = second_engine.docker(f"run --rm --network=none {images['nginx']} nginx -v 2>&1")
     assert told.startswith("nginx version: nginx/")
 
 
-def test_bundle_that_is_cut_off_is_refused(bundle, deploy, place, hostname):
-    broken = place.tmp / "broken"
+def test_truncated_bundle_is_refused(bundle, deploy, workspace, hostname):
+    broken = workspace.tmp / "broken"
     shutil.copytree(bundle.directory, broken)
     file = broken / "images.tar.gz"
     with file.open("r+b") as content:
         content.truncate(file.stat().st_size - 1)
     given = json.dumps({"images_blog": "archive", "images_bundle": str(broken)})
     done = deploy("playbooks/deploy.yml", "--extra-vars", given)
-    assert (done.status, done.changed) == (2, {hostname: 0})
+    assert done.status == 2, done.output
+    assert done.changed == {hostname: 0}, done.output
     [message] = done.errors
     assert f"{file} is truncated or was changed: its SHA-256 differs" in message
     assert "playbooks/build.yml -e build_for=archive" in message

@@ -54,7 +54,9 @@ def state(host, inspect, sql):
     return state
 
 
-def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, app_role, get):
+def test_one_run_repairs_everything_that_slipway_manages(
+    host, state, sql, deploy, healthy, login, app_role, get
+):
     before = state()
     for path in FILES:
         host.check_output("chmod 0666 %s && echo corrupt >> %s", path, path)
@@ -74,13 +76,14 @@ def test_one_run_repairs_everything(host, state, sql, deploy, healthy, login, ap
     assert "Ropes: a table" in get("/", Cookie="session=unknown").text
 
 
-def test_secret_that_is_empty_is_refused_first_and_made_anew_once_it_is_removed(
+def test_empty_secret_is_refused_and_made_anew_after_its_removal(
     host, deploy, hostname, inspect, healthy, login, app_role, status
 ):
     file, before = "/etc/slipway/secrets/db_migrator_password", inspect()
     host.check_output("truncate --size=0 %s", file)
     done = deploy("site.yml")
-    assert (done.status, done.changed) == (2, {hostname: 0}), done.output
+    assert done.status == 2, done.output
+    assert done.changed == {hostname: 0}, done.output
     assert f"is empty or damaged: {file}. Nothing was changed. Remove the" in " ".join(done.output.split())
     assert login(app_role, "SELECT 1").rc == 0
 
@@ -105,13 +108,14 @@ def visits(host):
     return lambda: int(host.check_output(lines))
 
 
-def test_next_run_has_nothing_to_do_and_is_over_soon(deploy, hostname, visits):
+def test_next_run_changes_nothing_and_is_fast(deploy, hostname, visits):
     """One of three runs has to meet the time, because the machine may be busy."""
     seconds = []
     while not seconds or (seconds[-1] > SECONDS and len(seconds) < 3):
         before, began = visits(), time.monotonic()
         done = deploy("site.yml")
         seconds.append(round(time.monotonic() - began, 1))
-        assert (done.status, done.changed) == (0, {hostname: 0}), done.output
+        assert done.status == 0, done.output
+        assert done.changed == {hostname: 0}, done.output
         assert VISITS / 2 < visits() - before <= VISITS, done.output
     assert seconds[-1] <= SECONDS, seconds

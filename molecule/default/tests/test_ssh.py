@@ -43,27 +43,29 @@ def admin(variables):
 
 
 @each_family
-def test_audit_finds_nothing(machine, family):
+def test_ssh_audit_passes_the_hardening_policy(machine, family):
     audit = [ROOT / ".venv/audit/bin/ssh-audit", "-n", "-P", POLICY, getattr(machine, family)]
     done = subprocess.run(audit, capture_output=True, text=True)
-    assert (done.returncode, "Passed" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Passed" in done.stdout, done.stdout + done.stderr
 
 
 @each_family
-def test_host_has_one_key(machine, family):
+def test_host_has_only_an_ed25519_key(machine, family):
     scan = ["ssh-keyscan", "-T", "5", "-t", "rsa,ecdsa,ed25519", getattr(machine, family)]
     keys = subprocess.run(scan, capture_output=True, text=True).stdout.splitlines()
     assert [key.split()[1] for key in keys] == ["ssh-ed25519"]
 
 
 @each_family
-def test_admin_user_gets_in_and_becomes_root(ssh_as, admin, family):
+def test_admin_user_can_log_in_and_become_root(ssh_as, admin, family):
     done = ssh_as(admin, command="sudo --non-interactive id --user", family=family)
-    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0\n", done.stderr
 
 
 @pytest.fixture
-def root_s_key(host, admin):
+def key_for_root(host, admin):
     """Give root the admin user's keys."""
     host.check_output("install -D -m 0600 /home/%s/.ssh/authorized_keys /root/.ssh/authorized_keys", admin)
     yield
@@ -72,22 +74,23 @@ def root_s_key(host, admin):
 
 @each_family
 @pytest.mark.parametrize("user", ["root", "debian", "nobody", "nosuch"])
-def test_nobody_else_gets_in(root_s_key, host, ssh_as, user, family):
+def test_other_users_cannot_log_in(key_for_root, host, ssh_as, user, family):
     if user in ("root", "debian"):
         assert host.check_output(f"cat ~{user}/.ssh/authorized_keys")
     done = ssh_as(user, family=family)
-    assert (done.returncode, done.stdout) == (255, "")
+    assert done.returncode == 255, done.stderr
+    assert done.stdout == ""
     assert f"{user}@" in done.stderr
     assert "Permission denied (publickey)." in done.stderr
 
 
-def test_no_password_is_asked_for(ssh_as, admin):
+def test_password_login_is_refused(ssh_as, admin):
     done = ssh_as(admin, "-o", "PreferredAuthentications=password,keyboard-interactive,none")
     assert done.returncode == 255
     assert "Permission denied (publickey)." in done.stderr
 
 
-def test_nothing_is_forwarded(ssh_as, admin, machine):
+def test_port_forwarding_is_refused(ssh_as, admin, machine):
     forth = ssh_as(admin, "-W", "127.0.0.1:22")
     assert forth.returncode == 255
     assert "administratively prohibited" in forth.stderr
@@ -96,7 +99,7 @@ def test_nothing_is_forwarded(ssh_as, admin, machine):
     assert "remote port forwarding failed" in back.stderr
 
 
-def test_old_client_gets_no_session(ssh_as, admin):
+def test_client_without_post_quantum_key_exchange_is_refused(ssh_as, admin):
     done = ssh_as(admin, "-o", "KexAlgorithms=curve25519-sha256")
     assert done.returncode == 255
     assert "no matching key exchange method found" in done.stderr
@@ -105,7 +108,7 @@ def test_old_client_gets_no_session(ssh_as, admin):
 # --- On the host --------------------------------------------------------------------------------------------
 
 
-def test_settings_are_in_force(host, variables):
+def test_sshd_uses_its_settings(host, variables):
     told = dict(line.split(" ", 1) for line in host.check_output("/usr/sbin/sshd -T").splitlines())
     wanted = {
         "allowusers": variables["ansible_user"],
@@ -125,7 +128,7 @@ def test_settings_are_in_force(host, variables):
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
 
 
-def test_client_that_fails_too_often_has_to_wait(host):
+def test_client_with_too_many_failed_logins_has_to_wait(host):
     """The tests' address is exempt from penalties, so connect from the host, whose address is not."""
     trust = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
     attempt = f"ssh -T {trust} nosuch@127.0.0.2 2>&1 || true"
@@ -135,7 +138,7 @@ def test_client_that_fails_too_often_has_to_wait(host):
     assert "Permission denied" not in host.check_output(attempt)
 
 
-def test_no_password_is_root_s(host):
+def test_password_of_root_is_locked(host):
     assert host.check_output("getent shadow root").split(":")[1].startswith("!")
 
 
@@ -148,7 +151,7 @@ def test_admin_user_has_no_password(host, admin):
 
 
 @pytest.fixture(scope="module")
-def stranger_s_key(tmp_path_factory):
+def foreign_key(tmp_path_factory):
     """A public key whose private half is not the inventory's."""
     file = tmp_path_factory.mktemp("stranger") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
@@ -156,7 +159,7 @@ def stranger_s_key(tmp_path_factory):
 
 
 @pytest.fixture
-def others(machine):
+def foreign_settings(machine):
     """Write foreign settings of sshd, as an operator does by hand."""
     yield lambda settings: machine.execute(f"echo {settings} > {OTHERS}")
     machine.execute(f"rm --force {OTHERS} && systemctl reload ssh")
@@ -169,16 +172,18 @@ def state(machine, admin):
     return lambda: machine.execute(f"sha256sum {paths} && stat --format '%n %U %a' {paths}")
 
 
-def run(deploy, variables):
+def run_users_and_ssh(deploy, variables):
     """Run the parts of site.yml for users and SSH."""
     tags = ("--tags", "baseline_users,baseline_ssh")
     return deploy("site.yml", *tags, "--extra-vars", json.dumps(variables))
 
 
-def test_run_that_would_lock_itself_out_takes_it_back(state, ssh_as, admin, deploy, hostname, stranger_s_key):
+def test_run_that_would_lock_itself_out_is_undone(state, ssh_as, admin, deploy, hostname, foreign_key):
     before = state()
     elsewhere = [f"{admin}@192.0.2.1"]
-    outcome = run(deploy, {"baseline_ssh_allow_users": elsewhere, "baseline_admin_keys": [stranger_s_key]})
+    outcome = run_users_and_ssh(
+        deploy, {"baseline_ssh_allow_users": elsewhere, "baseline_admin_keys": [foreign_key]}
+    )
     assert outcome.status == 2, outcome.output
     message = outcome.errors[-1]
     assert f"{admin} could not log in to {hostname} (127.0.0.1, port " in message
@@ -188,20 +193,22 @@ def test_run_that_would_lock_itself_out_takes_it_back(state, ssh_as, admin, depl
     assert ssh_as(admin).returncode == 0
 
 
-def test_run_that_others_lock_out_says_so_and_stays_connected(state, ssh_as, admin, deploy, others):
+def test_run_reports_a_lockout_by_foreign_settings_and_keeps_its_connection(
+    state, ssh_as, admin, deploy, foreign_settings
+):
     before = state()
-    others(f"DenyUsers {admin}")
-    outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
+    foreign_settings(f"DenyUsers {admin}")
+    outcome = run_users_and_ssh(deploy, {"baseline_ssh_max_auth_tries": 4})
     assert outcome.status == 2, outcome.output
     assert "a login with them fails too. Keep this connection open" in outcome.errors[-1]
     assert state() == before
     assert ssh_as(admin).returncode == 255
 
 
-def test_settings_that_sshd_refuses_are_not_even_tried(state, ssh_as, admin, deploy, others):
+def test_settings_that_sshd_rejects_are_not_applied(state, ssh_as, admin, deploy, foreign_settings):
     before = state()
-    others("NoSuchSetting yes")
-    outcome = run(deploy, {"baseline_ssh_max_auth_tries": 4})
+    foreign_settings("NoSuchSetting yes")
+    outcome = run_users_and_ssh(deploy, {"baseline_ssh_max_auth_tries": 4})
     assert outcome.status == 2
     assert "50-test.conf: line 1: Bad configuration option: NoSuchSetting" in outcome.output
     assert state() == before

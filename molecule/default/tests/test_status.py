@@ -21,7 +21,8 @@ def report(deploy):
     def report(*arguments):
         # As YAML, long lines would be folded.
         done = deploy("playbooks/status.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
-        assert (done.status, set(done.changed.values())) == (0, {0}), done.output
+        assert done.status == 0, done.output
+        assert set(done.changed.values()) == {0}, done.output
         [told] = re.findall(r'"msg": (\[.*?\])\n', done.output, re.DOTALL)
         lines = [line.split(None, 1) for line in json.loads(told)]
         return lambda word: [rest for first, rest in lines if first == word]
@@ -29,9 +30,10 @@ def report(deploy):
     return report
 
 
-def as_it_should_be(told, entry, containers, host):
+def assert_no_difference(told, entry, containers, host):
     """Assert that nothing differs, and that the rest of the report is true."""
-    assert (told("drift"), told("repository")) == (["none"], [])
+    assert told("drift") == ["none"]
+    assert told("repository") == []
     assert told("release") == [f"{entry['id']} ({entry['version']}, {entry['revision']})"]
     assert told("since") == [f"{entry['at']} by {entry['by']}"]
     assert told("image") == [entry["image"]]
@@ -47,10 +49,10 @@ def as_it_should_be(told, entry, containers, host):
     assert told("until")[0].startswith(end.removeprefix("notAfter=").split()[0])
 
 
-def test_status_names_whatever_differs(report, host, docker, variant, inspect, in_service, healthy):
+def test_status_reports_each_difference(report, host, docker, variant, inspect, in_service, healthy):
     slot = in_service["slot"]
     before = inspect()
-    as_it_should_be(report(), in_service, before, host)
+    assert_no_difference(report(), in_service, before, host)
 
     other = variant()
     host.check_output("mkdir %s", KEPT)
@@ -78,13 +80,13 @@ def test_status_names_whatever_differs(report, host, docker, variant, inspect, i
             host.check_output("mv %s/%s %s", KEPT, name, file)
         host.check_output("rmdir %s && cd /opt/slipway && docker compose up --detach", KEPT)
     assert told("drift") == [
-        f"The {slot} slot runs {other}, and the ledger has {in_service['image']}.",
-        f"The {slot} slot runs with another configuration than compose.yml has: run site.yml.",
-        f"slots.env lists blue, green, and {slot} serves: run site.yml.",
+        f"The {slot} slot runs {other}, but the ledger has {in_service['image']}.",
+        f"The configuration of the {slot} slot differs from compose.yml: run site.yml.",
+        f"slots.env lists blue, green, but the {slot} slot serves: run site.yml.",
     ]
     assert sorted(told("repository")) == [
-        "has another blog than what serves: "
-        "`ansible-playbook playbooks/deploy.yml` releases it, unless it is held",
+        "has another image of the blog: "
+        "`ansible-playbook playbooks/deploy.yml` releases it, unless it is blocked",
         *sorted(
             f"would change {CHANGED[name]}: see `ansible-playbook site.yml --check --diff`"
             for name in ("compose", "journal", "nginx")
@@ -93,4 +95,4 @@ def test_status_names_whatever_differs(report, host, docker, variant, inspect, i
     assert told("db")[0].split() == ["exited"]
     assert told("image") == [in_service["image"]]
 
-    as_it_should_be(report(), in_service, healthy(), host)
+    assert_no_difference(report(), in_service, healthy(), host)

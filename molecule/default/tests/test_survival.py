@@ -5,10 +5,10 @@ from outside import wait_until
 
 
 @pytest.fixture
-def lasting(host, sql, ledger):
+def lasting_state(host, sql, ledger):
     """Return what must not be lost: posts, secrets, and which release is in service in which slot."""
 
-    def lasting():
+    def lasting_state():
         return {
             "posts": sorted(sql("SELECT slug, body FROM post")),
             "secrets": host.check_output("cd /etc/slipway/secrets && sha256sum *"),
@@ -16,28 +16,28 @@ def lasting(host, sql, ledger):
             "slot": host.file("/var/lib/slipway/slot/green").exists,
         }
 
-    return lasting
+    return lasting_state
 
 
 @pytest.fixture
-def opens(scan, open_ports):
+def assert_only_intended_ports_are_open(scan, open_ports):
     """Wait until the intended ports are open over both families, and assert that no others are."""
 
-    def opens():
+    def assert_only_intended_ports_are_open():
         expected = {"ipv4": open_ports, "ipv6": open_ports}
         # The kernel checks the IPv6 address of a new bridge for duplicates before it uses it (DAD): with DAD
         # the IPv6 ports opened 1.1 to 2.5 s after the IPv4 ports, without it at the same time.
         wait_until(lambda: scan(open_ports) == expected, 5, "the ports are open")
         assert scan() == expected
 
-    return opens
+    return assert_only_intended_ports_are_open
 
 
 @pytest.fixture
-def serves(get):
+def wait_until_served(get):
     """Wait until readers get the blog from the slot and the database, not from the cache."""
 
-    def serves(seconds=60):
+    def wait_until_served(seconds=60):
         def served():
             try:
                 return "Ropes: a table" in get("/", Cookie="session=unknown").text
@@ -46,36 +46,45 @@ def serves(get):
 
         wait_until(served, seconds, "the blog serves")
 
-    return serves
+    return wait_until_served
 
 
-def test_blog_that_is_killed_starts_again(host, containers, healthy, serves, inspect):
+def test_killed_blog_starts_again(host, containers, healthy, wait_until_served, inspect):
     before = containers["flask_blog"]
     service = before["Config"]["Labels"]["com.docker.compose.service"]
     host.check_output("kill -9 %s", str(before["State"]["Pid"]))
     wait_until(lambda: inspect()[service]["RestartCount"] > before["RestartCount"], 30, "a new process")
     assert healthy()[service]["Id"] == before["Id"]
-    serves()
+    wait_until_served()
 
 
-def test_data_outlives_its_containers(host, lasting, healthy, serves, inspect, variables, scan, opens):
-    before, ids = lasting(), {c["Id"] for c in inspect().values()}
+def test_data_survives_the_removal_of_all_containers(
+    host,
+    lasting_state,
+    healthy,
+    wait_until_served,
+    inspect,
+    variables,
+    scan,
+    assert_only_intended_ports_are_open,
+):
+    before, ids = lasting_state(), {c["Id"] for c in inspect().values()}
     host.check_output("cd /opt/slipway && docker compose down")
     assert inspect() == {}
     ssh = {variables["baseline_ssh_port"]}
     assert scan() == {"ipv4": ssh, "ipv6": ssh}
     host.check_output("cd /opt/slipway && docker compose up --detach --wait")
     assert not ids & {c["Id"] for c in healthy().values()}
-    serves()
-    assert lasting() == before
-    opens()
+    wait_until_served()
+    assert lasting_state() == before
+    assert_only_intended_ports_are_open()
 
 
 @pytest.fixture
-def booted(host):
+def boot(host):
     """Call a function that makes the host boot, and wait until it has."""
 
-    def booted(how):
+    def boot(how):
         since = "cut --delimiter=' ' --fields=22 /proc/1/stat"
         before = host.check_output(since)
         how()
@@ -88,31 +97,33 @@ def booted(host):
 
         wait_until(back, 60, "the host has booted")
 
-    return booted
+    return boot
 
 
-def test_host_that_boots_serves(machine, host, booted, lasting, healthy, serves, opens):
-    before = lasting()
-    booted(machine.restart)
+def test_blog_is_back_after_a_reboot(
+    machine, host, boot, lasting_state, healthy, wait_until_served, assert_only_intended_ports_are_open
+):
+    before = lasting_state()
+    boot(machine.restart)
     healthy(120)
-    serves()
-    assert lasting() == before
+    wait_until_served()
+    assert lasting_state() == before
     assert host.check_output("systemctl --failed --no-legend") == ""
-    opens()
+    assert_only_intended_ports_are_open()
 
 
-def test_host_that_loses_power_between_two_containers_of_nginx_serves(
-    machine, host, booted, inspect, lasting, healthy, serves
+def test_blog_is_back_after_a_power_loss_while_nginx_is_replaced(
+    machine, host, boot, inspect, lasting_state, healthy, wait_until_served
 ):
     """A state of `slipway nginx` for a second: the old one is drained and gone, the new one not yet made."""
-    before, flag = lasting(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
-    host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_stand_in")
+    before, flag = lasting_state(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
+    host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_temporary")
     host.check_output("touch /var/lib/slipway/slot/%s", flag)
     host.check_output("cd /opt/slipway && docker compose rm --stop --force nginx")
-    assert {"nginx", "nginx_stand_in"} & inspect().keys() == {"nginx_stand_in"}
-    booted(machine.lose_power)
+    assert {"nginx", "nginx_temporary"} & inspect().keys() == {"nginx_temporary"}
+    boot(machine.lose_power)
     healthy(120)
-    serves()
-    assert lasting() == before
+    wait_until_served()
+    assert lasting_state() == before
     assert host.check_output("ls /var/lib/slipway/slot") in ("", "green")
     assert host.check_output("systemctl --failed --no-legend") == ""

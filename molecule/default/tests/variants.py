@@ -17,7 +17,7 @@ inner, answers = app.wsgi_app, {answers}
 def outer(environ, start_response):
     if environ["PATH_INFO"] in answers:
         start_response(answers[environ["PATH_INFO"]], [("Content-Type", "text/plain")])
-        return [b"so it was told"]
+        return [b"an answer of the test"]
     return inner(environ, start_response)
 
 

@@ -1,0 +1,23 @@
+"""The checks of the CIS Docker Benchmark, and the list of those that fail for a reason."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+LISTED = yaml.safe_load(Path(__file__).with_name("cis.yml").read_text())
+SERVICES = ["nginx", "flask_blog", "db"]
+each_service = pytest.mark.parametrize("service", SERVICES)
+
+# The values of `unless` in cis.yml: conditions under which an exception does not apply.
+CONDITIONS = {
+    "apparmor": lambda engine: engine.apparmor,
+    "engine 27": lambda engine: int(engine.info["ServerVersion"].split(".")[0]) >= 27,
+}
+
+
+def check_number(name):
+    """Return the number of the check that a test function is named after: 5.2 for test_5_2_…; else None."""
+    found = re.match(r"test_(\d+)_(\d+)_", name)
+    return found and ".".join(found.groups())

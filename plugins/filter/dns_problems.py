@@ -1,0 +1,56 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter C(dns_problems): names that do not resolve to a host."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+RECORDS = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
+
+
+def dns_problems(names, own):
+    """Resolve names on the control node, and compare the results with a host's addresses.
+
+    An authority uses A and AAAA records alike, so a record with another address is as bad as none.
+
+    Args:
+        names: DNS names.
+        own: addresses and names of the host; loopback addresses do not count.
+
+    Returns:
+        One sentence for each name without a record or record with another address; else an empty list.
+    """
+    found = {address for one in own for record in RECORDS for address in _addresses(one, record)}
+    own = {address for address in found if not address.is_loopback}
+    problems = []
+    for name in names:
+        found = {record: _addresses(name, record) for record in RECORDS}
+        if not any(found.values()):
+            problems.append(f"{name} has neither an A nor an AAAA record")
+        for record, addresses in found.items():
+            elsewhere = sorted(map(str, addresses - own))
+            if elsewhere:
+                problems.append(
+                    f"the {record} record of {name} is {', '.join(elsewhere)}, "
+                    "which is not an address of the host"
+                )
+    return problems
+
+
+def _addresses(name, record):
+    try:
+        found = socket.getaddrinfo(name, None, RECORDS[record], socket.SOCK_STREAM)
+    except socket.gaierror:
+        return set()
+    return {ipaddress.ip_address(address[0].partition("%")[0]) for *_rest, address in found}
+
+
+class FilterModule:
+    """Ansible's entry point to the filters of this file."""
+
+    def filters(self):
+        return {"dns_problems": dns_problems}

@@ -1,0 +1,183 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Keep one file for each secret; generate a secret that is not given once, on the host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: secret_files
+short_description: One file for each secret, given or generated once
+description:
+  - Writes each secret to a separate file with mode 0400, owned by the uid that reads it.
+  - Generates a secret of letters and digits if it is not given and its file is absent, and never changes it.
+  - Fails before it writes anything if a file holds no secret, such as an empty one, unless that is given.
+  - Never puts a value into its output or diff.
+options:
+  directory:
+    description: Directory of the files, mode 0711, owned by the user who runs the module, usually root.
+    type: path
+    required: true
+  names:
+    description:
+      - The secrets by name, each a dictionary with the C(uid) of its reader.
+      - An C(optional) secret is not generated; its file is removed if it is not given.
+    type: dict
+    required: true
+  given:
+    description: Values by name, for example from the vault.
+    type: dict
+    default: {}
+  length:
+    description: Number of characters of a generated secret.
+    type: int
+    default: 40
+attributes:
+  check_mode:
+    description: Can run in check mode, and tells what it would change without a change.
+    support: full
+  diff_mode:
+    description: Returns the difference that it makes, in diff mode.
+    support: none
+author:
+  - The Slipway developers (@slipway)
+"""
+
+EXAMPLES = r"""
+- name: Write each secret, from the vault or generated once
+  slipway.blog.secret_files:
+    directory: /etc/slipway/secrets
+    names:
+      db_password: {uid: 999}
+      webhook_token: {uid: 0, optional: true}
+    given: "{{ secrets_vault }}"
+  no_log: true
+"""
+
+RETURN = r"""
+written:
+  description: Names of the secrets whose content was written.
+  type: list
+  returned: always
+mended:
+  description: Names of the secrets whose owner or mode was corrected.
+  type: list
+  returned: always
+removed:
+  description: Names of the optional secrets whose file was removed.
+  type: list
+  returned: always
+"""
+
+import os
+import re
+import secrets
+import stat
+import string
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+MODE = 0o400
+DIRECTORY_MODE = 0o711
+# A secret: one line of 12 or more ASCII characters. An editor may have added the line break.
+FORM = re.compile(rb"(?=.{12})[!-~][ -~]*[!-~]\n?")
+
+
+def generate(length):
+    """Return a random secret of length letters and digits: about 5.95 bits each."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _place in range(length))
+
+
+def keep(directory, check):
+    """Create the directory, or correct its owner and mode; return whether that was necessary."""
+    owner = (os.geteuid(), os.getegid(), DIRECTORY_MODE)
+    if directory.exists():
+        status = directory.stat()
+        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == owner:
+            return False
+    if not check:
+        for made in [*reversed(directory.parents), directory]:
+            if not made.exists() or made == directory:
+                made.mkdir(exist_ok=True)
+                os.chown(made, *owner[:2])
+                made.chmod(DIRECTORY_MODE)
+    return True
+
+
+def sync(directory):
+    """Write the names in a directory to the disk, so that they survive a power loss."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path, value, uid):
+    """Write value to path in one step, so that path never has a part of it or a wrong owner or mode."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(value)
+        os.fchown(file.fileno(), uid, uid)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def damaged(path):
+    """Tell whether a file exists and holds no secret."""
+    return path.exists() and not FORM.fullmatch(path.read_bytes())
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "names": {"type": "dict", "required": True},
+            "given": {"type": "dict", "default": {}, "no_log": True},
+            "length": {"type": "int", "default": 40},
+        },
+        supports_check_mode=True,
+    )
+    written, mended, removed = [], [], []
+    directory, given = Path(module.params["directory"]), module.params["given"]
+    kept = [name for name, reader in module.params["names"].items() if not reader.get("optional")]
+    if harmed := [str(directory / name) for name in kept if name not in given and damaged(directory / name)]:
+        module.fail_json(
+            msg=f"A secret's file is empty or damaged: {', '.join(harmed)}. Nothing was changed. Remove the "
+            "file on the host, or set the value in secrets_vault; then run site.yml, which generates missing "
+            "secrets and puts them into service."
+        )
+    made = keep(directory, module.check_mode)
+    for name, reader in module.params["names"].items():
+        path, uid = directory / name, reader["uid"]
+        value = given.get(name)
+        if value is None and reader.get("optional"):
+            if path.exists():
+                removed.append(name)
+                if not module.check_mode:
+                    path.unlink()
+            continue
+        if not path.exists() or (value is not None and path.read_bytes() != str(value).encode()):
+            written.append(name)
+            if not module.check_mode:
+                write(path, generate(module.params["length"]) if value is None else str(value), uid)
+            continue
+        status = path.stat()
+        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) != (uid, uid, MODE):
+            mended.append(name)
+            if not module.check_mode:
+                os.chown(path, uid, uid)
+                path.chmod(MODE)
+    changed = bool(made or written or mended or removed)
+    module.exit_json(changed=changed, written=written, mended=mended, removed=removed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The action plugin preflight."""
+
+import json
+import subprocess
+
+import pytest
+from project import ROOT
+
+
+@pytest.fixture
+def run_checks(tmp_path):
+    """Run checks in a play; return whether it failed, and its output."""
+
+    def run_checks(checks, **variables):
+        task = {"slipway.blog.preflight": {"checks": checks}, "vars": variables}
+        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
+        (tmp_path / "play.yml").write_text(json.dumps([play]))
+        command = ["ansible-playbook", "--inventory", "localhost,", tmp_path / "play.yml"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode != 0, done.stdout
+
+    return run_checks
+
+
+def test_each_failed_check_shows_its_message(run_checks):
+    checks = [
+        {"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
+        {"name": "Two", "that": ["two > 1", "two < 3"], "fail_msg": "two is {{ two }}"},
+        {"name": "Three", "that": "two == 3", "fail_msg": "three is {{ two }}", "when": "one == 2"},
+        {"name": "Four", "that": "two == 4", "fail_msg": "four is {{ two }}", "when": "one == 5"},
+    ]
+    failed, said = run_checks(checks, one=5, two=2)
+    assert failed
+    assert "one is 5" in said
+    assert "four is 2" in said
+    assert "two is" not in said
+    assert "three is" not in said
+
+
+def test_check_that_cannot_be_evaluated_hides_no_other_message(run_checks):
+    checks = [
+        {"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"},
+        {"name": "Two has a length", "that": "two | length > 0", "fail_msg": "two is {{ two }}"},
+        {"name": "Three", "that": "one == 3", "fail_msg": "three is {{ one }}"},
+    ]
+    failed, said = run_checks(checks, one=5, two=2)
+    assert failed
+    for text in ("one is 5", "Two has a length: ", "three is 5"):
+        assert text in said
+
+
+def test_passed_checks_show_no_message(run_checks):
+    failed, said = run_checks([{"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"}], one=1)
+    assert not failed
+    assert "one is" not in said
