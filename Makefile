@@ -1,4 +1,4 @@
-# `make` lists the targets. Each target first makes its prerequisites, so any of them works right after a clone.
+# `make` lists the targets. Each target first makes its prerequisites, so every target works right after a clone.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -12,21 +12,21 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # $(call program,COMMAND,PACKAGE): install Debian's PACKAGE, unless COMMAND exists.
 program = command -v $(1) >/dev/null || { \
-	echo "== $(2) is missing here, so it is installed"; \
+	echo "== Installing the missing package $(2)"; \
 	$(SUDO) apt-get update -qq; \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qq -y --no-install-recommends $(2) >/dev/null; }
 
 .PHONY: help
-help: ## This list
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: up
-up: $(VENV)/control ## A sandbox host with the blog at http://127.0.0.1:8080, made by site.yml
-	@echo "== Sandbox host"
+up: $(VENV)/control ## Create a sandbox host with the blog at http://127.0.0.1:8080
+	@echo "== Creating the sandbox host"
 	ansible-playbook playbooks/sandbox.yml
-	echo "== site.yml, the same that a real host gets"
+	echo "== Running site.yml, as for a real host"
 	ansible-playbook site.yml
-	echo "== A few posts, so that the first page is not empty"
+	echo "== Importing example posts"
 	ansible-playbook playbooks/import.yml -e import_directory=$(CURDIR)/docs/site
 	cat <<-'END'
 
@@ -34,32 +34,32 @@ up: $(VENV)/control ## A sandbox host with the blog at http://127.0.0.1:8080, ma
 	  Its admin     admin@example.org, password: docker exec slipway-sandbox cat /etc/slipway/secrets/admin_password
 	  The host      docker exec -it slipway-sandbox bash    (then: slipway status)
 
-	  make deploy   put a change of app/ into service
-	  make bench    measure it
+	  make deploy   release changes of app/
+	  make bench    measure the blog
 	  make test     run every test
-	  make down     remove it
+	  make down     remove the sandbox host
 	END
 
 .PHONY: deploy
-deploy: $(VENV)/control ## Put what is in app/ into service
+deploy: $(VENV)/control ## Release changes of app/ on the sandbox host
 	@ansible-playbook playbooks/deploy.yml
 
 .PHONY: down
 down: $(VENV)/control ## Remove the sandbox host; asks before it removes data
 	@answer=
 	if [ -t 0 ]; then
-	  read -r -p "Remove the blog's data and the built images too? Type the host's name (sandbox), or Enter to keep them: " answer
+	  read -r -p "Type the host's name (sandbox) to also remove its data and images, or press Enter to keep them: " answer
 	fi
 	if [ "$$answer" = sandbox ]; then keep=false; else keep=true; fi
 	ansible-playbook playbooks/sandbox.yml -e '{"sandbox_state": "absent", "sandbox_keep_data": '$$keep'}'
-	if $$keep; then echo "The data is kept: \`make up\` finds it again."; fi
+	if $$keep; then echo "The data was kept: \`make up\` uses it again."; fi
 
 .PHONY: test
-test: lint sanity unit app-test molecule ## Everything: lint, tests without a host, the app's tests, Molecule; prints the figures of the bench
+test: lint sanity unit app-test molecule ## Run lint, sanity, unit, app-test and molecule; then print the last benchmark results
 	@bench/home.py --show
 
 .PHONY: lint
-lint: $(VENV)/dev ## Every linter: ansible-lint, yamllint, ruff, mypy, shellcheck, hadolint, zizmor
+lint: $(VENV)/dev ## Run every linter: ansible-lint, yamllint, ruff, mypy, shellcheck, hadolint, zizmor
 	@yamllint --strict .
 	ansible-lint -q
 	ruff check --quiet .
@@ -76,12 +76,12 @@ collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --outpu
 	(cd $(1) && env -u ANSIBLE_CONFIG ansible-galaxy collection install --offline --no-deps --collections-path . ./*.tar.gz >/dev/null 2>&1)
 
 .PHONY: collection
-collection: $(VENV)/control ## The collection slipway.blog, built and installed in .sandbox/collections
+collection: $(VENV)/control ## Build the collection slipway.blog, and install it in .sandbox/collections
 	@$(call collection,.sandbox/collections)
 
 # ansible-test bootstraps pip from the network. A script in its cache takes the one of Python instead.
 .PHONY: sanity
-sanity: $(VENV)/dev ## ansible-test sanity for the collection
+sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 	@place=$$(mktemp -d)
 	trap 'rm -rf "$$place"' EXIT
 	$(call collection,$$place)
@@ -92,23 +92,23 @@ sanity: $(VENV)/dev ## ansible-test sanity for the collection
 	ansible-test sanity --venv --python 3.11 > sanity.log 2>&1 || { grep -E '^(ERROR|FATAL)' sanity.log; exit 1; }
 
 .PHONY: unit
-unit: $(VENV)/dev sandbox-base ## Tests that need no host
+unit: $(VENV)/dev sandbox-base ## Run the tests that need no host
 	@pytest tests host/tests
 
 .PHONY: app-test
-app-test: $(VENV)/dev $(NODE_MODULES) ## The blog's tests, against a real Postgres and with a real browser
+app-test: $(VENV)/dev $(NODE_MODULES) ## Run the blog's tests, with a real Postgres and a real browser
 	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
 	$(call program,java,default-jre-headless)
 	[ -n "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || { $(call program,initdb,postgresql) }
 	SCREENSHOT_DIR=$(CURDIR)/.screenshots pytest --numprocesses=auto app
 
 .PHONY: molecule
-molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Each scenario on a bare sandbox host, the blog there with a real browser
+molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Run each Molecule scenario on a bare sandbox host
 	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
 	molecule test --all
 
 .PHONY: soak
-soak: $(VENV)/dev ## 50 minutes of releases, rollbacks, changes of nginx and failures, under one load on a host of its own
+soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures under constant load, on a separate host (50 minutes)
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
 	trap 'ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
 	for playbook in molecule/destroy.yml playbooks/sandbox.yml molecule/default/converge.yml; do
@@ -121,7 +121,7 @@ soak: $(VENV)/dev ## 50 minutes of releases, rollbacks, changes of nginx and fai
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
 .PHONY: examples
-examples: $(VENV)/dev ## The collection and the example of each role's README, each on a bare host, from a directory outside of this one
+examples: $(VENV)/dev ## Run the collection's site playbook and each role's example, each on a bare host, outside of this directory
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
 	place=$$(mktemp -d)
 	trap 'rm -rf "$$place"; ansible-playbook $$host molecule/destroy.yml >/dev/null' EXIT
@@ -141,15 +141,15 @@ examples: $(VENV)/dev ## The collection and the example of each role's README, e
 	done
 
 .PHONY: bench
-bench: $(VENV)/control ## Requests/s and p99 of the home page, beside a static file of the same size
+bench: $(VENV)/control ## Measure requests/s and p99 of the home page, and of a static file of the same size
 	@bench/home.py slipway-sandbox
 
 .PHONY: screenshots
-screenshots: $(VENV)/dev ## The pictures of README, taken from the blog of `make up`
+screenshots: $(VENV)/dev ## Take the README's screenshots from the blog of `make up`
 	@docs/screenshots.py
 
 .PHONY: lock
-lock: ## Lock the requirements anew, each with its hashes
+lock: ## Lock the latest versions of all requirements, with hashes
 	@python3 -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install -q uv
 	compile="$(VENV)/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command"
@@ -170,24 +170,24 @@ $(VENV)/control: requirements.txt
 	@$(call program,ssh,openssh-client)
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slipway needs Python 3.11 or newer; this is " + sys.version)'
 	python3 -c 'import ensurepip' 2>/dev/null || $(call program,no-such-command,python3-venv)
-	echo "== Python environment in $(VENV), a minute at most"
+	echo "== Creating the Python environment $(VENV) (up to a minute)"
 	python3 -m venv $(VENV)
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	touch $@
 
 $(VENV)/dev: requirements-dev.txt $(VENV)/control
-	@echo "== Tools for the tests"
+	@echo "== Installing the test tools in $(VENV)"
 	pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	touch $@
 
 $(VENV)/audit/ready: requirements-audit.txt $(VENV)/control
-	@echo "== Tools that look at a host as a stranger does"
+	@echo "== Installing the audit tools ssh-audit and sslyze in $(VENV)/audit"
 	python3 -m venv $(VENV)/audit
 	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
 	touch $@
 
 $(NODE_MODULES): app/tests/package-lock.json
 	@$(call program,npm,npm)
-	echo "== What the pages are checked with, in app/tests/node_modules"
+	echo "== Installing the HTML and accessibility checkers in app/tests/node_modules"
 	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix app/tests >/dev/null
 	touch $@

@@ -110,7 +110,7 @@ def test_complete_bundle_has_no_problems(bundle):
     assert bundle_problems(bundle, "x86_64") == []
 
 
-FOREIGN = "slipway.json does not describe a bundle of Slipway"
+FOREIGN = "slipway.json is not the manifest of a Slipway bundle"
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,12 @@ FOREIGN = "slipway.json does not describe a bundle of Slipway"
     {
         "cut off": (
             lambda b: (b / "images.tar.gz").write_bytes(b"image"),
-            "images.tar.gz is not what was exported",
+            "images.tar.gz is truncated or was changed",
         ),
-        "changed": (lambda b: (b / "db.cdx.json").write_bytes(b"dc"), "db.cdx.json is not what was exported"),
+        "changed": (
+            lambda b: (b / "db.cdx.json").write_bytes(b"dc"),
+            "db.cdx.json is truncated or was changed",
+        ),
         "half there": (
             lambda b: (b / "images.tar.gz").unlink(),
             "images.tar.gz cannot be read (No such file",
@@ -136,7 +139,7 @@ FOREIGN = "slipway.json does not describe a bundle of Slipway"
             FOREIGN,
         ),
         "file elsewhere": (describe(sha256={"/etc/passwd": "0"}), FOREIGN),
-        "architecture": (describe(architecture="arm64"), "its images are for arm64, and the host is x86_64"),
+        "architecture": (describe(architecture="arm64"), "its images are for arm64, but the host is x86_64"),
     }.values(),
 )
 def test_problem_of_an_unusable_bundle_is_reported(bundle, change, problem):

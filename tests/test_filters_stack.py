@@ -74,7 +74,7 @@ def test_subnets_that_overlap_each_other_are_conflicts():
 @pytest.mark.parametrize("value", ["10.83.2.1/24", "10.83.2/24", "10.83.2.0/33", "", "many"])
 def test_malformed_subnet_is_reported(value):
     [problem] = subnet_conflicts({"stack_app_subnet": value, "stack_data_subnet": "10.83.3.0/24"}, INTERFACES)
-    assert problem.startswith(f"stack_app_subnet is {value!r}, which is no network")
+    assert problem.startswith(f"stack_app_subnet is {value!r}, which is not a network")
 
 
 # --- port_conflicts -----------------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ LISTENERS = {
 def test_taken_port_is_reported_with_its_holders():
     [problem] = port_conflicts({"stack_http_port": 80, "stack_https_port": 443}, LISTENERS, "web1")
     assert problem == (
-        "Port 443 (stack_https_port) of web1 is taken by sshd, container rival. "
-        "Stop that, or choose another stack_https_port."
+        "Port 443 (stack_https_port) on web1 is in use by sshd, container rival. "
+        "Stop it, or set stack_https_port to another port."
     )
 
 
@@ -140,7 +140,7 @@ def test_foreign_volume_is_reported_with_its_containers_and_the_remedies():
         volumes=[engine_object("db_volume")], containers=[engine_object("web-db-1", volumes=["db_volume"])]
     )
     [problem] = foreign_objects(engine, VOLUMES)
-    assert problem.startswith("The volume db_volume is not Slipway's (it is used by web-db-1). ")
+    assert problem.startswith("The volume db_volume is not Slipway's (it is used by web-db-1): ")
     for words in (
         "stack_db_volume: slipway_db_volume",
         "docker volume rm db_volume",
@@ -156,7 +156,7 @@ def test_volume_of_another_purpose_is_reported():
     [problem] = foreign_objects(
         engine_facts(volumes=[engine_object("media_volume", own=True, part="db_volume")]), VOLUMES
     )[1:]
-    assert problem.startswith("The volume media_volume is not Slipway's.")
+    assert problem.startswith("The volume media_volume is not Slipway's:")
 
 
 def test_new_volume_name_is_refused_while_another_volume_has_the_data():
@@ -192,7 +192,7 @@ def test_foreign_container_is_reported():
     first, second = foreign_objects(engine_facts(containers=containers), VOLUMES)
     assert first.startswith("The container slipway-nginx-1 is not Slipway's.")
     assert "docker rename slipway-nginx-1 other-slipway-nginx-1" in first
-    assert second.startswith("The container web is of another compose project called slipway.")
+    assert second.startswith("The container web belongs to another compose project with the name slipway.")
 
 
 # --- cluster_problem ----------------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ def test_image_of_the_clusters_version_is_accepted():
         (
             {"17/a": "17"},
             ["PG_MAJOR=18", "PGDATA=/var/lib/postgresql/data/18/a"],
-            ["PostgreSQL 17 (in 17/a)", "PostgreSQL 18 and works in 18/a", "would begin an empty one"],
+            ["PostgreSQL 17 (in 17/a)", "PostgreSQL 18 and uses 18/a", "would create an empty cluster"],
         ),
-        ({".": "16"}, ENVIRONMENT, ["PostgreSQL 16 (in .)", "works in 17/a", "would begin an empty one"]),
+        ({".": "16"}, ENVIRONMENT, ["PostgreSQL 16 (in .)", "uses 17/a", "would create an empty cluster"]),
         ({"17/a": "17"}, None, ["of an unknown version"]),
     ],
     ids=["older", "elsewhere", "of another layout", "unknown"],

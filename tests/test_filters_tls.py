@@ -39,9 +39,15 @@ def dns_records(monkeypatch):
     [
         ("blog.example.org", []),
         ("www.example.org", []),
-        ("moved.example.org", ["moved.example.org has the AAAA record 2001:db8::77"]),
-        ("elsewhere.example.org", ["elsewhere.example.org has the A record 198.51.100.1"]),
-        ("nosuch.example.org", ["nosuch.example.org has no A and no AAAA record"]),
+        (
+            "moved.example.org",
+            ["the AAAA record of moved.example.org is 2001:db8::77, which is not an address of the host"],
+        ),
+        (
+            "elsewhere.example.org",
+            ["the A record of elsewhere.example.org is 198.51.100.1, which is not an address of the host"],
+        ),
+        ("nosuch.example.org", ["nosuch.example.org has neither an A nor an AAAA record"]),
     ],
 )
 def test_each_record_of_a_name_must_lead_to_the_host(dns_records, name, problems):
@@ -66,10 +72,10 @@ CERTIFICATE = {
     ("change", "problem"),
     [
         ({}, None),
-        ({"public_key": "another's"}, "the key in tls_key_file is not that of the certificate"),
-        ({"expired": True}, "the certificate in tls_certificate_file ended at 20270101000000Z"),
-        ({"subject_alt_name": None}, "is for no names, and not for blog.example.org, www.example.net"),
-        ({"subject_alt_name": ["DNS:*.net", "DNS:blog.example.org"]}, "and not for www.example.net"),
+        ({"public_key": "another's"}, "the key in tls_key_file does not match the certificate"),
+        ({"expired": True}, "the certificate in tls_certificate_file expired at 20270101000000Z"),
+        ({"subject_alt_name": None}, "is for no names, but not for blog.example.org, www.example.net"),
+        ({"subject_alt_name": ["DNS:*.net", "DNS:blog.example.org"]}, "but not for www.example.net"),
     ],
 )
 def test_problems_of_a_certificate_are_reported(change, problem):
@@ -82,8 +88,8 @@ def test_problems_of_a_certificate_are_reported(change, problem):
 def test_file_without_a_certificate_or_key_is_reported():
     failure = {"failed": True, "msg": "Cannot parse it"}
     assert certificate_problems(failure, {"public_key": ""}, []) == [
-        "tls_certificate_file holds no certificate: Cannot parse it"
+        "tls_certificate_file is not a PEM certificate: Cannot parse it"
     ]
     [problem] = certificate_problems(CERTIFICATE, {"failed": True, "msg": "hush"}, [])
-    assert problem.startswith("tls_key_file holds no key")
+    assert problem.startswith("tls_key_file is not a PEM private key")
     assert "hush" not in problem

@@ -208,8 +208,8 @@ def test_build_context_has_only_the_files_of_the_digest(contexts, tmp_path):
     {
         "tag": ['"registry.example.org/blog:1.4", which has no digest', "playbooks/build.yml prints"],
         "nothing": ['images_blog_reference is ""', "@sha256:"],
-        "short_digest": ["which has no digest", "with 64 digits"],
-        "password_alone": ["images_registry_user is empty", "Give both"],
+        "short_digest": ["which has no digest", "with 64 hexadecimal digits"],
+        "password_alone": ["images_registry_user is empty", "Set both"],
         "user_alone": ["images_registry_password is empty", "the password in the vault"],
         "no_bundle": ["/nowhere/slipway.json cannot be read", "playbooks/build.yml -e build_for=archive"],
         "no_source": ['images_blog_source is "/nowhere"', "no Dockerfile"],

@@ -97,7 +97,7 @@ def test_damaged_secret_is_refused_with_the_remedies(secret_files, left):
     path.write_bytes(left)
     for check in (True, False):
         told = secret_files(names, check=check, fails=True)[0]["msg"]
-        assert told.startswith(f"Empty or damaged, and no secret any more: {path}. Nothing was changed.")
+        assert told.startswith(f"A secret's file is empty or damaged: {path}. Nothing was changed.")
         assert [file.name for file in path.parent.iterdir()] == ["admin_password"]
     path.unlink()
     assert secret_files(names)[0]["written"] == names

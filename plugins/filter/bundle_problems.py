@@ -39,9 +39,9 @@ def bundle_problems(path, architecture):
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        return [f"{manifest} does not describe a bundle of Slipway"]
+        return [f"{manifest} is not the manifest of a Slipway bundle"]
     if made_for != ARCHITECTURES.get(architecture, architecture):
-        return [f"its images are for {made_for}, and the host is {architecture}"]
+        return [f"its images are for {made_for}, but the host is {architecture}"]
     return [problem for name in sorted(FILES) if (problem := file_problem(directory / name, digests[name]))]
 
 
@@ -52,7 +52,7 @@ def file_problem(file, digest):
             found = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         return f"{file} cannot be read ({error.strerror})"
-    return None if found == digest else f"{file} is not what was exported: it is cut off, or was changed"
+    return None if found == digest else f"{file} is truncated or was changed: its SHA-256 differs"
 
 
 class FilterModule:

@@ -19,14 +19,14 @@ def certificate_problems(certificate, key, names):
         One sentence for each problem, with the variable; an empty list if there is none.
     """
     if "public_key" not in certificate:
-        return [f"tls_certificate_file holds no certificate: {certificate['msg']}"]
+        return [f"tls_certificate_file is not a PEM certificate: {certificate['msg']}"]
     if "public_key" not in key:
-        return ["tls_key_file holds no key without a passphrase, in PEM"]
+        return ["tls_key_file is not a PEM private key without a passphrase"]
     problems = []
     if key["public_key"] != certificate["public_key"]:
-        problems.append("the key in tls_key_file is not that of the certificate in tls_certificate_file")
+        problems.append("the key in tls_key_file does not match the certificate in tls_certificate_file")
     if certificate["expired"]:
-        problems.append(f"the certificate in tls_certificate_file ended at {certificate['not_after']}")
+        problems.append(f"the certificate in tls_certificate_file expired at {certificate['not_after']}")
     covered = [entry.removeprefix("DNS:").lower() for entry in certificate["subject_alt_name"] or []]
     # A wildcard stands for one label (RFC 6125, 6.4.3).
     missing = [
@@ -35,7 +35,7 @@ def certificate_problems(certificate, key, names):
     if missing:
         known = ", ".join(covered) or "no names"
         problems.append(
-            f"the certificate in tls_certificate_file is for {known}, and not for {', '.join(missing)}"
+            f"the certificate in tls_certificate_file is for {known}, but not for {', '.join(missing)}"
         )
     return problems
 

@@ -28,12 +28,13 @@ def cluster_problem(environment, volume, clusters):
     if clusters.get(directory) == major:
         return ""
     there = " and ".join(f"PostgreSQL {version} (in {place})" for place, version in clusters.items())
-    would = "could not read it" if directory in clusters else "would begin an empty one beside it"
+    would = "could not read it" if directory in clusters else "would create an empty cluster beside it"
     return (
-        f"The volume {volume} has a cluster of {there}; the image of the database is PostgreSQL {major} and "
-        f"works in {directory}, so it {would}. The database is as it was. Go back to the base that it was "
-        f"made with: images_base, or the entry postgres in roles/images/files/bases.lock.yml. Or dump the "
-        f'database while it runs, and restore it in another volume: docs/operations.md, "Another PostgreSQL".'
+        f"The volume {volume} has a cluster of {there}, but the database image is PostgreSQL {major} and "
+        f"uses {directory}, so it {would}. The database was not changed. Go back to the base image that "
+        f"created the cluster: images_base, or the entry postgres in roles/images/files/bases.lock.yml. Or "
+        f"dump the database while it runs, and restore the dump in another volume: docs/operations.md, "
+        f'"Another PostgreSQL".'
     )
 
 

@@ -30,11 +30,14 @@ def dns_problems(names, own):
     for name in names:
         found = {record: _addresses(name, record) for record in RECORDS}
         if not any(found.values()):
-            problems.append(f"{name} has no A and no AAAA record")
+            problems.append(f"{name} has neither an A nor an AAAA record")
         for record, addresses in found.items():
             elsewhere = sorted(map(str, addresses - own))
             if elsewhere:
-                problems.append(f"{name} has the {record} record {', '.join(elsewhere)}")
+                problems.append(
+                    f"the {record} record of {name} is {', '.join(elsewhere)}, "
+                    "which is not an address of the host"
+                )
     return problems
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(foreign_objects): objects of others on a host with names that Slipway needs."""
+"""The filter C(foreign_objects): objects of other projects on a host that have a name of Slipway's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LABELS = f"--label com.docker.compose.project={PROJECT} --label com.docker.compo
 
 
 def foreign_objects(engine, volumes):
-    """Find objects with a name of Slipway's but labels of somebody else.
+    """Find objects with a name of Slipway's but without Slipway's labels.
 
     Also find a volume of Slipway's data whose name differs from the variable's.
 
@@ -41,17 +41,18 @@ def _foreign_volumes(engine, volumes):
             new = f"slipway_{part}"
             users = [c["name"] for c in engine["containers"] if name in c["volumes"]]
             yield (
-                f"The volume {name} is not Slipway's{_used_by(users)}. Let Slipway use another one, such as "
-                f"stack_{part}: {new}. Or remove it, if nobody needs what is in it: docker volume rm {name}. "
-                f"If Slipway's own data was put there by hand, give it the labels of Slipway: docker volume "
-                f"create {LABELS}={part} {new} && cp --archive {there['mountpoint']}/. "
+                f"The volume {name} is not Slipway's{_used_by(users)}: it lacks Slipway's labels. Set "
+                f"another name, such as stack_{part}: {new}. Or remove the volume, if its data is not "
+                f"needed: docker volume rm {name}. Or, if you copied Slipway's data into it, copy that to a "
+                f"volume with the labels: docker volume create {LABELS}={part} {new} && "
+                f"cp --archive {there['mountpoint']}/. "
                 f"$(docker volume inspect --format '{{{{.Mountpoint}}}}' {new})/, and set stack_{part}: {new}"
             )
         elif own and name not in own:
             yield (
                 f"stack_{part} is {name}, which would be a new, empty volume; Slipway's data is in "
-                f"{' and '.join(own)}. Set stack_{part}: {own[0]}. Or, to begin anew beside it: "
-                f"docker volume create {LABELS}={part} {name}"
+                f"{' and '.join(own)}. Set stack_{part}: {own[0]}. Or, to start with an empty volume, "
+                f"create it: docker volume create {LABELS}={part} {name}"
             )
 
 
@@ -63,8 +64,8 @@ def _foreign_networks(engine):
             users = [c["name"] for c in engine["containers"] if network["name"] in c["networks"]]
             bridge = f" (bridge {network['bridge']})" if network["bridge"] in bridges else ""
             yield (
-                f"The network {network['name']}{bridge} is not Slipway's{_used_by(users)}. Give it another "
-                f"name and bridge where it is defined, or remove it: docker network rm {network['name']}"
+                f"The network {network['name']}{bridge} is not Slipway's{_used_by(users)}. Change its name "
+                f"and bridge where it is defined, or remove it: docker network rm {network['name']}"
             )
 
 
@@ -76,14 +77,14 @@ def _foreign_containers(engine):
             continue
         if container["project"] == PROJECT:
             yield (
-                f"The container {name} is of another compose project called {PROJECT}. Give that another "
-                f"name in its compose.yml and start it anew, or remove the container: "
+                f"The container {name} belongs to another compose project with the name {PROJECT}. Change "
+                f"the name in its compose.yml and start it again, or remove the container: "
                 f"docker rm --force {name}"
             )
         elif name in names:
             yield (
-                f"The container {name} is not Slipway's. Give it another name: docker rename {name} "
-                f"other-{name}; or remove it: docker rm --force {name}"
+                f"The container {name} is not Slipway's. Rename it: docker rename {name} other-{name}; "
+                f"or remove it: docker rm --force {name}"
             )
 
 

@@ -16,14 +16,14 @@ def port_conflicts(ports, facts, host):
         host: the host's name, for the message.
 
     Returns:
-        One message for each port that is taken, with its users and the solution.
+        One message for each port that is in use, with its users and the solution.
     """
     containers = (facts["host_engine"] or {}).get("containers", [])
     # Ignore the engine's listeners: it listens for containers, which have their own entries.
     own = {"docker-proxy", "dockerd"} | {f"container {one['name']}" for one in containers if one["own"]}
     return [
-        f"Port {port} ({variable}) of {host} is taken by {', '.join(users)}. "
-        f"Stop that, or choose another {variable}."
+        f"Port {port} ({variable}) on {host} is in use by {', '.join(users)}. "
+        f"Stop it, or set {variable} to another port."
         for variable, port in ports.items()
         if (users := [user for user in facts["host_ports"].get(str(port), []) if user not in own])
     ]

@@ -25,7 +25,7 @@ def subnet_conflicts(subnets, facts, own=()):
         try:
             networks[variable] = ipaddress.ip_network(value)
         except ValueError as error:
-            problems.append(f"{variable} is {value!r}, which is no network: {error}")
+            problems.append(f"{variable} is {value!r}, which is not a network: {error}")
 
     taken = [
         (f"network {network} of interface {name} on the host", network)

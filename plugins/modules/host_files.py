@@ -12,7 +12,7 @@ module: host_files
 short_description: A set of files, directories, links and trees, in one round trip
 description:
   - Compares each entry with the host, validates all new contents, and only then writes what differs.
-  - Replaces a file in one step, so that nobody reads a part of it. The user who runs the module, usually
+  - Replaces a file in one step, so that no program reads a part of it. The user who runs the module, usually
     root, owns everything.
   - A dry run validates nothing, because a bare host may lack the programs for that.
   - Records on the host what it wrote. The control node does not send an entry again that

@@ -150,9 +150,9 @@ def main():
     kept = [name for name, reader in module.params["names"].items() if not reader.get("optional")]
     if harmed := [str(directory / name) for name in kept if name not in given and damaged(directory / name)]:
         module.fail_json(
-            msg=f"Empty or damaged, and no secret any more: {', '.join(harmed)}. Nothing was changed. Remove "
-            "it on the host, or give its value in secrets_vault; then run site.yml, which makes what is "
-            "missing and puts it into service."
+            msg=f"A secret's file is empty or damaged: {', '.join(harmed)}. Nothing was changed. Remove the "
+            "file on the host, or set the value in secrets_vault; then run site.yml, which generates missing "
+            "secrets and puts them into service."
         )
     made = keep(directory, module.check_mode)
     for name, reader in module.params["names"].items():

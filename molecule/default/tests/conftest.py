@@ -10,6 +10,7 @@ pytest_plugins = [
     "fixtures_canary",
     "fixtures_cis",
     "fixtures_tls",
+    "fixtures_refusals",
 ]
 
 

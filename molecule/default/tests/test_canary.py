@@ -160,7 +160,7 @@ def test_plays_leak_no_secret(
     assert [name for name, value in read_secrets().items() if value == values[name]] == ["admin_password"]
     assert not admin.is_in()
     outputs["refused"] = deploy(*rotate, *part).output
-    assert "the value there is the one in service" in " ".join(outputs["refused"].split())
+    assert "to the value that is already in service" in " ".join(outputs["refused"].split())
     outputs["status"] = deploy("playbooks/status.yml", *VERBOSE, *given).output
     assert [name for name, output in outputs.items() if "TASK [" not in output] == []
     outputs["slipway"] = host.check_output("slipway status --json; slipway logs --lines 1000")

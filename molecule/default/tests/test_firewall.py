@@ -242,7 +242,7 @@ def test_firewall_rules_that_lock_everybody_out_are_removed(host, machine, varia
     wrong = deploy(
         *tags, "--extra-vars", "baseline_ssh_port=2", "--extra-vars", "__baseline_firewall_guard=10"
     )
-    assert "answers no more at port 2 (baseline_ssh_port)" in wrong.output, wrong.output
+    assert "does not answer at port 2 (baseline_ssh_port)" in wrong.output, wrong.output
     wait_until(lambda: answers(machine.ipv4, port), 30, "the host can be reached again")
     assert host.run("nft list table inet slipway").rc != 0
     right = deploy(*tags)

@@ -122,7 +122,7 @@ def published(restored_engine_settings, build, workspace, docker):
     """The blog in the registry: its reference, and the built image, which the host no longer has."""
     done = build("pull")
     assert done.status == 0, done.output
-    again = build("pull", "--start-at-task", "Build | Gather what the host has")
+    again = build("pull", "--start-at-task", "Build | Gather facts of the host")
     file = workspace.tmp / "pull/blog.yml"
     reference = yaml.safe_load(file.read_text())["images_blog_reference"]
     built = json.loads(docker("image inspect %s", reference))[0]
@@ -308,9 +308,9 @@ def test_engine_pulls_a_base_image_by_digest_through_the_mirror(published, regis
 @pytest.fixture(scope="module")
 def bundle(build, workspace, published):
     """An exported bundle, and the outcome of a second export."""
-    done = build("archive", "--start-at-task", "Build | Gather what the host has")
+    done = build("archive", "--start-at-task", "Build | Gather facts of the host")
     assert done.status == 0, done.output
-    again = build("archive", "--start-at-task", "Build | Gather what the host has")
+    again = build("archive", "--start-at-task", "Build | Gather facts of the host")
     told = ("--extra-vars", f"@{workspace.tmp}/archive/blog.yml")
     return SimpleNamespace(directory=workspace.tmp / "archive/bundle", told=told, again=again)
 
@@ -362,5 +362,5 @@ def test_truncated_bundle_is_refused(bundle, deploy, workspace, hostname):
     assert done.status == 2, done.output
     assert done.changed == {hostname: 0}, done.output
     [message] = done.errors
-    assert f"{file} is not what was exported: it is cut off, or was changed" in message
+    assert f"{file} is truncated or was changed: its SHA-256 differs" in message
     assert "playbooks/build.yml -e build_for=archive" in message

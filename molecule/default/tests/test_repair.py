@@ -84,7 +84,7 @@ def test_empty_secret_is_refused_and_made_anew_after_its_removal(
     done = deploy("site.yml")
     assert done.status == 2, done.output
     assert done.changed == {hostname: 0}, done.output
-    assert f"no secret any more: {file}. Nothing was changed. Remove it" in " ".join(done.output.split())
+    assert f"is empty or damaged: {file}. Nothing was changed. Remove the" in " ".join(done.output.split())
     assert login(app_role, "SELECT 1").rc == 0
 
     host.check_output("rm %s", file)

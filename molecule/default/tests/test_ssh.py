@@ -188,7 +188,7 @@ def test_run_that_would_lock_itself_out_is_undone(state, ssh_as, admin, deploy, 
     message = outcome.errors[-1]
     assert f"{admin} could not log in to {hostname} (127.0.0.1, port " in message
     assert "Permission denied (publickey)" in message
-    assert f"{admin} gets in as before. Look at baseline_admin_keys and baseline_ssh_*" in message
+    assert f"{admin} can log in. Check baseline_admin_keys and baseline_ssh_*" in message
     assert state() == before
     assert ssh_as(admin).returncode == 0
 
@@ -200,7 +200,7 @@ def test_run_reports_a_lockout_by_foreign_settings_and_keeps_its_connection(
     foreign_settings(f"DenyUsers {admin}")
     outcome = run_users_and_ssh(deploy, {"baseline_ssh_max_auth_tries": 4})
     assert outcome.status == 2, outcome.output
-    assert "nobody gets in with them either: keep this connection" in outcome.errors[-1]
+    assert "a login with them fails too. Keep this connection open" in outcome.errors[-1]
     assert state() == before
     assert ssh_as(admin).returncode == 255
 

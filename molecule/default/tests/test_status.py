@@ -85,7 +85,7 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
         f"slots.env lists blue, green, but the {slot} slot serves: run site.yml.",
     ]
     assert sorted(told("repository")) == [
-        "has another blog than what serves: "
+        "has another image of the blog: "
         "`ansible-playbook playbooks/deploy.yml` releases it, unless it is blocked",
         *sorted(
             f"would change {CHANGED[name]}: see `ansible-playbook site.yml --check --diff`"

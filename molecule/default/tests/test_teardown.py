@@ -69,7 +69,7 @@ def test_teardown_with_another_hosts_name_changes_nothing(teardown, hostname, ho
     assert done.status == 2, done.output
     assert done.changed == {hostname: 0}, done.output
     [message] = done.errors
-    assert '"another" is no host of this play' in message
+    assert '"another" is not a host of this play' in message
     assert state() == before
 
 
@@ -137,7 +137,7 @@ def test_teardown_with_the_hosts_name_removes_data_but_no_foreign_objects(
 
     done = teardown(hostname)
     assert done.status == 0, done.output
-    assert "Nothing of its data is left" in done.output
+    assert "The host has no data of Slipway" in done.output
     assert volumes() == []
     assert host.run("ls /var/lib/slipway /etc/slipway").stdout == ""
     assert sorted(docker("ps --all --quiet --no-trunc").split()) == sorted(image_users)
@@ -165,7 +165,7 @@ def test_teardown_with_the_hosts_name_removes_data_but_no_foreign_objects(
     done = teardown(hostname)
     assert done.status == 0, done.output
     assert done.changed == {hostname: 0}, done.output
-    assert "db_volume is not Slipway's own" in done.output
+    assert "db_volume is not Slipway's and was kept" in done.output
     for kind, name in OTHERS:
         docker(f"{kind} rm %s", name)
 

@@ -1,0 +1,69 @@
+"""The fixtures of the modules test_refusals_*.py.
+
+Each case is a separate run of ansible-playbook. The cases do not depend on each other, so three run at once.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+CONNECTION = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args")
+
+
+@pytest.fixture(scope="module")
+def context(deploy, inventory, machine, variables, host, tmp_path_factory):
+    """The values and functions that the cases use."""
+    memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo")) // 2
+    others = sum(variables[f"stack_{name}_memory_mb"] for name in ("nginx", "db", "host"))
+    return SimpleNamespace(
+        deploy=deploy,
+        inventory=inventory,
+        tmp=tmp_path_factory.mktemp("refusals"),
+        connection={f"ansible_{name}": variables[f"ansible_{name}"] for name in CONNECTION},
+        address=machine.ipv4,
+        subnet=machine.subnet,
+        subnet_ipv6=machine.subnet_ipv6,
+        memory=memory,
+        two_slots=2 * memory + others,
+    )
+
+
+@pytest.fixture(scope="module")
+def preparations():
+    """The state that the cases of a module need before they start. A module may override this fixture."""
+
+
+@pytest.fixture(scope="module")
+def other_runs():
+    """Functions of the context to run beside the cases, by name. A module may override this fixture."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, preparations, other_runs, context):
+    """The future outcome of each selected case of the module, and of the other runs, by name."""
+    items = [item for item in request.session.items if item.path == request.path]
+    cases = [item.callspec.params["case"] for item in items if hasattr(item, "callspec")]
+    with ThreadPoolExecutor(3) as pool:
+        others = {name: pool.submit(run, context) for name, run in other_runs.items()}
+        yield others | {case.name: pool.submit(case.start, context) for case in cases}
+
+
+@pytest.fixture
+def assert_refused(outcomes, context, sql):
+    """Assert that a case fails with one error, which has its words, and that it changes nothing."""
+
+    def assert_refused(case):
+        outcome = outcomes[case.name].result()
+        assert outcome.status != 0, outcome.output
+        assert set(outcome.changed.values()) <= {0}, outcome.changed
+        assert len(outcome.errors) == 1, outcome.errors
+        for words in case.says:
+            expected = words.format(**vars(context))
+            assert expected in outcome.errors[0], f"{expected!r} is not in {outcome.errors[0]!r}"
+        assert case.hides not in outcome.output, f"{case.hides!r} is in the output"
+        posts = sql("SELECT count(*) FROM post")
+        assert posts == [("2",)], posts
+
+    return assert_refused
