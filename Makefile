@@ -120,6 +120,7 @@ soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures unde
 	pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
+EXAMPLES := site baseline docker secrets host_program tls images stack release
 .PHONY: examples
 examples: $(VENV)/dev ## Run the collection's site playbook and each role's example, each on a bare host, outside of this directory
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
@@ -129,15 +130,15 @@ examples: $(VENV)/dev ## Run the collection's site playbook and each role's exam
 	cp -rL molecule/inventory "$$place"
 	sed -i 's#{{ inventory_dir }}/../..#$(CURDIR)#' "$$place"/inventory/group_vars/all/*.yml
 	printf -- '- import_playbook: slipway.blog.site\n' > "$$place/site.yml"
-	for role in site baseline docker secrets host_program tls images stack release; do
+	for role in $(EXAMPLES); do
 	  echo "== $$role"
 	  [ $$role = site ] || sed -n '/^```yaml/,/^```/{/^```/d;p}' roles/$$role/README.md > "$$place/$$role.yml"
 	  for playbook in molecule/destroy.yml playbooks/sandbox.yml; do
 	    ansible-playbook $$host $$playbook >/dev/null
 	  done
-	  # The user of a new host. Without the role tls, there is no certificate.
+	  # The user of a new host. Without the role tls, there is no certificate; the inventory's URL has another domain.
 	  (cd "$$place" && env -u ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATH="$$place" ansible-playbook --inventory inventory \
-	    --extra-vars "ansible_user=debian $$([[ $$role =~ site|tls ]] || echo tls_mode=off)" $$role.yml)
+	    --extra-vars "ansible_user=debian $$([[ $$role =~ site|tls ]] || echo tls_mode=off stack_base_url=http://blog.example.org)" $$role.yml)
 	done
 
 .PHONY: bench
