@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, selectinload, undefer
 
-from . import articles, markdown
+from . import front_matter, markdown
 from .models import Comment, Media, Page, Post
 
 FORMAT = 1
@@ -23,7 +23,7 @@ MARKER = "export.json"
 FOLDERS = ("posts", "pages", "comments", "media")
 COMMENT_FIELDS = ("author", "email", "body", "state")
 MEDIA_FIELDS = ("name", "mime", "width", "height", "size_bytes", "original_name", "alt")
-_BATCH = 20  # texts in memory at a time, each up to articles.MAX_BYTES
+_BATCH = 20  # texts in memory at a time, each up to MAX_BYTES
 
 _Row = TypeVar("_Row", Post, Page)
 
@@ -68,13 +68,13 @@ def _texts(session: Session) -> Iterator[tuple[str, str]]:
     for post in _each(session, select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)):
         yield f"posts/{post.slug}.md", _post(post)
     for page in _each(session, select(Page).options(undefer(Page.body)).order_by(Page.id)):
-        fields: dict[str, articles.FrontMatter] = {
+        fields: dict[str, front_matter.FrontMatter] = {
             "title": _line(page.title),
             "slug": page.slug,
             "position": page.position,
             "updated": page.updated_at,
         }
-        yield f"pages/{page.slug}.md", articles.write(fields, page.body)
+        yield f"pages/{page.slug}.md", front_matter.write(fields, page.body)
     query = select(Post.slug, Comment).join(Comment.post).order_by(Post.id, Comment.created_at, Comment.id)
     rows = session.execute(query, execution_options={"yield_per": _BATCH})
     for slug, group in groupby(rows, key=lambda row: row.slug):
@@ -88,7 +88,7 @@ def _each(session: Session, query: Select[_Row]) -> Iterator[_Row]:
 
 
 def _post(post: Post) -> str:
-    fields: dict[str, articles.FrontMatter] = {
+    fields: dict[str, front_matter.FrontMatter] = {
         "title": _line(post.title),
         "slug": post.slug,
         **({"date": post.published_at} if post.published_at else {"status": "draft"}),
@@ -98,18 +98,18 @@ def _post(post: Post) -> str:
         "tags": sorted(_line(tag.name) for tag in post.tags),
         "aliases": sorted(alias.slug for alias in post.aliases),
     }
-    return articles.write({name: value for name, value in fields.items() if value != []}, post.body)
+    return front_matter.write({name: value for name, value in fields.items() if value != []}, post.body)
 
 
 def _comment(comment: Comment) -> dict[str, object]:
     fields = {name: getattr(comment, name) for name in COMMENT_FIELDS}
-    return fields | {"created_at": articles.utc(comment.created_at)}
+    return fields | {"created_at": front_matter.utc(comment.created_at)}
 
 
 def _media(session: Session) -> Iterator[dict[str, object]]:
     for picture in session.scalars(select(Media).order_by(Media.name)):
         fields = {name: getattr(picture, name) for name in MEDIA_FIELDS}
-        yield fields | {"created_at": articles.utc(picture.created_at)}
+        yield fields | {"created_at": front_matter.utc(picture.created_at)}
 
 
 def _line(text: str) -> str:

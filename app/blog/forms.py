@@ -7,7 +7,7 @@ from flask_wtf.csrf import CSRFProtect
 from wtforms import Field, StringField, TextAreaField
 from wtforms.validators import DataRequired, Length, ValidationError
 
-from .articles import CONTROL_CHARACTER
+from .models import CONTROL_CHARACTER
 
 csrf = CSRFProtect()
 

@@ -1,5 +1,6 @@
 """The tables. Keys are identity columns: to insert rows, a database role needs no rights on sequences."""
 
+import re
 from datetime import datetime
 from threading import Lock
 
@@ -28,6 +29,12 @@ from . import markdown
 db = SQLAlchemy()
 
 _hashing = Lock()  # scrypt needs 32 MB per hash: without the lock, a few sign-ins fill a small container
+
+# What editor and import accept: the largest text, the characters of a slug, and those that no text may have.
+MAX_BYTES = 1024 * 1024
+SLUG = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}"
+# Postgres refuses NUL. XML, the format of the feed, refuses all of these but U+007F.
+CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 
 COMMENT_STATES = ("pending", "approved", "spam")
 

@@ -14,8 +14,7 @@ from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as AnyResponse
 
 from . import markdown
-from .articles import SLUG
-from .models import Comment, Page, Post, PostAlias, Tag, db
+from .models import SLUG, Comment, Page, Post, PostAlias, Tag, db
 
 MAX_PAGE = 1_000_000  # limit for Postgres' OFFSET; readers reach older posts through the archive
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 from blog import create_app, exporter
-from blog.articles import CONTROL_CHARACTER, SLUG
-from blog.models import Comment, Media, Page, Post, PostAlias, Tag, db
+from blog.models import CONTROL_CHARACTER, SLUG, Comment, Media, Page, Post, PostAlias, Tag, db
 
 from .browser import APP
 from .conftest import clear, count

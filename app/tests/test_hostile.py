@@ -9,8 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blog import markdown
-from blog.articles import CONTROL_CHARACTER
-from blog.models import Comment, Post, db
+from blog.models import CONTROL_CHARACTER, Comment, Post, db
 
 from .conftest import clear
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from blog import articles, importer
+from blog import importer, models
 from blog.importer import texts
 from blog.models import Post, db
 
@@ -135,10 +135,10 @@ def test_import_refuses_a_huge_file_without_reading_it(run_import, tmp_path, mon
 
 def test_import_accepts_a_text_of_exactly_the_limit(run_import, tmp_path):
     path = article(tmp_path, body="x")
-    article(tmp_path, body="x" * articles.MAX_BYTES)
-    assert path.stat().st_size > articles.MAX_BYTES
+    article(tmp_path, body="x" * models.MAX_BYTES)
+    assert path.stat().st_size > models.MAX_BYTES
     assert run_import(tmp_path) == counts(created=1)
-    article(tmp_path, body="x" * (articles.MAX_BYTES + 1))
+    article(tmp_path, body="x" * (models.MAX_BYTES + 1))
     [problem] = run_import(tmp_path)
     assert "a.md:5: has a text over the limit of 1048576 bytes; split it" in problem
 

@@ -13,8 +13,8 @@ from wtforms.validators import InputRequired, Length, Optional, Regexp, Validati
 
 from .. import markdown
 from ..accounts import login_required
-from ..articles import MAX_BYTES, SLUG
 from ..forms import Form, LineField, TextField
+from ..models import MAX_BYTES, SLUG
 from .desk import bp
 
 CONFLICT = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from .. import articles
+from .. import front_matter
 from ..exporter import MARKER
 from .comments import check_comments, write_comments
 from .files import ignore, markdown_files, walk
@@ -35,7 +35,7 @@ def import_posts(session: Session, source: Path, *, existing: str, default_autho
     step = Import(session, source, existing, Counter(dict.fromkeys(OUTCOMES, 0)))
     posts = Posts(
         step,
-        lambda path: articles.read(path, default_author, draft=not _DRAFTS.isdisjoint(path.parent.parts)),
+        lambda path: front_matter.read(path, default_author, draft=not _DRAFTS.isdisjoint(path.parent.parts)),
     )
     posts.check(markdown_files(step))
     check_addresses(posts.found, step)
@@ -54,8 +54,8 @@ def import_site(
     Raises the same errors as `import_posts`, and OSError if a picture cannot be written.
     """
     step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "comments", "media"), 0)))
-    posts = Posts(step, lambda path: articles.read(path, default_author))
-    its_pages = Pages(step, articles.read_page)
+    posts = Posts(step, lambda path: front_matter.read(path, default_author))
+    its_pages = Pages(step, front_matter.read_page)
     files = sorted(walk(step))
     texts, page_texts, comments = (
         [path for path in files if path.parent == source / folder and path.suffix == suffix]

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .. import articles
-from ..models import Comment, Media
+from ..models import CONTROL_CHARACTER, Comment, Media
 from .step import Import
 
 _Entry = TypeVar("_Entry", Comment, Media)
@@ -35,7 +34,7 @@ def entries(
 
 
 def refuse_control_characters(*texts: str) -> None:
-    if any(articles.CONTROL_CHARACTER.search(text) for text in texts):
+    if any(CONTROL_CHARACTER.search(text) for text in texts):
         raise ValueError
 
 

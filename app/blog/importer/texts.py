@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import selectinload, undefer
 
 from .. import markdown, pages
-from ..articles import Article, ArticleError, NoFrontMatterError, PageText
+from ..front_matter import Article, ArticleError, NoFrontMatterError, PageText
 from ..models import Page, Post, PostAlias, Tag
 from .step import Import
 

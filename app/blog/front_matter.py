@@ -12,13 +12,9 @@ from pathlib import Path
 import yaml
 
 from . import markdown
+from .models import CONTROL_CHARACTER, MAX_BYTES, SLUG
 
-MAX_BYTES = 1024 * 1024  # limit of a text
 MAX_FILE_BYTES = MAX_BYTES + 64 * 1024  # limit of a file: a text with its front matter
-SLUG = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}"
-
-# Postgres refuses NUL. XML, the format of the feed, refuses all of these but U+007F.
-CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 _YAML_BLOCK = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _PELICAN_LINE = re.compile(r"([A-Za-z][\w-]*):(?:[ \t]+(.*))?")
 _SYNONYMS = {
