@@ -32,8 +32,8 @@ def test_path_without_a_mount_has_no_free_space():
 
 def test_only_containers_of_others_are_users_of_a_volume():
     containers = [
-        {"name": "slipway-db-1", "own": True, "volumes": ["db_volume"]},
-        {"name": "backup", "own": False, "volumes": ["db_volume", "more"]},
-        {"name": "web", "own": False, "volumes": ["more"]},
+        {"name": "slipway-db-1", "managed": True, "volumes": ["db_volume"]},
+        {"name": "backup", "managed": False, "volumes": ["db_volume", "more"]},
+        {"name": "web", "managed": False, "volumes": ["more"]},
     ]
     assert volume_users(containers, ["db_volume", "media_volume"]) == ["backup"]

@@ -81,7 +81,7 @@ def test_malformed_subnet_is_reported(value):
 
 LISTENERS = {
     "host_engine": {
-        "containers": [{"name": "slipway-nginx-1", "own": True}, {"name": "rival", "own": False}],
+        "containers": [{"name": "slipway-nginx-1", "managed": True}, {"name": "rival", "managed": False}],
     },
     "host_ports": {"80": ["docker-proxy", "container slipway-nginx-1"], "443": ["sshd", "container rival"]},
 }
@@ -104,9 +104,15 @@ def test_free_port_is_no_conflict_without_an_engine():
 VOLUMES = {"db_volume": "db_volume", "media_volume": "media_volume"}
 
 
-def engine_object(name, own=False, part="", **more):
+def engine_object(name, managed=False, compose_key="", **more):
     """Return a volume, a network or a container as the fact host_engine has it."""
-    return {"name": name, "own": own, "part": part, "project": "slipway" if own else "", **more}
+    return {
+        "name": name,
+        "managed": managed,
+        "compose_key": compose_key,
+        "project": "slipway" if managed else "",
+        **more,
+    }
 
 
 def engine_facts(volumes=(), networks=(), containers=()):
@@ -119,17 +125,20 @@ def engine_facts(volumes=(), networks=(), containers=()):
 
 
 OWN_OBJECTS = engine_facts(
-    volumes=[engine_object(name, own=True, part=name) for name in VOLUMES],
+    volumes=[engine_object(name, managed=True, compose_key=name) for name in VOLUMES],
     networks=[
-        engine_object("slipway_edge", own=True, part="edge", bridge="slipway-edge"),
+        engine_object("slipway_edge", managed=True, compose_key="edge", bridge="slipway-edge"),
         engine_object("bridge"),
     ],
-    containers=[engine_object("slipway-db-1", own=True, part="db"), engine_object("db", volumes=["data"])],
+    containers=[
+        engine_object("slipway-db-1", managed=True, compose_key="db"),
+        engine_object("db", volumes=["data"]),
+    ],
 )
 
 
 @pytest.mark.parametrize(
-    "engine", [None, engine_facts(), OWN_OBJECTS], ids=["no engine", "nothing there", "own"]
+    "engine", [None, engine_facts(), OWN_OBJECTS], ids=["no engine", "nothing there", "managed"]
 )
 def test_own_objects_are_not_foreign(engine):
     assert foreign_objects(engine, VOLUMES) == []
@@ -154,7 +163,7 @@ def test_foreign_volume_is_reported_with_its_containers_and_the_remedies():
 
 def test_volume_of_another_purpose_is_reported():
     [problem] = foreign_objects(
-        engine_facts(volumes=[engine_object("media_volume", own=True, part="db_volume")]), VOLUMES
+        engine_facts(volumes=[engine_object("media_volume", managed=True, compose_key="db_volume")]), VOLUMES
     )[1:]
     assert problem.startswith("The volume media_volume is not Slipway's:")
 
@@ -166,7 +175,9 @@ def test_new_volume_name_is_refused_while_another_volume_has_the_data():
     )
     assert "Set stack_db_volume: db_volume." in problem
     made = engine_facts(
-        volumes=[engine_object(name, own=True, part="db_volume") for name in ("db_volume", "posts")]
+        volumes=[
+            engine_object(name, managed=True, compose_key="db_volume") for name in ("db_volume", "posts")
+        ]
     )
     assert foreign_objects(made, {"db_volume": "posts"}) == []
 

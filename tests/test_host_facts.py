@@ -169,17 +169,17 @@ def test_facts_mark_slipways_own_volumes_networks_and_containers(engine):
     """Compose's labels decide, of containers also the directory; other labels are not returned."""
     told = engine.ask()
     assert "never-to-be-shown" not in json.dumps(told)
-    own = {kind: [one["name"] for one in told[kind] if one["own"]] for kind in told}
+    own = {kind: [one["name"] for one in told[kind] if one["managed"]] for kind in told}
     assert own == {"volumes": ["db_volume"], "networks": ["slipway_app"], "containers": ["slipway-db-1"]}
     assert told["networks"][0] == {
         "name": "slipway_app",
-        "own": True,
-        "part": "app",
+        "managed": True,
+        "compose_key": "app",
         "project": "slipway",
         "bridge": "slipway-app",
     }
     database, web, other = told["containers"]
-    assert database["part"] == "db"
+    assert database["compose_key"] == "db"
     assert database["volumes"] == ["db_volume"]
     assert database["networks"] == ["slipway_data"]
     assert database["image"] == "sha256:slipway-db-1"

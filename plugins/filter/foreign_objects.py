@@ -34,25 +34,26 @@ def foreign_objects(engine, volumes):
 
 
 def _foreign_volumes(engine, volumes):
-    for part, name in volumes.items():
-        own = [volume["name"] for volume in engine["volumes"] if volume["own"] and volume["part"] == part]
+    for key, name in volumes.items():
+        managed = [each for each in engine["volumes"] if each["managed"] and each["compose_key"] == key]
+        own = [volume["name"] for volume in managed]
         there = next((volume for volume in engine["volumes"] if volume["name"] == name), None)
         if there and name not in own:
-            new = f"slipway_{part}"
+            new = f"slipway_{key}"
             users = [c["name"] for c in engine["containers"] if name in c["volumes"]]
             yield (
                 f"The volume {name} is not Slipway's{_used_by(users)}: it lacks Slipway's labels. Set "
-                f"another name, such as stack_{part}: {new}. Or remove the volume, if its data is not "
+                f"another name, such as stack_{key}: {new}. Or remove the volume, if its data is not "
                 f"needed: docker volume rm {name}. Or, if you copied Slipway's data into it, copy that to a "
-                f"volume with the labels: docker volume create {LABELS}={part} {new} && "
+                f"volume with the labels: docker volume create {LABELS}={key} {new} && "
                 f"cp --archive {there['mountpoint']}/. "
-                f"$(docker volume inspect --format '{{{{.Mountpoint}}}}' {new})/, and set stack_{part}: {new}"
+                f"$(docker volume inspect --format '{{{{.Mountpoint}}}}' {new})/, and set stack_{key}: {new}"
             )
         elif own and name not in own:
             yield (
-                f"stack_{part} is {name}, which would be a new, empty volume; Slipway's data is in "
-                f"{' and '.join(own)}. Set stack_{part}: {own[0]}. Or, to start with an empty volume, "
-                f"create it: docker volume create {LABELS}={part} {name}"
+                f"stack_{key} is {name}, which would be a new, empty volume; Slipway's data is in "
+                f"{' and '.join(own)}. Set stack_{key}: {own[0]}. Or, to start with an empty volume, "
+                f"create it: docker volume create {LABELS}={key} {name}"
             )
 
 
@@ -60,7 +61,7 @@ def _foreign_networks(engine):
     names = {f"{PROJECT}_{network}" for network in NETWORKS}
     bridges = {f"{PROJECT}-{network}" for network in NETWORKS}
     for network in engine["networks"]:
-        if not network["own"] and (network["name"] in names or network["bridge"] in bridges):
+        if not network["managed"] and (network["name"] in names or network["bridge"] in bridges):
             users = [c["name"] for c in engine["containers"] if network["name"] in c["networks"]]
             bridge = f" (bridge {network['bridge']})" if network["bridge"] in bridges else ""
             yield (
@@ -73,7 +74,7 @@ def _foreign_containers(engine):
     names = {f"{PROJECT}-{service}-1" for service in SERVICES}
     for container in engine["containers"]:
         name = container["name"]
-        if container["own"]:
+        if container["managed"]:
             continue
         if container["project"] == PROJECT:
             yield (

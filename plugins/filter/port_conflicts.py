@@ -20,7 +20,7 @@ def port_conflicts(ports, facts, host):
     """
     containers = (facts["host_engine"] or {}).get("containers", [])
     # Ignore the engine's listeners: it listens for containers, which have their own entries.
-    own = {"docker-proxy", "dockerd"} | {f"container {one['name']}" for one in containers if one["own"]}
+    own = {"docker-proxy", "dockerd"} | {f"container {one['name']}" for one in containers if one["managed"]}
     return [
         f"Port {port} ({variable}) on {host} is in use by {', '.join(users)}. "
         f"Stop it, or set {variable} to another port."

@@ -14,7 +14,7 @@ def volume_users(containers, volumes):
         containers: the containers of the fact C(host_engine).
         volumes: names of volumes.
     """
-    return [each["name"] for each in containers if not each["own"] and {*each["volumes"]} & {*volumes}]
+    return [each["name"] for each in containers if not each["managed"] and {*each["volumes"]} & {*volumes}]
 
 
 class FilterModule:

@@ -93,8 +93,8 @@ ansible_facts:
     host_engine:
       description:
         - All C(volumes), C(networks) and C(containers) of the engine; null if no engine answers.
-        - Each has its C(name), whether its labels mark it as Slipway's C(own), its compose C(project), and
-          as C(part) its key in compose.yml.
+        - Each has its C(name), whether its labels show that it is C(managed) by Slipway, its compose
+          C(project), and as C(compose_key) its key in compose.yml.
         - A volume has its C(mountpoint). The volume of Slipway's database also has the version of each
           Postgres cluster in it, as C(clusters) by directory.
         - A network has its C(bridge).
@@ -213,7 +213,7 @@ def engine(told):
     """Return the volumes, networks and containers of an engine."""
     return {
         "volumes": [
-            volume | {"clusters": clusters(volume) if volume["own"] and volume["part"] == "db_volume" else {}}
+            volume | {"clusters": clusters(volume) if holds_database(volume) else {}}
             for volume in (
                 about(volume["Name"], volume["Labels"], "volume") | {"mountpoint": volume["Mountpoint"]}
                 for volume in told["volumes"]
@@ -253,13 +253,18 @@ def images(told):
     return found
 
 
+def holds_database(volume):
+    """Tell whether a volume is that of Slipway's database."""
+    return volume["managed"] and volume["compose_key"] == "db_volume"
+
+
 def about(name, labels, kind):
     """Return what the labels of compose say; leave out other labels, because they may hold secrets."""
     compose = {key.removeprefix("com.docker.compose."): value for key, value in (labels or {}).items()}
     project, directory = compose.get("project", ""), compose.get("project.working_dir", DIRECTORY)
     # Another project may have the same name. The labels of a container also have its directory.
-    own = (project, directory) == (PROJECT, DIRECTORY)
-    return {"name": name, "own": own, "part": compose.get(kind, ""), "project": project}
+    managed = (project, directory) == (PROJECT, DIRECTORY)
+    return {"name": name, "managed": managed, "compose_key": compose.get(kind, ""), "project": project}
 
 
 def clusters(volume):
