@@ -18,6 +18,7 @@ PUBLIC_FACTS = {
     "images_ids",
     "images_blog_revision",
     "images_published",
+    "secrets_kept",
     "stack_compose",
     "ansible_user",
     "ansible_port",

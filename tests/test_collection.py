@@ -1,13 +1,17 @@
 """The collection slipway.blog as users install it: built, and installed in an empty directory."""
 
 import os
+import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
-from project import ROLES, ROOT
+from project import ROLES, ROOT, load_program
+
+tree_digest = load_program(ROOT / "plugins/filter/tree_digest.py").tree_digest
 
 INVENTORY = {
     "slipway": {
@@ -22,10 +26,10 @@ def outside(tmp_path_factory):
     """A user's directory with an inventory and the installed collection; nothing leads to the checkout."""
     directory = tmp_path_factory.mktemp("user")
     (directory / "hosts.yml").write_text(yaml.safe_dump(INVENTORY))
-    galaxy(ROOT, "build", "--output-path", directory)
-    [archive] = directory.glob("slipway-blog-*.tar.gz")
-    options = ("--offline", "--no-deps", "--collections-path", directory / "collections")
-    galaxy(directory, "install", archive, *options)
+    text = (ROOT / "docs/operations.md").read_text()
+    build, install = re.findall(r"^    ansible-galaxy collection (.*)$", text, re.MULTILINE)
+    galaxy(directory, *build.replace("../slipway", str(ROOT)).split())
+    galaxy(directory, *install.split())
     return directory
 
 
@@ -71,9 +75,31 @@ def test_playbook_of_a_user_finds_each_role(outside):
             assert f"{role.full_name} : " in listed
 
 
-def test_collection_has_the_app_and_the_host_program(installed):
-    for path in ("app/Dockerfile", "app/pyproject.toml", "app/migrations/env.py", "host/slipway/cli.py"):
-        assert (installed / path).is_file(), path
+@pytest.mark.parametrize("place", ["app", "roles/images/files"])
+def test_images_have_the_same_tags_as_from_the_checkout(installed, place):
+    """A tag is a digest of the files that go into the image."""
+    exclude = yaml.safe_load((ROOT / "roles/images/vars/main.yml").read_text())["__images_blog_exclude"]
+    assert tree_digest(installed / place, exclude=exclude) == tree_digest(ROOT / place, exclude=exclude)
+
+
+def test_collection_has_the_whole_host_program(installed):
+    there, here = ({path.name for path in root.glob("host/slipway/*.py")} for root in (installed, ROOT))
+    assert there == here
+
+
+def test_private_files_stay_out_of_the_collection(tmp_path):
+    """Everybody keeps an inventory in the clone, perhaps with secrets that are not encrypted."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in [*files.stdout.split(), "inventory/mine/vault.yml", "my-posts/a.md", "app/.env"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "galaxy.yml").write_text((ROOT / "galaxy.yml").read_text())
+    galaxy(tmp_path, "build", "--output-path", "dist")
+    [archive] = tmp_path.glob("dist/*.tar.gz")
+    with tarfile.open(archive) as content:
+        names = content.getnames()
+    assert "roles/stack/tasks/main.yml" in names
+    assert [name for name in names if "mine" in name or "my-posts" in name or name.endswith(".env")] == []
 
 
 @pytest.mark.parametrize("path", ["tests", "molecule", "bench", "app/tests", "host/tests", ".git", ".venv"])
@@ -99,7 +125,7 @@ def ansible_builder(directory, *arguments):
 def test_collection_names_its_python_requirements(outside):
     """Ansible itself is part of each execution environment."""
     found = yaml.safe_load(ansible_builder(outside, "introspect", "collections"))
-    assert [requirement.split()[0] for requirement in found["python"]] == ["netaddr", "requests"]
+    assert [requirement.split()[0] for requirement in found["python"]] == ["distlib", "netaddr", "requests"]
 
 
 def test_execution_environment_has_a_build_context(outside, tmp_path):

@@ -47,7 +47,7 @@ def add_unit_arguments(command: ArgumentParser) -> None:
     command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
 
 
-def add_sight(commands: Commands) -> None:
+def add_read_commands(commands: Commands) -> None:
     """Add the commands that show releases: status, logs and history."""
     command = commands.add_parser("status", help="show what runs, since when, and who released it")
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -205,7 +205,7 @@ def parser() -> ArgumentParser:
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        add_sight,
+        add_read_commands,
         add_releases,
         add_maintenance,
         add_rotation,

@@ -117,6 +117,9 @@ def has_type(value: Any, annotation: Any) -> bool:
     """Tell whether a value from JSON has the type of an annotation, and so do its items."""
     if isinstance(annotation, UnionType):
         return any(has_type(value, option) for option in get_args(annotation))
+    # JSON writers may leave out the fraction of a whole number.
+    if annotation is float and isinstance(value, int):
+        return True
     if not isinstance(value, get_origin(annotation) or annotation):
         return False
     items = value.values() if isinstance(value, dict) else value

@@ -23,14 +23,16 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         files = [dict(file) for file in self._task.args["files"] if boolean(file.get("when", True))]
         listeners = {file.get("file"): file.pop("notify", []) for file in files}
-        role = self._task._role.get_name(include_role_fqcn=False) if self._task._role else ""
+        role = self._task._role.get_name() if self._task._role else ""
         for file in files:
             file.pop("when", None)
             if "template" in file:
                 path = self._find_needle("templates", file.pop("template"))
                 file["content"] = self._render(path, task_vars)
             elif "copy" in file:
-                file["content"] = Path(self._find_needle("files", file.pop("copy"))).read_text()
+                path = self._find_needle("files", file.pop("copy"))
+                # The file may be encrypted by ansible-vault.
+                file["content"] = Path(self._loader.get_real_file(path)).read_text()
             elif "tree" in file:
                 file["contents"] = contents(Path(file.pop("source")))
                 file["version"] = digest(file["contents"])[:12]

@@ -119,7 +119,7 @@ def test_release_of_a_missing_image_is_refused(without_effect, host, ledger):
 
 
 def test_destructive_migration_is_refused_unless_it_is_allowed(images, without_effect, host, sql):
-    """The release that allows it is in test_way_back.py."""
+    """The release that allows it is in test_undone_migrations.py."""
     done = host.run("slipway release %s", images["contract"])
     assert done.rc == 1
     assert "9001 is destructive" in done.stderr + done.stdout

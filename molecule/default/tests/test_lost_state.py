@@ -47,7 +47,7 @@ def test_release_of_the_image_in_service_repairs_slots_env(serving_slot, host, i
         content = f"COMPOSE_PROFILES={other}\\n{other.upper()}_IMAGE={in_service['image']}\\n"
         host.check_output(f"printf '{content}' > {SLOTS}")
     said = "slots.env is missing" if state == "lost" else f"slots.env lists {other}"
-    assert status()["drift"] == [f"{said}, and {serving_slot} serves: run site.yml."]
+    assert status()["drift"] == [f"{said}, but the {serving_slot} slot serves: run site.yml."]
     told = host.check_output("slipway release --json %s", in_service["image"]).splitlines()[-1]
     assert json.loads(told) == {"changed": True}
     assert host.check_output("cat %s", SLOTS) == host.check_output("cat %s.kept && rm %s.kept", SLOTS, SLOTS)

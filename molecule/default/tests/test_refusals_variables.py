@@ -23,6 +23,15 @@ CASES = [
         run=with_example_inventory,
     ),
     Case(
+        "former names of variables",
+        [
+            "have new names",
+            "docker_daemon_options to docker_daemon_settings",
+            "release_held to release_unblock.",
+        ],
+        {"docker_daemon_options": {"debug": True}, "release_held": "1"},
+    ),
+    Case(
         "two wrong variables",
         [
             "stack_nginx_memory_mb is 200",

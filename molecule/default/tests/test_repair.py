@@ -1,43 +1,39 @@
 """One run repairs everything that Slipway manages; the next run changes nothing."""
 
+import json
 import time
 
 import pytest
 
-TLS = [
-    "/etc/slipway/tls.json",
-    "/etc/systemd/system/slipway-tls.service",
-    "/etc/systemd/system/slipway-tls.timer",
-]
-FILES = [
-    "/opt/slipway/compose.yml",
-    "/opt/slipway/nginx/blog.conf",
-    "/opt/slipway/stack.json",
-    "/opt/slipway/release.json",
-    "/opt/slipway/roles.sql",
-    "/etc/docker/daemon.json",
-    "/etc/apt/apt.conf.d/52slipway",
-    "/etc/modprobe.d/slipway.conf",
-    "/etc/nftables.conf",
-    "/etc/sysctl.d/60-slipway.conf",
-    "/etc/systemd/journald.conf.d/slipway.conf",
-    "/etc/systemd/system/nftables.service",
-    "/etc/systemd/system/slipway-nginx.service",
-    "/etc/ssh/sshd_config.d/00-slipway.conf",
-    "/usr/local/bin/slipway",
-    # A module of the program's current version.
-    "/usr/local/lib/slipway/current/slipway/release.py",
-    *TLS,
-]
+RECORD = "/var/lib/slipway/files.json"
+# A module of the program's current version stands for its tree.
+MODULE = "/usr/local/lib/slipway/current/slipway/release.py"
+# sudo ignores a file that others may write, and a play could not become root without this one.
+SUDOERS = "/etc/sudoers.d/slipway"
 SECRET = "/etc/slipway/secrets/app_secret_key"
 
 
 @pytest.fixture
-def state(host, inspect, sql):
+def files(host):
+    """The files that Slipway manages, by the host's own record."""
+    record = json.loads(host.file(RECORD).content_string)
+    return [*(path for path, item in record.items() if item["kind"] == "file"), MODULE]
+
+
+def test_record_has_files_of_each_role(host, files):
+    """Otherwise, the next test would damage too few files."""
+    roles = {item["role"] for item in json.loads(host.file(RECORD).content_string).values()}
+    names = ("baseline", "docker", "host_program", "tls", "stack", "release")
+    assert roles == {f"slipway.blog.{name}" for name in names}
+    assert len(files) > 20
+
+
+@pytest.fixture
+def state(host, inspect, sql, files):
     """Return all that must be restored: content and modes of files, firewall, containers and roles."""
 
     def state():
-        paths = " ".join([*FILES, "$(find /etc/slipway -type f | sort)"])
+        paths = " ".join([*files, "$(find /etc/slipway -type f | sort)"])
         users, public = "rolname !~ '^pg_'", "roleid >= 16384"
         return {
             "content": host.check_output(f"sha256sum {paths}"),
@@ -55,11 +51,12 @@ def state(host, inspect, sql):
 
 
 def test_one_run_repairs_everything_that_slipway_manages(
-    host, state, sql, deploy, healthy, login, app_role, get
+    host, files, state, sql, deploy, healthy, login, app_role, get
 ):
     before = state()
-    for path in FILES:
-        host.check_output("chmod 0666 %s && echo corrupt >> %s", path, path)
+    for path in files:
+        damage = "echo '# corrupt' >> %s" if path == SUDOERS else "chmod 0666 %s && echo corrupt >> %s"
+        host.check_output(damage, *[path] * damage.count("%s"))
     host.check_output("rm /opt/slipway/.env && chmod 0444 %s && chmod 0755 /etc/slipway/secrets", SECRET)
     host.check_output("nft delete table inet slipway")
     sql(f"ALTER ROLE {app_role} NOLOGIN PASSWORD 'forgotten'")
