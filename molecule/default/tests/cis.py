@@ -1,4 +1,4 @@
-"""What the tests of the CIS Docker Benchmark share, such as the exceptions that are listed in cis.yml."""
+"""Define names that the tests of the CIS Docker Benchmark share, such as the exceptions of cis.yml."""
 
 import re
 from pathlib import Path

@@ -18,8 +18,8 @@ pytest_plugins = [
 
 
 def pytest_addoption(parser):
-    """Add --soak, which selects also the tests that take too long for `make test`."""
-    parser.addoption("--soak", action="store_true", help="select also the tests marked `soak` (`make soak`)")
+    """Add --soak, which also selects the tests that take too long for `make test`."""
+    parser.addoption("--soak", action="store_true", help="run the tests marked `soak` too (`make soak`)")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -27,7 +27,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def wait_until(condition, seconds, what):
-    """Call condition() until it returns a true value, and return that value. Fail after some seconds."""
+    """Call condition() until it returns a true value, and return that value. Fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"

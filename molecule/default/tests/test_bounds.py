@@ -126,7 +126,7 @@ def test_query_strings_do_not_fill_the_cache(ask, used_mib, reader, site):
 
 
 def test_cache_size_is_limited(sql, used_mib, reader):
-    """nginx caches 24 MiB. Every ten seconds it removes the excess, for which there are another 72 MiB."""
+    """nginx caches 24 MiB. There is room for 72 MiB more, which nginx removes every ten seconds."""
     posts = "slug LIKE 'slipway-test-large-%'"
     sql(
         "INSERT INTO post (slug, title, summary, body, body_html, word_count, author, published_at) "

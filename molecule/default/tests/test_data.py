@@ -15,7 +15,7 @@ IMAGES = {
 
 @pytest.fixture
 def release_of_database(host, docker, inspect, deploy):
-    """Add lines to the Dockerfile of the database's image, run the role `stack`, and return the Outcome."""
+    """Extend the database's image by some Dockerfile lines, run the role `stack`, and return the Outcome."""
     ids = {
         "flask_blog" if "flask_blog" in service else service: container["Image"]
         for service, container in inspect().items()

@@ -178,7 +178,7 @@ def test_concurrent_release_is_refused_within_two_seconds(host, images, without_
 def test_release_survives_the_loss_of_its_control_node_and_stays_rolled_back(
     host, images, load, inspect, ledger, healthy, deploy, inventory, hostname
 ):
-    """Kill the play during a slow release. Roll back by playbook; then a deploy must keep the rollback."""
+    """Kill the play during a slow release, then roll back. A deploy must not release the image again."""
     before = inspect()
     [old] = [c["Image"] for service, c in before.items() if "flask_blog" in service]
     ids = {"nginx": before["nginx"]["Image"], "db": before["db"]["Image"], "flask_blog": images["slow"]}

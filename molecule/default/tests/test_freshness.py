@@ -101,7 +101,7 @@ def test_cached_pages_survive_an_outage_and_deleted_posts_do_not(author, sql, fe
 
 
 def test_restart_of_the_database_causes_only_503_errors(fetch, host, containers, healthy):
-    """nginx does not answer requests with a session from its cache. During the restart they get a 503."""
+    """nginx does not answer requests with a session from its cache. At worst they get a 503."""
     statuses, over = [], threading.Event()
 
     def visit():

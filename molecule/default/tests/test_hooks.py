@@ -12,7 +12,7 @@ import pytest
 from outside import wait_until
 
 PLACE = "/run/slipway-test"
-# A hook that saves its environment, and then does what the file of its moment says: fail, hang or pass.
+# A hook that saves its environment. Then it fails, hangs or passes, as the file with its name says.
 HOOK = f"""
 env > {PLACE}/$1.told
 case "$(cat {PLACE}/$1)" in
@@ -67,7 +67,7 @@ def receiver(machine):
 
 @pytest.fixture(scope="module")
 def set_hooks(host):
-    """Set whether the hook of a moment will pass, fail or hang, as in set_hooks(before="fail")."""
+    """Set whether hooks will pass, fail or hang from now on, as in set_hooks(before="fail")."""
     return lambda **moments: [
         host.check_output("echo %s > %s/%s", how, PLACE, moment) for moment, how in moments.items()
     ]
@@ -112,7 +112,7 @@ def refused_release(host, deploy, receiver, set_hooks, image, inspect):
 
 @pytest.fixture
 def hook_variables(host):
-    """Return the variables that the hook of a moment got last, without their prefix SLIPWAY_."""
+    """Return the variables that a hook, such as `before`, got last, without their prefix SLIPWAY_."""
 
     def hook_variables(moment):
         lines = host.check_output("cat %s/%s.told && rm %s/%s.told", PLACE, moment, PLACE, moment)
@@ -135,7 +135,7 @@ def webhook_requests(receiver, refused_release):
     receiver.answer = 200
 
 
-def test_failed_hook_before_refuses_the_release(
+def test_failed_before_hook_refuses_the_release(
     refused_release, hook_variables, webhook_requests, ledger, image, inspect, site
 ):
     entry = ledger()[-1]
@@ -173,7 +173,7 @@ def test_hanging_hook_is_killed_after_its_timeout(set_hooks, host, hook_variable
     assert hook_variables("failed")["RELEASE"] == ledger()[-1]["id"]
 
 
-def test_failed_hook_after_leaves_the_release_in_service(
+def test_failed_after_hook_leaves_the_release_in_service(
     set_hooks, host, hook_variables, webhook_requests, ledger, image, status, site
 ):
     set_hooks(before="pass", after="fail")

@@ -32,7 +32,7 @@ def test_hardening_index_is_75_or_more(report):
 
 def test_each_finding_is_explained_and_each_explanation_is_needed(report):
     found = {named(value) for key, value in report if key in ("suggestion[]", "warning[]")} - {"KRNL-6000"}
-    # The host is a container: of the kernel's settings, it has only those of the network for itself.
+    # The host is a container: of the kernel's settings, only those of the network are the host's own.
     kernel = re.compile(r"KRNL-6000\|.*field:(net\.[^;]+);")
     found |= {
         f"KRNL-6000 {m[1]}" for key, value in report if key == "details[]" and (m := kernel.match(value))

@@ -17,8 +17,8 @@ FEATURES = ["camera", "display-capture", "geolocation", "microphone", "payment",
 KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 FOREVER = "public, max-age=31536000, immutable"
 
-# Low limits, which the tests can reach. Each test uses other addresses of clients, out of those that are
-# reserved for documentation (RFC 5737, RFC 3849).
+# Low limits, which the tests can reach. Each test uses different client addresses. All of these are reserved
+# for documentation (RFC 5737, RFC 3849), so nobody uses them.
 PROXIED = {
     "stack_rate_pages": 5,
     "stack_rate_writes": 6,

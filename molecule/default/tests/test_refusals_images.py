@@ -62,7 +62,7 @@ def test_wrong_input_for_images_is_refused(case, assert_refused):
 
 
 def build_and_pull(context):
-    """Run a build that fails, and then a pull that fails, because both use the same directory of the host."""
+    """Run a build that fails, then a pull that fails. Both use one directory of the host."""
     app = context.tmp / "app"
     app.mkdir()
     (app / "Dockerfile").write_text(

@@ -83,7 +83,8 @@ def test_prober_reports_failures(reader):
 def test_no_request_fails_during_releases(host, variant, load, upload, ledger, healthy, inspect, slot, times):
     """Release another image and then the old one again, each into the idle slot.
 
-    An author sends a post during each release. nginx chooses the old slot for it, which is gone in the end.
+    During each release an author sends a post. nginx chooses the old slot for the post, but this slot is gone
+    when the post is complete.
     """
 
     def release(image):

@@ -115,7 +115,7 @@ def test_blog_is_back_after_a_reboot(
 def test_blog_is_back_after_a_power_loss_while_nginx_is_replaced(
     machine, host, boot, inspect, lasting_state, healthy, wait_until_served
 ):
-    """For about a second the old nginx is drained and removed, and the new nginx does not exist yet."""
+    """Cut the power at the moment when the old nginx is removed, and the new nginx does not exist yet."""
     before, flag = lasting_state(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
     host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_temporary")
     host.check_output("touch /var/lib/slipway/slot/%s", flag)

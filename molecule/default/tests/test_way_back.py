@@ -11,7 +11,7 @@ def contract(variant):
     return variant(MIGRATION.format(statement="CREATE TABLE slipway_test (n int)", destructive=True))
 
 
-def test_rollback_past_a_destructive_migration_needs_the_dump_from_before(
+def test_rollback_past_a_destructive_migration_needs_the_dump_from_before_it(
     host, contract, inspect, sql, ledger, healthy, reader, get
 ):
     [old] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
