@@ -1,4 +1,4 @@
-"""A post, the changes that its author can make, and how long readers see the old version."""
+"""Posts for the tests of freshness: an author changes a post, and readers must soon see the change."""
 
 import contextlib
 import re
@@ -22,7 +22,7 @@ class Article:
         self.path = f"/posts/{self.slug}"
         self.title = f"Fresh {token_hex(4)}"
         self.word = f"word{token_hex(4)}"
-        # Other pages that show it.
+        # Other pages that show the post.
         self.lists = ("/", "/feed.xml", f"/tags/{self.slug}", f"/search?q={self.word}")
         self.form = {
             "title": self.title,
@@ -36,16 +36,16 @@ class Article:
         created = author.send("/author/posts/new", **self.form)
         assert created.status == 303, created.status
         self.place = created.headers["location"]
-        author.reader.close()  # nginx would close it before the next request
+        author.reader.close()  # nginx would close the idle connection before the next request
 
     def save(self, **values):
-        """Save the post with other values."""
+        """Save the post with these values instead of the first ones."""
         page = self.author.open(self.place)
         version = re.search(r'name="version"[^>]*value="(\d+)"', page.text)[1]
         return self.author.send(self.place, **(self.form | values | {"version": version}))
 
     def comment(self, state):
-        """Add a comment, and return its number."""
+        """Add a comment in this state to the database, and return its id."""
         [[number]] = self.sql(
             "WITH new AS (INSERT INTO comment (post_id, author, body, state) "
             f"SELECT id, 'A reader', '{NEW}', '{state}' FROM post WHERE slug = '{self.slug}' RETURNING id) "
@@ -54,18 +54,21 @@ class Article:
         return number
 
     def decide(self, state, decision, number):
-        """Decide on a comment."""
+        """Press a button, such as "approve", for a comment that is in this state."""
         self.author.open(f"/author/comments?state={state}")
         return self.author.send(f"/author/comments?state={state}", **{decision: number})
 
 
+# Each function below returns two functions: one makes a change, the other recognizes a page after it.
+
+
 def edit(article):
-    """Change the text."""
+    """Change the post's text."""
     return lambda: article.save(body=NEW), lambda page: OLD not in page.text
 
 
 def retitle(article):
-    """Change the title."""
+    """Change the post's title."""
     return lambda: article.save(title=f"Now {article.slug}"), lambda page: article.title not in page.text
 
 
@@ -103,10 +106,12 @@ def withdraw(article):
 
 
 def stale_answers(article, change, idle_seconds, is_visited, reader, paths=()):
-    """Change a post that readers have seen; return for how many seconds an old page is still served.
+    """Change a post that readers have seen. Return for how many seconds readers still got an old page.
 
-    change: a function that makes the change, and one that recognizes a page after it, as from `edit`.
-    paths: the pages to request instead of the post's own.
+    change: the two functions that `edit`, for example, returns.
+    idle_seconds: the time between the last request of a page and the change.
+    is_visited: whether another reader requests the pages all the time.
+    paths: the pages to request instead of the post's own page.
     """
     paths = paths or (article.path,)
     act, is_current = change
@@ -122,9 +127,9 @@ def stale_answers(article, change, idle_seconds, is_visited, reader, paths=()):
         visits = pool.submit(visit) if is_visited else None
         try:
             for path in paths:
-                shows_it = f"{path} shows what is about to change"
+                shows_it = f"{path} shows the old version"
                 wait_until(lambda path=path: not is_current(one.request(path)), FRESH_SECONDS, shows_it)
-            one.close()  # nginx would close it before the next request
+            one.close()  # nginx would close the idle connection before the next request
             time.sleep(idle_seconds)
             status = act().status
             assert status == 303, f"the change of {article.path}: status {status}"

@@ -1,4 +1,4 @@
-"""Certificates for a host, valid and invalid ones."""
+"""Make valid and expired certificates for the tests."""
 
 import datetime
 
@@ -9,12 +9,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 def make_certificate(directory, names, days=90):
-    """Write a self-signed certificate, and its key.
+    """Write a self-signed certificate and its key.
 
     Args:
         directory: where to write certificate.pem and key.pem; it is created.
-        names: DNS names that the certificate is for.
-        days: how long it is valid from now; a negative number makes an expired one.
+        names: the DNS names of the certificate.
+        days: for how many days from now the certificate is valid. If negative, it has expired.
 
     Returns:
         The paths of the certificate and of the key.

@@ -1,4 +1,4 @@
-"""The checks of the CIS Docker Benchmark, and the list of those that fail for a reason."""
+"""Define names that the tests of the CIS Docker Benchmark share, such as the exceptions of cis.yml."""
 
 import re
 from pathlib import Path
@@ -18,6 +18,6 @@ CONDITIONS = {
 
 
 def check_number(name):
-    """Return the number of the check that a test function is named after: 5.2 for test_5_2_…; else None."""
+    """Return the number of a check from the name of its test: 5.2 for test_5_2_…, None for other names."""
     found = re.match(r"test_(\d+)_(\d+)_", name)
     return found and ".".join(found.groups())

@@ -1,4 +1,7 @@
-"""The option --soak. The fixtures are in fixtures_*.py, by subject."""
+"""Define the option --soak, and load the fixtures from fixtures_*.py.
+
+If a fixture returns a function, the docstring of the fixture describes that function.
+"""
 
 pytest_plugins = [
     "fixtures_host",
@@ -15,12 +18,12 @@ pytest_plugins = [
 
 
 def pytest_addoption(parser):
-    """Add --soak, for the tests that take too long for `make test`."""
-    parser.addoption("--soak", action="store_true", help="all that is promised under one load (`make soak`)")
+    """Add --soak, which also selects the tests that take too long for `make test`."""
+    parser.addoption("--soak", action="store_true", help="run the tests marked `soak` too (`make soak`)")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselect the tests for a soak unless there is --soak."""
+    """Deselect the tests marked `soak`, unless --soak is given."""
     if not config.getoption("soak"):
         left_out = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if item not in left_out]

@@ -1,4 +1,4 @@
-"""The blog, for readers and authors."""
+"""Fixtures: clients of the blog, for readers and for authors."""
 
 import contextlib
 import copy
@@ -14,13 +14,13 @@ from outside import Answer, Author, Http2Reader, Reader, SlowSender
 
 @pytest.fixture(scope="session")
 def base_url(variables):
-    """The blog's address in parts, as readers type it."""
+    """The parts of the blog's URL, as readers type it."""
     return urlsplit(variables["stack_base_url"])
 
 
 @pytest.fixture(scope="session")
 def site(base_url):
-    """The blog's name: with the port, as readers type it."""
+    """The blog's name as in the header Host: with the port, if readers have to type one."""
     return base_url.netloc
 
 
@@ -38,7 +38,7 @@ def trust(host_authority):
 
 @pytest.fixture(scope="session")
 def reader(base_url, site, trust):
-    """Make a Reader of the blog, which connects to 127.0.0.1 or to an address of the host."""
+    """Make a Reader of the blog. It connects to 127.0.0.1, or to the given address of the host."""
     port = {"http": 80, "https": 443}[base_url.scheme]
     return lambda address=None: Reader(
         address or "127.0.0.1", port if address else base_url.port, site, trust
@@ -48,13 +48,13 @@ def reader(base_url, site, trust):
 @pytest.fixture(scope="session")
 def http2_reader(base_url, site, host_authority):
     """Make an Http2Reader of the blog."""
-    assert host_authority, "HTTP/2 needs TLS, which Molecule's hosts have"
+    assert host_authority, "HTTP/2 needs TLS, but this host has tls_mode: off"
     return lambda: Http2Reader("127.0.0.1", base_url.port, site, host_authority)
 
 
 @pytest.fixture(scope="session")
 def connect(reader):
-    """Open a connection to the blog and return its socket, for bytes that no HTTP client sends."""
+    """Open a connection to the blog and return its socket, to send bytes that an HTTP client would refuse."""
 
     def connect():
         connection = reader().connection
@@ -67,7 +67,7 @@ def connect(reader):
 
 @pytest.fixture(scope="session")
 def send_raw(connect):
-    """Send raw bytes, and return the answer; without one, raise the error of http.client."""
+    """Send raw bytes and return the answer. If there is no answer, raise an error of http.client."""
 
     def send_raw(raw):
         with connect() as connection:
@@ -81,7 +81,7 @@ def send_raw(connect):
 
 @pytest.fixture(scope="session")
 def ask(reader):
-    """Request a path; STATIC in it stands for the path of a static file."""
+    """Request a path over a new connection. STATIC in the path stands for the path of the stylesheet."""
     one = reader()
     [static] = set(re.findall(r'"(/static/style\.[^"]+\.css)"', one.request("/").text))
 
@@ -96,7 +96,7 @@ def ask(reader):
 
 @pytest.fixture
 def slow_sender(connect, site):
-    """Make a SlowSender that begins with a given text."""
+    """Make a SlowSender that first sends the given text, where {site} stands for the blog's name."""
     senders = []
 
     def slow_sender(begin):
@@ -110,7 +110,7 @@ def slow_sender(connect, site):
 
 @pytest.fixture
 def get(reader):
-    """Request a page of the blog, over a new connection in each test."""
+    """Request a page of the blog. All requests of one test use the same connection."""
     one = reader()
     yield one.request
     one.close()
@@ -118,12 +118,12 @@ def get(reader):
 
 @pytest.fixture
 def try_to_sign_in(reader, variables):
-    """Try to sign in to the blog, and return the Author, also when the login fails."""
+    """Try to sign in to the blog. Return the Author, even if the login fails."""
     authors = []
 
     def try_to_sign_in(email, password):
         author = Author(reader(), variables["stack_base_url"], email, password)
-        author.reader.close()  # nginx would close it before the next request
+        author.reader.close()  # nginx would close the idle connection before the next request
         authors.append(author)
         return author
 
@@ -145,7 +145,7 @@ def create_admin(host, slot):
 
 @pytest.fixture(scope="module")
 def author(create_admin, reader, variables, sql):
-    """Return a signed-in Author with a separate connection."""
+    """Return a signed-in Author with a separate connection. All of them share one session."""
     email, password = f"fresh-{token_hex(3)}@example.org", token_hex()
     create_admin(email, password)
     with contextlib.ExitStack() as connections:
@@ -168,7 +168,7 @@ def author(create_admin, reader, variables, sql):
 
 @pytest.fixture(scope="module")
 def fetch(reader):
-    """Request a page without a session, over a new connection."""
+    """Request a page over a new connection, as a reader who is not signed in."""
 
     def fetch(path, method="GET", **options):
         with contextlib.closing(reader()) as one:

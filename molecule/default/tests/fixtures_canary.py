@@ -1,4 +1,4 @@
-"""A watch on the host for marks, which are in the secrets of a test."""
+"""The fixture `canary` searches the host for marks: unique strings that a test puts into secrets."""
 
 import subprocess
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 from marks import forms
 from outside import wait_until
 
-# Prints each place that contains a pattern. The last search runs as the user nobody.
+# A shell script that prints each place where a mark is. The last search runs as the user nobody.
 SCAN = """
 export LC_ALL=C
 pattern=/run/canary/pattern
@@ -31,7 +31,7 @@ cat /run/canary/processes
 true
 """
 
-# Polls all processes, and records those whose command line or environment contains a pattern.
+# A program that polls all processes. It records those whose command line or environment contains a mark.
 WATCH = """
 import pathlib, time
 place = pathlib.Path("/run/canary")
@@ -57,10 +57,15 @@ while True:
 
 @pytest.fixture
 def canary(host, hostname):
-    """Watch the host for marks and their forms after `watch`; `scan` returns where they are or were."""
+    """Functions that search the host for marks, and for the base64 forms of marks.
+
+    watch(*marks): begin to search the command lines and environments of processes.
+    scan(): return the places where a mark is now, and the findings among processes since `watch`.
+    rounds(): return how often all processes have been searched.
+    """
 
     def put(name, content):
-        # Through stdin, because sudo would log a command line.
+        # Send the content through stdin, because sudo would log the marks in a command line.
         command = ["docker", "exec", "--interactive", f"slipway-{hostname}", "tee", f"/run/canary/{name}"]
         subprocess.run(command, input=content, text=True, check=True, stdout=subprocess.DEVNULL)
 
@@ -70,7 +75,7 @@ def canary(host, hostname):
         put("scan", SCAN)
         put("watch", WATCH)
         host.check_output("systemd-run --quiet --collect --unit=slipway-canary python3 /run/canary/watch")
-        wait_until(lambda: rounds() > 0, 10, "the watch looks at processes")
+        wait_until(lambda: rounds() > 0, 10, "the watch has looked at all processes")
 
     def rounds():
         return int(host.run("wc --bytes < /run/canary/rounds").stdout or 0)

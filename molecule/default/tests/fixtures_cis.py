@@ -1,4 +1,4 @@
-"""The engine and the containers, for the checks of the CIS Docker Benchmark."""
+"""Fixtures for the CIS Docker Benchmark: the Docker engine, the containers and their images."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from cis import CONDITIONS, LISTED, check_number
 
 @pytest.fixture(scope="module")
 def engine(host, docker):
-    """The engine: `docker info`, its settings, its command line, and whether AppArmor is available."""
+    """Facts of the engine: `docker info`, daemon.json, command line, and whether AppArmor is available."""
     return SimpleNamespace(
         info=json.loads(docker("info --format json")),
         settings=json.loads(host.file("/etc/docker/daemon.json").content_string),
@@ -21,7 +21,7 @@ def engine(host, docker):
 
 @pytest.fixture(scope="module")
 def running(inspect):
-    """The output of `docker inspect` by service, with the slot in service as flask_blog."""
+    """The output of `docker inspect` by service. The key for the slot in service is flask_blog."""
     return {re.sub("_(blue|green)$", "", service): c for service, c in inspect().items()}
 
 
@@ -58,7 +58,7 @@ def run_in_image(docker, running):
 
 @pytest.fixture
 def expected_failures(request, engine):
-    """Expect a check to fail where cis.yml lists it, and nowhere else."""
+    """Expect a check to fail if cis.yml lists it for this service. Any other check must pass."""
     service = request.node.callspec.params.get("service") if hasattr(request.node, "callspec") else None
     for exception in LISTED["exceptions"]:
         is_it = exception["check"] == check_number(request.function.__name__)

@@ -1,4 +1,4 @@
-"""The containers on the host."""
+"""Fixtures: Docker and the containers on the host."""
 
 import json
 
@@ -25,7 +25,7 @@ def inspect(docker):
 
 @pytest.fixture(scope="session")
 def healthy(inspect):
-    """Wait until exactly three containers run and are healthy; return the result of `inspect`."""
+    """Wait until exactly three containers exist and all are healthy. Return the result of `inspect`."""
 
     def healthy(seconds=60):
         def found():
@@ -40,5 +40,5 @@ def healthy(inspect):
 
 @pytest.fixture
 def containers(inspect):
-    """The result of `inspect`, with the slot in service as flask_blog."""
+    """The result of `inspect`. The key for the slot in service is flask_blog."""
     return {service.replace("_blue", "").replace("_green", ""): c for service, c in inspect().items()}

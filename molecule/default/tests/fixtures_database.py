@@ -1,10 +1,10 @@
-"""The secrets, and the database that they open."""
+"""Fixtures: the secrets on the host, and the database."""
 
 import pytest
 
 
 class Secrets(dict):
-    """The secrets' values by file name; repr() hides them, so that a failing test shows none."""
+    """The secrets' values by file name. repr() hides the values, so that a failing test prints none."""
 
     def __repr__(self):
         return f"Secrets({', '.join(self)})"
@@ -16,7 +16,7 @@ class Secrets(dict):
 
 @pytest.fixture(scope="session")
 def read_secrets(host):
-    """Return the present secrets from the files on the host."""
+    """Read the secrets from their files on the host, and return them."""
 
     def read():
         lines = host.check_output('cd /etc/slipway/secrets && for f in *; do echo "$f $(cat $f)"; done')
@@ -33,7 +33,7 @@ def secrets(read_secrets):
 
 @pytest.fixture(scope="session")
 def sql(docker):
-    """Run a query as the superuser inside the database's container, and return the rows."""
+    """Run a query as the database's superuser, and return the rows."""
 
     def sql(query):
         rows = docker("exec $(docker ps --quiet --filter name=-db-) psql -U postgres -d blog -XAtc %s", query)
@@ -50,7 +50,7 @@ def app_role(slot):
 
 @pytest.fixture
 def login(host, containers, secrets, app_role):
-    """Log in to the database over TCP, like a service on the network, and run one statement."""
+    """Log in to the database over TCP, as the containers do, and run one statement."""
     passwords = {
         "postgres": secrets["db_superuser_password"],
         "blog_migrator": secrets["db_migrator_password"],

@@ -1,4 +1,4 @@
-"""The host, from inside and from outside, and its variables."""
+"""Fixtures: the sandbox host, its variables, its open ports, and playbooks against it."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from outside import ENVIRONMENT, ROOT, Machine, play
 
 @pytest.fixture(scope="session")
 def inventory(pytestconfig):
-    """The path of the scenario's inventory."""
+    """The path of the inventory of the Molecule scenario."""
     return pytestconfig.getoption("ansible_inventory")
 
 
@@ -25,7 +25,7 @@ def hostname(pytestconfig):
 
 @pytest.fixture(scope="session")
 def variables(inventory, hostname):
-    """The host's variables: the inventory's as Ansible resolves them, over the roles' literal defaults."""
+    """The defaults of all roles, overridden by the host's variables as Ansible resolves them."""
     command = ["ansible", hostname, "--inventory", inventory, "--module-name", "debug", "--one-line"]
     done = subprocess.run(
         [*command, "--args", "var=hostvars[inventory_hostname]"],
@@ -42,7 +42,7 @@ def variables(inventory, hostname):
 
 @pytest.fixture(scope="session")
 def host(variables, tmp_path_factory):
-    """The host from inside, as root, over one connection."""
+    """The host for testinfra, which runs commands there as root, over one SSH connection."""
     control = tmp_path_factory.mktemp("ssh") / "%C"
     return testinfra.get_host(
         f"ssh://{variables['ansible_user']}@{variables['ansible_host']}:{variables['ansible_port']}",
@@ -55,7 +55,7 @@ def host(variables, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def machine(hostname):
-    """The host's container, as the machine outside sees it."""
+    """The container in which the host runs."""
     return Machine(f"slipway-{hostname}")
 
 
@@ -68,7 +68,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends iproute2 nmap &
 
 @pytest.fixture(scope="session")
 def run_on_neighbour(hostname):
-    """Run a shell command on a neighbour of the host: a container on the same link, with nmap."""
+    """Run a shell command on a neighbour of the host: another container on its network, which has nmap."""
     base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
     image, name = "slipway/neighbour", f"slipway-test-neighbour-{hostname}"
 
@@ -84,12 +84,12 @@ def run_on_neighbour(hostname):
 
 @pytest.fixture(scope="session")
 def scan(run_on_neighbour, machine):
-    """Scan TCP ports, all or some, of the host or other addresses; return the open ones by family."""
+    """Scan TCP ports, by default all ports of the host. Return the open ports by address family."""
 
     def scan(ports=range(1, 65536), addresses=None):
         addresses = addresses or {"ipv4": machine.ipv4, "ipv6": machine.ipv6}
         named = ",".join(map(str, ports)) if len(ports) < 100 else f"{ports[0]}-{ports[-1]}"
-        # At most two probes of a port that drops packets.
+        # nmap sends at most two probes to a port that drops packets.
         nmap = f"nmap -n -Pn -sS -T5 --min-rate 30000 --max-retries 1 --open -oG - -p {named}"
         with ThreadPoolExecutor() as pool:
             found = pool.map(
@@ -112,7 +112,7 @@ def open_ports(variables):
 
 @pytest.fixture(scope="session")
 def deploy(inventory, hostname):
-    """Run a playbook against this host."""
+    """Run a playbook against this host, and return its Outcome."""
     return lambda playbook, *arguments, **environment: play(
         playbook, "--inventory", inventory, "--limit", hostname, *arguments, **environment
     )

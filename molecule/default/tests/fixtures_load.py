@@ -1,4 +1,4 @@
-"""The load of readers and authors, and its results in the summary."""
+"""Fixtures that put the blog under load. pytest prints the load's results in its summary."""
 
 import contextlib
 import re
@@ -12,7 +12,7 @@ LOADS = pytest.StashKey()
 
 
 def pytest_configure(config):
-    """Begin the list of loads for the summary."""
+    """Create the list of the loads that the summary reports."""
     config.stash[LOADS] = []
 
 
@@ -26,8 +26,9 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="session")
 def under_load(create_admin, reader, site, host_authority, host, variables, base_url, sql, pytestconfig):
-    """Put the blog under load, as in `with under_load() as load`; then remove its posts and its account."""
+    """Put the blog under load for a `with` block. Afterwards remove the load's posts and its account."""
 
+    # The machine may be busy during `make test`, so the rate is lower there.
     rate = 220 if pytestconfig.getoption("soak") else 120
 
     @contextlib.contextmanager
@@ -41,7 +42,6 @@ def under_load(create_admin, reader, site, host_authority, host, variables, base
         author.reader.close()
         plan = {
             "name": name,
-            # Lower in `make test`, whose machine may be busy; its report still shows what the load met.
             "rate": rate,
             "address": "127.0.0.1",
             "port": base_url.port,
@@ -53,7 +53,7 @@ def under_load(create_admin, reader, site, host_authority, host, variables, base
             "posts": re.findall(r'href="(/posts/[^"#]+)"', home),
             "style": re.search(r'href="(/static/[^"]+\.css)"', home)[1],
         }
-        assert plan["posts"], "the blog has no post that the load could read: import some first"
+        assert plan["posts"], "the blog has no post that the load could request: import some first"
         try:
             with Load(plan, least=rate - 20) as load:
                 yield load
@@ -68,7 +68,7 @@ def under_load(create_admin, reader, site, host_authority, host, variables, base
 
 @pytest.fixture(scope=lambda config, **_: "session" if config.getoption("soak") else "module")
 def load(under_load):
-    """One load for all tests of a module, or of a soak."""
+    """A load that runs during all tests of a module or, with --soak, during all tests."""
     with under_load() as load:
         yield load
     assert load.problems == []

@@ -1,6 +1,6 @@
-"""The fixtures of the modules test_refusals_*.py.
+"""Fixtures of the modules test_refusals_*.py.
 
-Each case is a separate run of ansible-playbook. The cases do not depend on each other, so three run at once.
+Each case is a separate run of ansible-playbook. Cases do not depend on each other, so three run at a time.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -31,18 +31,18 @@ def context(deploy, inventory, machine, variables, host, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def preparations():
-    """The state that the cases of a module need before they start. A module may override this fixture."""
+    """Do nothing. A module may override this fixture, to prepare what its cases need before they start."""
 
 
 @pytest.fixture(scope="module")
 def other_runs():
-    """Functions of the context to run beside the cases, by name. A module may override this fixture."""
+    """Other functions to run in parallel with the cases, by name. A module may override this fixture."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def outcomes(request, preparations, other_runs, context):
-    """The future outcome of each selected case of the module, and of the other runs, by name."""
+    """A future for each case of the module, and for each of `other_runs`, by name."""
     items = [item for item in request.session.items if item.path == request.path]
     cases = [item.callspec.params["case"] for item in items if hasattr(item, "callspec")]
     with ThreadPoolExecutor(3) as pool:
@@ -52,7 +52,7 @@ def outcomes(request, preparations, other_runs, context):
 
 @pytest.fixture
 def assert_refused(outcomes, context, sql):
-    """Assert that a case fails with one error, which has its words, and that it changes nothing."""
+    """Assert that a case fails with one error, which contains the expected words, and changes nothing."""
 
     def assert_refused(case):
         outcome = outcomes[case.name].result()

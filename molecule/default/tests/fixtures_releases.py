@@ -1,4 +1,4 @@
-"""Releases: images to release, the ledger, and what is in service."""
+"""Fixtures for releases: images to release, the ledger, and the release in service."""
 
 import json
 import time
@@ -14,13 +14,13 @@ def slot(host):
 
 @pytest.fixture(scope="module")
 def variant(host, docker, inspect):
-    """Build the blog's image with more Dockerfile lines, and return its id, which is new each time."""
+    """Extend the blog's image by some Dockerfile lines, and return the new image's id."""
     [serving] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
     docker("tag %s slipway.test/blog:source", serving)
     made = []
 
     def variant(lines=""):
-        # A new id each time: a release that an earlier test rolled back is blocked.
+        # The label makes the id differ each time: an image that an earlier test rolled back is blocked.
         dockerfile = f'FROM slipway.test/blog:source\nLABEL slipway.test="{time.time()}"\n{lines}'
         made.append(host.check_output("echo %s | docker build --quiet -", dockerfile))
         return made[-1]
@@ -43,7 +43,7 @@ def status(host):
 
 @pytest.fixture
 def assert_consistent(slot, healthy, status, sql):
-    """Assert that one slot runs, gets the readers and has a login, and that there is no drift."""
+    """Assert that only the given slot runs, gets the readers and has a database login, without drift."""
 
     def assert_consistent(serving):
         assert slot() == serving

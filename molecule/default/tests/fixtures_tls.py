@@ -1,4 +1,4 @@
-"""The names of the blog, and the certificate that it shows for them."""
+"""Fixtures: the blog's names, and the certificate that the blog presents."""
 
 import socket
 
@@ -7,21 +7,21 @@ import pytest
 
 @pytest.fixture(scope="module")
 def requires_https(base_url):
-    """Skip these tests on hosts without TLS."""
+    """Skip a test if the host has no TLS."""
     if base_url.scheme != "https":
         pytest.skip("this host has tls_mode: off")
 
 
 @pytest.fixture(scope="module")
 def all_names(variables):
-    """All names of the blog: those that it serves, and those that it redirects."""
+    """All names of the blog: those that it serves, and those that it redirects to its domain."""
     served = [variables["stack_domain"], *variables["stack_domain_aliases"]]
     return served + variables["stack_domain_redirects"]
 
 
 @pytest.fixture(scope="module")
 def shown_certificate(base_url):
-    """Return the certificate that the blog shows for a name, verified with a TLS context."""
+    """Connect to the blog by a name, verify its certificate with a TLS context, and return it."""
 
     def shown_certificate(trust, name=base_url.hostname):
         with (

@@ -1,10 +1,10 @@
-"""A constant load of readers and authors, with a record of each request: which failed, which POST was lost.
+"""Constant load by simulated readers and authors, which records failed requests and lost POSTs.
 
-Run as a program, this is the load itself, in a separate process, so that the tests do not slow it down.
-Requests follow a schedule, whatever the results of earlier ones. Half of them use kept connections, the other
-half a new connection each. With TLS, half of each kind use HTTP/2. No request is sent again, except one over
-HTTP/2 that the server reports as not processed. A client reconnects only after an answer that announced the
-end of its connection, as any client does, and after a failure.
+The class Load runs this file as a program: a separate process, which the tests do not slow down. Requests
+follow a schedule, whatever the results of earlier requests. Half of the requests use kept connections, and
+each of the others uses a new connection. With TLS, half of each kind use HTTP/2. No request is sent again,
+except one over HTTP/2 that the server reports as not processed. A client with a kept connection opens another
+one only after a failure, or after an answer that announced the end of the connection, as any client does.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ from urllib.parse import urlencode
 
 from outside import Http2Reader, Reader
 
-# Parallel connections, half of them kept. After a late answer, requests that became due follow at once.
+# The number of lanes. Half of them keep their connection. After a late answer, overdue requests follow.
 LANES = 44
-# Further kept connections, of readers that pause for some seconds between requests.
+# Two more lanes for each number: they keep their connection, and send a request every 2, 5 or 9 seconds.
 PAUSES = (2, 5, 9)
-# Seconds that an answer may take, dialling included.
+# How many seconds an answer may take, including the time to connect.
 TIMEOUT = 10
 
 WRITE = "/author/posts/new"
-# The requests of each lane, in turn, and the end of a complete answer. A mark is sent as a session cookie,
-# because no cache answers a request with a session.
+# The requests that each lane sends in turn, and the text at the end of a complete answer. {mark} is sent as a
+# session cookie, because nginx does not answer a request with a session from its cache.
 TURNS = [
     ("/", "</html>"),
     ("{post}?session={mark}", "</html>"),
@@ -67,15 +67,15 @@ class Report:
 
     seconds: float = 0
     kept: int = 0  # requests on kept connections
-    reused: int = 0  # of these, not the first on their connection
+    reused: int = 0  # of these, requests that were not the first on their connection
     fresh: int = 0  # requests on new connections
-    http2: int = 0  # of both kinds
-    written: int = 0
-    slowest: float = 0  # seconds from sent to answered
+    http2: int = 0  # of both kinds, requests over HTTP/2
+    written: int = 0  # POSTs
+    slowest: float = 0  # the longest time from a request to its answer, in seconds
     behind: float = 0  # the longest delay of a request after its scheduled time, in seconds
-    cpu: float = 0  # share of one core that the load itself used
+    cpu: float = 0  # the share of one core that the load's process used
     failures: list = field(default_factory=list)
-    # Titles of the POSTs by their result; only in the last report.
+    # The titles of the POSTs, by result. Only the last report has them.
     posts: dict = field(default_factory=dict)
 
     @property
@@ -99,10 +99,10 @@ class Report:
 
 
 def wrong_accounts(posts, titles):
-    """Return a sentence for each post that is lost, doubled, or there although it was refused.
+    """Return a sentence for each post that is lost, stored twice, or stored although the blog refused it.
 
     Args:
-        posts: titles by the blog's answer: "done", "refused" or "unanswered".
+        posts: the titles of the POSTs by their result: "done", "refused" or "unanswered".
         titles: the titles in the database.
     """
     there = Counter(titles)
@@ -117,11 +117,11 @@ def wrong_accounts(posts, titles):
     ]
 
 
-# --- The load itself, in a process of its own ---------------------------------------------------------------
+# --- The program, which sends the requests ------------------------------------------------------------------
 
 
 class Lane(threading.Thread):
-    """A thread that sends requests at their scheduled time, over one kept connection or a new one each."""
+    """A thread that sends requests at scheduled times: all over one connection, or each over a new one."""
 
     def __init__(self, tally, number, interval, is_kept, is_http2):
         super().__init__(daemon=True)
@@ -134,8 +134,8 @@ class Lane(threading.Thread):
         else:
             context = ssl.create_default_context(cadata=plan["ca"]) if plan["ca"] else None
             self.reader = Reader(*where, context, TIMEOUT)
-        self.carried = 0  # requests answered on the latest connection
-        self.since = None  # when the present request was sent
+        self.carried = 0  # the number of requests on the latest connection
+        self.since = None  # when the current request was sent; None between requests
         self.post, self.style = itertools.cycle(plan["posts"]), plan["style"]
 
     def run(self):
@@ -184,7 +184,7 @@ class Lane(threading.Thread):
         )
 
     def read(self, path):
-        """Request a page, as an author if it is for authors only."""
+        """Request a page. If the page is for authors only, send the author's cookie."""
         cookie = self.tally.plan["cookie"] if path == "/account" else path.partition("?")[2]
         return self.reader.request(path, **({"Cookie": cookie} if cookie else {}))
 
@@ -210,27 +210,27 @@ class Lane(threading.Thread):
             return f"status {answer.status}"
         if not answer.body.rstrip().endswith(end.encode()):
             return f"the body ends with {answer.body[-40:]!r}"
-        # Like a browser, use the stylesheet of the page: just after a release this may be the old one.
+        # Request the stylesheet that this page names, as a browser does: after a release it may be another.
         if path == "/" and (named := re.search(rb'href="(/static/[^"]+\.css)"', answer.body)):
             self.style = named[1].decode()
         return None
 
 
 class Tally:
-    """Counts what the lanes report."""
+    """The lanes, and the sum of their results."""
 
     def __init__(self, plan):
         self.plan, self.over, self.lock = plan, threading.Event(), threading.Lock()
         self.report = Report(posts={"done": [], "refused": [], "unanswered": []})
         self.began = time.monotonic()
-        # Number, interval, whether it is kept, and whether it uses HTTP/2: every second pair does.
+        # The arguments of each Lane: number, interval, is_kept, is_http2. Every second pair uses HTTP/2.
         lanes = [(n, LANES / plan["rate"], n % 2 == 0, n % 4 > 1) for n in range(LANES)]
         paused = itertools.product(PAUSES, (False, True))
         lanes += [(n, pause, True, is_http2) for n, (pause, is_http2) in enumerate(paused, LANES)]
         self.lanes = [Lane(self, *lane) for lane in lanes]
 
     def count(self, *, reused, is_kept, is_http2, seconds, behind, failed, post):
-        """Count one request."""
+        """Add the result of one request to the report."""
         report = self.report
         with self.lock:
             report.kept += is_kept
@@ -247,7 +247,7 @@ class Tally:
                 report.posts[said].append(title)
 
     def tell(self, **without):
-        """Print a report of all requests that were sent before this moment."""
+        """Wait for the answers to all requests that were sent so far, and print a report."""
         now = time.monotonic()
         for lane in self.lanes:
             while (since := lane.since) and since <= now:
@@ -259,7 +259,7 @@ class Tally:
 
 
 def main():
-    """Read the plan from the first line of stdin; print a report for each further line, and one at EOF."""
+    """Read the plan from the first line of stdin. Print a report for each further line, and at EOF."""
     tally = Tally(json.loads(sys.stdin.readline()))
     for lane in tally.lanes:
         lane.start()
@@ -271,7 +271,7 @@ def main():
     tally.tell()
 
 
-# --- The load, for the tests --------------------------------------------------------------------------------
+# --- The classes that the tests use -------------------------------------------------------------------------
 
 
 @dataclass
@@ -282,7 +282,7 @@ class Step:
     seconds: float = 0
     requests: int = 0
     failures: list = field(default_factory=list)
-    tolerated: list = field(default_factory=list)  # failures that the step permits
+    tolerated: list = field(default_factory=list)  # failures that the test permits during the step
 
     def __str__(self):
         rate = self.requests / self.seconds if self.seconds else 0  # 0 if the step was interrupted
@@ -291,11 +291,11 @@ class Step:
 
 
 class Load:
-    """A context manager that runs the load; after it, the load's results.
+    """A context manager that runs the load and has its results.
 
-    plan: what to request from where, and the number of requests in a second ("rate").
-    least: requests in a second, on average; with fewer there was no measurement.
-    titles: the titles of the load's posts in the database, which the caller sets after the load.
+    plan: the blog's address, the pages to request, and the number of requests per second ("rate").
+    least: the smallest average rate with which the load counts as a measurement.
+    titles: the titles of the load's posts in the database. The caller sets them after the load.
     """
 
     def __init__(self, plan, least):
@@ -315,26 +315,26 @@ class Load:
             self.hear()
 
     def say(self, line):
-        """Send a line to the load."""
+        """Send a line to the program."""
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def hear(self):
-        """Read the next report."""
+        """Read the program's next report."""
         self.report = Report(**json.loads(self.process.stdout.readline()))
         self.report.failures = [Failed(**failed) for failed in self.report.failures]
 
     def look(self):
-        """Request a report of everything up to now, and return it."""
+        """Request a report of all requests up to now, and return it."""
         self.say("report")
         self.hear()
         return self.report
 
     @contextlib.contextmanager
     def step(self, name, tolerate=None):
-        """Record the requests of one step of a test separately; the Step has them when it ends.
+        """Record the requests of one step of a test in a Step, which is complete when the `with` block ends.
 
-        A failure whose text is `tolerate` is no problem of this step.
+        tolerate: the text of failures that are permitted during this step, such as "status 503".
         """
         before, step = self.look(), Step(name)
         self.steps.append(step)
@@ -350,11 +350,11 @@ class Load:
 
     @property
     def problems(self):
-        """A sentence for each problem of a load that has ended."""
+        """A sentence for each problem. Use it after the load has ended."""
         report, slow = self.report, []
         tolerated = {failed for step in self.steps for failed in step.tolerated}
         failures = [str(failed) for failed in report.failures if failed not in tolerated]
-        # When the database stops, it is unknown whether it committed the last requests.
+        # If a POST failed because the database stopped, it is unknown whether the database has the post.
         unknown = {failed.request.removeprefix("POST ") for failed in tolerated}
         posts = report.posts | {"refused": [t for t in report.posts["refused"] if t not in unknown]}
         if report.rate < self.least:

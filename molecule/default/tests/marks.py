@@ -1,4 +1,4 @@
-"""Marks in secrets, and the places on the control node where they must not be."""
+"""Search output and the control node for marks: unique strings that a test puts into secrets."""
 
 import base64
 import re
@@ -6,14 +6,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-# Options of ansible-playbook with which it prints the most.
+# The options with which ansible-playbook prints the most.
 VERBOSE = ("-vvv", "--diff")
 
 
 def forms(mark):
-    """Return mark, and its base64 form for each offset that it may have in a longer text."""
+    """Return the mark, and its base64 form for each of the three offsets possible in a longer text."""
     encoded = [base64.b64encode(b"\0" * before + mark.encode()).decode() for before in range(3)]
-    # Cut the first and the last characters, which depend on the text around it.
+    # Cut the first and the last characters, which depend on the text around the mark.
     return [mark, *(text[4 if before else 0 : -4] for before, text in enumerate(encoded))]
 
 
@@ -35,5 +35,5 @@ def files_on_control_node(mark):
 
 
 def is_shown(mark, text):
-    """Return whether text contains a form of the mark, also if Ansible wrapped its lines."""
+    """Return whether a text contains a form of the mark, even if Ansible wrapped the text's lines."""
     return any(form in part for form in forms(mark) for part in (text, re.sub(r"\s+", "", text)))

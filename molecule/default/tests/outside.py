@@ -1,4 +1,4 @@
-"""The machine outside the host: it runs plays against the host, and requests pages like a reader."""
+"""Reach the host from the machine that runs the tests: its container, plays, HTTP and TCP."""
 
 import http.client
 import io
@@ -20,14 +20,14 @@ import pycurl
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Drop the caller's ANSIBLE_* variables: the repository's settings must apply.
+# Drop the caller's ANSIBLE_* variables, because the settings of the repository must apply.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")} | {
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")
 }
 
 
 def wait_until(condition, seconds, what):
-    """Call condition() until it returns a true value, and return that; fail after the deadline."""
+    """Call condition() until it returns a true value, and return that value. Fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -39,58 +39,58 @@ def wait_until(condition, seconds, what):
 
 
 class Machine:
-    """A container that is a host. A restart may change its addresses, so they are not cached."""
+    """The container in which the host runs. Its addresses are not cached: a restart may change them."""
 
     def __init__(self, container):
         self.container = container
 
     @staticmethod
     def docker(*arguments):
-        """Run docker on the machine outside, and return what it prints."""
+        """Run docker on the machine that runs the tests, and return what docker prints."""
         return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
 
     @property
     def network(self):
-        """Its endpoint in the sandbox's network, from `docker inspect`."""
+        """The container's endpoint in the network of the sandbox hosts, from `docker inspect`."""
         [inspected] = json.loads(self.docker("inspect", self.container))
         return inspected["NetworkSettings"]["Networks"]["slipway-sandbox"]
 
     @property
     def ipv4(self):
-        """Its IPv4 address."""
+        """The host's IPv4 address."""
         return self.network["IPAddress"]
 
     @property
     def ipv6(self):
-        """Its IPv6 address."""
+        """The host's IPv6 address."""
         return self.network["GlobalIPv6Address"]
 
     @property
     def subnet(self):
-        """The IPv4 network that it shares with its neighbours."""
+        """The IPv4 network of the host and its neighbours."""
         return str(ip_interface(f"{self.ipv4}/{self.network['IPPrefixLen']}").network)
 
     @property
     def subnet_ipv6(self):
-        """The IPv6 network that it shares with its neighbours."""
+        """The IPv6 network of the host and its neighbours."""
         return str(ip_interface(f"{self.ipv6}/{self.network['GlobalIPv6PrefixLen']}").network)
 
     @property
     def gateways(self):
-        """The addresses of the machine outside in that network."""
+        """The addresses that the machine that runs the tests has in the host's network."""
         return [self.network["Gateway"], self.network["IPv6Gateway"]]
 
     def restart(self):
-        """Reboot it."""
+        """Reboot the host."""
         self.docker("restart", self.container)
 
     def lose_power(self):
-        """Kill it without a shutdown, and let it boot."""
+        """Kill the host without a shutdown, and start it again."""
         self.docker("kill", self.container)
         self.docker("start", self.container)
 
     def execute(self, script):
-        """Run a script as root, even when SSH logins fail; return what it prints."""
+        """Run a script as root, and return what it prints. This works even if SSH logins fail."""
         return self.docker("exec", self.container, "sh", "-euc", script)
 
 
@@ -99,20 +99,20 @@ class Machine:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of ansible-playbook ended."""
+    """The exit status and the output of a run of ansible-playbook."""
 
     status: int
     output: str
 
     @property
     def changed(self):
-        """The number of changed tasks, by host; empty if no play reached its recap."""
+        """The number of changed tasks by host. It is empty if ansible-playbook printed no recap."""
         recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", self.output, re.MULTILINE)
         return {host: int(number) for host, number in recap}
 
     @property
     def errors(self):
-        """The errors as Ansible shows them, each on one line."""
+        """The errors that Ansible prints, each as one line."""
         errors = []
         for shown in re.split(r"^\[ERROR\]: ", self.output, flags=re.MULTILINE)[1:]:
             message, origin, _ = shown.partition("\nOrigin: ")
@@ -121,7 +121,7 @@ class Outcome:
 
 
 def play(playbook, *arguments, **environment):
-    """Run a playbook of this repository to its end."""
+    """Run a playbook of this repository with extra environment variables, and return its Outcome."""
     done = subprocess.run(
         ["ansible-playbook", playbook, *arguments],
         cwd=ROOT,
@@ -147,7 +147,7 @@ class Answer:
 
     @classmethod
     def of(cls, response):
-        """Read all of an HTTPResponse after its begin()."""
+        """Read the body of an HTTPResponse whose begin() was called, and return an Answer."""
         headers = {name.lower(): ", ".join(response.headers.get_all(name)) for name in response.headers}
         return cls(response.status, headers, response.read())
 
@@ -158,14 +158,14 @@ class Answer:
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to an address, over TLS if there is a context, for a name that need not be in DNS."""
+    """A connection to an address, for a name that need not be in DNS. With a context it uses TLS."""
 
     def __init__(self, address, port, name, context, timeout):
         super().__init__(address, port, timeout=timeout)
         self.name, self.context, self.dialled = name, context, 0
 
     def connect(self):
-        """Connect, and count it."""
+        """Connect, and count the connection."""
         self.dialled += 1
         super().connect()
         if self.context:
@@ -175,7 +175,7 @@ class Connection(http.client.HTTPConnection):
 class Reader:
     """An HTTP client that keeps its connection open between requests.
 
-    With a context it uses TLS, and the certificate must be for the name in `host`, whatever the address is.
+    With a context it uses TLS, and the server's certificate must be for the name in `host`.
     """
 
     def __init__(self, address, port, host, context=None, timeout=10):
@@ -183,23 +183,23 @@ class Reader:
         self.host = host
 
     def request(self, path, method="GET", body=None, **headers):
-        """Send one request and return the whole answer; a header is named like Accept_Encoding."""
+        """Send one request and return the whole answer. Write a header like Accept_Encoding="gzip"."""
         named = {"Host": self.host} | {name.replace("_", "-"): value for name, value in headers.items()}
         self.connection.request(method, path, body=body, headers=named)
         return Answer.of(self.connection.getresponse())
 
     def close(self):
-        """Close the connection; the next request opens another."""
+        """Close the connection. The next request opens another one."""
         self.connection.close()
 
     @property
     def dialled(self):
-        """The number of connections that it has opened."""
+        """The number of connections that this reader has opened."""
         return self.connection.dialled
 
 
 class SlowSender:
-    """A client that holds a connection, and sends almost nothing."""
+    """A client that keeps a connection open, but sends almost nothing."""
 
     def __init__(self, connection, begin):
         self.connection = connection
@@ -223,10 +223,10 @@ class SlowSender:
 
 
 class Http2Reader:
-    """A Reader over HTTP/2, like a browser, that trusts the CA of a PEM text.
+    """A Reader that uses HTTP/2 like a browser, and trusts the CA whose PEM text is `authority`.
 
-    It repeats a request over another connection if the server reports it as not processed: GOAWAY permits
-    that (RFC 9113, 6.8). libcurl also repeats requests when a connection just died; here that is an error.
+    If the server reports a request as not processed, libcurl sends it again over another connection. RFC 9113
+    permits that after GOAWAY (6.8). libcurl also does so if a connection died; here that is an error.
     """
 
     def __init__(self, address, port, host, authority, timeout=10):
@@ -240,9 +240,9 @@ class Http2Reader:
         }
 
     def request(self, path, method="GET", body=None, **headers):
-        """Send one request and return the whole answer; a header is named like Accept_Encoding.
+        """Send one request and return the whole answer. Write a header like Accept_Encoding="gzip".
 
-        A body that is a file is sent without a header for its length.
+        If the body is a file, the request has no header with the body's length.
         """
         if not self.curl:
             self.curl = pycurl.Curl()
@@ -282,7 +282,7 @@ class Http2Reader:
         return Answer(status, found, text.getvalue())
 
     def close(self):
-        """Close the connection; the next request opens another."""
+        """Close the connection. The next request opens another one."""
         if self.curl:
             self.curl.close()
         self.curl = None
@@ -291,9 +291,9 @@ class Http2Reader:
 class Prober:
     """Readers that request a page continuously, each over one kept connection.
 
-    Each request has a session cookie, so that no cache answers it. A request fails when its status is not
-    200, or when it has no answer. A reader reconnects after an answer that announced the end of the
-    connection, as any client does, and after a failure.
+    Each request has a session cookie, so that no cache answers it. A request fails if it gets no answer, or a
+    status other than 200. A reader opens another connection only after a failure, or after an answer that
+    announced the end of the connection, as any HTTP client does.
     """
 
     def __init__(self, reader, path="/", readers=2):
@@ -303,7 +303,7 @@ class Prober:
         self.threads = [threading.Thread(target=self.probe) for _ in range(readers)]
 
     def probe(self):
-        """Send requests until the end."""
+        """Send requests until the `with` block ends."""
         reader, name = self.reader(), threading.get_ident()
         for number in itertools.count():
             if self.over.is_set():
@@ -320,7 +320,7 @@ class Prober:
         reader.close()
 
     def ask(self, reader, mark):
-        """Send one request with a unique mark; return what is wrong with the answer, or None."""
+        """Send one request with a unique session cookie. Return what is wrong with the answer, or None."""
         status = reader.request(self.path, Cookie=f"session={mark}").status
         return None if status == 200 else f"status {status}"
 
@@ -337,7 +337,7 @@ class Prober:
 
 
 class Author:
-    """A user who signs in, and sends forms of the page opened last."""
+    """A user who signs in and sends forms. The CSRF token is that of the page opened last."""
 
     def __init__(self, reader, base_url, email, password):
         self.reader, self.base_url, self.cookie, self.token = reader, base_url, "", ""
@@ -345,7 +345,7 @@ class Author:
         self.signed_in = self.send("/login", email=email, password=password).status == 303
 
     def request(self, path, **arguments):
-        """Send one request within the session."""
+        """Send one request with the session's cookie."""
         cookie = {"Cookie": self.cookie} if self.cookie else {}
         answer = self.reader.request(path, Referer=f"{self.base_url}/", **cookie, **arguments)
         if found := re.search(r"\b(?:__Host-)?session=[^;]*", answer.headers.get("set-cookie", "")):
@@ -353,25 +353,25 @@ class Author:
         return answer
 
     def open(self, path):
-        """Open a page, whose forms `send` uses from now on, and return the answer."""
+        """Open a page and return the answer. `send` uses this page's CSRF token from now on."""
         answer = self.request(path)
         if found := re.search(r'name="csrf_token"[^>]*value="([^"]+)"', answer.text):
             self.token = found[1]
         return answer
 
     def send(self, path, **fields):
-        """Send a form of the page that is open, and return the answer."""
+        """Send a form with the CSRF token of the page opened last, and return the answer."""
         body = urlencode(fields | {"csrf_token": self.token})
         kind = "application/x-www-form-urlencoded"
         return self.request(path, method="POST", body=body, Content_Type=kind)
 
     def is_in(self):
-        """Return whether the session is valid."""
+        """Return whether the user is signed in."""
         return self.request("/account").status == 200
 
 
 class Writer(Prober):
-    """An author who repeatedly sends the form of a page opened once, and reads the result."""
+    """An author who opens a page once, then repeatedly sends its form and checks the result."""
 
     def __init__(self, author):
         super().__init__(lambda: author.reader, readers=1)
@@ -379,7 +379,7 @@ class Writer(Prober):
         author.open("/account")
 
     def ask(self, reader, mark):
-        """Change the author's name, which writes to the database; then find it on the page."""
+        """Change the author's name in the database. Then check that the page shows the new name."""
         status = self.author.send("/account/name", name=mark).status
         if status != 303:
             return f"status {status} to the form"
@@ -391,7 +391,7 @@ class Writer(Prober):
 
 
 def answers(address, port, timeout=3):
-    """Return whether a port accepts a TCP connection within timeout seconds; False if it drops packets."""
+    """Return whether a port accepts a TCP connection within `timeout` seconds."""
     try:
         socket.create_connection((address, port), timeout=timeout).close()
     except OSError:

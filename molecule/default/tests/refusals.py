@@ -1,4 +1,4 @@
-"""The cases of the modules test_refusals_*.py: runs of ansible-playbook that must be refused."""
+"""Define a case of the modules test_refusals_*.py: a run of ansible-playbook that must be refused."""
 
 import json
 from collections.abc import Callable
@@ -9,10 +9,11 @@ import pytest
 
 @dataclass(frozen=True)
 class Case:
-    """A run that must be refused, and the parts of its message.
+    """A run of ansible-playbook that must be refused.
 
-    `says` and the strings in `variables` may contain {fields} of the fixture `context`. Without `run`, the
-    case is a run of site.yml with `variables`. `hides` must not be in the output.
+    says: texts that the error must contain. hides: a text that the output must not contain.
+    variables: extra variables, with which the case runs site.yml. run: a function to call instead.
+    `says` and the strings in `variables` may contain {fields} of the fixture `context`.
     """
 
     name: str
@@ -33,10 +34,10 @@ class Case:
 
 
 def extra(**variables):
-    """Return variables as arguments of ansible-playbook. A string stays one, as on a command line."""
+    """Return arguments of ansible-playbook that set these variables, with the types that they have here."""
     return ["--extra-vars", json.dumps(variables)]
 
 
 def each(cases):
-    """Parametrize a test with cases."""
+    """Parametrize a test with cases, each under its name."""
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)

@@ -1,4 +1,4 @@
-"""A registry of images in a container, for hosts that pull."""
+"""A container registry for tests in which the host pulls its images."""
 
 import json
 import ssl
@@ -18,15 +18,15 @@ SOURCE = Path(__file__).with_name("registry")
 
 
 def docker_here(*arguments, **options):
-    """Run docker on the machine outside, and return what it prints."""
+    """Run docker on the machine that runs the tests, and return what docker prints."""
     done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options)
     return done.stdout.strip()
 
 
 class Registry:
-    """A registry on the host's network, over TLS, with the user anna.
+    """A container registry on the host's network, with TLS and one user, anna.
 
-    ca: the path of its certificate, which it signed itself. password: the one of anna.
+    ca: the path of the registry's self-signed certificate. password: anna's password.
     """
 
     def __init__(self, name, directory):
@@ -38,7 +38,7 @@ class Registry:
         self.context.check_hostname = False
 
     def create(self):
-        """Build its image, write its list of users, and create its container."""
+        """Build the registry's image, write its list of users, and create its container."""
         base = yaml.safe_load((ROOT / "roles/sandbox/vars/main.yml").read_text())["__sandbox_base_image"]
         docker_here("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", IMAGE, str(SOURCE))
         users = docker_here("run", "--rm", "-i", IMAGE, "htpasswd", "-inB", "anna", input=self.password)
@@ -50,20 +50,20 @@ class Registry:
         docker_here("cp", f"{self.directory}/.", f"{self.name}:/srv")
 
     def start(self):
-        """Start it, and wait until it answers."""
+        """Start the registry, and wait until it answers."""
         docker_here("start", self.name)
         wait_until(self.is_up, 20, "the registry answers")
 
     def stop(self):
-        """Stop it at once."""
+        """Stop the registry without a delay."""
         docker_here("stop", "--time=0", self.name)
 
     def remove(self):
-        """Remove its container, with the images that it holds."""
+        """Remove the registry's container and the images that the registry holds."""
         docker_here("rm", "--force", "--volumes", self.name)
 
     def ask(self, path):
-        """Request a path of its API as anna, and return the JSON."""
+        """Request a path of the registry's API as anna, and return the JSON."""
         [container] = json.loads(docker_here("inspect", self.name))
         address = container["NetworkSettings"]["Networks"]["slipway-sandbox"]["IPAddress"]
         login = b64encode(f"anna:{self.password}".encode()).decode()
@@ -76,12 +76,12 @@ class Registry:
             return json.load(answer)
 
     def is_up(self):
-        """Return whether it answers."""
+        """Return whether the registry answers."""
         try:
             return self.ask("/v2/") == {}
         except URLError:
             return False
 
     def logs(self):
-        """Return its log."""
+        """Return the registry's log."""
         return subprocess.run(["docker", "logs", self.name], capture_output=True, text=True).stderr

@@ -1,4 +1,4 @@
-"""The bench runs against this host too, so that every run of the tests ends with its figures."""
+"""Run the benchmark of `make bench` against the test host, and print its figures."""
 
 import json
 import subprocess

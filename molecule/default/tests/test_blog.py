@@ -55,7 +55,7 @@ def test_stylesheet_is_compressed_and_cached_forever(get):
 
 @pytest.fixture
 def wait_for_log_lines(host, docker, containers):
-    """Wait for log lines of a service about a path, from now on, and return them."""
+    """Wait until a service has logged requests of a path after this moment, and return these log lines."""
     since = host.check_output("date +%s.%N")
 
     def lines(service, path):

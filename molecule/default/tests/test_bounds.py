@@ -10,7 +10,7 @@ from outside import wait_until
 PICTURE = "/media/0123456789abcdef01234567-3x3.png"
 
 
-# --- What nginx keeps in memory -----------------------------------------------------------------------------
+# --- The memory of nginx ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_get_request_with_a_body_is_refused_before_the_body_is_read(slow_sender,
     "path", ["/", "/search?q=rope", "/static/none", "/author/", "/author/media", "/healthz"]
 )
 def test_http2_get_request_with_an_unannounced_body_is_refused(http2_reader, used_mib, path):
-    """HTTP/2 needs no header to send a body."""
+    """Over HTTP/2, a client can send a body without a header that announces the body."""
     with contextlib.closing(http2_reader()) as one:
         assert one.request(path, body=io.BytesIO(bytes(200_000))).status == 413
         assert one.request("/").status == 200
@@ -55,13 +55,13 @@ def test_http2_get_request_with_an_unannounced_body_is_refused(http2_reader, use
 def test_unfinished_bodies_of_strangers_do_not_block_pages(
     slow_sender, assert_pages_are_complete, used_mib, send_raw, site
 ):
-    """This address is exempt from the limits of one client, so the limits of all clients apply."""
+    """The tests' address is exempt from the limits per client, so only the limits for all clients apply."""
     upload = "POST /author/media HTTP/1.1\r\nHost: {site}\r\nContent-Length: 10000000\r\n\r\n"
     message = "POST /contact HTTP/1.1\r\nHost: {site}\r\nContent-Length: 250001\r\n\r\n"
     for _ in range(4):
         slow_sender(upload)
     for _ in range(90):
-        # nginx refuses some at once, because there are too many, perhaps before all is sent.
+        # nginx may refuse some of these at once, before the whole text is sent, because there are too many.
         with contextlib.suppress(OSError):
             slow_sender(message + 250_000 * "x")
     assert_pages_are_complete()
@@ -110,7 +110,7 @@ def test_large_bodies_of_strangers_do_not_block_authors(
 
 
 def test_query_strings_do_not_fill_the_cache(ask, used_mib, reader, site):
-    """nginx drops unknown query parameters, and caches no page with known ones: their values are endless."""
+    """nginx drops unknown query parameters, and does not cache a page with known ones."""
     ask("/feed.xml")
     before = used_mib("pages")
     with contextlib.closing(reader()) as one:
@@ -126,10 +126,7 @@ def test_query_strings_do_not_fill_the_cache(ask, used_mib, reader, site):
 
 
 def test_cache_size_is_limited(sql, used_mib, reader):
-    """nginx keeps 24 MiB, and removes what exceeds them every ten seconds.
-
-    Until then there is room for 72 MiB more.
-    """
+    """nginx caches 24 MiB. There is room for 72 MiB more, which nginx removes every ten seconds."""
     posts = "slug LIKE 'slipway-test-large-%'"
     sql(
         "INSERT INTO post (slug, title, summary, body, body_html, word_count, author, published_at) "
@@ -140,13 +137,13 @@ def test_cache_size_is_limited(sql, used_mib, reader):
         with contextlib.closing(reader()) as one:
             for number in range(1, 71):
                 assert len(one.request(f"/posts/slipway-test-large-{number}").body) > 900_000
-        wait_until(lambda: used_mib("pages") < 26, 15, "the cache is within its bound")
+        wait_until(lambda: used_mib("pages") < 26, 15, "the cache is within its limit")
         assert used_mib("pages") > 10, "the cache was never full"
     finally:
         sql(f"DELETE FROM post WHERE {posts}")
 
 
-# --- What nginx may read ------------------------------------------------------------------------------------
+# --- The files that nginx may read --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["/etc/slipway/tls/blog.pem", "/etc/passwd", "/etc/slipway/tls"])
@@ -164,7 +161,8 @@ def test_nginx_follows_no_link_of_a_compromised_blog_to_a_file(docker, container
     assert "root:" not in answer.text
 
 
-def test_nginx_follows_no_link_to_the_generation_of_pages(docker, containers, ask):
+def test_nginx_serves_no_file_from_the_directory_of_the_generation(docker, containers, ask):
+    """The blog sets the link .generation, whose target is a part of the key of nginx's cache."""
     blog = f"exec {containers['flask_blog']['Id']} sh -ec %s"
     former = docker(blog, "readlink /srv/media/.generation || true").strip()
     link = "mkdir -p /srv/media/.generation-test && cd /srv/media && ln -sf %s .generation-test/none"

@@ -23,7 +23,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--no-first-run",
 ]
-# The author and the page of what these tests write on the blog.
+# The name of the person who comments in these tests, and the slug of the page that they add.
 NAME = "Grace of the browser test"
 PAGE = "about-the-browser-test"
 
@@ -55,7 +55,7 @@ class Visitor:
         self.page = self.context.new_page()
 
     def complain(self, kind, what):
-        """Keep the browser's complaints: the console must stay empty."""
+        """Record a message of the browser's console, or an exception. There must be none."""
         self.complaints.append(f"{self.page.url}: {kind}: {what}")
 
     def go(self, path):
@@ -78,13 +78,13 @@ class Visitor:
         assert (min(map(int, re.findall(r"\d+", ground))) > 128) == (self.scheme == "light"), where
         self.page.evaluate(self.axe)
         result = self.page.evaluate("axe.run()")
-        assert result["passes"], f"axe has checked nothing: {where}"
+        assert result["passes"], f"axe checked nothing: {where}"
         faults = [(found["id"], found["nodes"][0]["html"]) for found in result["violations"]]
         assert faults == [], where
         assert self.complaints == [], where
 
     def send(self, button, **fields):
-        """Type into the fields, as a person would, and press the button."""
+        """Type into the fields as a person does, and press the button."""
         for label, words in fields.items():
             self.page.get_by_label(label, exact=True).press_sequentially(words)
         self.page.get_by_role("button", name=button, exact=True).click()
@@ -96,7 +96,7 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def address_arguments(host, base_url):
-    """The browser's arguments for the blog: the address of its name, and the only public key to accept."""
+    """Arguments that tell the browser the address of the blog's name, and which public key to accept."""
     if base_url.scheme == "http":
         return []
     key = "openssl x509 -in /etc/slipway/tls/blog.pem -noout -pubkey | openssl pkey -pubin -outform der"
@@ -112,7 +112,7 @@ def browser(address_arguments):
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         pytest.fail(
-            "Neither `chromium` nor `google-chrome` in PATH: install the package `chromium`.", pytrace=False
+            "`chromium` and `google-chrome` are not in PATH: install the package `chromium`.", pytrace=False
         )
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
@@ -125,7 +125,7 @@ def browser(address_arguments):
 
 @pytest.fixture(scope="module")
 def visitor(browser, variables):
-    """Make a Visitor. Any complaint of the browser fails the test, also one about the last page."""
+    """Make a Visitor for a `with` block. Any complaint of the browser fails the test."""
     if not AXE.is_file():
         pytest.fail("axe-core of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
     axe = AXE.read_text()
@@ -144,7 +144,7 @@ def visitor(browser, variables):
 
 @pytest.fixture(scope="module", autouse=True)
 def content_of_the_tests(sql, host):
-    """Add a page to the blog, and remove all that these tests wrote, even if they fail half-way."""
+    """Add a page to the blog. Before and after these tests, remove everything that they write."""
 
     def clear():
         sql(f"DELETE FROM comment WHERE author = '{NAME}'")
@@ -170,7 +170,7 @@ def content_of_the_tests(sql, host):
 
 @pytest.fixture(autouse=True)
 def without_rate_limits(sql):
-    """Reset the blog's request counters, because all visitors have one address."""
+    """Reset the blog's counters of requests, because all visitors of these tests have one address."""
     sql("DELETE FROM throttle")
     yield
     sql("DELETE FROM throttle")
@@ -228,7 +228,7 @@ def png(colour):
 
 
 def assert_shows_picture(page, colour):
-    """Assert that a page, or a part of one, has the picture of a colour, and that it can be decoded."""
+    """Assert that a page, or a part of a page, shows the picture that has this colour."""
     picture = page.get_by_role("img", name=f"A boat in {colour}")
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
 
@@ -244,20 +244,20 @@ def sign_in(author, email, secrets):
 
 
 def upload_picture(author, colour):
-    """Upload a picture in the form of a post, and check the headers that nginx sends with it."""
+    """Upload a picture in the form of a post, and check the headers that nginx sends with the picture."""
     with author.page.expect_response("**/media/*") as answer:
         file = {"name": f"browser-test-{colour}.png", "mimeType": "image/png", "buffer": png(colour)}
         author.page.set_input_files("[data-file]", file)
     headers = answer.value.headers
     assert headers["cache-control"] == "public, max-age=31536000, immutable"
     assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'", (
-        "nginx itself must serve it"
+        "nginx itself must serve the picture"
     )
     assert headers["content-type"] == "image/png"
 
 
 def write_draft(author, title, colour):
-    """Write a draft with a picture, while the preview shows it; return the picture's path."""
+    """Write a draft with a picture, check the preview, and return the picture's path."""
     author.follow("New post")
     author.look("New post")
     author.page.get_by_label("Title").press_sequentially(title)
@@ -278,7 +278,7 @@ def write_draft(author, title, colour):
 
 
 def publish(author, title):
-    """Publish the draft that is open, with a tag, and view it."""
+    """Publish the draft that is open, with a tag, and view the post."""
     author.page.get_by_label("Published").check()
     author.page.get_by_label("Tags").press_sequentially("Harbour")
     author.send("Save")
@@ -299,7 +299,7 @@ def write_comment(reader, path, title, colour, comment):
 
 
 def approve_comment(author, comment):
-    """Approve a comment on the author's desk."""
+    """Approve a comment on the page "Comments" of the pages for authors."""
     author.follow("Write", within="header")
     author.page.get_by_role("navigation", name="Your desk").get_by_role("link", name="Comments").click()
     author.look("Comments")
@@ -310,7 +310,7 @@ def approve_comment(author, comment):
 
 
 def look_at_rest_of_desk(author):
-    """Look at the other pages for authors."""
+    """Check the remaining pages for authors."""
     for path, heading in (
         ("/author/comments?state=approved", "Comments"),
         ("/author/media", "Pictures"),

@@ -1,6 +1,6 @@
-"""Secrets do not leak: plays run with marked secrets, -vvv and --diff; then a scan searches for the marks.
+"""Secrets must not leak. Plays run with marked secrets, -vvv and --diff; then a scan searches for the marks.
 
-The marked secrets come from an encrypted file, as in production. They stay: they are as good as others.
+The marked secrets come from an encrypted file, as in production. They stay on the host after the tests.
 """
 
 import base64
@@ -29,7 +29,7 @@ def test_scan_finds_a_mark_in_each_kind_of_place(
 ):
     mark = f"bait{random.token_hex(12)}"
     canary.watch(mark)
-    # sudo logs the command lines with this mark, so the scan must find it in the journal.
+    # sudo logs the following command lines, so the scan must find the mark in the journal.
     files = ["/opt/slipway/bait", "/var/lib/slipway/bait", "/var/log/bait", "/usr/share/bait"]
     try:
         for file in files:
@@ -40,7 +40,7 @@ def test_scan_finds_a_mark_in_each_kind_of_place(
         host.check_output(
             "systemd-run --quiet --collect --unit=slipway-bait --setenv=BAIT=%s sleep 600", mark
         )
-        wait_until(lambda: host.run("grep environ /run/canary/processes").rc == 0, 10, "an environment")
+        wait_until(lambda: host.run("grep environ /run/canary/processes").rc == 0, 10, "a mark is found")
         nginx = containers["nginx"]["Image"]
         docker("run --name bait --env BAIT=%s --entrypoint sh %s -c 'echo $BAIT'", mark, nginx)
         docker("tag %s bait:source", nginx)
@@ -76,9 +76,9 @@ def test_scan_finds_a_mark_in_each_kind_of_place(
 
 @pytest.fixture
 def vault(tmp_path):
-    """Encrypt values with a mark, like an inventory's vault; return ansible-playbook's arguments for them.
+    """Write a vault with secrets that begin with a mark. Return the arguments of ansible-playbook for it.
 
-    If a TLS key is given, encrypt it with the same password, and add its variables.
+    If there is a TLS key, encrypt it with the same password, and add the variables of the certificate.
     """
 
     def vault(mark, names, certificate=None, key=None):
@@ -97,7 +97,7 @@ def vault(tmp_path):
     return vault
 
 
-# Files that the test's variables change.
+# The files that change because of the test's variables.
 CHANGED_FILES = [
     "/etc/slipway/tls.json",
     "/etc/slipway/tls/blog.pem",
@@ -108,7 +108,7 @@ CHANGED_FILES = [
 
 @pytest.fixture
 def restore_changed_files(host, canary):
-    """Keep copies of these files in the canary's directory; return a function that restores them."""
+    """Copy these files to the canary's directory. Return a function that restores them."""
 
     def back():
         for file in CHANGED_FILES:
@@ -131,7 +131,7 @@ def test_plays_leak_no_secret(
         *variables["stack_domain_redirects"],
     ]
     certificate, key = make_certificate(tmp_path, names)
-    # The second line of the key, because the first begins with the same letters in each such key.
+    # Search for the second line of the key: the first begins with the same letters in each such key.
     line = key.read_text().splitlines()[2]
     canary.watch(mark, line)
     before = canary.rounds()
@@ -142,12 +142,12 @@ def test_plays_leak_no_secret(
     assert len(values) == 6
     assert all(value.startswith(mark) for value in values.values())
     assert "The webhook request failed" in outputs["site.yml"]
-    assert canary.scan() == ["/etc/slipway/tls/blog.pem"], "only this file has the key"
+    assert canary.scan() == ["/etc/slipway/tls/blog.pem"], "only this file may contain the key"
     restore_changed_files()
     admin = try_to_sign_in(variables["release_admin_email"], values["admin_password"])
     assert admin.signed_in
 
-    # Keep the admin's password, so that only the forgotten key can end the session.
+    # Do not rotate the admin's password, so that only the rotation of the key can end the session.
     given, of_secrets = vault(mark, NAMES[:4]), ("--tags", "secrets,tls,stack,release")
     outputs["site.yml --check"] = deploy("site.yml", "--check", *of_secrets, *VERBOSE, *given).output
     rotate = ("playbooks/rotate_secrets.yml", *VERBOSE, *given, "--extra-vars")

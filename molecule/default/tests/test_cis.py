@@ -1,7 +1,7 @@
-"""The CIS Docker Benchmark 1.6, by check number: as in docker-bench-security, on the running host.
+"""Check the running host against the CIS Docker Benchmark 1.6, as docker-bench-security does.
 
-A check that fails must be listed in cis.yml with its reason; a listed check must fail. The checks are in
-test_cis_*.py.
+The tests in test_cis_*.py have the numbers of the checks in their names. cis.yml must list each check that
+fails, with a reason. A listed check must fail.
 """
 
 import test_cis_containers

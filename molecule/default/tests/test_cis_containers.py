@@ -1,4 +1,4 @@
-"""The CIS Docker Benchmark, section 5: the containers."""
+"""Check the containers against section 5 of the CIS Docker Benchmark."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 from cis import each_service
 
 SENSITIVE = ["/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr"]
-# A check fails where cis.yml lists it, and nowhere else.
+# A check must fail if cis.yml lists it, and must pass otherwise.
 pytestmark = pytest.mark.usefixtures("expected_failures")
 
 

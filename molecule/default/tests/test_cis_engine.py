@@ -1,10 +1,10 @@
-"""The CIS Docker Benchmark, sections 1 to 3: the engine and its files."""
+"""Check the Docker engine and its files against sections 1 to 3 of the CIS Docker Benchmark."""
 
 import json
 
 import pytest
 
-# A check fails where cis.yml lists it, and nowhere else.
+# A check must fail if cis.yml lists it, and must pass otherwise.
 pytestmark = pytest.mark.usefixtures("expected_failures")
 
 

@@ -1,9 +1,9 @@
-"""The CIS Docker Benchmark, section 4: the images."""
+"""Check the images against section 4 of the CIS Docker Benchmark."""
 
 import pytest
 from cis import each_service
 
-# A check fails where cis.yml lists it, and nowhere else.
+# A check must fail if cis.yml lists it, and must pass otherwise.
 pytestmark = pytest.mark.usefixtures("expected_failures")
 
 

@@ -1,4 +1,4 @@
-"""The running containers, as the engine reports them, and where possible the kernel."""
+"""Check the running containers with reports of the Docker engine and, where possible, of the kernel."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_container_has_limits_of_memory_cpu_and_processes(host, containers, vari
 
 @each
 def test_kernel_enforces_the_memory_limit(docker, containers, variables, service):
-    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"  # of cgroup v2 and of v1
+    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"  # for cgroup v2 and v1
     limit = docker("exec %s sh -c %s", containers[service]["Id"], f"cat {files} 2>/dev/null; true")
     assert int(limit) == variables[f"stack_{service}_memory_mb"] * 2**20
 
@@ -77,7 +77,7 @@ def test_root_filesystem_is_read_only_even_to_root(host, containers, service):
 
 
 @each
-def test_tmp_is_writable_but_executes_no_program(host, containers, service):
+def test_tmp_is_writable_but_no_program_can_run_there(host, containers, service):
     script = "cp /bin/true /tmp/mark && ! /tmp/mark; ended=$?; rm /tmp/mark; exit $ended"
     done = host.run("docker exec %s sh -c %s", containers[service]["Id"], script)
     assert done.rc == 0, done.stderr

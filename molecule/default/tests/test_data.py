@@ -1,4 +1,4 @@
-"""The data is safe from foreign volumes, another version of Postgres and images that do not start."""
+"""Foreign volumes, another version of Postgres and images that do not start cannot harm the data."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from variants import program
 
 REASON = "the reason is in the stars"
-# Each differs from the database's own image in one thing.
+# Dockerfile lines of images that each differ from the database's image in one respect.
 IMAGES = {
     "another major": "ENV PG_MAJOR=16",
     "no start": f'ENTRYPOINT ["sh", "-c", "seq 100; echo {REASON}; exit 3"]',
@@ -15,7 +15,7 @@ IMAGES = {
 
 @pytest.fixture
 def release_of_database(host, docker, inspect, deploy):
-    """Run the role `stack` with another image of the database, and return the outcome."""
+    """Extend the database's image by some Dockerfile lines, run the role `stack`, and return the Outcome."""
     ids = {
         "flask_blog" if "flask_blog" in service else service: container["Image"]
         for service, container in inspect().items()
@@ -45,7 +45,7 @@ def test_release_that_does_not_start_shows_the_containers_last_log_lines(variant
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check"]], ids=["run", "dry run"])
-def test_database_image_of_another_major_version_is_refused_and_the_old_one_runs_on(
+def test_database_image_of_another_major_version_is_refused_and_the_old_image_keeps_running(
     release_of_database, arguments, inspect, host
 ):
     def state():
@@ -71,7 +71,7 @@ def test_database_image_of_another_major_version_is_refused_and_the_old_one_runs
 
 @pytest.fixture
 def foreign_volume(docker):
-    """A volume of another stack."""
+    """Create a volume that belongs to another Compose project, and yield its name."""
     name = "slipway-test-volume"
     docker("volume create --label com.docker.compose.project=tutorial %s", name)
     yield name

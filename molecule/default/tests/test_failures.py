@@ -1,6 +1,6 @@
-"""Releases that fail in many ways, under load, without a failed request.
+"""Releases fail in many ways under load. No request fails, and the container in service stays the same.
 
-Each test shows that its fault occurred. The blog in service is the same container before and after.
+Each test also shows that its fault occurred.
 """
 
 import json
@@ -16,7 +16,7 @@ from variants import MIGRATION, WRAPPED, program
 
 @dataclass(frozen=True)
 class Fault:
-    """An image with a fault, and the words of the refusal."""
+    """An image with a fault, and the texts that the error message must contain."""
 
     name: str
     dockerfile: str
@@ -54,14 +54,14 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def images(variant):
-    """The ids of images that differ from the blog's in one thing, by its name."""
+    """Build images that each differ from the blog's image in one respect. Return their ids by name."""
     lines = {fault.name: fault.dockerfile for fault in [*FAULTS, NEVER_READY]} | OTHERS
     return {name: variant(dockerfile) for name, dockerfile in lines.items()}
 
 
 @pytest.fixture
 def short_ready_timeout(host):
-    """Give a new release 4 seconds to become ready, so that the tests need not wait a minute."""
+    """Give a new release only 4 seconds to become ready, so that a test need not wait a minute."""
     path = "/opt/slipway/release.json"
     host.check_output("cp --preserve %s /run/slipway-test.json", path)
     host.check_output(r"sed -i 's/\"ready_timeout\": [0-9]*/\"ready_timeout\": 4/' %s", path)
@@ -71,13 +71,13 @@ def short_ready_timeout(host):
 
 @pytest.fixture
 def container_ids(inspect):
-    """Return the ids of the containers, by service."""
+    """Return the ids of the containers by service."""
     return lambda: {service: c["Id"] for service, c in inspect().items()}
 
 
 @pytest.fixture
 def without_effect(images, load, request, container_ids, status):
-    """Run the load during the test; no request may fail, and the containers must stay the same."""
+    """Run the load during a test. Assert that no request fails, and that the containers stay the same."""
     before = container_ids()
     with load.step(request.node.name) as step:
         yield step
@@ -119,7 +119,7 @@ def test_release_of_a_missing_image_is_refused(without_effect, host, ledger):
 
 
 def test_destructive_migration_is_refused_unless_it_is_allowed(images, without_effect, host, sql):
-    """The release that allows it is in test_undone_migrations.py."""
+    """test_undone_migrations.py has the release that allows such a migration."""
     done = host.run("slipway release %s", images["contract"])
     assert done.rc == 1
     assert "9001 is destructive" in done.stderr + done.stdout
@@ -175,10 +175,10 @@ def test_concurrent_release_is_refused_within_two_seconds(host, images, without_
     assert ledger() == entries
 
 
-def test_release_survives_its_control_node_and_stays_rolled_back(
+def test_release_survives_the_loss_of_its_control_node_and_stays_rolled_back(
     host, images, load, inspect, ledger, healthy, deploy, inventory, hostname
 ):
-    """A slow start within the deadline, a rollback by playbook, and a deploy that keeps the rollback."""
+    """Kill the play during a slow release, then roll back. A deploy must not release the image again."""
     before = inspect()
     [old] = [c["Image"] for service, c in before.items() if "flask_blog" in service]
     ids = {"nginx": before["nginx"]["Image"], "db": before["db"]["Image"], "flask_blog": images["slow"]}
@@ -201,12 +201,12 @@ def test_release_survives_its_control_node_and_stays_rolled_back(
         os.killpg(control.pid, signal.SIGKILL)
         assert control.wait() == -signal.SIGKILL
         entry = wait_until(
-            lambda: ledger()[-1]["outcome"] == "in service" and ledger()[-1], 60, "the unit has gone on"
+            lambda: ledger()[-1]["outcome"] == "in service" and ledger()[-1], 60, "the release continues"
         )
         assert entry["image"] == images["slow"]
         assert entry["version"] == "2.0"
-        assert entry["stages"]["admin"] + entry["stages"]["ready"] > 3, "it started slowly"
-        wait_until(lambda: host.run("systemctl is-active 'slipway-release-*'").rc != 0, 60, "the unit's end")
+        assert entry["stages"]["admin"] + entry["stages"]["ready"] > 3, "the release must start slowly"
+        wait_until(lambda: host.run("systemctl is-active 'slipway-release-*'").rc != 0, 60, "the unit ends")
 
         rolled = deploy("playbooks/rollback.yml")
         assert rolled.status == 0, rolled.output

@@ -1,4 +1,4 @@
-"""The results of the roles on the host: files, the engine's settings, the program slipway."""
+"""Check the results of the roles: files, secrets, the engine's settings, and the program slipway."""
 
 import json
 import re
@@ -97,7 +97,7 @@ def test_active_slot_has_copies_of_the_secrets_that_it_reads(host, slot, secrets
         file = host.file(f"{directory}/{name}")
         assert (file.uid, file.gid, file.mode) == (10001, 10001, 0o400)
     for name in ("app_secret_key", "db_app_password"):
-        # A name, because pytest would show the secrets that it compares.
+        # Store the result in a variable first: pytest would print the secrets that an assert compares.
         is_a_copy = host.file(f"{directory}/{name}").content_string == secrets[name]
         assert is_a_copy, name
 

@@ -1,4 +1,4 @@
-"""A neighbour on the same network reaches only the intended ports, whatever runs behind them."""
+"""A neighbour on the host's network reaches only the intended ports, whatever else the host publishes."""
 
 import contextlib
 import json
@@ -12,11 +12,11 @@ FAMILIES = ("ipv4", "ipv6")
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
-# --- Open and closed ----------------------------------------------------------------------------------------
+# --- Open and closed ports ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("action", ["reload nftables", "restart nftables", "restart docker"])
-def test_only_the_intended_ports_are_open_after(host, open_ports, scan, action):
+def test_only_the_intended_ports_are_open_after_reload_or_restart(host, open_ports, scan, action):
     host.check_output(f"systemctl {action}")
     assert scan() == {family: open_ports for family in FAMILIES}
 
@@ -32,7 +32,7 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def published_by_mistake(docker, inspect):
-    """A container that publishes ports of the database and the blog to the world: its addresses by family."""
+    """Start a container that publishes ports of the database and the blog. Yield its addresses by family."""
     publish = " ".join(f"--publish {port}:{port}" for port in MISTAKEN_PORTS)
     name = "slipway-test-mistake"
     [image] = {c["Image"] for service, c in inspect().items() if service.startswith("flask_blog")}
@@ -52,14 +52,14 @@ def published_by_mistake(docker, inspect):
 
 @pytest.fixture
 def without_firewall(host):
-    """Remove Slipway's firewall rules for the length of a test."""
+    """Remove Slipway's firewall rules during a test."""
     yield host.check_output("nft delete table inet slipway")
     host.check_output("systemctl reload nftables")
 
 
 @pytest.fixture(scope="module")
 def routes(run_on_neighbour, machine, published_by_mistake):
-    """Give the neighbour routes to the container's own addresses, via the host."""
+    """Add routes to the neighbour that lead to the addresses of that container through the host."""
     for family, address in published_by_mistake.items():
         run_on_neighbour(f"ip route add {address} via {getattr(machine, family)}")
     yield
@@ -78,7 +78,7 @@ def test_port_published_by_mistake_is_closed(host, published_by_mistake, scan):
     assert scan(MISTAKEN_PORTS) == {family: set() for family in FAMILIES}
     for port in MISTAKEN_PORTS:
         assert host.run(f"timeout 3 bash -c '</dev/tcp/127.0.0.1/{port}'").rc == 0, (
-            "the host itself must reach it"
+            "the host itself must reach the port"
         )
 
 
@@ -95,7 +95,7 @@ def test_container_reaches_the_network_but_not_the_host(host, containers, machin
     for address in (edge["Gateway"], edge["IPv6Gateway"], machine.ipv4, machine.ipv6):
         assert connect(address, variables["baseline_ssh_port"]).rc == 124, address
     for outside in machine.gateways:
-        assert "refused" in connect(outside, 1).stderr, "the machine outside must refuse the connection"
+        assert "refused" in connect(outside, 1).stderr, "the gateway must get and refuse the connection"
 
 
 # --- Restarts of the engine ---------------------------------------------------------------------------------
@@ -105,14 +105,14 @@ class Newcomers(Prober):
     """Readers that use a new connection for each request."""
 
     def ask(self, reader, mark):
-        """Send one request over a connection of its own."""
+        """Send one request, and close the connection."""
         try:
             return super().ask(reader, mark)
         finally:
             reader.close()
 
 
-def test_restart_of_the_engine_fails_no_request(host, machine, reader):
+def test_no_request_fails_during_a_restart_of_the_engine(host, machine, reader):
     with Newcomers(lambda: reader(machine.ipv4)) as prober:
         host.check_output("systemctl restart docker")
         answered = prober.answered
@@ -156,19 +156,19 @@ def test_connections_to_sshd_are_rate_limited_by_source(
     let_in = sent - (dropped() - before)
     assert variables["baseline_ssh_burst"] <= let_in < variables["baseline_ssh_burst"] + 20
     if family == "ipv6":
-        # This machine is in the same /64, so it has to wait as well.
+        # The machine that runs the tests is in the same /64 as the neighbour, so it is limited too.
         assert sum(answers(address, port, timeout=0.3) for _ in range(10)) < 5
     wait_until(lambda: scan({port})[family], 10, "connections are accepted again")
 
 
-# --- Limits of one client ----------------------------------------------------------------------------------
+# --- Limits for each client ---------------------------------------------------------------------------------
 
 
 @each_family
 def test_connections_of_one_client_are_limited_and_others_can_connect(
     run_on_neighbour, machine, variables, open_ports, family
 ):
-    """The connections are idle and never had a request, so no web server counts them."""
+    """The connections are idle and carry no request, so only the firewall can limit them."""
     limit, address, port = variables["baseline_public_connections"], getattr(machine, family), max(open_ports)
     held = []
     with contextlib.ExitStack() as connections:
@@ -176,7 +176,7 @@ def test_connections_of_one_client_are_limited_and_others_can_connect(
             while len(held) < 2 * limit:
                 connection = socket.create_connection((address, port), timeout=1)
                 held.append(connections.enter_context(connection))
-        # Readers of earlier tests may still hold some.
+        # Readers of earlier tests may still have some connections.
         assert limit - 20 < len(held) <= limit
         assert not answers(address, port, timeout=1)
         if family == "ipv4":  # over IPv6 the neighbour is in the same /64
@@ -186,7 +186,7 @@ def test_connections_of_one_client_are_limited_and_others_can_connect(
 
 @pytest.fixture
 def connections(host):
-    """Return the connections with a time limit: the seconds that are left, by address and port."""
+    """Return how many seconds each connection may still last, by the client's address and port."""
 
     def connections():
         listed = json.loads(host.check_output("nft --json list set inet slipway_public since_ipv4"))
@@ -199,7 +199,7 @@ def connections(host):
 def test_connection_ends_at_its_time_limit_and_others_continue(
     host, connect, site, reader, variables, connections
 ):
-    """Send a body byte by byte, then delete the connection's timer, as if it had expired."""
+    """Send a body byte by byte. Then delete the connection's timer, as if the timer had expired."""
     other = reader()
     assert other.request("/").status == 200
     before = connections()
@@ -233,7 +233,7 @@ def test_connection_ends_at_its_time_limit_and_others_continue(
     other.close()
 
 
-# --- Rollback of the rules ----------------------------------------------------------------------------------
+# --- Removal of wrong rules ---------------------------------------------------------------------------------
 
 
 def test_firewall_rules_that_lock_everybody_out_are_removed(host, machine, variables, deploy, scan):

@@ -1,4 +1,4 @@
-"""The age of a page: two seconds at most while the blog and its database run, any age in an outage."""
+"""Pages are at most two seconds old while the blog and its database run. In an outage they may be older."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ IDLE_SECONDS = (0.3, 1, 5, 30, 55, 65)
 
 
 def test_no_page_of_a_post_is_stale_for_more_than_two_seconds(author, sql, reader):
-    """Each kind of change, at several times after the last visit, with and without continuous visits."""
+    """Make each kind of change, at several times after the last visit, with and without other readers."""
     kinds = (edit, delete, unpublish, rename, approve, withdraw)
     cases = list(itertools.product(kinds, IDLE_SECONDS, (False, True)))
     # Prepare everything first, so that the threads only wait and send requests.
@@ -48,7 +48,7 @@ def test_no_page_of_a_post_is_stale_for_more_than_two_seconds(author, sql, reade
 @pytest.mark.parametrize("is_visited", [False, True])
 @pytest.mark.parametrize("change", [retitle, delete, unpublish, rename])
 def test_no_list_of_posts_is_stale_for_more_than_two_seconds(author, sql, reader, change, is_visited):
-    """The home page, the feed, a tag and a search show a post in addition to its own page."""
+    """Besides its own page, a post is on the home page, in the feed, on its tag's page and in a search."""
     article = Article(author(), sql)
     act, _ = change(article)
     shown = article.title if change is retitle else f'{article.path}"'
@@ -80,15 +80,15 @@ def test_cached_pages_survive_an_outage_and_deleted_posts_do_not(author, sql, fe
     delete(gone)[0]()
     assert [fetch(path).status for path in (kept.path, "/", "/feed.xml")] == [200] * 3
     with outage():
-        # For longer than nginx serves an old page while the blog runs.
+        # Continue for longer than nginx serves an old page while the blog runs.
         left = time.monotonic() + 4
         while time.monotonic() < left:
             assert OLD in fetch(kept.path).text
             assert [fetch(path).status for path in ("/", "/feed.xml")] == [200] * 2
         unseen = {
-            "withdrawn": fetch(gone.path),
-            "not asked for before": fetch(f"/search?q={token_hex()}"),
-            "of one with a session": fetch("/", Cookie="session=unknown"),
+            "a deleted post": fetch(gone.path),
+            "a page that is not cached": fetch(f"/search?q={token_hex()}"),
+            "a page for a session": fetch("/", Cookie="session=unknown"),
             "a form": fetch("/contact"),
             "a picture": fetch("/author/media", "POST", body=bytes(200_000)),
         }
@@ -101,7 +101,7 @@ def test_cached_pages_survive_an_outage_and_deleted_posts_do_not(author, sql, fe
 
 
 def test_restart_of_the_database_causes_only_503_errors(fetch, host, containers, healthy):
-    """A request that no cache answers gets at worst a 503, which asks to try again."""
+    """nginx does not answer requests with a session from its cache. At worst they get a 503."""
     statuses, over = [], threading.Event()
 
     def visit():

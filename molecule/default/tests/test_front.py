@@ -1,4 +1,4 @@
-"""Changes of nginx's configuration and image, without a failed request."""
+"""No request fails when nginx's configuration or image changes."""
 
 import contextlib
 import json
@@ -12,25 +12,25 @@ REDIRECT = "nft list table inet slipway_nginx"
 
 @pytest.fixture
 def apply_nginx(host):
-    """Apply compose.yml and nginx's files to nginx, and return the steps that it took."""
+    """Run `slipway nginx apply`, and return the steps that the program took."""
     return lambda: json.loads(host.check_output("slipway nginx apply"))["done"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def restored_nginx(host, docker, inspect):
-    """Keep the files that define nginx, and restore and apply them after these tests."""
+    """Copy the files that define nginx. After these tests, restore and apply them."""
     docker("tag %s slipway.test/nginx:source", inspect()["nginx"]["Image"])
     host.check_output("cd /opt/slipway && tar --create --file=/run/slipway-test.tar compose.yml nginx")
     yield
     host.check_output("cd /opt/slipway && tar --extract --file=/run/slipway-test.tar")
-    # A failed test may have left another run of `slipway nginx apply`.
-    wait_until(lambda: host.run("slipway nginx apply").rc == 0, 90, "nginx is what it was")
+    # Another `slipway nginx apply` may still run if a test failed.
+    wait_until(lambda: host.run("slipway nginx apply").rc == 0, 90, "nginx is restored")
     docker("rmi slipway.test/nginx:source && docker image prune --all --force --filter label=slipway.test")
 
 
 @pytest.fixture
 def other_nginx(host):
-    """Set another image in compose.yml, nginx's with another label and more lines; return its id."""
+    """Build a copy of nginx's image with more Dockerfile lines, set it in compose.yml, and return its id."""
 
     def other_nginx(lines=""):
         dockerfile = f"FROM slipway.test/nginx:source\n{lines}\n"
@@ -46,7 +46,7 @@ def other_nginx(host):
 
 @pytest.fixture
 def assert_only_nginx(host, healthy):
-    """Assert that a change of nginx left nothing behind; return nginx's container."""
+    """Assert that a change of nginx left nothing behind, and return nginx's container."""
 
     def assert_only_nginx():
         now = healthy()
@@ -58,10 +58,10 @@ def assert_only_nginx(host, healthy):
     return assert_only_nginx
 
 
-def test_change_of_nginx_configuration_fails_no_request(
+def test_no_request_fails_during_a_change_of_nginx_configuration(
     under_load, host, inspect, apply_nginx, assert_only_nginx
 ):
-    """Another image under load takes twice as long, so the soak tests it."""
+    """A change of nginx's image takes twice as long, so only test_soak.py tests it under load."""
     before = inspect()["nginx"]
     with under_load() as load:
         host.check_output("echo '# changed' >> /opt/slipway/nginx/blog.conf")
@@ -100,12 +100,12 @@ def test_killed_replacement_of_nginx_is_finished_by_the_next_run(
         host.check_output("nohup slipway nginx apply > /dev/null 2>&1 &")
         wait_until(lambda: host.run(REDIRECT).rc == 0, 60, "new connections go to the temporary nginx")
         host.check_output("systemctl kill --signal=KILL 'slipway-nginx-*'")
-        wait_until(lambda: host.run("pgrep --full '[n]ginx apply'").rc == 1, 5, "it is killed")
+        wait_until(lambda: host.run("pgrep --full '[n]ginx apply'").rc == 1, 5, "the replacement is killed")
         assert host.run(REDIRECT).rc == 0
         assert {"nginx", "nginx_temporary"} < inspect().keys()
         assert inspect()["nginx"]["Id"] == before
         served = prober.answered
-        wait_until(lambda: prober.answered > served + 50, 20, "readers are served all the same")
+        wait_until(lambda: prober.answered > served + 50, 20, "readers are still served")
         idle.close()
         assert apply_nginx() == ["recover", "replace"]
     assert prober.failures == []
@@ -113,7 +113,7 @@ def test_killed_replacement_of_nginx_is_finished_by_the_next_run(
 
 
 def test_replacement_of_nginx_is_refused_during_a_release(host, other_nginx, inspect):
-    """Another process holds the lock, like a release."""
+    """Another process holds the lock, as a release does."""
     before = inspect()
     other_nginx()
     held = "echo 'a test' > /run/slipway/lock && flock --nonblock /run/slipway/lock slipway nginx apply"

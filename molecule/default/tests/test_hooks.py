@@ -1,4 +1,4 @@
-"""Hooks and the webhook: the data that they get. None of them harms a release in service."""
+"""Hooks and the webhook get the data of a release. They cannot harm a release that is in service."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import pytest
 from outside import wait_until
 
 PLACE = "/run/slipway-test"
-# Saves its environment, and then does what the file for its moment says.
+# A hook that saves its environment. Then it fails, hangs or passes, as the file with its name says.
 HOOK = f"""
 env > {PLACE}/$1.told
 case "$(cat {PLACE}/$1)" in
@@ -26,7 +26,7 @@ TOKEN = f"a token for tests {secrets.token_hex(8)}"
 
 @pytest.fixture(scope="module")
 def receiver(machine):
-    """A receiver of webhooks, on the machine outside; `answer` is a status, or "slowly"."""
+    """A server that receives the webhook's requests. Set `answer` to a status, or to "slowly"."""
     state = SimpleNamespace(got=[], answer=200, hung_up=None)
     over = threading.Event()
 
@@ -41,7 +41,7 @@ def receiver(machine):
                 self.end_headers()
 
         def drip(self):
-            """Answer with a header that goes on until the client closes the connection."""
+            """Send header lines until the client closes the connection."""
             began = time.monotonic()
             self.close_connection = True
             try:
@@ -67,7 +67,7 @@ def receiver(machine):
 
 @pytest.fixture(scope="module")
 def set_hooks(host):
-    """Set what the hook of a moment does from now on: pass, fail or hang."""
+    """Set whether hooks will pass, fail or hang from now on, as in set_hooks(before="fail")."""
     return lambda **moments: [
         host.check_output("echo %s > %s/%s", how, PLACE, moment) for moment, how in moments.items()
     ]
@@ -75,13 +75,13 @@ def set_hooks(host):
 
 @pytest.fixture(scope="module")
 def image(variant):
-    """The image that is released here."""
+    """The image that these tests release."""
     return variant()
 
 
 @pytest.fixture(scope="module")
 def refused_release(host, deploy, receiver, set_hooks, image, inspect):
-    """The outcome of a play that sets the hooks up and releases, while the hook `before` fails."""
+    """Configure the hooks and release an image, whose hook `before` fails. Yield the Outcome of the play."""
     files = {"/opt/slipway/release.json": f"{PLACE}/release.json"}
     host.check_output("mkdir %s && echo %s > %s/hook", PLACE, HOOK, PLACE)
     for file, kept in files.items():
@@ -112,7 +112,7 @@ def refused_release(host, deploy, receiver, set_hooks, image, inspect):
 
 @pytest.fixture
 def hook_variables(host):
-    """Return the latest variables of the hook of a moment, without their prefix SLIPWAY_."""
+    """Return the variables that a hook, such as `before`, got last, without their prefix SLIPWAY_."""
 
     def hook_variables(moment):
         lines = host.check_output("cat %s/%s.told && rm %s/%s.told", PLACE, moment, PLACE, moment)
@@ -129,13 +129,13 @@ def expected_variables(entry, **more):
 
 @pytest.fixture(autouse=True)
 def webhook_requests(receiver, refused_release):
-    """Return the webhook's requests in this test; the first test also gets those of the play."""
+    """Return the webhook's requests during a test. The first test also gets those of `refused_release`."""
     yield lambda: receiver.got
     receiver.got.clear()
     receiver.answer = 200
 
 
-def test_failed_hook_before_refuses_the_release(
+def test_failed_before_hook_refuses_the_release(
     refused_release, hook_variables, webhook_requests, ledger, image, inspect, site
 ):
     entry = ledger()[-1]
@@ -168,12 +168,12 @@ def test_hanging_hook_is_killed_after_its_timeout(set_hooks, host, hook_variable
     processes = host.check_output("cat %s/processes", PLACE).split()
     assert len(processes) == 2, "the hook did not hang"
     wait_until(
-        lambda: host.run("kill -0 %s || kill -0 %s", *processes).rc != 0, 10, "the hook's processes have gone"
+        lambda: host.run("kill -0 %s || kill -0 %s", *processes).rc != 0, 10, "the hook's processes end"
     )
     assert hook_variables("failed")["RELEASE"] == ledger()[-1]["id"]
 
 
-def test_failed_hook_after_leaves_the_release_in_service(
+def test_failed_after_hook_leaves_the_release_in_service(
     set_hooks, host, hook_variables, webhook_requests, ledger, image, status, site
 ):
     set_hooks(before="pass", after="fail")
@@ -188,7 +188,7 @@ def test_failed_hook_after_leaves_the_release_in_service(
     assert now["drift"] == []
     assert hook_variables("before") == expected_variables(entry, OUTCOME="under way")
     assert hook_variables("after") == expected_variables(entry, OUTCOME="in service")
-    # They are told after the switch, before the stages `drain` and `tidy`.
+    # The webhook is called after the switch, but before the stages `drain` and `tidy`.
     late = {"drain", "tidy"}
     by_then = {stage: seconds for stage, seconds in entry["stages"].items() if stage not in late}
     assert webhook_requests() == [
@@ -205,15 +205,15 @@ def test_slow_webhook_is_abandoned_after_five_seconds(
     output = host.check_output("slipway rollback")
     entry = ledger()[-1]
     assert "The webhook did not answer within 5 s. This does not affect the release." in output
-    wait_until(lambda: receiver.hung_up, 10, "the program has hung up")
-    # It hangs up when it ends; until then it runs the last stages, whose time is subtracted.
+    wait_until(lambda: receiver.hung_up, 10, "slipway has closed the connection")
+    # slipway closes the connection when it ends. Subtract the time of its last stages.
     assert 4 < receiver.hung_up - entry["stages"]["drain"] - entry["stages"]["tidy"] < 9
     assert hook_variables("after") == expected_variables(entry, OUTCOME="in service", INSTEAD_OF=instead_of)
     assert len(webhook_requests()) == 1
 
 
 def test_history_shows_how_each_release_ended(host, ledger):
-    """The tests before left two failed releases, a blocked one, and the rollback that is in service."""
+    """The earlier tests left two failed releases, a blocked one, and the rollback that is in service."""
     *_, refused_release, hung, blocked, serves = ledger()
     lines = host.check_output("slipway history --lines 4").splitlines()
     shown = [

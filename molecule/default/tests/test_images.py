@@ -1,11 +1,11 @@
-"""The SBOM that each build wrote, compared with the actual content of the image."""
+"""Compare the SBOM of each image with the actual content of the image."""
 
 import json
 import re
 
 import pytest
 
-# The main program of each image: its package, and the command that prints its version.
+# The package of each image's main program, and the command that prints the program's version.
 PROGRAMS = {
     "nginx": ("nginx", "nginx -v 2>&1"),
     "flask_blog": ("flask", "flask --version"),

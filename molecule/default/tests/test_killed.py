@@ -1,6 +1,6 @@
-"""After `slipway` is killed in any stage of a release or rollback, the next run cleans up and goes on.
+"""If `slipway` is killed in any stage of a release or rollback, the next run cleans up and goes on.
 
-A wrapper around Docker's client kills it, at a given command of a given stage.
+A wrapper of the command `docker` kills `slipway` at a given command of a given stage.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pytest
 from outside import Prober
 
 PLACE = "/run/slipway-test"
-# The first directory in the program's PATH.
+# The wrapper is in the first directory of the PATH of `slipway`.
 CLIENT = "/usr/local/sbin/docker"
 KILLS = rf"""#!/bin/sh
 real=/usr/bin/docker place={PLACE}
@@ -33,7 +33,7 @@ case $moment in
 esac
 strike
 """
-# Goes on in the database after its client is killed.
+# A migration that goes on in the database after its client is killed.
 MIGRATION = """
 COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
 from alembic import op
@@ -50,7 +50,7 @@ NEVER_READY = "CMD sleep infinity\n"
 
 @dataclass(frozen=True)
 class Kill:
-    """When a run is killed: before, after or during a command of a stage to the engine, by number."""
+    """The moment at which a run is killed: before, during or after the nth docker command of a stage."""
 
     command: str
     stage: str
@@ -63,12 +63,12 @@ class Kill:
 
     @property
     def had_readers(self):
-        """Return whether readers already got the release."""
+        """Whether readers already got the release at that moment."""
         return self.stage in ("switch", "drain", "tidy")
 
 
 SLOW = MIGRATION.format(seconds=600)
-# `make test` has time for these only.
+# `make test` runs only these. `make soak` runs all.
 FEW = [
     Kill("release", "migrate", "during", lines=SLOW),
     Kill("release", "switch", "before"),
@@ -99,13 +99,13 @@ MORE = [
 
 @pytest.fixture
 def run_until_killed(host):
-    """Run `slipway` until it is killed; assert that it held the lock, and that the lock is now free."""
+    """Run `slipway` until it is killed. Assert that it held the lock, and that the lock is free now."""
     host.check_output("mkdir %s && echo %s > %s && chmod 0755 %s", PLACE, KILLS, CLIENT, CLIENT)
 
     def run_until_killed(kill, command):
         host.check_output("echo %s > %s/fault", f"{kill.stage} {kill.number} {kill.moment}", PLACE)
         assert host.run(command).rc != 0
-        assert ", process " in host.check_output("cat %s/struck", PLACE), "it was killed without the lock"
+        assert ", process " in host.check_output("cat %s/struck", PLACE), "slipway did not hold the lock"
         assert host.check_output("cat /run/slipway/lock") == host.check_output("cat %s/struck", PLACE)
         host.check_output("flock --nonblock /run/slipway/lock true")
         host.check_output("rm %s/fault", PLACE)
@@ -115,13 +115,13 @@ def run_until_killed(host):
 
 
 def newest(ledger, image):
-    """Return the id of the newest release that put image into service."""
+    """Return the id of the newest release that put this image into service."""
     return [e["id"] for e in ledger if (e["image"], e["outcome"]) == (image, "in service")][-1]
 
 
 @pytest.fixture(scope="module")
 def first_image(variant, inspect, host, ledger):
-    """The image in service before these tests; they end with a rollback to it."""
+    """The image in service before these tests. After the tests, roll back to this image."""
     [first_image] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
     yield first_image
     host.check_output("slipway rollback %s", newest(ledger(), first_image))
@@ -138,7 +138,7 @@ def restored_schema(sql):
 
 @pytest.fixture
 def assert_clean(host, sql, healthy, slot, status):
-    """Assert that an image is in service, and that nothing else is left of the killed run."""
+    """Assert that an image is in service, and that nothing is left of the killed run."""
 
     def assert_clean(serves):
         containers = healthy()
@@ -167,7 +167,7 @@ def test_next_run_cleans_up_after_a_killed_run(
     kill, run_until_killed, assert_clean, restored_schema, host, variant, first_image, inspect, reader, ledger
 ):
     if first_image not in [c["Image"] for c in inspect().values()]:
-        # Begin each test with this image, so that it stays among the releases that the host keeps.
+        # Begin each test with this image, so that it is always among the images that the host keeps.
         host.check_output("slipway rollback %s", newest(ledger(), first_image))
     if kill.command == "release":
         image = variant(kill.lines)

@@ -1,4 +1,4 @@
-"""The load generator reports what the test drops, refuses, loses or doubles, and nothing else."""
+"""The load reports exactly the requests that fail, and the posts that are lost, refused or stored twice."""
 
 import pytest
 from outside import wait_until
@@ -24,10 +24,10 @@ def written_titles(sql):
 def test_load_reports_failed_requests_and_lost_doubled_and_refused_posts(
     under_load, host, sql, written_titles
 ):
-    """Connections are reset for a moment; then the blog refuses; then somebody changes the database."""
+    """Reset connections for a moment, then make the blog refuse requests, then change posts by SQL."""
     with under_load() as load:
         with load.step("undisturbed") as quiet:
-            wait_until(lambda: len(written_titles(load)) > 100, 20, "a hundred posts are written")
+            wait_until(lambda: len(written_titles(load)) > 100, 20, "the load writes a hundred posts")
         assert quiet.failures == []
         assert quiet.requests > 400
 
@@ -45,7 +45,7 @@ def test_load_reports_failed_requests_and_lost_doubled_and_refused_posts(
             host.check_output("slipway maintenance on")
             try:
                 wait_until(
-                    lambda: "POST" in str(load.look().failures[len(reset.failures) :]), 10, "a refusal"
+                    lambda: "POST" in str(load.look().failures[len(reset.failures) :]), 10, "a refused POST"
                 )
             finally:
                 host.check_output("slipway maintenance off")
@@ -62,7 +62,7 @@ def test_load_reports_failed_requests_and_lost_doubled_and_refused_posts(
                 f"VALUES ('{slug}', '{title}', '', '', '', 0, '')"
             )
     assert len(load.report.posts["refused"]) == len(refusals)
-    # A paused reader may meet its closed connection later. The load is too short for a valid rate.
+    # A reader that pauses may notice its closed connection only later. The load is too short for its rate.
     known = [str(failed) for failed in load.report.failures]
     assert {*reset.failures, *refused.failures} <= set(known) <= set(load.problems)
     assert [p for p in load.problems if p not in known and not p.startswith("no measurement: ")] == [

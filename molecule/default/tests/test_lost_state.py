@@ -1,4 +1,4 @@
-"""A lost or broken slots.env or slot flag is repaired without a failed request."""
+"""Slipway repairs a lost or broken slots.env, or a lost slot flag. No request fails meanwhile."""
 
 import json
 
@@ -10,7 +10,7 @@ FLAG = "/var/lib/slipway/slot/green"
 
 @pytest.fixture
 def serving_slot(load, request, slot, inspect, assert_consistent):
-    """Run the load during the test; no request may fail, and the container must stay the same."""
+    """Run the load during a test. Assert that no request fails, and that the same container serves."""
     serving = slot()
     before = inspect()[f"flask_blog_{serving}"]
     with load.step(request.node.name) as step:
@@ -55,7 +55,7 @@ def test_release_of_the_image_in_service_repairs_slots_env(serving_slot, host, i
 
 def test_container_that_a_killed_run_left_is_reported_and_removed(serving_slot, host, in_service, status):
     other = "blue" if serving_slot == "green" else "green"
-    # Only create it: it cannot start without its secrets.
+    # Only create the container, because it cannot start without its secrets.
     host.check_output(
         f"cd /opt/slipway && {other.upper()}_IMAGE={in_service['image']} "
         f"docker compose --profile {other} create flask_blog_{other}"
@@ -70,7 +70,7 @@ def test_container_that_a_killed_run_left_is_reported_and_removed(serving_slot, 
 def test_release_restores_a_lost_flag_before_it_changes_slots(
     host, load, slot, docker, inspect, in_service, variant, status, assert_consistent
 ):
-    """When the slot that the flag selects is down, nginx uses the other one."""
+    """Readers notice no lost flag: if the slot that the flag selects is down, nginx uses the other slot."""
 
     def lose():
         host.check_output("rm %s" if serving == "green" else "touch %s", FLAG)

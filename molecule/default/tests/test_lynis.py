@@ -1,4 +1,4 @@
-"""lynis finds nothing but what lynis.yml explains, and its hardening index is 75 or more."""
+"""The audit program lynis finds only what lynis.yml explains, and gives a hardening index of 75 or more."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ APT = "DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet"
 
 @pytest.fixture(scope="module")
 def report(host):
-    """lynis's report on the host, as pairs of key and value."""
+    """Run lynis on the host, and yield its report as pairs of key and value."""
     host.check_output(f"{APT} install --no-install-recommends lynis")
     host.check_output("lynis audit system --quick --quiet")
     lines = host.check_output("cat /var/log/lynis-report.dat").splitlines()
@@ -21,7 +21,7 @@ def report(host):
 
 
 def named(finding):
-    """Return the name of a suggestion or warning in lynis.yml: its id, and for sshd also the setting."""
+    """Return the name that a finding has in lynis.yml: its id, and for sshd also the setting."""
     name, _, detail, *_ = finding.split("|")
     return f"{name} {detail.split()[0]}" if name == "SSH-7408" else name
 
@@ -32,11 +32,11 @@ def test_hardening_index_is_75_or_more(report):
 
 def test_each_finding_is_explained_and_each_explanation_is_needed(report):
     found = {named(value) for key, value in report if key in ("suggestion[]", "warning[]")} - {"KRNL-6000"}
-    # Only the kernel's network settings are the host's own here; the others are the machine's.
+    # The host is a container: of the kernel's settings, only those of the network are the host's own.
     kernel = re.compile(r"KRNL-6000\|.*field:(net\.[^;]+);")
     found |= {
         f"KRNL-6000 {m[1]}" for key, value in report if key == "details[]" and (m := kernel.match(value))
     }
     explained = {name for reasons in EXPLAINED.values() for name in reasons}
-    assert found - explained == set(), "not explained"
-    assert explained - found == set(), "explained, and not found"
+    assert found - explained == set(), "lynis.yml does not explain these findings"
+    assert explained - found == set(), "lynis.yml explains these, but lynis did not find them"

@@ -1,4 +1,4 @@
-"""nginx: the headers of every answer, refused requests, trusted proxies, and the limits of one client."""
+"""Test nginx: the headers of every answer, refused requests, trusted proxies, and limits for each client."""
 
 import http.client
 import io
@@ -17,7 +17,8 @@ FEATURES = ["camera", "display-capture", "geolocation", "microphone", "payment",
 KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 FOREVER = "public, max-age=31536000, immutable"
 
-# Clients have addresses for documentation (RFC 5737, RFC 3849), which are unused: each test has its own.
+# Low limits, which the tests can reach. Each test uses different client addresses. All of these are reserved
+# for documentation (RFC 5737, RFC 3849), so nobody uses them.
 PROXIED = {
     "stack_rate_pages": 5,
     "stack_rate_writes": 6,
@@ -31,7 +32,7 @@ PROXIED = {
 
 @pytest.fixture(scope="module")
 def picture(host):
-    """A file among the pictures that authors uploaded."""
+    """Create a file among the pictures that authors uploaded."""
     volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
     path = volume + PICTURE.removeprefix("/media")
     yield host.check_output("echo picture > %s && chmod 644 %s", path, path)
@@ -39,7 +40,7 @@ def picture(host):
 
 
 def assert_security_headers(answer, embedding="same-origin"):
-    """Check that an answer has every header that guards readers, each of them once."""
+    """Check that an answer has each security header, with one value."""
     policy = answer.headers["content-security-policy"]
     directives = dict(directive.strip().partition(" ")[::2] for directive in policy.split(";"))
     assert directives["frame-ancestors"] == "'none'"
@@ -118,7 +119,7 @@ def test_refusal_of_a_malformed_request_has_security_headers(send_raw, site, raw
 
 
 def test_error_page_of_a_stopped_slot_has_security_headers(host, site):
-    # The pre-switch check goes to the idle slot, which does not run now.
+    # nginx's address for the check before a switch leads to the idle slot, which does not run now.
     preview = json.loads(host.check_output("cat /opt/slipway/stack.json"))["preview"].replace(":", "/")
     talk = "exec 3<>/dev/tcp/%s; printf 'GET / HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' >&3; cat <&3"
     raw = host.check_output("bash -c %s", talk % (preview, site)).encode() + b"\n"
@@ -186,7 +187,7 @@ def test_refusal_of_a_method_names_the_allowed_ones(ask, path, method, allowed):
         ("/contact", 300_000, 413),
         ("/author/posts/new", 3_000_000, None),
         ("/author/posts/new", 5_000_000, 413),
-        # nginx reads no body of a client that is not signed in.
+        # nginx does not read the body if the client is not signed in.
         ("/author/media", 10_000_000, 401),
         ("/author/media", 12_000_000, 413),
     ],
@@ -194,7 +195,7 @@ def test_refusal_of_a_method_names_the_allowed_ones(ask, path, method, allowed):
 def test_size_of_a_request_body_is_limited_by_path(ask, path, size, status):
     answer = ask(path, "POST", body=bytes(size), Content_Type="application/x-www-form-urlencoded")
     if status is None:
-        assert REFUSED not in answer.text, "nginx must pass it to the blog"
+        assert REFUSED not in answer.text, "nginx must pass the request to the blog"
     else:
         assert answer.status == status
         assert REFUSED in answer.text
@@ -242,7 +243,7 @@ def sign_in_with_wrong_password(reader, variables):
 
 @pytest.fixture
 def logged_addresses(host, docker, containers):
-    """Return the clients' addresses of logins from now on, in nginx's log and in the blog's."""
+    """Return the client addresses of logins since the test began: in nginx's log, and in the blog's log."""
     since = host.check_output("date +%s.%N")
 
     def lines(service):
@@ -254,7 +255,7 @@ def logged_addresses(host, docker, containers):
         said = [line["message"] for line in lines("flask_blog") if "login refused" in line["message"]]
         return by_nginx and said and (set(by_nginx), {message.split()[-1] for message in said})
 
-    return lambda: wait_until(logged_addresses, 10, "lines about a sign-in")
+    return lambda: wait_until(logged_addresses, 10, "nginx and the blog log a login")
 
 
 def test_forged_forwarding_headers_are_ignored(
@@ -272,7 +273,7 @@ def test_forged_forwarding_headers_are_ignored(
 
 @pytest.fixture(scope="module")
 def via_proxy(deploy, variables, host, reader):
-    """Act as a trusted proxy of a blog with low limits; return a function that asks for a client."""
+    """Send a request as a trusted proxy, on behalf of a client. The limits for each client are low."""
     conf = "/opt/slipway/nginx/blog.conf"
 
     host.check_output("cp --archive %s /run/slipway-test.conf", conf)
@@ -308,11 +309,11 @@ def test_client_address_is_the_one_that_the_trusted_proxy_reports(
     assert logged_addresses() == ({client}, {network})
 
 
-# --- Limits of one client -----------------------------------------------------------------------------------
+# --- Limits for each client ---------------------------------------------------------------------------------
 
 
 def statuses(ask_for, client, path, count, method="GET"):
-    """Return the statuses of some requests of a client, one after the other; each 429 is a friendly page."""
+    """Send several requests for a client, and return the statuses. Check the error page of each 429."""
     answers = [ask_for(client, path, method) for _ in range(count)]
     for answer in answers:
         assert_security_headers(answer)
@@ -328,7 +329,7 @@ def test_page_rate_is_limited_for_each_client(via_proxy):
     assert statuses(via_proxy, "203.0.113.20", "/nosuch", allowed) == [404] * allowed
     assert 429 in statuses(via_proxy, "203.0.113.20", "/nosuch", 30)
     assert statuses(via_proxy, "203.0.113.21", "/nosuch", 1) == [404]
-    wait_until(lambda: via_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the client is free again")
+    wait_until(lambda: via_proxy("203.0.113.20", "/nosuch").status == 404, 5, "the limit has ended")
 
 
 def test_static_files_do_not_count_towards_the_page_rate(via_proxy, ask):
@@ -379,7 +380,7 @@ def test_concurrent_requests_of_one_client_are_limited(via_proxy, slow_sender):
     assert statuses(via_proxy, client, "/errors/errors.css", 1) != [429]
 
     def none_is_left():
-        # A request that was just answered may still count for a moment, also against this one.
+        # A request that was just answered may still count for a moment.
         unfinished.append(slow_sender(begin))
         return all(via_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3))
 
@@ -388,4 +389,4 @@ def test_concurrent_requests_of_one_client_are_limited(via_proxy, slow_sender):
     assert via_proxy("203.0.113.72", "/errors/errors.css").status != 429
     for sender in unfinished:
         sender.close()
-    wait_until(lambda: via_proxy(client, "/errors/errors.css").status != 429, 5, "the client is free again")
+    wait_until(lambda: via_proxy(client, "/errors/errors.css").status != 429, 5, "the limit has ended")

@@ -1,4 +1,4 @@
-"""Metrics, exports and imports of operators; the directory of pictures; the cache."""
+"""Test metrics, exports and imports for operators, the directory of pictures, and nginx's cache."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from outside import answers, wait_until
 
 @pytest.fixture
 def export(host):
-    """A directory on the host for an export."""
+    """Create a directory on the host for an export."""
     directory = host.check_output("mktemp --directory /var/lib/slipway/test-XXXXXX")
     yield directory
     host.check_output("rm --recursive %s", directory)
@@ -20,7 +20,7 @@ def export(host):
 
 
 def counted_requests(host, endpoint, status):
-    """Return how many requests `slipway metrics` counted."""
+    """Return the number of GET requests that `slipway metrics` reports."""
     text = host.check_output("slipway metrics")
     line = rf'^blog_http_requests_total{{endpoint="{endpoint}",method="GET",status="{status}"}} (\d+)\.0$'
     return sum(int(number) for number in re.findall(line, text, re.MULTILINE))
@@ -71,13 +71,13 @@ def test_import_of_an_export_changes_nothing(host, sql, export):
     assert told["comments"] == 0
     assert told["media"] == 0
     assert told["unchanged"] == len(before["post"]) + len(before["page"]), (
-        "the import must read all that was exported"
+        "the import must read everything that was exported"
     )
     assert content() == before
 
 
 def test_export_into_a_home_directory_is_refused_and_changes_no_owner(host, variables):
-    """sshd refuses users whose home belongs to another user."""
+    """Another owner would lock the user out: sshd refuses users whose home belongs to somebody else."""
     home = host.user(variables["ansible_user"]).home
     before = host.check_output("ls --all -l --numeric-uid-gid %s", home)
     done = host.run("cd %s && slipway export .", home)
@@ -103,7 +103,7 @@ def test_second_export_writes_nothing(host, export):
 
 @pytest.fixture
 def names_in_media(host):
-    """Files among the pictures: the blog's lock, two with other names, and last one named like a picture."""
+    """Create files among the pictures, and yield their names. Only the last has the name of a picture."""
     volume = host.check_output("docker volume inspect media_volume --format '{{ .Mountpoint }}'")
     names = [".lock", "notes.txt", f"{'0' * 24}-1x1.svg", f"{'0' * 24}-1x1.png"]
     made = [name for name in names if not host.file(f"{volume}/{name}").exists]
@@ -130,7 +130,7 @@ def test_nginx_serves_only_pictures_from_the_directory_of_pictures(get, names_in
 
 @pytest.fixture
 def requests_to_blog(host, docker, containers):
-    """Return how many requests for a path reached the blog behind nginx."""
+    """Return the number of requests for a path that nginx passed to the blog."""
     since = host.check_output("date +%s.%N")
 
     def requests_to_blog(path):
@@ -152,14 +152,14 @@ def requests_to_blog(host, docker, containers):
 )
 def test_cache_answers_only_requests_without_a_session(get, requests_to_blog, cookie, number):
     path = f"/tags/{time.monotonic_ns()}"
-    wait_until(lambda: time.time() % 1 < 0.2, 5, "a second begins: a page is kept for the rest of one")
+    wait_until(lambda: time.time() % 1 < 0.2, 5, "a second begins: a cached page lasts until its end")
     began = time.monotonic()
     first, second = (get(path, **({"Cookie": cookie.format(n)} if cookie else {})) for n in range(2))
-    assert time.monotonic() - began < 0.7, "both were within that second"
+    assert time.monotonic() - began < 0.7, "both requests must be within that second"
     assert first.status == 404
     assert second.status == 404
     assert first.body == second.body
     end = f"/nosuch-{time.monotonic_ns()}"
     assert get(end).status == 404
-    wait_until(lambda: requests_to_blog(end), 10, "a line of the blog")
+    wait_until(lambda: requests_to_blog(end), 10, "the blog logs the last request")
     assert requests_to_blog(path) == number

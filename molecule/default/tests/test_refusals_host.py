@@ -6,12 +6,12 @@ import pytest
 from outside import play
 from refusals import Case, each, extra
 
-# Use a new connection: an open one checks no keys, and would hide the failure.
+# Use a new connection, because SSH checks no keys on a connection that is already open.
 NEW_CONNECTION = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"}
 
 
 def with_other_host_key(context):
-    """Run with a known_hosts file whose key is not the host's."""
+    """Run site.yml with a known_hosts file that has another key for the host."""
     key = context.tmp / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     public = key.with_suffix(".pub").read_text().split()[:2]
@@ -23,7 +23,7 @@ def with_other_host_key(context):
 
 
 def without_key(context):
-    """Run without a valid key, for the inventory's user and for the users that a new host may have."""
+    """Run site.yml without a valid key for the inventory's user and for the users of a new host."""
     variables = {
         "ansible_ssh_private_key_file": "/dev/null",
         "baseline_bootstrap_users": ["root", "debian"],
@@ -98,7 +98,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def preparations(host, variables):
-    """A user of the host, guest, who can log in but cannot become root."""
+    """Create the user guest on the host, who can log in but cannot become root."""
     home, user = "/home/guest/.ssh", variables["ansible_user"]
     allowed = "/etc/ssh/sshd_config.d/50-guest.conf"
     host.check_output(

@@ -62,7 +62,7 @@ def test_wrong_input_for_images_is_refused(case, assert_refused):
 
 
 def build_and_pull(context):
-    """Fail to build an image, then to pull some: in sequence, because both use one directory of the host."""
+    """Run a build that fails, then a pull that fails. Both use one directory of the host."""
     app = context.tmp / "app"
     app.mkdir()
     (app / "Dockerfile").write_text(
@@ -76,13 +76,13 @@ def build_and_pull(context):
 
 @pytest.fixture(scope="module")
 def preparations(inspect, ledger):
-    """The ids of the containers, and the ledger, before the runs."""
+    """Return the ids of the containers, and the ledger, before the runs."""
     return {service: container["Id"] for service, container in inspect().items()}, ledger()
 
 
 @pytest.fixture(scope="module")
 def other_runs():
-    """Builds and pulls that fail. They change the host before that, so they are not cases."""
+    """A build and a pull that fail. They are not cases, because they change the host before they fail."""
     return {"build and pull": build_and_pull}
 
 

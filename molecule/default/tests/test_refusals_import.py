@@ -1,4 +1,4 @@
-"""An import of posts is refused as a whole, with every problem, before anything changes."""
+"""An import with invalid posts is refused before anything changes. The error lists every problem."""
 
 from refusals import Case, each, extra
 
@@ -23,7 +23,7 @@ PROBLEMS = [
 
 
 def import_bad_posts(context):
-    """Import a directory in which hardly any file can become a post."""
+    """Import a directory of invalid posts."""
     for name, content in POSTS.items():
         file = context.tmp / "posts" / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def preparations(docker, inspect):
-    """A container of another project that publishes port 8099."""
+    """Start a container of another project, which publishes port 8099."""
     image = inspect()["nginx"]["Image"]
     name = "slipway-test-rival"
     yield docker("run --detach --name %s --label slipway.test --publish 8099:80 %s sleep inf", name, image)

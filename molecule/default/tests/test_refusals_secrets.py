@@ -8,7 +8,7 @@ from refusals import Case, each
 
 
 def with_vault(name, *arguments):
-    """Return a run with an encrypted vault.yml, whose password is wrong or missing."""
+    """Return a function that runs site.yml with an encrypted vault.yml and a wrong or missing password."""
 
     def run(context):
         inventory = context.tmp / f"vault-{name}"

@@ -1,4 +1,4 @@
-"""A certificate that readers' browsers would reject is refused before anything changes."""
+"""Settings with which browsers would reject the blog's certificate are refused before anything changes."""
 
 import pytest
 from certificates import make_certificate
@@ -78,7 +78,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def preparations(context):
-    """Certificates on the control node: a valid one, one for another name, and one that expired."""
+    """Write certificates on the control node: one valid, one for another name, and one that expired."""
     make_certificate(context.tmp / "good", ["blog.test"])
     make_certificate(context.tmp / "another", ["other.test"])
     make_certificate(context.tmp / "over", ["blog.test"], days=-1)

@@ -8,7 +8,7 @@ from refusals import Case, each, extra
 
 
 def with_example_inventory(context):
-    """Run with inventory/production as it is, plus only the variables of the connection."""
+    """Run site.yml with a copy of inventory/production, and set only the variables of the connection."""
     copytree(ROOT / "inventory/production", context.tmp / "production")
     return play("site.yml", "--inventory", str(context.tmp / "production"), *extra(**context.connection))
 

@@ -1,4 +1,4 @@
-"""Images from elsewhere: by digest from a registry, through a mirror, and in a bundle without any network."""
+"""The host gets images by digest from a registry, through a mirror, or from a bundle without a network."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from outside import ROOT, wait_until
 from registries import Registry
 
 PLACE = "/run/slipway-test"
-# The places where a login could remain; the fixture canary searches everywhere.
+# A script that searches the places where a login could remain. The fixture `canary` searches more places.
 SCAN = """
 search="grep --text --no-messages --fixed-strings --file=/run/canary/pattern"
 places="/etc /home /opt /root /run /tmp /var/lib/slipway /var/log /var/tmp"
@@ -27,7 +27,7 @@ cat /run/canary/processes
 
 @pytest.fixture(scope="module")
 def registry(hostname, tmp_path_factory):
-    """A registry on the host's network, with the user anna."""
+    """Start a container registry on the host's network, which has the user anna."""
     registry = Registry(f"slipway-test-registry-{hostname}", tmp_path_factory.mktemp("registry"))
     registry.create()
     try:
@@ -40,7 +40,7 @@ def registry(hostname, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workspace(host, docker, ledger, registry, tmp_path_factory):
-    """Local files: a blog's source that only adds a label, and a vault; and the variables of the plays."""
+    """Write a source of the blog that only adds a label, and a vault. Yield the arguments of the plays."""
     tmp = tmp_path_factory.mktemp("images")
     running = [entry for entry in ledger() if entry["outcome"] == "in service"][-1]["image"]
     docker("tag %s slipway.test/blog:source", running)
@@ -48,14 +48,14 @@ def workspace(host, docker, ledger, registry, tmp_path_factory):
     app.mkdir()
     (app / "Dockerfile").write_text(
         "ARG BASE_IMAGE=none\nFROM slipway.test/blog:source\n"
-        # A new image each time: one that was rolled back is blocked.
+        # The label makes the image differ each time: an image that was rolled back is blocked.
         f"LABEL slipway.test={random.token_hex(8)}\n"
     )
     told = {
         "images_repository": f"{registry.name}:5000/team/blog",
         "images_blog_source": str(app),
         "images_revision": "v1.4-3-gabc1234",
-        # Separate from the directories of the images in service.
+        # The images in service use other directories.
         "images_directory": f"{PLACE}/images",
         "images_sbom_directory": f"{PLACE}/sbom",
         "docker_ca_file": registry.ca,
@@ -80,7 +80,7 @@ def workspace(host, docker, ledger, registry, tmp_path_factory):
     )
     host.check_output("rm --recursive --force %s", PLACE)
     docker("rmi slipway.test/blog:source")
-    # Keep the images in the ledger, as after any release.
+    # Keep the images that are in the ledger, as after any release.
     added = set(docker("images --quiet --no-trunc").split()) - before - {e["image"] for e in ledger()}
     for image in added:
         docker("rmi --force %s", image)
@@ -88,7 +88,7 @@ def workspace(host, docker, ledger, registry, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def build(deploy, workspace):
-    """Run playbooks/build.yml, with a separate directory for its output."""
+    """Run playbooks/build.yml for "pull" or "archive", each with a separate directory for its output."""
 
     def build(what, *arguments):
         given = {"build_for": what, "build_directory": str(workspace.tmp / what)}
@@ -106,7 +106,7 @@ def build(deploy, workspace):
 
 @pytest.fixture(scope="module")
 def restored_engine_settings(host):
-    """Restore the CAs that the engine trusts after the tests, and remove its mirror."""
+    """After these tests, remove the mirror from the engine's settings, and the CA that the engine trusts."""
     configuration, copy = "/etc/docker/daemon.json", "/run/slipway-test-daemon.json"
     host.check_output("cp --preserve %s %s", configuration, copy)
     yield
@@ -119,21 +119,21 @@ def restored_engine_settings(host):
 
 @pytest.fixture(scope="module")
 def published(restored_engine_settings, build, workspace, docker):
-    """The blog in the registry: its reference, and the built image, which the host no longer has."""
+    """Publish the blog in the registry, remove the image from the host, and return the image's reference."""
     done = build("pull")
     assert done.status == 0, done.output
     again = build("pull", "--start-at-task", "Build | Gather facts of the host")
     file = workspace.tmp / "pull/blog.yml"
     reference = yaml.safe_load(file.read_text())["images_blog_reference"]
     built = json.loads(docker("image inspect %s", reference))[0]
-    # Remove all its names, but no image that is built from it.
+    # Remove all names of the image. Images that are built from it stay.
     docker("rmi --force %s", built["Id"])
     return SimpleNamespace(reference=reference, built=built, told=("--extra-vars", f"@{file}"), again=again)
 
 
 @pytest.fixture(scope="module")
 def refused_pulls(deploy, published, workspace, ledger, inspect, docker):
-    """The outcomes of two refused plays, which run in parallel."""
+    """Run two plays in parallel that must be refused. Return their Outcomes and the state of the host."""
     nowhere = re.sub("sha256:.*", f"sha256:{'0' * 64}", published.reference)
     wrong = {"wrong password": {"images_registry_password": "this-is-not-it"}}
     cases = wrong | {"unknown digest": {"images_blog_reference": nowhere}}
@@ -224,12 +224,12 @@ def test_image_without_the_label_of_the_blog_is_refused(
 
 @pytest.fixture(scope="module")
 def second_engine(host):
-    """A second engine on the host, empty and without any network: its socket, and its command."""
+    """Start a second engine on the host, empty and without a network. Yield its socket and its command."""
     directory, unit = "/run/slipway-test-engine", "slipway-test-engine"
     own = f"--data-root=/var/lib/docker/{unit} --exec-root={directory}/exec --pidfile={directory}/pid"
     apart = f"--containerd-namespace={unit} --containerd-plugins-namespace={unit}-plugins"
     plain = "--config-file=/dev/null --bridge=none --iptables=false --ip6tables=false"
-    # It shares the host's mounts, where containerd must find its files.
+    # The engine shares the host's mounts, where containerd must find the engine's files.
     dockerd = f"unshare --net dockerd --host=unix://{directory}/socket {own} {apart} {plain}"
     host.check_output(
         f"systemd-run --quiet --collect --unit={unit} --property=RuntimeDirectory={unit} {dockerd}"
@@ -275,7 +275,7 @@ def test_pulled_blog_is_released_and_the_password_is_not_left_anywhere(
 def test_image_on_the_host_needs_no_registry_and_no_login(
     published, deploy, workspace, registry, hostname, host, in_service, ledger
 ):
-    """A second run and a rollback use the images on the host."""
+    """A second run and a rollback use the images that the host already has."""
     assert in_service["image"] == published.built["Id"]
     registry.stop()
     assert not registry.is_up()
@@ -290,10 +290,10 @@ def test_image_on_the_host_needs_no_registry_and_no_login(
 
 
 def test_engine_pulls_a_base_image_by_digest_through_the_mirror(published, registry, docker, host):
-    """Pull a stand-in for an official image, as `images_base: registry` does; only the mirror has it."""
+    """Pull a stand-in for an official image, as `images_base: registry` does. Only the mirror has it."""
     ours = docker("images slipway/base-nginx --format {{.Repository}}:{{.Tag}}").splitlines()[0]
     there = f"{registry.name}:5001/library/nginx:stand-in"
-    # A new image each time: an engine keeps the manifests that it has seen.
+    # Build a new image each time, because an engine keeps the manifests that it has seen.
     build = "docker build --quiet --label slipway.test=$(date +%s%N)"
     host.check_output(f"echo FROM {ours} | {build} --tag {there} -")
     pushed = docker("push %s && docker rmi %s", there, there)
@@ -307,7 +307,7 @@ def test_engine_pulls_a_base_image_by_digest_through_the_mirror(published, regis
 
 @pytest.fixture(scope="module")
 def bundle(build, workspace, published):
-    """An exported bundle, and the outcome of a second export."""
+    """Export a bundle twice. Return its directory, its variables, and the Outcome of the second export."""
     done = build("archive", "--start-at-task", "Build | Gather facts of the host")
     assert done.status == 0, done.output
     again = build("archive", "--start-at-task", "Build | Gather facts of the host")

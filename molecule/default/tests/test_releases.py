@@ -1,4 +1,4 @@
-"""Releases and rollbacks without a failed request. Releases that fail are in test_failures.py."""
+"""No request fails during releases and rollbacks. test_failures.py tests releases that fail."""
 
 import contextlib
 import functools
@@ -15,15 +15,15 @@ from outside import Prober
 
 @pytest.fixture(scope="session")
 def times(pytestconfig):
-    """The number of releases there and back."""
+    """How often to release another image and then the old one."""
     return 10 if pytestconfig.getoption("soak") else 1
 
 
 @pytest.fixture
 def upload(load, reader, sql):
-    """Send a post slowly while `meanwhile` runs; assert that it arrives; return the result of `meanwhile`.
+    """Send a post slowly while `meanwhile` runs. Assert that the blog saves it; return meanwhile's result.
 
-    nginx chooses the slot when it has the header, and connects to it when it has the whole body.
+    nginx chooses the slot when it has the header, and connects to this slot when it has the whole body.
     """
     numbers = itertools.count()
 
@@ -80,10 +80,11 @@ def test_prober_reports_failures(reader):
     assert set(prober.failures) == {"status 404"}
 
 
-def test_releases_fail_no_request(host, variant, load, upload, ledger, healthy, inspect, slot, times):
+def test_no_request_fails_during_releases(host, variant, load, upload, ledger, healthy, inspect, slot, times):
     """Release another image and then the old one again, each into the idle slot.
 
-    During each release an upload runs whose slot is gone when its body is complete.
+    During each release an author sends a post. nginx chooses the old slot for the post, but this slot is gone
+    when the post is complete.
     """
 
     def release(image):
@@ -112,8 +113,8 @@ def test_releases_fail_no_request(host, variant, load, upload, ledger, healthy, 
 
 
 @pytest.mark.soak
-def test_rollbacks_fail_no_request(host, load, ledger, healthy, slot):
-    """Roll back to the release before, then release the blocked one by its id."""
+def test_no_request_fails_during_rollbacks(host, load, ledger, healthy, slot):
+    """Roll back to the previous release. Then unblock the other release, and release its image again."""
     for number in range(5):
         serving, before = ledger()[-1], ledger()[-2]
         with load.step(f"rollback {number + 1}") as step:
@@ -132,7 +133,7 @@ def test_rollbacks_fail_no_request(host, load, ledger, healthy, slot):
 
 
 def test_images_of_old_releases_are_removed(docker, ledger, variables):
-    """Of the images that were in service, the host keeps only the latest, to save disk space."""
+    """Of the images that were in service, the host keeps only the latest ones, to save disk space."""
     images = list(
         dict.fromkeys(entry["image"] for entry in reversed(ledger()) if entry["outcome"] != "failed")
     )

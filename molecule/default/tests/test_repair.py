@@ -1,4 +1,4 @@
-"""One run repairs everything that Slipway manages; the next run changes nothing."""
+"""One run of site.yml repairs everything that Slipway manages. The next run changes nothing."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def test_record_has_files_of_each_role(host, files):
 
 @pytest.fixture
 def state(host, inspect, sql, files):
-    """Return all that must be restored: content and modes of files, firewall, containers and roles."""
+    """Return what a run must restore: content and modes of files, firewall, containers, database roles."""
 
     def state():
         paths = " ".join([*files, "$(find /etc/slipway -type f | sort)"])
@@ -73,7 +73,7 @@ def test_one_run_repairs_everything_that_slipway_manages(
     assert "Ropes: a table" in get("/", Cookie="session=unknown").text
 
 
-def test_empty_secret_is_refused_and_made_anew_after_its_removal(
+def test_empty_secret_is_refused_and_generated_again_after_its_removal(
     host, deploy, hostname, inspect, healthy, login, app_role, status
 ):
     file, before = "/etc/slipway/secrets/db_migrator_password", inspect()
@@ -99,14 +99,14 @@ SECONDS = 15
 
 @pytest.fixture
 def visits(host):
-    """Return how often a play became root on the host so far."""
-    # sudo logs this command too; the brackets keep it out of the count.
+    """Return the number of times that a play has become root on the host."""
+    # sudo logs this command too. Because of the brackets, grep does not count it.
     lines = "journalctl --sync; journalctl --boot --output=cat _COMM=sudo | grep --count 'BECOME[-]SUCCESS'"
     return lambda: int(host.check_output(lines))
 
 
 def test_next_run_changes_nothing_and_is_fast(deploy, hostname, visits):
-    """One of three runs has to meet the time, because the machine may be busy."""
+    """Only one of three runs has to be fast, because the machine may be busy."""
     seconds = []
     while not seconds or (seconds[-1] > SECONDS and len(seconds) < 3):
         before, began = visits(), time.monotonic()

@@ -1,4 +1,4 @@
-"""Rotation of secrets, without a failed request of readers or of a signed-in author."""
+"""While secrets are rotated, no request of readers or of a signed-in author fails."""
 
 import json
 from secrets import token_hex
@@ -11,7 +11,7 @@ EMAIL, PASSWORD = "writer@example.org", "a password of the tests"
 
 @pytest.fixture
 def writer(create_admin, sql, try_to_sign_in):
-    """An author of the blog, signed in."""
+    """Create an author of the blog who is signed in."""
     create_admin(EMAIL, PASSWORD)
     author = try_to_sign_in(EMAIL, PASSWORD)
     assert author.signed_in
@@ -21,7 +21,7 @@ def writer(create_admin, sql, try_to_sign_in):
 
 @pytest.fixture
 def accepts_password(host, inspect):
-    """Return whether the database accepts a role's password over TCP."""
+    """Return whether the database accepts a password of a role over TCP."""
 
     def accepts_password(role, password):
         db = inspect()["db"]
@@ -47,7 +47,7 @@ def test_writer_reports_failures(writer):
     assert set(prober.failures) == {"status 400 to the form"}
 
 
-def test_rotation_of_all_secrets_fails_no_request(
+def test_no_request_fails_during_a_rotation_of_all_secrets(
     deploy, reader, writer, try_to_sign_in, read_secrets, variables, slot, accepts_password, ledger
 ):
     old, admin = read_secrets(), variables["release_admin_email"]
@@ -90,7 +90,7 @@ def test_rotation_of_all_secrets_fails_no_request(
 
 
 def test_site_yml_puts_a_changed_value_of_the_vault_into_service(deploy, reader, writer, read_secrets, slot):
-    """The vault gives the values in one run only; the next run has nothing to do."""
+    """Only the first run has the vault's values. The second run has no vault, and must change nothing."""
     slot_before, given = slot(), token_hex(20)
     site = ("site.yml", "--tags", "secrets,release")
     with Prober(reader) as readers, Writer(writer) as writes:
@@ -103,7 +103,7 @@ def test_site_yml_puts_a_changed_value_of_the_vault_into_service(deploy, reader,
     assert readers.failures == []
     assert writes.failures == []
     assert slot() != slot_before
-    # A name, because pytest would show the secrets that it compares.
+    # Store the result in a variable first: pytest would print the secrets that an assert compares.
     is_in_service = given in read_secrets().values()
     assert is_in_service
 
@@ -143,13 +143,13 @@ def test_failed_rotation_leaves_the_old_login_in_service(
 
 # --- Refusals and dry runs ----------------------------------------------------------------------------------
 
-# Skip the earlier checks: every playbook has them, and they have separate tests.
+# Skip the earlier checks, because every playbook has them and other tests cover them.
 FROM_HERE = ("--start-at-task", "Rotate | Check rotate")
 
 
 @pytest.fixture
 def rotate(deploy):
-    """Run the playbook without the checks before it, with variables as in rotate(rotate="key")."""
+    """Run the playbook without its first checks. Keywords are extra variables, as in rotate(rotate="key")."""
     return lambda *arguments, **variables: deploy(
         "playbooks/rotate_secrets.yml", *FROM_HERE, "--extra-vars", json.dumps(variables), *arguments
     )

@@ -1,4 +1,7 @@
-"""Other changes of a blog, as in a year, in a row and under one load, for `make soak`."""
+"""Changes that a blog sees in a year, besides releases: code, nginx, posts, the database.
+
+They run one after another while simulated readers send requests. Part of `make soak`.
+"""
 
 import contextlib
 import json
@@ -14,7 +17,7 @@ pytestmark = pytest.mark.soak
 
 @pytest.fixture
 def changed_source(tmp_path):
-    """The blog's source with another stylesheet."""
+    """Copy the blog's source, change its stylesheet, and return the directory."""
     directory = tmp_path / "app"
     shutil.copytree(ROOT / "app", directory, ignore=shutil.ignore_patterns("tests", "__pycache__"))
     with (directory / "blog/static/style.css").open("a") as file:
@@ -24,7 +27,7 @@ def changed_source(tmp_path):
 
 @pytest.fixture
 def page(reader):
-    """Request a page over a new connection: an older one would have ended long ago."""
+    """Request a page over a new connection, because nginx would have closed an older one."""
 
     def page(path="/"):
         with contextlib.closing(reader()) as one:
@@ -35,12 +38,14 @@ def page(reader):
 
 @pytest.fixture
 def stylesheet(page):
-    """Return the path of the home page's stylesheet."""
+    """Return the path of the stylesheet that the home page uses."""
     return lambda: re.search(r"/static/style\.\w+\.css", page().text)[0]
 
 
-def test_change_of_the_code_fails_no_request(load, deploy, changed_source, page, stylesheet, ledger):
-    """The playbook builds and releases it, then the old code. The old page's stylesheet stays available."""
+def test_no_request_fails_during_a_release_of_changed_code(
+    load, deploy, changed_source, page, stylesheet, ledger
+):
+    """Release changed code, and then the old code. The stylesheet of the old page stays available."""
     before = stylesheet()
     for what, arguments in {
         "release of changed code": ["--extra-vars", f"images_blog_source={changed_source}"],
@@ -57,7 +62,9 @@ def test_change_of_the_code_fails_no_request(load, deploy, changed_source, page,
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-def test_change_of_nginx_configuration_fails_no_request(number, load, deploy, containers, inspect, page):
+def test_no_request_fails_during_a_change_of_nginx_configuration(
+    number, load, deploy, containers, inspect, page
+):
     seconds = 63072000 + number
     assert page().headers["strict-transport-security"] != f"max-age={seconds}"
     with load.step(f"nginx configuration {number}") as step:
@@ -72,14 +79,16 @@ def test_change_of_nginx_configuration_fails_no_request(number, load, deploy, co
 
 @pytest.fixture
 def another_nginx(host, docker, containers):
-    """The id of nginx's image with another label."""
+    """Build a copy of nginx's image with another label, and return its id."""
     docker("tag %s slipway.test/nginx:source", containers["nginx"]["Image"])
     build = "docker build --quiet --label slipway.test=$(date +%s%N) -"
     return host.check_output(f"echo FROM slipway.test/nginx:source | {build}")
 
 
 @pytest.mark.parametrize("number", range(1, 3))
-def test_change_of_nginx_image_fails_no_request(number, load, deploy, containers, another_nginx, healthy):
+def test_no_request_fails_during_a_change_of_nginx_image(
+    number, load, deploy, containers, another_nginx, healthy
+):
     ids = {name: container["Image"] for name, container in containers.items()} | {"nginx": another_nginx}
     with load.step(f"nginx image {number}") as step:
         extra = json.dumps({"images_ids": ids})

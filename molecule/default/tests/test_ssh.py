@@ -1,4 +1,4 @@
-"""SSH logins that work or are refused, from outside; and runs that would lock themselves out."""
+"""SSH logins must work or be refused. A run of site.yml must not lock itself out of the host."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ each_family = pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 
 @pytest.fixture(scope="module")
 def ssh_as(machine, variables):
-    """Run a command as a user who has the inventory's key, over a fresh connection to the host's address."""
+    """Run a command over a new SSH connection as a user, with the private key of the inventory."""
     alias = f"[{variables['ansible_host']}]:{variables['ansible_port']}"
     key = variables["ansible_ssh_private_key_file"]
     always = [*variables["ansible_ssh_common_args"].split(), "-F", "none", "-T", "-i", key]
@@ -35,11 +35,11 @@ def ssh_as(machine, variables):
 
 @pytest.fixture(scope="module")
 def admin(variables):
-    """The user of the inventory."""
+    """The user with whom Ansible logs in."""
     return variables["ansible_user"]
 
 
-# --- From outside -------------------------------------------------------------------------------------------
+# --- Logins from outside ------------------------------------------------------------------------------------
 
 
 @each_family
@@ -66,7 +66,7 @@ def test_admin_user_can_log_in_and_become_root(ssh_as, admin, family):
 
 @pytest.fixture
 def key_for_root(host, admin):
-    """Give root the admin user's keys."""
+    """Add the admin user's public keys to root's authorized_keys."""
     host.check_output("install -D -m 0600 /home/%s/.ssh/authorized_keys /root/.ssh/authorized_keys", admin)
     yield
     host.check_output("rm /root/.ssh/authorized_keys")
@@ -129,7 +129,7 @@ def test_sshd_uses_its_settings(host, variables):
 
 
 def test_client_with_too_many_failed_logins_has_to_wait(host):
-    """The tests' address is exempt from penalties, so connect from the host, whose address is not."""
+    """Connect from the host itself, because the address of the tests is exempt from penalties."""
     trust = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
     attempt = f"ssh -T {trust} nosuch@127.0.0.2 2>&1 || true"
     assert host.check_output(attempt) == "nosuch@127.0.0.2: Permission denied (publickey)."
@@ -147,12 +147,12 @@ def test_admin_user_has_no_password(host, admin):
     assert host.run("visudo -c").rc == 0
 
 
-# --- No run locks itself out --------------------------------------------------------------------------------
+# --- Runs that would lock themselves out --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def foreign_key(tmp_path_factory):
-    """A public key whose private half is not the inventory's."""
+    """A public key whose private key Ansible does not use."""
     file = tmp_path_factory.mktemp("stranger") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
     return file.with_suffix(".pub").read_text().strip()
@@ -160,20 +160,20 @@ def foreign_key(tmp_path_factory):
 
 @pytest.fixture
 def foreign_settings(machine):
-    """Write foreign settings of sshd, as an operator does by hand."""
+    """Write settings of sshd that Slipway does not manage, as an operator does by hand."""
     yield lambda settings: machine.execute(f"echo {settings} > {OTHERS}")
     machine.execute(f"rm --force {OTHERS} && systemctl reload ssh")
 
 
 @pytest.fixture
 def state(machine, admin):
-    """Return the state that a run may have to restore."""
+    """Return the content, owner and mode of the files that a run may have to restore."""
     paths = f"{DROP_IN} /home/{admin}/.ssh/authorized_keys"
     return lambda: machine.execute(f"sha256sum {paths} && stat --format '%n %U %a' {paths}")
 
 
 def run_users_and_ssh(deploy, variables):
-    """Run the parts of site.yml for users and SSH."""
+    """Run the parts of site.yml that configure users and sshd."""
     tags = ("--tags", "baseline_users,baseline_ssh")
     return deploy("site.yml", *tags, "--extra-vars", json.dumps(variables))
 

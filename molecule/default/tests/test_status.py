@@ -1,4 +1,4 @@
-"""The report of `playbooks/status.yml`: what runs, since when, by whom, and all that differs."""
+"""playbooks/status.yml reports the release, who released it and when, and every difference."""
 
 import json
 import re
@@ -16,10 +16,13 @@ CHANGED = {
 
 @pytest.fixture
 def report(deploy):
-    """Run the playbook; return a function that finds the rest of the lines that begin with a word."""
+    """Run the playbook. Return a function that takes a label, such as `drift`.
+
+    That function returns the text after the label, for each line that begins with the label.
+    """
 
     def report(*arguments):
-        # As YAML, long lines would be folded.
+        # In YAML, Ansible would fold long lines.
         done = deploy("playbooks/status.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
         assert done.status == 0, done.output
         assert set(done.changed.values()) == {0}, done.output
@@ -31,7 +34,7 @@ def report(deploy):
 
 
 def assert_no_difference(told, entry, containers, host):
-    """Assert that nothing differs, and that the rest of the report is true."""
+    """Assert that the report lists no difference, and that its other lines are correct."""
     assert told("drift") == ["none"]
     assert told("repository") == []
     assert told("changed") == []

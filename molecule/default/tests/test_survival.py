@@ -1,4 +1,4 @@
-"""The blog recovers from the loss of processes, of all containers, and of the host's power."""
+"""The blog recovers from the loss of a process, of all containers, or of the host's power."""
 
 import pytest
 from outside import wait_until
@@ -6,7 +6,7 @@ from outside import wait_until
 
 @pytest.fixture
 def lasting_state(host, sql, ledger):
-    """Return what must not be lost: posts, secrets, and which release is in service in which slot."""
+    """Return the state that must not be lost: the posts, the secrets, the ledger and the slot in service."""
 
     def lasting_state():
         return {
@@ -21,12 +21,12 @@ def lasting_state(host, sql, ledger):
 
 @pytest.fixture
 def assert_only_intended_ports_are_open(scan, open_ports):
-    """Wait until the intended ports are open over both families, and assert that no others are."""
+    """Wait until the intended ports are open over IPv4 and IPv6, and assert that no other port is open."""
 
     def assert_only_intended_ports_are_open():
         expected = {"ipv4": open_ports, "ipv6": open_ports}
-        # The kernel checks the IPv6 address of a new bridge for duplicates before it uses it (DAD): with DAD
-        # the IPv6 ports opened 1.1 to 2.5 s after the IPv4 ports, without it at the same time.
+        # Before the kernel uses the IPv6 address of a new bridge, it looks for duplicates (DAD). With DAD,
+        # the IPv6 ports opened 1.1 to 2.5 s after the IPv4 ports; without DAD, at the same time.
         wait_until(lambda: scan(open_ports) == expected, 5, "the ports are open")
         assert scan() == expected
 
@@ -35,7 +35,7 @@ def assert_only_intended_ports_are_open(scan, open_ports):
 
 @pytest.fixture
 def wait_until_served(get):
-    """Wait until readers get the blog from the slot and the database, not from the cache."""
+    """Wait until readers get a page that comes from the slot and the database, not from the cache."""
 
     def wait_until_served(seconds=60):
         def served():
@@ -44,7 +44,7 @@ def wait_until_served(get):
             except OSError:
                 return False
 
-        wait_until(served, seconds, "the blog serves")
+        wait_until(served, seconds, "readers get a page")
 
     return wait_until_served
 
@@ -53,7 +53,7 @@ def test_killed_blog_starts_again(host, containers, healthy, wait_until_served, 
     before = containers["flask_blog"]
     service = before["Config"]["Labels"]["com.docker.compose.service"]
     host.check_output("kill -9 %s", str(before["State"]["Pid"]))
-    wait_until(lambda: inspect()[service]["RestartCount"] > before["RestartCount"], 30, "a new process")
+    wait_until(lambda: inspect()[service]["RestartCount"] > before["RestartCount"], 30, "a restart")
     assert healthy()[service]["Id"] == before["Id"]
     wait_until_served()
 
@@ -82,7 +82,7 @@ def test_data_survives_the_removal_of_all_containers(
 
 @pytest.fixture
 def boot(host):
-    """Call a function that makes the host boot, and wait until it has."""
+    """Restart the host with a given function, and wait until the host has booted."""
 
     def boot(how):
         since = "cut --delimiter=' ' --fields=22 /proc/1/stat"
@@ -115,7 +115,7 @@ def test_blog_is_back_after_a_reboot(
 def test_blog_is_back_after_a_power_loss_while_nginx_is_replaced(
     machine, host, boot, inspect, lasting_state, healthy, wait_until_served
 ):
-    """A state of `slipway nginx` for a second: the old one is drained and gone, the new one not yet made."""
+    """Cut the power at the moment when the old nginx is removed, and the new nginx does not exist yet."""
     before, flag = lasting_state(), f"drain-{inspect()['nginx']['Config']['Hostname']}"
     host.check_output("cd /opt/slipway && docker compose up --detach --wait nginx_temporary")
     host.check_output("touch /var/lib/slipway/slot/%s", flag)

@@ -1,10 +1,10 @@
-"""Slipway is removed from the host, and installed again with the data that it left. For `make soak`."""
+"""Remove Slipway from the host, and install it again with the data that it left. Part of `make soak`."""
 
 import pytest
 
 pytestmark = pytest.mark.soak
 
-# Find Slipway's objects by name or path.
+# A script that finds Slipway's objects by name or path.
 FIND = """
 find /etc /opt /usr/local /var/lib -path /var/lib/docker -prune -o -path /etc/slipway -prune \\
     -o \\( -name '*slipway*' -o -lname '*slipway*' \\) -print
@@ -12,9 +12,8 @@ docker ps --all --quiet
 docker network ls --quiet --filter name=slipway
 systemctl list-units --all --no-legend --plain 'slipway-*'
 """.strip()
-# The host's security settings stay, and so do the files of the sandbox.
+# The settings of the role baseline stay, and so does the directory of the dumps.
 STAYS = {
-    # It holds the dumps.
     "/var/lib/slipway",
     "/etc/apt/apt.conf.d/52slipway",
     "/etc/modprobe.d/slipway.conf",
@@ -27,6 +26,7 @@ STAYS = {
 
 VOLUMES = ("db_volume", "media_volume")
 DUMP = "/var/lib/slipway/dumps/20260101-000000.dump"
+# Commands that create foreign objects with Slipway's names.
 OTHERS = {
     ("volume", "db_volume"): "volume create db_volume",
     ("network", "slipway_edge"): "network create slipway_edge",
@@ -37,7 +37,7 @@ OTHERS = {
 
 @pytest.fixture
 def teardown(deploy):
-    """Remove Slipway from the host, with its data if the host's name is typed, and return the outcome."""
+    """Remove Slipway from the host, and also its data if the host's name is typed. Return the Outcome."""
     return lambda typed="": deploy("playbooks/teardown.yml", "--extra-vars", f"teardown_data_of={typed}")
 
 
@@ -49,7 +49,7 @@ def volumes(docker):
 
 @pytest.fixture
 def image_users(docker):
-    """Foreign containers that use Slipway's images, so that the images stay and need no new build."""
+    """Create foreign containers from Slipway's images, so that a teardown keeps the images."""
     images = docker("images --quiet --no-trunc --filter label=slipway.image").split()
     made = [docker("create --label slipway.test %s true", image).strip() for image in dict.fromkeys(images)]
     yield made
@@ -97,7 +97,7 @@ def test_teardown_keeps_data_packages_and_security_settings(
     assert done.status == 0, done.output
     healthy()
     assert sql("SELECT slug, body FROM post ORDER BY 1") == posts
-    # A name, because pytest would show the secrets that it compares.
+    # Store the result in a variable first: pytest would print the secrets that an assert compares.
     has_the_same_secrets = read_secrets() == secrets
     assert has_the_same_secrets
     assert [entry["outcome"] for entry in ledger()] == ["in service"]
@@ -106,7 +106,7 @@ def test_teardown_keeps_data_packages_and_security_settings(
 
 @pytest.fixture
 def restore_data(host, docker):
-    """Keep a copy of the data, and restore it as in operations.md, into volumes with Slipway's labels."""
+    """Restore the secrets and volumes as operations.md describes. `keep` copies a volume before that."""
     place, mountpoint = "/root/slipway-test", "$(docker volume inspect --format '{{ .Mountpoint }}' %s)"
     host.check_output("mkdir %s && cp --archive /etc/slipway/secrets %s", place, place)
 
@@ -128,7 +128,11 @@ def restore_data(host, docker):
 def test_teardown_with_the_hosts_name_removes_data_but_no_foreign_objects(
     host, deploy, docker, hostname, image_users, restore_data, sql, read_secrets, healthy, teardown, volumes
 ):
-    """Also data that an earlier teardown kept. Then foreign objects with Slipway's names, and a restore."""
+    """A teardown with the host's name also removes data that an earlier teardown kept.
+
+    Foreign objects with Slipway's names stay, and site.yml is refused because of them. At the end the data is
+    restored, and site.yml installs Slipway again.
+    """
     posts, secrets = sql("SELECT slug, body FROM post ORDER BY 1"), read_secrets()
     host.check_output("install -D -m 0600 /dev/null %s", DUMP)
     assert teardown().status == 0
@@ -175,6 +179,6 @@ def test_teardown_with_the_hosts_name_removes_data_but_no_foreign_objects(
     assert done.status == 0, done.output
     healthy()
     assert sql("SELECT slug, body FROM post ORDER BY 1") == posts
-    # A name, because pytest would show the secrets that it compares.
+    # Store the result in a variable first: pytest would print the secrets that an assert compares.
     has_the_same_secrets = read_secrets() == secrets
     assert has_the_same_secrets

@@ -1,4 +1,4 @@
-"""HTTPS from outside, and its files on the host."""
+"""Test HTTPS as readers get it, and the certificate's files on the host."""
 
 import http.client
 import json
@@ -15,12 +15,12 @@ LOOK = "openssl s_client -connect 127.0.0.1:443"
 
 pytestmark = pytest.mark.usefixtures("requires_https")
 
-# --- From outside -------------------------------------------------------------------------------------------
+# --- HTTPS from outside -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def authority_file(host, tmp_path_factory):
-    """The certificate of the host's own CA, as a local file."""
+    """Write the certificate of the host's own CA to a local file, and return the file's path."""
     file = tmp_path_factory.mktemp("tls") / "ca.pem"
     file.write_text(host.file("/etc/slipway/ca/ca.pem").content_string)
     return file
@@ -92,7 +92,7 @@ def test_static_file_has_hsts(get):
 
 @pytest.fixture
 def plain(variables):
-    """Request over plain HTTP, as after a user types a name."""
+    """Send a request over plain HTTP, as a browser does when a user types a name."""
     port = variables["sandbox_http_port"]
 
     def ask(name, path, **request):
@@ -166,7 +166,7 @@ def test_reload_with_a_broken_configuration_changes_nothing(host, reader):
     assert prober.failures == []
 
 
-def test_reload_of_nginx_fails_no_request(host, reader, containers):
+def test_no_request_fails_during_reloads_of_nginx(host, reader, containers):
     nginx = containers["nginx"]["Id"]
     workers = f"docker top {nginx} -o pid,args | grep 'worker process$'"
     before = host.check_output(workers)

@@ -1,4 +1,4 @@
-"""The ways in which the host gets its certificate: tls_mode provided, acme and off."""
+"""Test tls_mode: provided, acme and off. The other modules run with tls_mode: selfsigned."""
 
 import json
 import ssl
@@ -31,7 +31,7 @@ def restored_certificate(deploy, host, trust, shown_certificate):
 
 @pytest.fixture(scope="module")
 def run_tls_role(deploy, all_names, restored_certificate):
-    """Run the part of the play for the certificate, with a tls_mode and other variables."""
+    """Run deploy.yml with `--tags tls`, and set tls_mode and other variables of the role `tls`."""
 
     def run_tls_role(mode, *arguments, **variables):
         variables = {f"tls_{name}": value for name, value in ({"mode": mode} | variables).items()}
@@ -64,7 +64,10 @@ def test_provided_certificate_is_used_and_its_key_is_not_printed(
 
 @pytest.fixture(scope="module")
 def acme_ca(machine, all_names, tmp_path_factory):
-    """A CA on the host's network: a TLS context that trusts its root, and the play's variables for it."""
+    """Start a CA on the host's network.
+
+    Yield a TLS context that trusts the CA's root, and the variables with which the play uses the CA.
+    """
     place = tmp_path_factory.mktemp("pebble")
     certificate, _ = make_certificate(place, [AUTHORITY])
     place.chmod(0o755)
@@ -110,7 +113,7 @@ def acme_ca(machine, all_names, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def issued(run_tls_role, acme_ca):
-    """Get a certificate from the CA for the blog, and return the outcome of the play."""
+    """Get a certificate for the blog from the CA, and return the Outcome of the play."""
     _, variables = acme_ca
     done = run_tls_role("acme", **variables)
     assert done.status == 0, done.output
@@ -144,7 +147,7 @@ def test_second_run_requests_no_certificate(issued, run_tls_role, acme_ca, shown
     assert shown_certificate(trust) == before
 
 
-def test_renewed_certificate_is_used_at_once_and_fails_no_request(
+def test_renewed_certificate_is_used_at_once_and_no_request_fails(
     host, acme_reader, acme_ca, shown_certificate
 ):
     trust, _ = acme_ca
@@ -177,7 +180,7 @@ def test_failed_renewal_keeps_the_old_certificate(issued, host, acme_ca, shown_c
     assert get_with_acme_ca("/").status == 200
 
 
-def test_name_that_does_not_lead_to_the_host_is_reported(
+def test_name_whose_dns_records_do_not_lead_to_the_host_is_reported(
     issued, run_tls_role, all_names, acme_ca, shown_certificate, get_with_acme_ca
 ):
     trust, variables = acme_ca
@@ -200,7 +203,7 @@ def test_name_that_does_not_lead_to_the_host_is_reported(
 
 @pytest.fixture
 def get_with_acme_ca(acme_reader):
-    """Request a page of the blog, and trust only the CA of these tests."""
+    """Request a page of the blog over a connection that trusts only the CA of these tests."""
     one = acme_reader()
     yield one.request
     one.close()
@@ -210,7 +213,7 @@ def get_with_acme_ca(acme_reader):
 
 
 def test_tls_mode_off_ends_all_renewals(issued, run_tls_role, host):
-    """The last certificate stays, and so does the host's CA, which browsers may trust."""
+    """The last certificate stays, and so does the host's own CA, which browsers may trust."""
     units = "systemctl list-unit-files --no-legend 'slipway-tls.*'"
     lineages = "ls /etc/letsencrypt/renewal /etc/letsencrypt/live | grep slipway-"
     assert len(host.run(units).stdout.splitlines()) == 2

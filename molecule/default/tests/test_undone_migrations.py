@@ -1,4 +1,4 @@
-"""A destructive migration cannot be rolled back; a restored dump loses what was written since."""
+"""A rollback past a destructive migration needs the dump from before it, and loses later changes."""
 
 import pytest
 from outside import Prober
@@ -7,14 +7,13 @@ from variants import MIGRATION
 
 @pytest.fixture
 def contract(variant):
-    """An image whose migration is destructive."""
+    """Build an image whose migration is destructive, and return the image's id."""
     return variant(MIGRATION.format(statement="CREATE TABLE slipway_test (n int)", destructive=True))
 
 
-def test_rollback_past_a_destructive_migration_needs_the_dump_from_before(
+def test_rollback_past_a_destructive_migration_needs_the_dump_from_before_it(
     host, contract, inspect, sql, ledger, healthy, reader, get
 ):
-    """A rollback past the migration needs the dump from before it."""
     [old] = [c["Image"] for service, c in inspect().items() if "flask_blog" in service]
     posts = sql("SELECT slug, body FROM post ORDER BY 1")
     with Prober(reader) as prober:

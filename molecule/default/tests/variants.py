@@ -1,8 +1,8 @@
-"""Dockerfile lines for images that differ from the blog's in one thing."""
+"""Dockerfile lines for images that differ from the blog's image in one respect."""
 
 import json
 
-# A WSGI wrapper for images that must fail: it gets each request before the blog.
+# A WSGI wrapper that gets each request before the blog does. It can start slowly or answer wrongly.
 WRAPPED = """
 COPY --chmod=0644 <<END /app/wsgi.py
 import sys, time
@@ -38,5 +38,5 @@ END
 
 
 def program(code):
-    """Return the line of a Dockerfile whose image runs a Python program instead of the blog."""
+    """Return a line of a Dockerfile that makes the image run a Python program instead of the blog."""
     return f"CMD {json.dumps(['python3', '-c', code])}\n"
