@@ -43,7 +43,7 @@ def upgrade():
 
 @pytest.fixture
 def newer_release(tmp_path, monkeypatch):
-    """Make the code a newer release, which has the given migrations in addition."""
+    """Return a function that adds migrations to this code, so that the code is like a newer release."""
 
     def become(*migrations: str) -> None:
         folder = tmp_path / "migrations"
@@ -186,7 +186,7 @@ def test_locked_table_ends_the_migration(empty_settings, newer_release, monkeypa
 
 @pytest.fixture
 def roles(server):
-    """The settings of a schema's owner, and of a user who can only use its tables."""
+    """Return settings with the role that owns the schema, and with a role that can only use its tables."""
     password = "only-for-tests"
     owner, user = "slipway_test_owner", "slipway_test_user"
     with server.database("slipway_test_roles") as name, server.connect(name) as connection:
