@@ -61,7 +61,7 @@ class SignedOutError(Forbidden):
 
 
 def signed_in_user() -> User:
-    """Return the signed-in user. For views with `login_required`: without a user, raise SignedOutError."""
+    """Return the signed-in user. Raise SignedOutError if there is none, which `login_required` prevents."""
     person = current_user()
     if person is None:
         raise SignedOutError
@@ -337,7 +337,7 @@ def _enter(person: User, token: str | None = None) -> None:
 
 @cache
 def _nobody() -> User:
-    """Return a dummy user for unknown addresses. Checking its password takes as long as for a real user."""
+    """Return a dummy user for unknown addresses. A check of its password takes as long as for a real user."""
     person = User(email="nobody", name="")
     person.set_password("")
     return person

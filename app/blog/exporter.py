@@ -63,7 +63,7 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
 
 
 def _texts(session: Session) -> Iterator[tuple[str, str]]:
-    """Yield the name and the content of each file except pictures. The first file is the marker."""
+    """Yield the name and the content of each file except pictures. The first file is export.json."""
     yield MARKER, _json({"format": FORMAT, "media": list(_media(session))})
     aliases, tags = selectinload(Post.aliases), selectinload(Post.tags)
     for post in _each(session, select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)):

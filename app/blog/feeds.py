@@ -17,13 +17,13 @@ bp = Blueprint("feeds", __name__)
 
 @bp.get("/feed.xml")
 def feed() -> Response:
-    """Serve the newest posts in full as an Atom feed."""
+    """Serve an Atom feed with the full texts of the newest posts."""
     return _atom(select(Post))
 
 
 @bp.get("/tags/<slug:slug>/feed.xml")
 def tag_feed(slug: str) -> Response:
-    """Serve the newest posts with a tag as an Atom feed."""
+    """Serve an Atom feed with the full texts of the newest posts that have a tag."""
     tag = db.session.scalar(select(Tag).where(Tag.slug == slug))
     if tag is None:
         abort(404)

@@ -39,8 +39,8 @@ _AUDIENCE = {
     "status": (("published", "publish", "public"), ("draft", "private", "pending", "skip")),
     "visibility": (("public",), ("private", "draft")),
 }
-# Fields that restrict access in ways that the blog does not support. A post with such a field is refused,
-# because its author does not want everybody to read it.
+# Fields that restrict access in ways that the blog does not support. A post with such a field is refused
+# unless it is a draft, because its author does not want everybody to read it.
 _RESTRICTIONS = (
     *("expires", "expirydate", "expiredate", "expirationdate", "unpublishdate"),
     *("headless", "hidden", "password", "unlisted"),
@@ -161,7 +161,7 @@ def read_page(path: Path) -> PageText:
 
 
 def write(fields: Mapping[str, FrontMatter], body: str) -> str:
-    """Return the text of a file with these front matter fields. Times are in UTC."""
+    """Return the text of a file with these fields as front matter. All times in it are in UTC."""
     plain = {name: utc(value) if isinstance(value, datetime) else value for name, value in fields.items()}
     front_matter = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=float("inf"))
     return f"---\n{front_matter}---\n\n{body.strip(chr(10))}\n"

@@ -172,7 +172,7 @@ def _raw_blocks(state: StateCore) -> None:
 
 
 def _listed_headings(state: StateCore) -> None:
-    """Replace a list by its heading if it contains nothing else. Some exporters number headings that way."""
+    """Take a heading out of a list that contains nothing else. Some exporters number headings that way."""
     item = ["list_item_open", "heading_open", "inline", "heading_close", "list_item_close"]
     shapes = [[f"{kind}_list_open", *item, f"{kind}_list_close"] for kind in ("ordered", "bullet")]
     tokens = state.tokens
@@ -235,7 +235,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def _figures(state: StateCore) -> None:
-    """Turn a paragraph that contains only images into a figure. CSS cannot select such a paragraph."""
+    """Turn a paragraph that contains only images into a figure, because CSS cannot select such paragraphs."""
     for index, token in enumerate(state.tokens):
         if token.type == "paragraph_open":
             types = {child.type for child in state.tokens[index + 1].children or ()}

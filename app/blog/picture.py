@@ -109,7 +109,7 @@ def _to_srgb(image: Image.Image, written_as: str) -> Image.Image:
 
 
 def _limit(memory_bytes: int, cpu_s: int) -> None:
-    """Limit memory and CPU time. In this container, the kernel's OOM killer must end this process first."""
+    """Limit memory and CPU time. If the container runs out of memory, the kernel ends this process first."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -131,7 +131,7 @@ def page(request, live):
         page.route(re.compile(r"^https:"), lambda route: route.fulfill(body=PICTURE, content_type=SVG))
         yield page
         browser.close()
-    assert complaints == [], "no error, and nothing that the policy blocks"
+    assert complaints == [], "the console shows an error, or something that the policy blocks"
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ def test_import_refuses_the_whole_export_if_one_file_is_invalid(app, site, tmp_p
     assert count(app, Comment) == 0
 
 
-def test_import_names_missing_files(app, site, tmp_path):
+def test_import_reports_missing_files(app, site, tmp_path):
     folder = tmp_path / "site"
     run(app, "export", folder)
     (folder / "media" / NAME).unlink()

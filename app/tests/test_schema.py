@@ -161,7 +161,7 @@ def test_two_simultaneous_migrations_succeed(empty_settings):
     assert sorted(json.loads(stdout)["changed"] for stdout, _ in outputs) == [False, True]
 
 
-def test_migrate_names_the_other_migration_after_the_wait_limit(app):
+def test_migrate_reports_the_other_migration_after_the_wait_limit(app):
     with app.app_context(), schema.migrator_engine().connect() as other:
         other.execute(text("SELECT pg_advisory_lock(:key)"), {"key": schema.ADVISORY_LOCK})
         result, _ = flask(app, "migrate", "--wait", "0.2")

@@ -113,7 +113,7 @@ def test_every_page_is_valid_html(live, tmp_path):
     assert_valid_html(folder)
 
 
-def test_log_record_names_its_request(app):
+def test_log_record_contains_the_request_id(app):
     record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "name": "blog"})
     with app.test_request_context(base_url=BASE_URL, headers={"X-Request-ID": "abc-123"}):
         assert json.loads(JsonFormatter().format(record))["request_id"] == "abc-123"

@@ -137,7 +137,7 @@ def test_new_password_ends_all_sessions_except_the_current_one(app, browser, cop
     assert one.send("/account/password", **PASSWORD_CHANGE).status_code == 303
     assert is_signed_in(one)
     assert not is_signed_in(other)
-    assert not is_signed_in(copy), "the session has a new cookie"
+    assert not is_signed_in(copy), "the new session has another cookie"
     assert count(app, UserSession) == 1
 
 
@@ -145,7 +145,7 @@ def test_set_password_with_a_new_password_ends_all_sessions(app, browser, runner
     one = browser()
     arguments = ["user", "set-password", "--email", "ada@blog.test", "--password-file", "-"]
     runner.invoke(args=arguments, input=io.BytesIO(PASSWORD.encode()))
-    assert is_signed_in(one), "it is the same password"
+    assert is_signed_in(one), "a session stays valid if the password is the same as before"
     runner.invoke(args=arguments, input=io.BytesIO(NEW_PASSWORD.encode()))
     assert not is_signed_in(one)
     assert count(app, UserSession) == 0
@@ -226,7 +226,7 @@ def test_session_of_an_older_release_gets_a_row(app, former, copy_of):
     copy = copy_of(former)
     assert is_signed_in(former)
     assert is_signed_in(former)
-    assert is_signed_in(copy), "it is the same session"
+    assert is_signed_in(copy), "the copy of the cookie belongs to the same session"
     assert count(app, UserSession) == 1
     assert "This browser" in former.get("/account").text
 

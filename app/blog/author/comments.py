@@ -1,4 +1,4 @@
-"""The moderation of comments. Authors moderate the comments on their own posts."""
+"""The pages where authors moderate the comments on their own posts."""
 
 from typing import Any, cast
 
