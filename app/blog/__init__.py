@@ -33,7 +33,7 @@ __all__ = ["ConfigError", "create_app"]
 def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     """Create the application. This opens no database connection.
 
-    settings: the settings by the names of their environment variables; None reads the environment.
+    settings: the values by name of environment variable. If it is None, the environment is read.
     Raises ConfigError, which names the missing or wrong setting.
     """
     app = Flask(__name__, static_folder=None)
@@ -46,12 +46,12 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     assets.init_app(app)
     app.url_map.converters["slug"] = pages.SlugConverter
     metrics.init_app(app)
-    # Flask runs after_request functions in reverse order of registration: accounts comes before freshness, so
-    # that it can make a response private.
+    # Flask runs after_request functions in reverse order of registration. accounts is registered before
+    # freshness, so accounts runs later and can make a response private that freshness made public.
     blueprints = (health, outage, media, accounts, freshness, author, pages, feeds, search, comments, contact)
     for module in blueprints:
         app.register_blueprint(module.bp)
-    csrf.init_app(app)  # after media, which sets the body limit before this reads the body
+    csrf.init_app(app)  # csrf reads the body, so it must run after media, which sets the body limit
     app.register_error_handler(HTTPException, _error_page)
     app.after_request(_security_headers)
     for command in cli.commands:
@@ -61,7 +61,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
 
 def _error_page(error: HTTPException) -> tuple[str, int] | HTTPException:
     if error.code is None or error.code < 400:
-        return error  # a redirect
+        return error  # it is a redirect, not an error
     if isinstance(error, SecurityError):
         return error  # the Host header is not trusted, so url_for cannot build URLs
     return render_template("error.html", error=error), error.code

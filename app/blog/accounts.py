@@ -1,7 +1,7 @@
 """Sign-in, sign-out, registration and the account page.
 
-Only pages with a form create a session cookie. A request without the cookie is anonymous, and its page may be
-cached. A response to a request with the cookie is private.
+Only pages with a form create a session cookie. A request without the cookie is anonymous, and its response
+may be cached. A response to a request with the cookie is private.
 """
 
 import re
@@ -46,7 +46,10 @@ _Answer = TypeVar("_Answer")
 
 
 def current_user() -> User | None:
-    """Return the signed-in user, or None. Without a session cookie, do not touch the session."""
+    """Return the signed-in user, or None.
+
+    If the request has no session cookie, do not read the session: Flask would add `Vary: Cookie`.
+    """
     if "user" not in g:
         g.user = _user_of_session() if _has_session_cookie() else None
     person: User | None = g.user
@@ -58,7 +61,7 @@ class SignedOutError(Forbidden):
 
 
 def signed_in_user() -> User:
-    """Return the current user, in a view behind `login_required`."""
+    """Return the signed-in user. Raise SignedOutError if there is none, which `login_required` prevents."""
     person = current_user()
     if person is None:
         raise SignedOutError
@@ -149,7 +152,7 @@ class PasswordForm(Form):
 
 @bp.route("/login", methods=["GET", "POST"])
 def login() -> ResponseReturnValue:
-    """Sign a user in. An unknown address and a wrong password get the same answer after the same work."""
+    """Sign a user in. Neither the response nor its time reveals whether the address has an account."""
     if current_user() is not None:
         return redirect(_next_page())
     form = LoginForm()
@@ -266,7 +269,9 @@ def sign_in(person: User) -> None:
     """Begin a new session for the authenticated user `person`."""
     session.clear()
     session.permanent = True
-    session["user"] = person.id  # releases without the table user_session read this and the epoch
+    # After a rollback, an older release without the table user_session reads `user` and `epoch` from the
+    # cookie.
+    session["user"] = person.id
     session["epoch"] = person.session_epoch
     _enter(person)
 
@@ -278,7 +283,7 @@ def _template_globals() -> dict[str, object]:
 
 @bp.after_app_request
 def _private(response: Response) -> Response:
-    """Make responses for one user private, so that no cache stores them."""
+    """Mark responses that depend on the user as private, so that no cache stores them."""
     public = request.blueprint == "health" or request.endpoint in ("static", "media.serve")
     if not public and (request.blueprint in ("accounts", "author", "media") or _has_session_cookie()):
         response.headers["Cache-Control"] = "private, no-store"
@@ -298,15 +303,16 @@ def _user_of_session() -> User | None:
     if found := sessions.find(session["token"]):
         person, g.session_id = found
         return person
-    for name in ("user", "epoch", "token"):  # the session has ended: save the next request the query
+    # The session has ended. Remove its keys, so that the next request needs no query.
+    for name in ("user", "epoch", "token"):
         session.pop(name, None)
     return None
 
 
 def _take_over_session() -> User | None:
-    """Create the row of a session that a release without the table user_session began.
+    """Store a session that an older release began, which had no table user_session.
 
-    Each such session gets a row only once: copies of its cookie share the row and end with it.
+    Do this once per session, so that all copies of its cookie use the same row and become invalid together.
     """
     person = db.session.get(User, session["user"])
     if person is None or person.session_epoch != session.get("epoch"):
@@ -331,14 +337,14 @@ def _enter(person: User, token: str | None = None) -> None:
 
 @cache
 def _nobody() -> User:
-    """Return a dummy user, so that checking an unknown address takes the same work as a known one."""
+    """Return a dummy user for unknown addresses. A check of its password takes as long as for a real user."""
     person = User(email="nobody", name="")
     person.set_password("")
     return person
 
 
 def _next_page() -> str:
-    """Return the path in `?next` if it is on this site, or else the list of posts."""
+    """Return the path in `?next` if it is on this site, or else the path of the author's list of posts."""
     target = request.args.get("next", "")
     return target if re.fullmatch(r"/(?![/\\])[!-~]*", target) else url_for("author.posts")
 

@@ -11,7 +11,7 @@ YEAR_S = 365 * 24 * 3600
 
 
 def init_app(app: Flask) -> None:
-    """Hash the files, and add the route that serves them and `static_url` for templates."""
+    """Hash the files. Add the route that serves them, and the template global `static_url`."""
     app.extensions["assets"] = {path.name: _hashed_name(path) for path in sorted(FOLDER.iterdir())}
     app.add_url_rule("/static/<filename>", endpoint="static", view_func=_serve)
     app.add_template_global(static_url)
@@ -29,7 +29,7 @@ def static_url(name: str) -> str:
 def export(directory: Path) -> list[str]:
     """Copy the files under their hashed names into `directory`. Return the names of new files.
 
-    Other files stay: several releases share the directory. Each file is written atomically.
+    Other files stay, because several releases share the directory. Each file is written atomically.
     Raises OSError if the directory cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The commands. On success, each writes one JSON object to stdout. All other output goes to stderr."""
+"""The `flask` commands. On success, each writes one JSON object to stdout. Other output goes to stderr."""
 
 import json
 import os

@@ -1,6 +1,7 @@
 """Readers' comments. The form has a separate URL, so that a post's page is the same for everybody.
 
-A comment waits for approval, except one from an administrator. A form that is refused keeps its text.
+A comment waits for approval, unless an administrator wrote it. If a comment is refused, the form appears
+again with the reader's text.
 """
 
 from flask import Blueprint, Response, abort, redirect, render_template, url_for
@@ -13,10 +14,10 @@ from .accounts import current_user
 from .forms import ReaderForm, TextField, csrf
 from .models import Comment, Post, db
 
-LIMIT, WINDOW_S = 5, 600  # comments per client
+LIMIT, WINDOW_S = 5, 600  # the number of comments that a client may send in this time
 
 bp = Blueprint("comments", __name__, url_prefix="/posts/<slug:slug>/comment")
-csrf.exempt(bp)  # the form checks the token itself, so that a stale token does not lose the text
+csrf.exempt(bp)  # CommentForm checks the token and, if it is not valid, shows the reader's text again
 
 
 class CommentForm(ReaderForm):

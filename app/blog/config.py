@@ -11,18 +11,18 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 CONNECT_TIMEOUT_S = 3
-BODY_LIMIT_BYTES = 4 * 1024 * 1024  # of every request except uploads; a post may have 1 MiB
-STATEMENT_TIMEOUT_MS = 15_000  # below gunicorn's timeout, so that the request ends with an error page
+BODY_LIMIT_BYTES = 4 * 1024 * 1024  # for every request except uploads; a post's text may have 1 MiB
+STATEMENT_TIMEOUT_MS = 15_000  # less than gunicorn's timeout, so that a slow request gets an error page
 
 
 class ConfigError(Exception):
-    """A setting is missing or wrong. The message names the setting and the correction."""
+    """A setting is missing or wrong. The message names the setting, and tells how to correct it."""
 
 
 def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
     """Read and check every setting. Return Flask's configuration.
 
-    settings: the settings by name; None reads the environment.
+    settings: the values by name of environment variable. If it is None, the environment is read.
     Raises ConfigError at the first setting that is missing or wrong.
     """
     env = os.environ if settings is None else settings
@@ -50,7 +50,8 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
         **_database(database_url),
         "SECRET_KEY": key,
         "SECRET_KEY_FALLBACKS": former_keys,
-        # The last key signs, all of them verify: a form opened before a change of key can still be sent.
+        # The last key signs tokens, and each key verifies them. So a form that was opened before a change of
+        # the key can still be sent.
         "WTF_CSRF_SECRET_KEY": [*former_keys, key],
         "WTF_CSRF_TIME_LIMIT": None,  # a token is valid as long as its session
         **_cookies(https=base_url.startswith("https:")),
@@ -61,12 +62,12 @@ def _database(url: URL) -> dict[str, object]:
     connect_args = {
         "application_name": "slipway blog",
         "connect_timeout": CONNECT_TIMEOUT_S,
-        "tcp_user_timeout": 5000,  # milliseconds, to detect a database that vanished
+        "tcp_user_timeout": 5000,  # milliseconds, after which a host that does not respond is an error
         "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
     }
     engine = {
         "url": url,
-        "pool_pre_ping": True,  # a restarted database costs a reconnect, not an error page
+        "pool_pre_ping": True,  # after a restart of the database, connect again without an error page
         "pool_timeout": 5,
         "connect_args": connect_args,
     }
@@ -82,7 +83,7 @@ def _cookies(*, https: bool) -> dict[str, object]:
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_PATH": "/",
         "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
-        # Marks a browser with which a user has signed in before; sent to the login page only.
+        # This cookie marks a browser in which a user has signed in before. Only /login receives it.
         "BROWSER_COOKIE_NAME": "__Secure-browser" if https else "browser",
     }
 
@@ -130,7 +131,7 @@ def _database_url(env: Mapping[str, str]) -> URL:
     text = _required(env, "DATABASE_URL", example)
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):  # do not chain the error: it may quote the URL
+    except (ArgumentError, ValueError):  # do not chain the error, because it may contain the URL's password
         raise ConfigError(f"DATABASE_URL is not a URL. Write it like {example}") from None
     if url.drivername != "postgresql" or not url.database or not url.username:
         raise ConfigError(f"DATABASE_URL must name a user and a database of Postgres, like {example}")

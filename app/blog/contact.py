@@ -11,10 +11,10 @@ from . import throttle
 from .forms import LineField, ReaderForm, TextField, csrf, email_address
 from .models import ContactMessage, Page, db
 
-LIMIT, WINDOW_S = 5, 3600  # messages per client
+LIMIT, WINDOW_S = 5, 3600  # the number of messages that a client may send in this time
 
 bp = Blueprint("contact", __name__, url_prefix="/contact")
-csrf.exempt(bp)  # the form checks the token itself, so that a stale token does not lose the text
+csrf.exempt(bp)  # ContactForm checks the token and, if it is not valid, shows the reader's text again
 
 
 class ContactForm(ReaderForm):
@@ -43,7 +43,7 @@ def contact() -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]
 
 @bp.get("/thanks")
 def thanks() -> str:
-    """Confirm a message and announce an answer by email."""
+    """Confirm that the message has arrived, and announce an answer by email."""
     message = "Your message has arrived. The answer will come by email."
     return render_template(
         "thanks.html", message=message, target=url_for("pages.home"), target_name="Read the newest posts"

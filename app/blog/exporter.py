@@ -1,7 +1,8 @@
 """Export the whole site as files that people can read and `flask import` can import.
 
-posts/SLUG.md, pages/SLUG.md, comments/SLUG.json (of the post SLUG), media/NAME, and export.json, which
-describes the pictures. Users, their passwords and the messages to the authors are not exported.
+The files are posts/SLUG.md, pages/SLUG.md, comments/SLUG.json (the comments on the post SLUG), media/NAME
+(a picture), and export.json, which describes the pictures. Users, their passwords and the messages from the
+contact form are not exported.
 """
 
 import json
@@ -23,17 +24,17 @@ MARKER = "export.json"
 FOLDERS = ("posts", "pages", "comments", "media")
 COMMENT_FIELDS = ("author", "email", "body", "state")
 MEDIA_FIELDS = ("name", "mime", "width", "height", "size_bytes", "original_name", "alt")
-_BATCH = 20  # texts in memory at a time, each up to MAX_BYTES
+_BATCH = 20  # the number of texts in memory at a time, each of at most MAX_BYTES
 
 _Row = TypeVar("_Row", Post, Page)
 
 
 class ExportError(Exception):
-    """The directory contains other files. The message names the correction."""
+    """The directory contains files that are no part of an export. The message tells how to correct this."""
 
 
 def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int, int]:
-    """Write the site into `directory`: a new or empty one, or an earlier export, which is updated.
+    """Write the site into `directory`, which is new, empty, or an earlier export that will be updated.
 
     media_dir: the directory of the pictures.
     Returns the number of files written or changed, and the number of files removed.
@@ -41,7 +42,7 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
     """
     if directory.exists() and not (directory / MARKER).is_file() and any(directory.iterdir()):
         raise ExportError(f"{directory} contains other files: name a new directory, or one with an export")
-    # Read one snapshot of the whole site, even if others change it meanwhile.
+    # Read one snapshot of the whole site, even if somebody changes the site meanwhile.
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept, written = set(), 0
@@ -51,7 +52,7 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
     for name in session.scalars(select(Media.name)):
         target = directory / "media" / name
         kept.add(target)
-        if not target.exists():  # the name contains a hash of the content
+        if not target.exists():  # an existing file has this content: the name contains a hash of the content
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(media_dir / name, target)
             written += 1
@@ -62,7 +63,7 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
 
 
 def _texts(session: Session) -> Iterator[tuple[str, str]]:
-    """Yield the name and the content of every file except pictures, the marker first."""
+    """Yield the name and the content of each file except pictures. The first file is export.json."""
     yield MARKER, _json({"format": FORMAT, "media": list(_media(session))})
     aliases, tags = selectinload(Post.aliases), selectinload(Post.tags)
     for post in _each(session, select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)):
@@ -113,7 +114,7 @@ def _media(session: Session) -> Iterator[dict[str, object]]:
 
 
 def _line(text: str) -> str:
-    """Return `text` in the form of front matter: on one line, with single spaces."""
+    """Return `text` as front matter contains it: on one line, with single spaces."""
     return " ".join(text.split())
 
 

@@ -10,20 +10,20 @@ from . import markdown, pages
 from .models import Page, Post, Tag, db
 
 FEED_POSTS = 20
-SITEMAP_POSTS = 10_000  # a sitemap may list 50,000 URLs in 50 MB
+SITEMAP_POSTS = 10_000  # the standard allows at most 50,000 URLs and 50 MB in one sitemap
 
 bp = Blueprint("feeds", __name__)
 
 
 @bp.get("/feed.xml")
 def feed() -> Response:
-    """Serve the newest posts in full as an Atom feed."""
+    """Serve an Atom feed with the full texts of the newest posts."""
     return _atom(select(Post))
 
 
 @bp.get("/tags/<slug:slug>/feed.xml")
 def tag_feed(slug: str) -> Response:
-    """Serve the newest posts with a tag as an Atom feed."""
+    """Serve an Atom feed with the full texts of the newest posts that have a tag."""
     tag = db.session.scalar(select(Tag).where(Tag.slug == slug))
     if tag is None:
         abort(404)
@@ -32,7 +32,7 @@ def tag_feed(slug: str) -> Response:
 
 @bp.get("/sitemap.xml")
 def sitemap() -> Response:
-    """Serve the index of the sitemaps: one for everything except posts, and one for each 10,000 post ids."""
+    """Serve the index of the sitemaps. One sitemap lists everything except posts, the others list posts."""
     number = _map_number()
     changes = select(number, func.max(Post.updated_at)).where(pages.is_visible()).group_by(number)
     return _xml("sitemap-index.xml", maps=db.session.execute(changes.order_by(number)).all())
@@ -56,7 +56,7 @@ def sitemap_pages() -> Response:
 
 @bp.get("/sitemap-posts-<int(max=100000):number>.xml")
 def sitemap_posts(number: int) -> Response:
-    """Serve the sitemap of the posts whose id divided by 10,000, rounded down, is `number`."""
+    """Serve the sitemap of the posts whose id, divided by SITEMAP_POSTS and rounded down, is `number`."""
     low = number * SITEMAP_POSTS
     query = select(Post.slug, Post.updated_at).where(Post.id >= low, Post.id < low + SITEMAP_POSTS)
     posts = db.session.execute(query.where(pages.is_visible()).order_by(Post.id)).all()
@@ -83,7 +83,7 @@ def _atom(query: Select[Post], tag: Tag | None = None) -> Response:
     query = pages.newest_first(query.where(pages.is_visible())).limit(FEED_POSTS)
     posts = db.session.scalars(query.options(undefer(Post.body_html), selectinload(Post.tags))).all()
     if tag and not posts:
-        abort(404)  # like the tag's page
+        abort(404)  # the page of such a tag answers 404 too
     return _xml("feed.xml", "application/atom+xml", posts=posts, tag=tag)
 
 

@@ -1,4 +1,4 @@
-"""Shared parts of forms: CSRF protection, and fields that refuse characters that break a page or a feed."""
+"""Shared parts of forms: CSRF protection, and fields that refuse control characters, which break feeds."""
 
 import re
 
@@ -19,7 +19,7 @@ class Form(FlaskForm):
 
 
 class LineField(StringField):
-    """One line of text. White space is removed at the ends and reduced to single spaces inside."""
+    """One line of text. White space at the ends is removed. Other white space becomes a single space."""
 
     def process_formdata(self, valuelist: list[str]) -> None:
         self.data = " ".join(valuelist[0].split()) if valuelist else ""
@@ -51,7 +51,7 @@ def _refuse_control_characters(field: Field) -> None:
 
 
 class ReaderForm(Form):
-    """A form for people without an account. The hidden field `website` traps bots that fill in all fields."""
+    """A form for people without an account. The hidden field `website` detects bots, which fill it in."""
 
     name = LineField("Name", [DataRequired("Enter your name."), Length(max=80)])
     email = LineField("Email", [Length(max=254), email_address])
@@ -59,5 +59,5 @@ class ReaderForm(Form):
 
     @property
     def is_trapped(self) -> bool:
-        """Tell whether the field that people do not see was filled in."""
+        """Tell whether the hidden field `website` was filled in."""
         return bool(self.website.data)

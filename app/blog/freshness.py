@@ -1,9 +1,9 @@
 """Limit the age of responses from nginx's cache.
 
 Every public page has an expiry time, so that no response is older than two seconds. nginx serves older pages
-only while the blog or its database is down. Withdrawn content must not reappear then, even if nobody has
-requested its page since. So each withdrawal begins a new generation of pages, and the generation is part of
-the cache key.
+only while the blog or its database is down. These pages must not show withdrawn content, which is content
+that was deleted, unpublished or renamed. So each withdrawal begins a new "generation": a new random name,
+which is part of nginx's cache key. nginx then finds none of the pages that it cached before.
 """
 
 import fcntl
@@ -18,10 +18,10 @@ from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransacti
 
 from .models import Comment, Page, Post
 
-# nginx may cache a response until the end of the second in which the request arrived, and serve it for one
-# more second while it requests a new one. nginx's clock counts whole seconds, so this is two seconds at most.
+# nginx may cache a response until the end of the second in which the request arrived. For one more second,
+# nginx may serve this response while it requests a new one. So a response is at most two seconds old.
 STALE_S = 1
-# Statuses of responses that depend only on the URL. After any other error, the next request may succeed.
+# Caches keep only responses with these statuses. After any other error, the next request may succeed.
 _KEPT = {200, 301, 302, 308, 404, 410}
 _LINK = ".generation"
 
@@ -30,20 +30,20 @@ bp = Blueprint("freshness", __name__)
 
 @bp.before_app_request
 def _begin() -> None:
-    g.asked_at = time.time()  # before anything is read from the database
+    g.asked_at = time.time()  # the time before the first query, so that no data is older than this
 
 
 @bp.after_app_request
 def _keep(response: Response) -> Response:
-    """Let caches keep a response without Cache-Control. For a session, accounts.py reverts this."""
+    """Let caches keep a response that has no Cache-Control. With a session, accounts.py undoes this."""
     is_public = "Cache-Control" not in response.headers and "asked_at" in g
     if request.method not in ("GET", "HEAD") or response.status_code not in _KEPT or not is_public:
         return response
     response.cache_control.public = True
-    response.cache_control.max_age = 0  # browsers revalidate each time, which the ETag makes cheap
+    response.cache_control.max_age = 0  # browsers ask each time whether the page with this ETag has changed
     response.cache_control.s_maxage = 1
     response.cache_control.stale_while_revalidate = STALE_S
-    # nginx counts s-maxage from the arrival of the response, which is later than the read from the database.
+    # For nginx, s-maxage would begin when the response arrives, which is later than the database queries.
     response.headers["X-Accel-Expires"] = f"@{int(g.asked_at)}"
     if response.status_code == 200:
         response.add_etag()
@@ -54,7 +54,7 @@ def _keep(response: Response) -> Response:
 def begin_generation(folder: Path) -> None:
     """Invalidate all pages in nginx's cache: point the link `folder/.generation` to a new directory.
 
-    folder: a directory that nginx can read too. Raises OSError if it cannot be written.
+    folder: a directory that nginx can read too. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{_LINK}.lock").open("a") as lock:
@@ -117,5 +117,5 @@ def _is_withdrawn(row: object, *, gone: bool) -> bool:
         return "approved" in past.state.history.deleted or (gone and row.state == "approved")
     if gone or past.slug.history.deleted:
         return True
-    # A draft has no old time, so a change of it withdraws nothing.
+    # A draft had no publication time, so readers could not see it, and its change withdraws nothing.
     return isinstance(row, Post) and any(past.published_at.history.deleted)

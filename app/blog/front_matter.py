@@ -14,7 +14,7 @@ import yaml
 from . import markdown
 from .models import CONTROL_CHARACTER, MAX_BYTES, SLUG
 
-MAX_FILE_BYTES = MAX_BYTES + 64 * 1024  # limit of a file: a text with its front matter
+MAX_FILE_BYTES = MAX_BYTES + 64 * 1024  # the limit for a text with its front matter
 _YAML_BLOCK = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _PELICAN_LINE = re.compile(r"([A-Za-z][\w-]*):(?:[ \t]+(.*))?")
 _SYNONYMS = {
@@ -27,8 +27,8 @@ _SYNONYMS = {
     "redirectfrom": "aliases",
 }
 
-# Fields that control who may read a post, with their values for a public post and for a draft. Messages
-# suggest the first value of each.
+# Fields that control who may read a post, with their values for a public post and for a draft. Error messages
+# suggest the first value of each tuple.
 _YES, _NO = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 _AUDIENCE = {
     "draft": (_NO, _YES),
@@ -39,7 +39,8 @@ _AUDIENCE = {
     "status": (("published", "publish", "public"), ("draft", "private", "pending", "skip")),
     "visibility": (("public",), ("private", "draft")),
 }
-# Fields that restrict access in ways that the blog does not support. Ignoring one would publish the post.
+# Fields that restrict access in ways that the blog does not support. A post with such a field is refused
+# unless it is a draft, because its author does not want everybody to read it.
 _RESTRICTIONS = (
     *("expires", "expirydate", "expiredate", "expirationdate", "unpublishdate"),
     *("headless", "hidden", "password", "unlisted"),
@@ -47,7 +48,7 @@ _RESTRICTIONS = (
 
 
 class ArticleError(Exception):
-    """The file cannot be imported. `problems`: (line, "the problem; the correction") pairs."""
+    """The file cannot be imported. `problems` has pairs: (line number, "the problem; the correction")."""
 
     def __init__(self, *problems: tuple[int, str]) -> None:
         super().__init__(*problems)
@@ -60,10 +61,10 @@ class NoFrontMatterError(ArticleError):
 
 @dataclass(frozen=True)
 class Article:
-    """The content of a post's file. `slug_line`: the line to report for a problem with the slug.
+    """The content of a post's file.
 
-    summary: empty if the file has none; published_at: None for a draft; tags: names by slug;
-    aliases: former slugs of the post.
+    slug_line: the line to report for a problem with the slug. summary: empty if the file has none.
+    published_at: None for a draft. tags: the names of the tags by slug. aliases: former slugs of the post.
     """
 
     slug: str
@@ -108,8 +109,8 @@ def read(path: Path, default_author: str, *, draft: bool = False) -> Article:
     """Read a post from the file at `path`.
 
     default_author: the author of a file that does not name an author.
-    draft: True makes the post a draft in any case.
-    Raises ArticleError with the problems of the file, and OSError if it cannot be read.
+    draft: if it is True, the post becomes a draft whatever the file says.
+    Raises ArticleError with the problems of the file, and OSError if the file cannot be read.
     """
     problems: list[tuple[int, str]] = []
     fields, title, body = _parts(path, problems)
@@ -160,7 +161,7 @@ def read_page(path: Path) -> PageText:
 
 
 def write(fields: Mapping[str, FrontMatter], body: str) -> str:
-    """Return the text of a file with these front matter fields. Times are in UTC."""
+    """Return the text of a file with these fields as front matter. All times in it are in UTC."""
     plain = {name: utc(value) if isinstance(value, datetime) else value for name, value in fields.items()}
     front_matter = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=float("inf"))
     return f"---\n{front_matter}---\n\n{body.strip(chr(10))}\n"
@@ -221,9 +222,9 @@ def _split(text: str) -> tuple[_Fields, str, int]:
 
 
 def _yaml_fields(text: str) -> _Fields:
-    first_line = 2  # below the opening ---
+    first_line = 2  # line 1 of the file is the opening ---
     try:
-        # Compose, not load: nodes have line numbers and keep values as strings.
+        # Use compose instead of load: its nodes have line numbers, and their values are still strings.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -266,7 +267,7 @@ def _pelican_fields(header: str) -> _Fields:
 
 
 def _add(fields: _Fields, name: str, values: list[str], line: int) -> None:
-    name = re.sub("[-_]", "", name.lower())  # publishDate, publish_date
+    name = re.sub("[-_]", "", name.lower())  # publishDate and publish_date become publishdate
     name = _SYNONYMS.get(name, name)
     before = fields.get(name, _Field([], line))
     clean = [" ".join(value.split()) for value in values]
@@ -274,7 +275,7 @@ def _add(fields: _Fields, name: str, values: list[str], line: int) -> None:
 
 
 def _is_draft(fields: _Fields, problems: list[tuple[int, str]], draft: bool = False) -> bool:
-    """Tell whether the post is a draft. Report unknown values, so that such a post does not become public."""
+    """Tell whether the post is a draft. Report unknown values, because the author may mean a draft."""
     for name, (public, held_back) in _AUDIENCE.items():
         if name not in fields:
             continue
@@ -302,7 +303,8 @@ def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> dateti
         return None
     wrong = f"has the wrong date {found.text!r} in the field {name}"
     try:
-        moment = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d)", "", found.text))  # Jekyll: 10:00 +0200
+        # Jekyll writes a space before the offset: 10:00 +0200.
+        moment = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d)", "", found.text))
     except ValueError:
         problems.append((found.line, f"{wrong}; write it like 2026-01-31 or 2026-01-31 16:08"))
         return None
@@ -324,7 +326,7 @@ def _slug(fields: _Fields, path: Path, title: _Field, problems: list[tuple[int, 
 
 
 def _aliases(fields: _Fields, problems: list[tuple[int, str]]) -> list[str]:
-    """Return the former slugs. Other programs write whole addresses: use the last part of each."""
+    """Return the former slugs. Other programs write whole addresses, so use the last part of each address."""
     found = fields.get("aliases", _Field([], 1))
     aliases = {value.rstrip("/").rpartition("/")[2] for value in found.values}
     for alias in sorted(aliases):

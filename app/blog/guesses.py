@@ -1,8 +1,9 @@
-"""Limit the tries of passwords, with separate counts for places from which a user has signed in before.
+"""Limit the attempts to guess a password, without locking out the account's owner.
 
-Tries from unknown places are counted per client, per client and account, and per account. Many clients
-together can use up the count per account, which then locks out the owner too. So a browser and an address
-from which a user has signed in are known places, and each has a separate count for that account.
+A browser or an address from which a user has signed in before is a "known place" of this user. Each known
+place has a separate count of attempts for this user's account. All other attempts are counted per client,
+per client and account, and per account. Many clients together can use up the count per account, but the
+owner can still sign in from a known place.
 """
 
 import secrets
@@ -18,13 +19,14 @@ from .models import KnownPlace, User, db
 CLIENT_TRIES, CLIENT_WINDOW_S = 20, 600
 PAIR_TRIES, ACCOUNT_TRIES, KNOWN_TRIES, WINDOW_S = 10, 50, 20, 3600
 KNOWN_FOR = timedelta(days=180)
-KEPT = 50  # known places per user, each with a separate count
+KEPT = 50  # the number of known places per user
 
 
 def refuse(email: str, account: User) -> str | None:
-    """Count one try of a password. Return the key of the used-up count, or None if the try is allowed.
+    """Count an attempt to sign in. Return None if it is allowed, or else the key of the used-up count.
 
-    email: the typed address in lower case. account: its user, or the dummy user for an unknown address.
+    email: the address from the form, in lower case.
+    account: the user with this address, or a dummy user if there is none.
     """
     for place in _known_places(account):
         if throttle.allow(_key(place, email, account), KNOWN_TRIES, WINDOW_S):
@@ -41,7 +43,7 @@ def refuse(email: str, account: User) -> str | None:
 
 
 def remember(person: User) -> None:
-    """Store this browser and this client's address as known places of `person`, and reset their counts."""
+    """Store the browser and the address of this request as known places of `person`. Reset their counts."""
     token = request.cookies.get(_cookie_name(person), "")
     if _browser(token) not in _known_places(person):
         token = secrets.token_urlsafe(32)
@@ -85,12 +87,12 @@ def forget_places(person: User) -> None:
 
 
 def forget_tries(person: User) -> None:
-    """Reset the count of `person`'s account for all unknown places."""
+    """Reset the count of attempts from all unknown places for the account of `person`."""
     throttle.forget(_key("", person.email, person))
 
 
 def _known_places(account: User) -> list[str]:
-    """Return the places of this request, browser and address, from which the user has signed in before."""
+    """Return the browser and the address of this request, if they are known places of this user."""
     places = [_browser(request.cookies.get(_cookie_name(account), "")), _address()]
     query = select(KnownPlace.place).where(KnownPlace.user_id == account.id, KnownPlace.place.in_(places))
     known = set(db.session.scalars(query.where(KnownPlace.expires_at > func.now())))
@@ -106,10 +108,10 @@ def _address() -> str:
 
 
 def _key(place: str, email: str, account: User) -> str:
-    """Return the key of a count. It contains the session epoch, so each new password starts new counts."""
+    """Return the key of a count. The key contains the session epoch, so a new password starts new counts."""
     return f"login {place} {email} {account.session_epoch}"
 
 
 def _cookie_name(account: User) -> str:
-    """Return the name of the account's cookie: users who share a browser have separate cookies."""
+    """Return the name of the account's cookie. Users who share a browser have separate cookies."""
     return f"{current_app.config['BROWSER_COOKIE_NAME']}-{account.id}"

@@ -1,4 +1,4 @@
-"""Health checks: /healthz for a live process, /readyz for a process that can take traffic."""
+"""Health checks: /healthz tells whether the process responds, /readyz whether it can take traffic."""
 
 from flask import Blueprint, Response, current_app
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,13 +11,13 @@ bp = Blueprint("health", __name__)
 
 @bp.get("/healthz")
 def healthz() -> Response:
-    """Report that the process responds. Skip the database: a restart of the app would not repair it."""
+    """Report that the process responds. Ignore the database: a restart of the app would not repair it."""
     return _plain("ok", 200)
 
 
 @bp.get("/readyz")
 def readyz() -> Response:
-    """Report whether the database responds and this code can run on its schema. Log the reason if not."""
+    """Report whether the database responds and its schema is compatible with this code. If not, log why."""
     try:
         with db.engine.connect() as connection:
             schema.check_compatible(connection)

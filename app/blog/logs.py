@@ -10,9 +10,9 @@ from flask import has_request_context, request
 
 
 class JsonFormatter(logging.Formatter):
-    """Format a record as JSON: ts (UTC), level, logger, message, and the traceback if there is one.
+    """Format a record as a JSON object with ts (in UTC), level, logger, message, and traceback (if any).
 
-    During a request, the line also has its request_id.
+    During a request, the object also has the request_id.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -34,7 +34,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class AccessFormatter(JsonFormatter):
-    """Format gunicorn's access records. They leave out the query string: it may hold a secret."""
+    """Format gunicorn's access records without the query string, which may contain a secret."""
 
     def facts(self, record: logging.LogRecord) -> dict[str, object]:
         """Return the fields of the line for one request."""

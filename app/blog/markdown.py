@@ -1,4 +1,4 @@
-"""Markdown to safe HTML: CommonMark with tables, footnotes, and the syntax that Pandoc's exporters write."""
+"""Convert Markdown to safe HTML: CommonMark with tables, footnotes, and the syntax that Pandoc writes."""
 
 import re
 import unicodedata
@@ -72,14 +72,14 @@ _strip_tags = nh3.Cleaner(tags=set()).clean
 
 @dataclass(frozen=True)
 class Rendered:
-    """html: sanitised; summary: the first words as plain text; word_count: of the whole text."""
+    """A rendered text. html: sanitised. summary: plain text. word_count: the number of words of the text."""
 
     html: str
     summary: str
     word_count: int
 
 
-@lru_cache(maxsize=1)  # saving a text renders it twice: for its HTML and for its summary
+@lru_cache(maxsize=1)  # when a text is saved, render is called for its HTML and again for its summary
 def render(text: str) -> Rendered:
     """Render Markdown to sanitised HTML, which is safe to show for any text."""
     parser = _parser()
@@ -114,7 +114,7 @@ def _absolute_url(base: str, address: str) -> str | None:
 
 
 def slugify(text: str) -> str:
-    """Return `text` as lower-case ASCII words joined by hyphens; may be empty."""
+    """Return `text` as lower-case ASCII words joined by hyphens. The result may be empty."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return "-".join(re.findall(r"[a-z0-9]+", ascii_text.lower()))
 
@@ -123,11 +123,11 @@ def slugify(text: str) -> str:
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"linkify": True})
     parser.enable(["table", "strikethrough", "linkify"])
-    if parser.linkify is not None:  # it is None only without linkify-it-py
-        parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False})  # `main.py` is a file, not a site
+    if parser.linkify is not None:  # it is None only if linkify-it-py is not installed
+        parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False})  # do not link words such as main.py
     parser.use(footnote_plugin)
     parser.inline.ruler.push("attributes", _inline_attributes)
-    # Run between block and inline parsing, while the attributes of a heading are still text.
+    # These rules run between block and inline parsing, while the attributes of a heading are still text.
     parser.core.ruler.after("block", "raw_blocks", _raw_blocks)
     parser.core.ruler.after("raw_blocks", "listed_headings", _listed_headings)
     parser.core.ruler.after("listed_headings", "heading_attributes", _heading_attributes)
@@ -142,7 +142,7 @@ def _parser() -> MarkdownIt:
 
 
 def _inline_attributes(state: StateInline, silent: bool) -> bool:
-    """Remove the attributes after an image, a link or code. Only the size of an image is used."""
+    """Remove the attributes after an image, a link or code. Use only the size of an image."""
     if (
         state.pending
         or not state.tokens
@@ -160,7 +160,7 @@ def _inline_attributes(state: StateInline, silent: bool) -> bool:
 
 
 def _raw_blocks(state: StateCore) -> None:
-    """Treat Pandoc's ```{=html} blocks as HTML, and drop raw blocks for other formats."""
+    """Treat Pandoc's ```{=html} blocks as HTML, and remove raw blocks for other formats."""
     kept = []
     for token in state.tokens:
         raw = re.fullmatch(r"\{=(\w+)\}", token.info.strip()) if token.type == "fence" else None
@@ -172,7 +172,7 @@ def _raw_blocks(state: StateCore) -> None:
 
 
 def _listed_headings(state: StateCore) -> None:
-    """Unwrap a list with one item that contains only a heading: exporters number headings that way."""
+    """Take a heading out of a list that contains nothing else. Some exporters number headings that way."""
     item = ["list_item_open", "heading_open", "inline", "heading_close", "list_item_close"]
     shapes = [[f"{kind}_list_open", *item, f"{kind}_list_close"] for kind in ("ordered", "bullet")]
     tokens = state.tokens
@@ -188,7 +188,7 @@ def _each_heading(state: StateCore) -> Iterator[tuple[Token, Token, Token]]:
 
 
 def _heading_attributes(state: StateCore) -> None:
-    """Remove `{#id .class}` from the end of a heading, and use the id."""
+    """Remove attributes such as `{#id .class}` from the end of a heading. Use only the id."""
     for opening, inline, _closing in _each_heading(state):
         start = inline.content.rfind("{")
         match = _ATTRIBUTES.fullmatch(inline.content, start) if start >= 0 else None
@@ -199,7 +199,7 @@ def _heading_attributes(state: StateCore) -> None:
 
 
 def _headings(state: StateCore) -> None:
-    """Make headings start at h2 and skip no level; give each a unique id and a link to itself."""
+    """Make headings start at h2 and skip no level. Give each heading a unique id and a link to itself."""
     headings = list(_each_heading(state))
     wanted = {_identifier(opening) for opening, _inline, _closing in headings}
     used: set[str] = set()
@@ -235,7 +235,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def _figures(state: StateCore) -> None:
-    """Turn a paragraph that contains only images into a figure, because CSS cannot select it."""
+    """Turn a paragraph that contains only images into a figure, because CSS cannot select such paragraphs."""
     for index, token in enumerate(state.tokens):
         if token.type == "paragraph_open":
             types = {child.type for child in state.tokens[index + 1].children or ()}
@@ -280,7 +280,7 @@ def _plain_text(inline: Token) -> str:
 
 
 def _summary(tokens: Sequence[Token]) -> str:
-    """Return the first paragraph with enough words, or else the first one, as text shortened at a word."""
+    """Return the first paragraph with SUMMARY_MIN_WORDS words, or else the first paragraph, shortened."""
     paragraphs = [
         text
         for opening, inline in pairwise(tokens)

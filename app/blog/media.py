@@ -1,4 +1,7 @@
-"""Pictures: detected by content, not by name, and re-encoded at a limited size without metadata."""
+"""Uploaded pictures. Each picture is re-encoded, with a limited size and without metadata.
+
+The type of a picture depends on its content, not on its file name.
+"""
 
 import fcntl
 import hashlib
@@ -41,10 +44,11 @@ from .author.desk import newest
 from .forms import Form, LineField
 from .models import Media, Post, db
 
-# The largest picture, a WebP, needs 230 MiB. The container has room for this and the workers.
+# The memory limit of the process that re-encodes a picture. The largest allowed picture, a WebP, needs 230
+# MiB. The container has enough memory for this process and the workers.
 MEMORY_BYTES = 256 * 1024 * 1024
 CPU_S = 15
-WAIT_S, WALL_S = 10, 20  # together less than nginx's proxy_read_timeout
+WAIT_S, WALL_S = 10, 20  # the limits of waiting and of re-encoding; the sum is below nginx's read timeout
 NAME = r"[0-9a-f]{24}-\d{1,5}x\d{1,5}\.(?:jpg|png|webp)"  # a hash of the content, and the size in pixels
 
 BUSY = "The server is busy with other pictures. Try again in a moment."
@@ -69,14 +73,14 @@ class UploadForm(Form):
 
 
 class AltForm(Form):
-    """The form for a picture's description, which replaces the picture for blind readers."""
+    """The form for a picture's description (the alternative text for readers who cannot see the picture)."""
 
     alt = LineField("Description", [Length(max=500)])
 
 
 @bp.get("/media/<name>")
 def serve(name: str) -> Response:
-    """Serve a picture if no web server in front does."""
+    """Serve a picture. If there is a web server in front, it serves the pictures itself."""
     if not re.fullmatch(NAME, name):
         abort(404)
     response = send_from_directory(current_app.config["MEDIA_DIR"], name, max_age=YEAR_S)
@@ -94,14 +98,14 @@ def _body_limit() -> None:
 
 @bp.get("/author/may-upload")
 def may_upload() -> tuple[str, int]:
-    """Tell the web server in front whether the user is signed in, before it reads the upload."""
+    """Tell the web server in front whether the user is signed in. It asks this before it reads an upload."""
     return ("", 204) if current_user() else ("", 401)
 
 
 @bp.get("/author/media")
 @login_required
 def library() -> str:
-    """Show the pictures, the newest first."""
+    """List the pictures, newest first."""
     return _library(UploadForm(formdata=None))
 
 
@@ -132,7 +136,7 @@ def upload() -> ResponseReturnValue:
 @bp.post("/author/media/<int(max=2147483647):number>")
 @login_required
 def describe(number: int) -> AnyResponse:
-    """Change a picture's description. Markdown lines that were copied before keep the old one."""
+    """Change a picture's description. Markdown lines that were copied before keep the old description."""
     picture, form = _find(number), AltForm()
     if not form.validate_on_submit():
         flash(" ".join(form.alt.errors) or "The description could not be saved. Try again.", "error")
@@ -146,7 +150,10 @@ def describe(number: int) -> AnyResponse:
 @bp.route("/author/media/<int(max=2147483647):number>/delete", methods=["GET", "POST"])
 @login_required
 def delete(number: int) -> str | AnyResponse:
-    """Ask for confirmation. A POST request deletes the picture. Administrators only: any post may show it."""
+    """Ask whether to delete a picture. A POST request deletes it.
+
+    Only administrators may do this, because posts of any author may show the picture.
+    """
     if not signed_in_user().is_admin:
         abort(403)
     picture = _find(number)
@@ -165,7 +172,7 @@ def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
     """Re-encode the picture in `stream` into MEDIA_DIR, and return its row. The caller commits.
 
     If the blog has the same picture, even under another file name, return its existing row.
-    Raises PictureError if the file is not a picture or too large, and OSError if it cannot be written.
+    Raises PictureError if the picture is refused, and OSError if the new file cannot be written.
     """
     folder: Path = current_app.config["MEDIA_DIR"]
     with _one_at_a_time(folder):
@@ -187,7 +194,7 @@ def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
 
 
 def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
-    """Re-encode a picture in a separate process with limits of memory and time.
+    """Re-encode a picture in a separate process that has limits of memory and time.
 
     Returns the new picture, its format (JPEG, PNG or WEBP) and its size in pixels. Raises PictureError.
     """
@@ -239,7 +246,7 @@ def _find(number: int) -> Media:
 
 @contextmanager
 def _as_file(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Yield the stream as a file that another process can read: a small upload exists only in memory."""
+    """Yield the stream as a file that another process can read. A small upload exists only in memory."""
     try:
         stream.fileno()
     except OSError:
@@ -255,9 +262,9 @@ def _as_file(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let one worker at a time process a picture: several at once would fill the memory.
+    """Let only one worker at a time process a picture. Several pictures at once would fill the memory.
 
-    Raises PictureError after WAIT_S: a waiting request occupies a thread that readers need.
+    Raises PictureError after WAIT_S seconds, because a waiting request occupies a thread that readers need.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
@@ -280,7 +287,7 @@ def _write(folder: Path, name: str, data: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
         file.write(data)
     partial = Path(file.name)
-    partial.chmod(0o644)  # for the web server, which is another user
+    partial.chmod(0o644)  # the web server runs as another user and must read the file
     partial.rename(folder / name)
 
 

@@ -1,6 +1,7 @@
-"""Prometheus metrics, on a separate port that no proxy forwards to.
+"""Prometheus metrics on a separate port, to which no proxy forwards requests.
 
-Every worker counts in files below PROMETHEUS_MULTIPROC_DIR. The worker that gets the scrape adds them up.
+Each worker counts in files below PROMETHEUS_MULTIPROC_DIR. The worker that answers Prometheus adds up the
+files of all workers.
 """
 
 import os
@@ -18,7 +19,7 @@ PATH = "/metrics"
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"}
 
-# Each combination of labels is kept for ever, so visitors must not be able to create new values.
+# Each combination of labels stays in memory, so visitors must not be able to create new label values.
 _requests = Counter("blog_http_requests_total", "Number of responses", ["method", "endpoint", "status"])
 _seconds = Histogram(
     "blog_http_request_seconds",
@@ -29,26 +30,26 @@ _seconds = Histogram(
 
 
 def init_app(app: Flask) -> None:
-    """Measure each request, and serve the metrics, and only them, on METRICS_PORT."""
+    """Measure each request. Serve the metrics on METRICS_PORT, and nothing else on that port."""
     app.before_request(_begin)
     app.after_request(_count)
     app.wsgi_app = _PortSwitch(app.wsgi_app, app.config["METRICS_PORT"])  # type: ignore[method-assign]  # Flask's interface
 
 
 def clear() -> None:
-    """Empty the folder, to drop the counts of an earlier run. Raises OSError."""
+    """Empty PROMETHEUS_MULTIPROC_DIR, to remove the counts of an earlier run. Raises OSError."""
     folder = Path(os.environ[_FOLDER_VARIABLE])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
 def forget_worker(pid: int) -> None:
-    """Remove the values that only a live worker has. Its counters stay in the sums."""
+    """Tell Prometheus' library that a worker has exited. The sums still contain the worker's counts."""
     mark_process_dead(pid)
 
 
 class _PortSwitch:
-    """WSGI middleware in front of the app, so that a scraper does not need a trusted Host header."""
+    """WSGI middleware in front of the app, so that Prometheus does not need a trusted Host header."""
 
     def __init__(self, app: WSGIApplication, port: int) -> None:
         self._app, self._port = app, str(port)
@@ -77,6 +78,6 @@ def _count(response: Response) -> Response:
     endpoint = request.endpoint or "none"
     method = request.method if request.method in _METHODS else "other"
     _requests.labels(method, endpoint, response.status_code).inc()
-    if "began_at" in g:  # not set if the Host header was refused
+    if "began_at" in g:  # it is not set if the Host header was refused
         _seconds.labels(endpoint).observe(time.perf_counter() - g.began_at)
     return response

@@ -1,4 +1,4 @@
-"""The tables. Keys are identity columns: to insert rows, a database role needs no rights on sequences."""
+"""The tables. Ids are identity columns, so a database role can insert rows without rights on sequences."""
 
 import re
 from datetime import datetime
@@ -28,17 +28,17 @@ from . import markdown
 
 db = SQLAlchemy()
 
-_hashing = Lock()  # scrypt needs 32 MB per hash: without the lock, a few sign-ins fill a small container
+_hashing = Lock()  # one hash at a time: scrypt needs 32 MB per hash, and the container has little memory
 
-# What editor and import accept: the largest text, the characters of a slug, and those that no text may have.
+# Limits of the editor and the import: the longest text, a valid slug, and characters that texts cannot have.
 MAX_BYTES = 1024 * 1024
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}"
-# Postgres refuses NUL. XML, the format of the feed, refuses all of these but U+007F.
+# Postgres refuses NUL. XML, the format of the feed, refuses all of these characters except U+007F.
 CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 
 COMMENT_STATES = ("pending", "approved", "spam")
 
-# Index only the beginning: Postgres keeps 16,383 positions of a text and refuses a tsvector over 1 MB.
+# Index only the beginning of a text: Postgres stores positions up to 16,383, and no tsvector over 1 MB.
 SEARCH = """
     setweight(to_tsvector('english'::regconfig, "left"(title, 1000)), 'A'::"char")
     || setweight(to_tsvector('english'::regconfig, "left"(summary, 5000)), 'B'::"char")
@@ -78,7 +78,7 @@ class Post(Base):
 
     __tablename__ = "post"
     __table_args__ = (
-        # Every list is newest first: Postgres reads this index backwards.
+        # Lists show the newest post first. For them, Postgres reads this index backwards.
         Index("post_published_at_id_idx", "published_at", "id"),
         Index("post_search_idx", "search", postgresql_using="gin"),
         Index("post_author_id_idx", "author_id"),
@@ -143,10 +143,10 @@ class PostAlias(Base):
 
 
 class Page(Base):
-    """A page outside the stream of posts, such as "About". Assigning `body` also sets `body_html`.
+    """A page that is not a post, such as "About". Assigning `body` also sets `body_html`.
 
-    position: the sort key of lists of pages, smallest first.
-    version: as for a post.
+    position: lists of pages are sorted by this number, the smallest first.
+    version: see `Post`.
     """
 
     __tablename__ = "page"
@@ -203,7 +203,7 @@ class ContactMessage(Base):
 
 
 class Media(Base):
-    """An uploaded picture. `name`: its file in MEDIA_DIR, made from a hash of the content."""
+    """An uploaded picture. `name`: the name of its file in MEDIA_DIR, with a hash of the content."""
 
     __tablename__ = "media"
 
@@ -219,7 +219,7 @@ class Media(Base):
 
 
 class Throttle(Base):
-    """The number of tries in a window of time; see throttle.py."""
+    """The number of attempts within a time window; see throttle.py."""
 
     __tablename__ = "throttle"
 
@@ -231,7 +231,7 @@ class Throttle(Base):
 class User(Base):
     """A user who can sign in. The email address is stored in lower case.
 
-    session_epoch: increases when the password changes, which ends all earlier sessions.
+    session_epoch: a number that increases when the password changes, which ends all earlier sessions.
     """
 
     __tablename__ = "user_account"
@@ -263,7 +263,7 @@ class User(Base):
 class UserSession(Base):
     """A session of a user; see sessions.py.
 
-    epoch: the user's session_epoch at its start. token: the digest of the token in the cookie.
+    epoch: the user's session_epoch when the session began. token: the digest of the token in the cookie.
     """
 
     __tablename__ = "user_session"
@@ -282,7 +282,7 @@ class UserSession(Base):
 
 
 class KnownPlace(Base):
-    """A browser or a client's address, as a digest, from which a user has signed in; see guesses.py."""
+    """A browser or an address from which a user has signed in, stored as a digest; see guesses.py."""
 
     __tablename__ = "known_place"
 
@@ -295,7 +295,7 @@ class KnownPlace(Base):
 
 
 class SchemaHistory(Base):
-    """One row for each migration that was applied, in the order of `id`."""
+    """An applied migration. The order of `id` is the order in which the migrations were applied."""
 
     __tablename__ = "schema_history"
 

@@ -1,4 +1,4 @@
-"""Answer 503 at once while the database is down, so that nginx serves its cache and no request waits."""
+"""While the database is down, answer 503 at once. nginx then serves its cache, and no request waits."""
 
 import threading
 
@@ -34,7 +34,7 @@ def _refuse_at_once() -> None:
 
 @bp.after_app_request
 def _let_go(response: Response) -> Response:
-    """Close the database session now: the page is complete, so a database error must not replace it."""
+    """Close the database session now. The page is complete, so an error while closing must not replace it."""
     try:
         db.session.close()
     except DBAPIError:
@@ -46,7 +46,7 @@ def _let_go(response: Response) -> Response:
 @bp.app_errorhandler(PendingRollbackError)
 @bp.app_errorhandler(TimeoutError)
 def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
-    """Answer 503 if there is no connection. Raise an error again if the database itself reported it."""
+    """Answer 503 if the connection failed. An error that the database itself reported is raised again."""
     cause = getattr(error, "orig", None)
     if isinstance(error, DBAPIError) and not error.connection_invalidated and getattr(cause, "pgcode", None):
         raise error
@@ -57,6 +57,6 @@ def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
 
 @bp.app_errorhandler(503)
 def page(error: ServiceUnavailable) -> tuple[str, int, dict[str, str]]:
-    """Return the error page for 503, with Retry-After."""
+    """Return the error page for status 503, with the header Retry-After."""
     headers = {"Retry-After": str(RETRY_AFTER_S), "Cache-Control": "no-store"}
     return render_template("error.html", error=error), 503, headers

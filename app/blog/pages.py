@@ -1,4 +1,4 @@
-"""The pages for readers. They depend only on the URL, so that any cache may keep them."""
+"""The pages for readers. Each page depends only on its URL, so that any cache may keep it."""
 
 from calendar import month_name
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from . import markdown
 from .models import SLUG, Comment, Page, Post, PostAlias, Tag, db
 
-MAX_PAGE = 1_000_000  # limit for Postgres' OFFSET; readers reach older posts through the archive
+MAX_PAGE = 1_000_000  # keeps Postgres' OFFSET in its range; the archive lists all posts
 
 bp = Blueprint("pages", __name__)
 
@@ -24,16 +24,16 @@ _Query = TypeVar("_Query", bound=Select[*tuple[Any, ...]])
 
 
 class SlugConverter(BaseConverter):
-    """The part of a URL that can be a slug. Any other text gets 404."""
+    """Match a slug as a part of a URL. Any other text gets 404."""
 
     regex = SLUG
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One page of a list of posts. `number` counts from 1; `has_more` tells whether older posts follow.
+    """One page of a list of posts. `number` begins at 1. `has_more` tells whether older posts follow.
 
-    The total is not counted: counting many posts would take longer than rendering the page.
+    There is no total number of posts: to count many posts would take longer than to render the page.
     """
 
     posts: list[Post]
@@ -75,7 +75,7 @@ def post(slug: str) -> str | AnyResponse:
 
 @bp.get("/post/<int(max=2147483647):number>")
 def numbered_post(number: int) -> AnyResponse:
-    """Redirect an old address with a number to the post with that alias, or else to the post with that id."""
+    """Redirect /post/NUMBER, an old form of address, to the post with this alias, or else with this id."""
     if db.session.get(PostAlias, str(number)):
         return _moved(PostAlias.slug == str(number))
     return _moved(Post.id == number)
@@ -84,7 +84,7 @@ def numbered_post(number: int) -> AnyResponse:
 @bp.get("/archive/", defaults={"year": None})
 @bp.get("/archive/<int(fixed_digits=4, min=1):year>")
 def archive(year: int | None) -> str:
-    """Show the titles of a year's posts by month. Without a year, use the newest one that has posts."""
+    """Show the titles of a year's posts by month. Without a year, show the newest year that has posts."""
     year_of = extract("year", func.timezone("UTC", Post.published_at))
     years = db.session.execute(
         select(year_of, func.count()).where(is_visible()).group_by(year_of).order_by(year_of.desc())
@@ -115,7 +115,7 @@ def tag(slug: str, number: int | None = None) -> str | AnyResponse:
         abort(404)
     listing = _listing(select(Post).join(Post.tags).where(Tag.id == found.id), number or 1)
     if not listing.posts:
-        abort(404)  # its posts are drafts or scheduled
+        abort(404)  # all posts with this tag are drafts or scheduled
     return render_template("tag.html", tag=found, listing=listing)
 
 
@@ -145,30 +145,30 @@ def site_pages() -> list[Page]:
 
 @bp.app_template_filter()
 def day(moment: datetime) -> str:
-    """Return the date in UTC for people: 5 November 2026."""
+    """Return the date in UTC in the form for readers: 5 November 2026."""
     moment = moment.astimezone(UTC)
     return f"{moment.day} {month_name[moment.month]} {moment.year}"
 
 
 @bp.app_template_filter()
 def rfc3339(moment: datetime) -> str:
-    """Return the time in UTC for machines: 2026-11-05T08:00:00Z."""
+    """Return the time in UTC in the form for feeds and HTML attributes: 2026-11-05T08:00:00Z."""
     return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
 def is_free_page_slug(slug: str) -> bool:
     """Tell whether a page may have this slug: no other route may begin with it."""
     taken = {rule.rule.split("/")[1] for rule in current_app.url_map.iter_rules()}
-    return slug == "contact" or slug not in taken  # the contact form shows the page `contact` above it
+    return slug == "contact" or slug not in taken  # the page `contact` appears above the contact form
 
 
 def is_visible() -> ColumnElement[bool]:
-    """Return the condition that a post is published."""
+    """Return the SQL condition that a post is published."""
     return Post.published_at <= func.now()
 
 
 def newest_first(query: _Query) -> _Query:
-    """Return a query for posts in the order of all lists."""
+    """Sort a query for posts in the order that all lists have."""
     return query.order_by(Post.published_at.desc(), Post.id.desc())
 
 
@@ -193,7 +193,7 @@ def _months(year: int) -> list[tuple[str, list["Row[str, str, datetime | None]"]
 
 
 def _moved(condition: ColumnElement[bool]) -> AnyResponse:
-    """Redirect to the published post that matches the condition, or whose alias does, or abort with 404."""
+    """Redirect to the published post that matches a condition on the post or its alias, or abort with 404."""
     query = select(Post.slug).outerjoin(Post.aliases).where(condition, is_visible())
     slug = db.session.scalar(query.limit(1))
     if slug is None:

@@ -2,8 +2,8 @@
 
     python -I picture.py MEMORY_BYTES CPU_SECONDS < picture > answer
 
-The answer is a line of JSON, followed by the new picture. The line has `format` and `size`, or `problem`: the
-reason why the picture is refused. At a limit, the program ends with an exit status and without an answer.
+The answer is a line of JSON, followed by the new picture. The JSON has `format` and `size`, or `problem`: the
+reason why the picture is refused. If the program reaches a limit, it exits with an error and without answer.
 """
 
 import io
@@ -17,14 +17,14 @@ from typing import IO
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-# The only format here that Pillow does not preload.
+# Of the formats that this program reads, only WebP is not preloaded by Pillow.
 import_module("PIL.WebPImagePlugin")
 
 LONGEST_EDGE = 2560
-MAX_PIXELS = 12_500_000  # 50 MB per copy in memory; reading a WebP needs four copies
+MAX_PIXELS = 12_500_000  # a copy in memory takes 50 MB, and reading a WebP takes four copies
 MAX_PIXELS_OF_A_PHOTO = 4 * MAX_PIXELS  # a JPEG that is not progressive can be read at half size
 
-Image.MAX_IMAGE_PIXELS = None  # the limits here are lower
+Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is not needed, because the limits above are lower
 
 _WRITTEN_AS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP", "GIF": "PNG"}
 _OPTIONS: dict[str, dict[str, int]] = {
@@ -39,10 +39,10 @@ class PictureError(Exception):
 
 
 def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
-    """Return a picture re-encoded, with its format (JPEG, PNG or WEBP) and size in pixels.
+    """Re-encode a picture. Return the new picture, its format (JPEG, PNG or WEBP) and its size in pixels.
 
-    The result is upright, in sRGB, at most LONGEST_EDGE pixels long, and without metadata. Raises
-    PictureError or MemoryError.
+    The new picture is upright, in sRGB, at most LONGEST_EDGE pixels wide and high, and has no metadata.
+    Raises PictureError or MemoryError.
     """
     try:
         image, written_as = _read(stream)
@@ -62,7 +62,7 @@ def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
 
 
 def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
-    """Return a copy of the picture without the decoder, which may hold two more, and the format to write."""
+    """Return a copy of the picture, and the format to write. The decoder is closed to free its memory."""
     with Image.open(stream, formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
         _refuse_unsuitable(image)
         if image.width * image.height > MAX_PIXELS:
@@ -71,7 +71,7 @@ def _read(stream: IO[bytes]) -> tuple[Image.Image, str]:
 
 
 def _refuse_unsuitable(image: Image.Image) -> None:
-    """Refuse unsuitable pictures by the header, before pixels take memory."""
+    """Refuse pictures that are animated or too large. Only the header is read, which takes little memory."""
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise PictureError("Animated pictures are not supported. Choose a still picture.")
     is_photo = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
@@ -103,13 +103,13 @@ def _to_srgb(image: Image.Image, written_as: str) -> Image.Image:
             converted = ImageCms.profileToProfile(
                 image, source, ImageCms.createProfile("sRGB"), outputMode=output_mode
             )
-            if converted is not None:  # it is None only for a conversion in place
+            if converted is not None:  # profileToProfile returns None only for a conversion in place
                 return converted.convert(mode)
     return image if image.mode == mode else image.convert(mode)
 
 
 def _limit(memory_bytes: int, cpu_s: int) -> None:
-    """Limit memory and CPU time, and let the OOM killer choose this process first in its container."""
+    """Limit memory and CPU time. If the container runs out of memory, the kernel ends this process first."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""Render stored texts again, because a new release may produce different HTML from the same text."""
+"""Render stored texts again, because a new release may render the same text to different HTML."""
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -6,14 +6,14 @@ from sqlalchemy.orm import Session
 from . import markdown
 from .models import Base, Page, Post
 
-_BATCH = 20  # texts in memory at a time, with their HTML
+_BATCH = 20  # the number of texts in memory at a time, with their HTML
 
 
 def rerender(session: Session) -> tuple[int, int]:
-    """Render every post and page. Return the number of those whose HTML changed, and the total.
+    """Render every post and page. Return the number of texts whose HTML changed, and the number of all texts.
 
-    `updated_at` and `version` do not change: the text is the same. A text that somebody saves meanwhile is
-    skipped. The caller commits.
+    `updated_at` and `version` do not change, because the text is the same. A text that somebody saves at the
+    same time is skipped. The caller commits.
     """
     changed = total = 0
     for model in (Post, Page):

@@ -1,7 +1,8 @@
-"""Migrate the schema, one migration at a time, and tell whether this code can run on it.
+"""Migrate the database schema, and tell whether this code can run on the schema.
 
-Code whose newest revision is R can run on a database if R was applied there and no destructive revision was
-applied after it. So the previous release stays ready while the next one expands the schema, and afterwards.
+A migration is destructive if it removes something that older code needs. Code whose newest revision is R can
+run on a database if R was applied there and no destructive revision was applied after R. So the previous
+release can still run while and after the next release adds something to the schema.
 """
 
 from dataclasses import dataclass
@@ -26,11 +27,11 @@ from .models import SchemaHistory
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 ADVISORY_LOCK = 5_133_847  # any number, as long as every release uses the same one
-LOCK_TIMEOUT_S = 5  # limit for a statement's wait for a table lock, because readers queue behind it
+LOCK_TIMEOUT_S = 5  # how long a statement may wait for a table lock; readers wait behind this statement
 
 
 class SchemaError(Exception):
-    """The schema cannot be migrated, or this code cannot run on it. The message names the correction."""
+    """The schema cannot be migrated, or this code cannot run on it. The message tells how to correct this."""
 
 
 class BlockedError(SchemaError):
@@ -45,8 +46,9 @@ class BlockedError(SchemaError):
 class SchemaState:
     """The revisions of the database compared with those of this code.
 
-    current: the database's newest revision, or None; head: this code's newest; pending: revisions to apply;
-    destructive: the destructive ones of pending; blocked_by: the revision that blocks this code, or None.
+    current: the database's newest revision, or None. head: this code's newest revision.
+    pending: the revisions to apply. destructive: the pending revisions that are destructive.
+    blocked_by: the destructive revision of a newer release that blocks this code, or None.
     """
 
     current: str | None
@@ -76,9 +78,9 @@ def check_compatible(connection: Connection) -> None:
 
 
 def inspect_state(connection: Connection) -> SchemaState:
-    """Compare the database with this code, without changes.
+    """Compare the database with this code. Change nothing.
 
-    Raises SchemaError if the database's revisions belong neither to this code nor to a newer release of it.
+    Raises SchemaError if the database's revisions belong neither to this code nor to a newer release.
     """
     scripts = _scripts(MIGRATIONS)
     current = MigrationContext.configure(connection).get_current_revision()
@@ -95,11 +97,11 @@ def inspect_state(connection: Connection) -> SchemaState:
 
 
 def migrate(wait_s: float) -> SchemaState:
-    """Migrate the database to this code's revision in one transaction. Return the state before.
+    """Migrate the database to this code's newest revision in one transaction. Return the state before.
 
-    wait_s: seconds to wait for another migration to end.
-    Raises SchemaError if that migration does not end, if a table stays locked, or if the database is newer
-    than this code and not compatible with it.
+    wait_s: the time in seconds to wait until the migration of another process ends.
+    Raises SchemaError if the other migration does not end, if a table stays locked, or if the database is
+    newer than this code and not compatible with it.
     """
     with migrator_engine().connect() as connection:
         _lock(connection, wait_s)
@@ -122,7 +124,7 @@ def migrator_engine() -> Engine:
 
 
 def record_revision(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:
-    """Record an applied migration in `schema_history` (Alembic calls this)."""
+    """Record an applied migration in `schema_history`. Alembic calls this function."""
     if ctx.connection is None:
         raise SchemaError("Alembic's offline mode does not work with this schema: run `flask migrate`")
     row = {"revision": step.up_revision_id, "destructive": _destructive(step.up_revision)}
@@ -150,9 +152,9 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _lock(connection: Connection, wait_s: float) -> None:
-    """Take the advisory lock for as long as `connection` is open."""
+    """Take the advisory lock. Postgres releases the lock when `connection` is closed."""
     with connection.begin():
-        milliseconds = max(1, round(wait_s * 1000))  # 0 would mean no limit
+        milliseconds = max(1, round(wait_s * 1000))  # a timeout of 0 would mean no limit
         connection.execute(text(f"SET lock_timeout = {milliseconds}"))
     try:
         with connection.begin():

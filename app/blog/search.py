@@ -11,17 +11,17 @@ from sqlalchemy import text
 
 from .models import db
 
-# Rank only the newest matches: for a common word, there would be too many posts to rank.
+# Rank only this number of the newest matches, because a common word may occur in too many posts.
 CANDIDATES = 100
 MAX_CHARACTERS = 200
 
 bp = Blueprint("search", __name__)
 
-# Marks in the output of ts_headline. Stored texts contain no control characters.
+# ts_headline marks words with these control characters, which no stored text contains.
 _MARKS = {"\x02": Markup("<mark>"), "\x03": Markup("</mark>")}
 _QUERY = "websearch_to_tsquery('english', :words)"
-# ts_headline replaces tags by spaces, so inline tags are removed first. It keeps entities, so the title is
-# escaped like the HTML of the body.
+# ts_headline replaces tags by spaces, so inline tags are removed first. ts_headline keeps entities, so the
+# title is escaped like the HTML of the body.
 _INLINE_TAG = r"'</?(a|b|code|em|i|mark|s|span|strong)\M[^>]*>'"
 _SEARCH = text(f"""
     SELECT slug, published_at,
@@ -48,7 +48,7 @@ _SEARCH = text(f"""
 
 @dataclass(frozen=True)
 class Hit:
-    """A post that was found. `title` and `extract`: safe HTML with the words in <mark>."""
+    """A post that matches the query. `title` and `extract`: safe HTML with the found words in <mark>."""
 
     slug: str
     published_at: datetime
@@ -73,7 +73,8 @@ def search() -> str:
 def find(words: str, number: int, size: int) -> list[Hit]:
     """Return page `number` (from 1) of the posts that match `words`, best first, and one more if it exists.
 
-    words: a query in the usual syntax of search engines: all words, "a phrase", this or that, -without.
+    words: a query in the syntax of websearch_to_tsquery: `one two` (both words), `"a phrase"`,
+    `this or that`, `-without`.
     """
     values = {"words": words, "limit": size + 1, "offset": (number - 1) * size}
     rows = db.session.execute(_SEARCH, values)
@@ -88,7 +89,7 @@ def _marked(headline: str) -> Markup:
 
 
 def _extract(headline: str) -> Markup:
-    """Return the extract with its marked words. An ellipsis shows where a sentence was cut."""
+    """Return the extract with its marked words, and with an ellipsis where a sentence was cut."""
     html = _marked(headline)
     if html[:1].islower():
         html = "… " + html

@@ -1,6 +1,6 @@
-"""Sessions that the server can end: the cookie has a random token, and a row has the digest of the token.
+"""Sessions that the server can end. The cookie has a random token, and a row has the digest of the token.
 
-Every write here is committed at once in a separate transaction, even if the request fails.
+Each write to this table is committed at once in a separate transaction, so it stays if the request fails.
 """
 
 import secrets
@@ -13,9 +13,9 @@ from . import throttle
 from .models import User, UserSession, db
 
 NOTED_AFTER = timedelta(minutes=5)  # last_seen_at is updated at most this often
-KEPT = 50  # sessions per user; one more ends the session that was unused for longest
+KEPT = 50  # the number of sessions per user; a new session beyond this ends the least recently used one
 
-# The first word found decides: most browsers also name several others.
+# The first of these words in the User-Agent decides, because most browsers also name several others.
 _BROWSERS = {
     "Edg": "Edge",
     "OPR": "Opera",
@@ -53,7 +53,7 @@ def begin(person: User, token: str | None = None) -> tuple[str, int]:
 
 
 def find(token: str) -> tuple[User, int] | None:
-    """Return the user of a session and the id of its row, or None if it has ended."""
+    """Return the user of a session and the id of its row, or None if the session has ended."""
     long_ago = UserSession.last_seen_at < func.now() - NOTED_AFTER
     query = select(User, UserSession.id, long_ago).join(UserSession, UserSession.user_id == User.id)
     row = db.session.execute(query.where(UserSession.token == throttle.digest(token), _is_valid())).first()
@@ -67,14 +67,14 @@ def find(token: str) -> tuple[User, int] | None:
 
 
 def of(person: User) -> list[UserSession]:
-    """Return the sessions of `person`, the last used one first."""
+    """Return the sessions of `person`, the most recently used session first."""
     query = select(UserSession).join(User, UserSession.user_id == User.id)
     query = query.where(User.id == person.id, _is_valid())
     return list(db.session.scalars(query.order_by(UserSession.last_seen_at.desc(), UserSession.id.desc())))
 
 
 def end(person: User, number: int) -> bool:
-    """End the session with this id if it belongs to `person`. Tell whether it does."""
+    """End the session with the id `number` if it belongs to `person`. Tell whether a session was ended."""
     return _delete(UserSession.user_id == person.id, UserSession.id == number) > 0
 
 
@@ -84,7 +84,7 @@ def end_all(person: User, *, but: int | None = None) -> None:
 
 
 def describe(user_agent: str) -> str:
-    """Summarise a User-Agent in a few fixed words: Firefox on Linux."""
+    """Summarise a User-Agent in a few fixed words, such as "Firefox on Linux"."""
     browser, system = (
         next((name for word, name in names.items() if word in user_agent), None)
         for names in (_BROWSERS, _SYSTEMS)

@@ -1,4 +1,4 @@
-"""Rate limits, counted in Postgres so that all workers share the counts."""
+"""Rate limits. Attempts are counted in Postgres, so that all workers share the counts."""
 
 import hashlib
 import ipaddress
@@ -14,9 +14,9 @@ from .models import Throttle, db
 
 
 def allow(key: str, limit: int, seconds: int) -> bool:
-    """Count one try of `key`, and tell whether it is among the first `limit` of its window.
+    """Count an attempt for `key`. Tell whether it is one of the first `limit` attempts of its time window.
 
-    seconds: the length of the window, which begins with the first try.
+    seconds: the length of the window, which begins with the first attempt.
     The count is committed at once in a separate transaction, so it stays if the request fails.
     """
     expired = Throttle.expires_at <= func.now()
@@ -35,13 +35,13 @@ def allow(key: str, limit: int, seconds: int) -> bool:
     )
     with db.engine.begin() as connection:
         tries = connection.execute(count).scalar_one()
-    if tries == 1:  # a new window: delete expired ones
+    if tries == 1:  # a new window has begun, so delete the expired windows now
         forget_rows(Throttle.key, expired)
     return tries <= limit
 
 
 def retry_after(key: str) -> int:
-    """Return the whole seconds until the window of `key` ends; 0 if it has none."""
+    """Return the whole seconds until the window of `key` ends, or 0 if `key` has no window."""
     left = select(extract("epoch", Throttle.expires_at - func.now())).where(Throttle.key == digest(key))
     with db.engine.connect() as connection:
         return max(0, int(connection.scalar(left) or 0))
@@ -64,7 +64,7 @@ def forget_rows(key: InstrumentedAttribute[Any], *which: ColumnElement[bool]) ->
 
 
 def client() -> str:
-    """Return the unit to count as one client: the IPv4 address, or the /64 network of an IPv6 user."""
+    """Return what is counted as one client: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         address = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:
@@ -75,5 +75,5 @@ def client() -> str:
 
 
 def digest(key: str) -> str:
-    """Return the stored form of `key`: short, and only ASCII letters and digits for any `key`."""
+    """Return a SHA-256 digest of `key`, which is short and has only ASCII letters and digits."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

@@ -1,4 +1,4 @@
-"""Alembic's entry point. `flask migrate` passes its connection, which holds the advisory lock."""
+"""The script that Alembic runs. `flask migrate` passes its connection, which holds the advisory lock."""
 
 from alembic import context
 
@@ -15,6 +15,6 @@ def run(connection) -> None:
 
 if connection := context.config.attributes.get("connection"):
     run(connection)
-else:  # a developer's `alembic revision --autogenerate`
+else:  # a developer runs `alembic revision --autogenerate`
     with create_app().app_context(), migrator_engine().connect() as connection:
         run(connection)

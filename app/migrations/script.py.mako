@@ -5,7 +5,7 @@ from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
-# True when a release that does not know this revision cannot run on the schema that it leaves.
+# Set this to True if releases without this revision cannot run on the schema that it creates.
 destructive = False
 
 

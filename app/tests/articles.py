@@ -1,4 +1,4 @@
-"""Helpers for the tests of the importer: make files, and state the expected result."""
+"""Helpers for the tests of the import, which make files and the expected output of the command."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A running blog, pages of a browser, and the checks of accessibility and HTML."""
+"""Fixtures for a running blog and a browser, and checks of accessibility and HTML."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1600" height="400"/>'
 
 
 def from_npm(path: str) -> Path:
-    """Return a file of the npm packages that check pages; fail the test if it is missing."""
+    """Return a file of the npm packages that check pages. If the file is missing, fail the test."""
     file = NODE_MODULES / path
     if not file.is_file():
         pytest.fail(f"{path} of npm is missing: run `npm ci --ignore-scripts` in app/tests.", pytrace=False)
@@ -69,7 +69,7 @@ def get(url: str, **headers: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Live:
-    """A running blog: its URL, that of its metrics, its process, and the file of its log."""
+    """A running blog: its URL, the URL of its metrics, its process, and its log file."""
 
     url: str
     metrics: str
@@ -79,7 +79,7 @@ class Live:
 
 @pytest.fixture
 def live(runner, settings, tmp_path):
-    """A running blog with posts."""
+    """Run a blog with posts in gunicorn."""
     assert runner.invoke(args=["import", str(POSTS)]).exit_code == 0
     port, metrics_port = _free_ports(2)
     url = f"http://127.0.0.1:{port}"
@@ -114,9 +114,9 @@ def _free_ports(number: int) -> list[int]:
 
 @pytest.fixture(params=[("light", 1280), ("light", 375), ("dark", 1280), ("dark", 375)], ids=str)
 def page(request, live):
-    """A page of a browser, in each scheme and width. The console must stay empty.
+    """Open a page of a browser, in each colour scheme and width. The browser's console must stay empty.
 
-    While it is open, an event loop runs, so a test cannot use the app in this process.
+    While the page is open, an event loop runs, so a test cannot use the app in this process.
     """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     assert chromium, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
@@ -127,16 +127,16 @@ def page(request, live):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        # Images of other sites are not under test: each loads as an empty picture.
+        # Replace images of other sites by an empty picture, so that the tests need no network.
         page.route(re.compile(r"^https:"), lambda route: route.fulfill(body=PICTURE, content_type=SVG))
         yield page
         browser.close()
-    assert complaints == [], "no error, and nothing that the policy blocks"
+    assert complaints == [], "the console shows an error, or something that the policy blocks"
 
 
 @pytest.fixture
 def screenshot(request, tmp_path):
-    """Save a picture of a page, with the scheme and the width of the fixture `page` in its name."""
+    """Return a function that saves a screenshot, whose name contains the colour scheme and the width."""
     folder = Path(os.environ.get("SCREENSHOT_DIR") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     scheme, width = request.node.callspec.params["page"]

@@ -1,5 +1,8 @@
-"""A real Postgres: the server of TEST_DATABASE_URL (whose role may create databases and roles), or a
-throwaway cluster made from the newest local binaries."""
+"""Fixtures for the app and its database, which is a real Postgres.
+
+The tests use the server of TEST_DATABASE_URL, whose role must be allowed to create databases and roles. If
+TEST_DATABASE_URL is not set, they start a temporary server with the newest Postgres on this host.
+"""
 
 import contextlib
 import json
@@ -39,7 +42,8 @@ ADA = {"email": "ada@blog.test", "password": PASSWORD}
 NEW_PASSWORD = "another long password"
 PASSWORD_CHANGE = {"old": PASSWORD, "new": NEW_PASSWORD, "again": NEW_PASSWORD}
 
-# The examples of a test share its fixtures. There is no file of failures: it would outlive the fixtures.
+# The examples of a test share its fixtures. Hypothesis stores no failed examples, because they may depend on
+# the state of the fixtures.
 hypothesis.settings.register_profile(
     "blog",
     database=None,
@@ -57,7 +61,7 @@ def count(app: Flask, model: type[Base]) -> int:
 
 
 def clear(app: Flask) -> None:
-    """Delete the rows that the examples of a test add. For so few rows, TRUNCATE takes longer."""
+    """Delete the rows that the examples of a test add. For so few rows, DELETE is faster than TRUNCATE."""
     with app.app_context():
         for table in (Post, Tag, Page, Media, ContactMessage, Throttle):
             db.session.execute(delete(table))
@@ -75,7 +79,7 @@ def is_signed_in(client: FlaskClient) -> bool:
 
 @dataclass(frozen=True)
 class Server:
-    """A Postgres server, by the URL of a role that may create databases and roles."""
+    """A Postgres server. admin: the URL of a role that may create databases and roles."""
 
     admin: URL
     folder: Path
@@ -172,14 +176,14 @@ def _cluster() -> Iterator[str]:
         yield folder
     finally:
         if process is not None:
-            process.send_signal(signal.SIGINT)  # a fast shutdown
+            process.send_signal(signal.SIGINT)  # SIGINT requests Postgres' fast shutdown
             process.wait(timeout=20)
         shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
 def migrated(server: Server) -> Iterator[str]:
-    """The name of a database with the whole schema."""
+    """Create a database with the whole schema, and return its name."""
     with server.database("slipway_test") as name:
         with create_app(server.settings(name)).app_context():
             schema.migrate(wait_s=5)
@@ -188,7 +192,7 @@ def migrated(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def settings(server: Server, migrated: str) -> Iterator[dict[str, str]]:
-    """The settings of an app whose database holds the schema and no data."""
+    """Return the settings of an app whose database has the schema but no data."""
     yield server.settings(migrated)
     tables = ", ".join(table.name for table in Base.metadata.sorted_tables if table.name != "schema_history")
     with server.connect(migrated) as connection:
@@ -197,7 +201,7 @@ def settings(server: Server, migrated: str) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def empty_settings(server: Server) -> Iterator[dict[str, str]]:
-    """The settings of an app whose database is empty."""
+    """Return the settings of an app whose database is empty."""
     with server.database("slipway_test_empty") as name:
         yield server.settings(name)
 
@@ -220,7 +224,7 @@ class _Client(FlaskClient):
 
 @pytest.fixture
 def make_app(settings: dict[str, str]):
-    """Create an app with changed settings."""
+    """Return a function that creates an app with changed settings."""
     apps = []
 
     def make(**changed: str) -> Flask:
@@ -247,7 +251,7 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def signed_in(app: Flask):
-    """Make a user with the password PASSWORD, and return a client that is signed in."""
+    """Return a function that makes a user with the password PASSWORD, and returns a client of this user."""
 
     def sign_in(name: str = "Ada", *, is_admin: bool = False) -> FlaskClient:
         with app.app_context():
@@ -268,7 +272,7 @@ def signed_in(app: Flask):
 
 @pytest.fixture
 def ada(signed_in):
-    """A client of an author who is not an administrator."""
+    """Return a client of Ada, a signed-in author who is not an administrator."""
     return signed_in("Ada")
 
 
@@ -279,7 +283,7 @@ def admin(signed_in):
 
 @pytest.fixture
 def post(app):
-    """Return the columns of the newest post, with its tags and aliases."""
+    """Return a function that returns the columns of the newest post, with its tags and aliases."""
 
     def post(**where: object) -> dict[str, object]:
         with app.app_context():
@@ -300,7 +304,7 @@ def runner(app: Flask) -> FlaskCliRunner:
 
 @pytest.fixture
 def run_import(runner):
-    """Run `flask import`, and return its JSON or the lines of its problems."""
+    """Return a function that runs `flask import`, and returns its JSON or the lines with its problems."""
 
     def run(*arguments):
         result = runner.invoke(args=["import", *map(str, arguments)])
@@ -315,7 +319,10 @@ def run_import(runner):
 
 @pytest.fixture
 def add_posts(app: Flask):
-    """Add `count` posts, a minute apart: `post-1` is the oldest. Each has the tags `harbour` and `tag-N`."""
+    """Return a function that adds `count` posts, from `post-1` to the newest one, at intervals of a minute.
+
+    Each post has the tags `harbour` and `tag-N`.
+    """
 
     def add(count: int, **values: object) -> None:
         start = datetime(2025, 1, 1, tzinfo=UTC)
@@ -341,7 +348,7 @@ def add_posts(app: Flask):
 
 @pytest.fixture
 def queries(app):
-    """The statements that the app executes."""
+    """Return the list of the SQL statements that the app executes."""
     statements = []
     with app.app_context():
         engine = db.engine

@@ -1,4 +1,4 @@
-"""Helpers for the tests of the desk: what an editor's page shows, and what its form would send."""
+"""Helpers for the tests of the desk (the authors' pages below /author), which read the editor's page."""
 
 import re
 from html import unescape
@@ -11,7 +11,7 @@ def value(page, name: str) -> str:
 
 
 def fields(page, **changes: object) -> dict[str, object]:
-    """Return what the editor's form would send."""
+    """Return the fields that the editor's form would send."""
     texts = re.findall(r'<textarea[^>]* name="(\w+)"[^>]*>\r?\n?(.*?)</textarea>', page.text, re.DOTALL)
     names = [
         "title",
@@ -30,7 +30,7 @@ def fields(page, **changes: object) -> dict[str, object]:
 
 
 def differences(page) -> dict[str, tuple[str, list[str]]]:
-    """Return the differences that the editor shows in a conflict: by field, its fate and the lines."""
+    """Return the differences that the editor shows in a conflict: a text and the changed lines, by field."""
     found = re.findall(r"<dt>(.*?)<span>: (.*?)</span></dt>\s*<dd><pre>(.*?)</pre>", page.text, re.DOTALL)
     lines = {name: re.findall(r"<(?:ins|del)>(.*?)</", text) for name, _, text in found}
     return {name: (fate, lines[name]) for name, fate, _ in found}

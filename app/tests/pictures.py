@@ -14,7 +14,7 @@ def picture(image_format="PNG", size=(60, 40), mode="RGB", colour="navy", **opti
 
 
 def upload(client, data: bytes, name="boat.png", *, json=True, **fields):
-    """Send a picture in a body made here, because the test client leaves a temporary file behind."""
+    """Upload a picture. The body is built here, because the test client would leave a temporary file."""
     file = FileStorage(io.BytesIO(data), name, content_type="image/png")
     boundary, body = encode_multipart(fields | {"file": file, "csrf_token": client.token()})
     headers = {"Accept": "application/json" if json else "text/html"}

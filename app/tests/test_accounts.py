@@ -17,7 +17,7 @@ from .conftest import ADA, BASE_URL, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, is
 
 @pytest.fixture
 def open_client(make_app):
-    """A client of a blog where everybody may register."""
+    """Return a client of a blog where everybody may register."""
     return make_app(REGISTRATION="open").test_client()
 
 
@@ -38,9 +38,12 @@ def test_user_signs_in_and_out(ada, client):
 
 @pytest.fixture
 def with_key(make_app, tmp_path, ada):
-    """Make a client with Ada's session after a change of the key; return it and the token of an open form."""
+    """Return a function that changes the secret key, and returns a client and the CSRF token of an open form.
+
+    The client's session and the form began before the change of the key.
+    """
     with ada.session_transaction(base_url=BASE_URL) as session:
-        session.permanent = True  # as after a login
+        session.permanent = True  # a login makes the session permanent too
     page = ada.get("/account")
     token = token_of(page)
     cookie = ada.get_cookie("session", domain="blog.test").value
@@ -288,7 +291,7 @@ def test_set_password_changes_the_password_and_ends_the_sessions(app, runner, ad
 
 
 def test_only_one_password_is_hashed_at_a_time(app):
-    """Each hash takes 32 MB."""
+    """Each hash needs 32 MB of memory."""
     running = most = 0
 
     def slow(*_):

@@ -1,3 +1,5 @@
+"""The desk, which is the part of the blog with the authors' pages, below /author."""
+
 import re
 
 import pytest
@@ -142,7 +144,7 @@ def test_hostile_post_form_does_not_break_the_desk(
         page = ada.get(response.location)
         again = ada.send(response.location, **fields(page))
         pages += [page, again, ada.get(f"{response.location}/delete"), ada.get("/")]
-        assert again.status_code == 303, "what was saved can be saved again"
+        assert again.status_code == 303, "a saved post can be saved again"
     for page in pages:
         assert page.status_code < 500
         assert what_runs(page.text) == []

@@ -1,4 +1,4 @@
-"""The queue of comments, and the messages."""
+"""The pages where authors moderate comments and read messages."""
 
 import re
 
@@ -14,7 +14,7 @@ from .desk import MINE
 
 @pytest.fixture
 def commented(app, ada, post):
-    """Ada's post with three comments; returns their numbers."""
+    """Create a post by Ada with three comments, and return the comments' ids."""
     ada.send("/author/posts/new", **MINE)
     number = post()["id"]
     with app.app_context():
@@ -29,7 +29,7 @@ def states(app) -> list[str]:
         return list(db.session.scalars(select(Comment.state).order_by(Comment.id)))
 
 
-def test_author_decides_on_comments(app, ada, client, commented):
+def test_author_moderates_comments(app, ada, client, commented):
     page = ada.get("/author/comments")
     assert page.text.count("Text ") == 3
     assert '<span class="count">3<span class="unseen"> waiting</span>' in page.text
@@ -62,7 +62,7 @@ def test_author_sees_only_comments_on_own_posts(app, admin, signed_in, commented
     assert states(app) == ["pending"] * 2
 
 
-def test_comment_queue_has_pages(ada, commented, monkeypatch):
+def test_list_of_comments_has_pages(ada, commented, monkeypatch):
     monkeypatch.setattr(desk, "PER_PAGE", 2)
     page = ada.get("/author/comments")
     assert "Text 0" not in page.text

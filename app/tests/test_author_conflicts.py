@@ -1,4 +1,4 @@
-"""Two people who edit one post."""
+"""Conflicts between two people who edit the same post."""
 
 import re
 
@@ -11,7 +11,8 @@ from blog.models import Post, db
 from .desk import MINE, differences, fields, value
 
 FULL = MINE | {"slug": "a", "tags": "One", "summary": "Short.", "published_at": "2025-01-01T10:00"}
-# The label of a field, the values of Grace and of Ada, and how the differences show both values.
+# For each field: its label, the value of Grace (an administrator), the value of Ada (the author), and the
+# texts that the list of differences shows for the two values.
 CHANGES = {
     "title": ("Title", "Hers", "His", "Hers", "His"),
     "slug": ("Address", "hers", "his", "hers", "his"),
@@ -31,7 +32,7 @@ CHANGES = {
 
 @pytest.fixture
 def path(ada, post):
-    """The address of the editor of a post by Ada, with a value in each field."""
+    """Create a post by Ada with a value in each field, and return the address of its editor."""
     ada.send("/author/posts/new", **FULL)
     return f"/author/posts/{post()['id']}"
 
@@ -65,13 +66,13 @@ def test_conflict_form_takes_the_saved_value_of_an_unchanged_field(ada, admin, p
     assert f"+{said}" in lines
     saved = fields(ada.get(path))
     assert fields(refused) == saved | touched
-    assert before | touched != fields(refused), "something was taken over"
+    assert before | touched != fields(refused), "the form contains a value that somebody else saved"
     assert ada.send(path, **fields(refused)).status_code == 303
     assert fields(ada.get(path), version="", base="") == saved | touched | {"version": "", "base": ""}
 
 
 @pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change[2]])
-def test_conflict_form_keeps_the_own_value_of_a_field_that_both_changed(ada, admin, path, name):
+def test_conflict_form_keeps_the_value_of_the_author_if_both_changed_a_field(ada, admin, path, name):
     label, hers, his, said, mine = CHANGES[name]
     page = ada.get(path)
     admin.send(path, **fields(page, **{name: hers}))
@@ -106,7 +107,7 @@ def test_second_conflict_compares_with_the_version_of_the_first(ada, admin, path
 
 
 @pytest.mark.parametrize("base", ["", "x", "\0 " * 99])
-def test_conflict_form_without_a_valid_base_keeps_all_own_values(ada, admin, path, base):
+def test_conflict_form_without_a_valid_base_keeps_all_values_of_the_author(ada, admin, path, base):
     page = ada.get(path)
     admin.send(path, **fields(page, tags="Two"))
     refused = ada.send(path, **fields(page, base=base))

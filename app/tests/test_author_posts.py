@@ -97,10 +97,10 @@ def test_old_address_of_a_renamed_post_redirects_to_it(ada, client, post):
     assert taken.status_code == 409
     assert "has or had this address" in taken.text
     ada.send("/author/posts/new", **MINE)
-    assert post()["slug"] == "a-post-2", "an address that is made avoids those that are taken"
+    assert post()["slug"] == "a-post-2", "a generated address is not one that another post has or had"
 
     ada.send(path, **fields(ada.get(path), slug="a-post"))
-    assert post(slug="a-post")["aliases"] == ["better"], "and back again"
+    assert post(slug="a-post")["aliases"] == ["better"], "the post has its first address again"
 
 
 def test_renamed_draft_gets_no_alias(ada, post):
@@ -135,7 +135,7 @@ def test_renamed_draft_gets_no_alias(ada, post):
 def test_post_editor_refuses_invalid_fields(app, ada, change, words):
     response = ada.send("/author/posts/new", **MINE | change)
     if words is None:
-        assert response.status_code == 303, "white space at the end goes"
+        assert response.status_code == 303, "white space at the end is removed"
         return
     assert response.status_code == 422
     assert words in response.text

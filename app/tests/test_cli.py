@@ -78,7 +78,7 @@ def test_unreachable_database_is_reported_in_one_line(settings):
     assert "Connection refused" in result.stderr
 
 
-def test_error_on_an_empty_database_names_flask_migrate(empty_settings, tmp_path):
+def test_error_on_an_empty_database_recommends_flask_migrate(empty_settings, tmp_path):
     (tmp_path / "a.md").write_text("---\ntitle: A\ndate: 2025-01-01\n---\nText.\n")
     result = create_app(empty_settings).test_cli_runner().invoke(args=["import", str(tmp_path)])
     assert result.exit_code == 1

@@ -13,7 +13,7 @@ MESSAGE = {"name": "Grace", "email": "grace@mole.test", "body": "Hello."}
 
 @pytest.fixture
 def stored(app):
-    """Return the rows of a table."""
+    """Return a function that returns the rows of a table."""
 
     def stored(model) -> list:
         with app.app_context():

@@ -1,4 +1,4 @@
-"""The desk as an author sees it, in a browser."""
+"""The desk (the authors' pages below /author) in a browser."""
 
 import io
 import re
@@ -35,7 +35,7 @@ PASTE = """
 
 @pytest.fixture
 def filled(server, migrated, live):
-    """A running blog with an administrator, Grace, and an entry on every list of hers."""
+    """Run a blog with an administrator, Grace, and with at least one entry in each list of the desk."""
     with server.connect(migrated) as connection:
         for statement in (
             "INSERT INTO user_account (email, name, password_hash, is_admin) "
@@ -93,7 +93,7 @@ def test_author_writes_a_post_with_a_picture(filled, page):
 
 
 def test_editor_reports_a_file_that_is_not_a_picture(filled, page):
-    page = page.context.browser.new_page()  # a new page, whose console may report the refusal
+    page = page.context.browser.new_page()  # the console of this page may contain an error
     sign_in(page, filled)
     page.goto(f"{filled}/author/posts/new")
     file = {"name": "a.png", "mimeType": "image/png", "buffer": b"not a picture"}
@@ -143,8 +143,8 @@ def test_editor_merges_the_changes_of_two_authors(request, filled, page, screens
     assert other.get_by_label("Summary").input_value() == "His."
 
 
-def test_conflict_page_is_accessible_and_warns_before_it_is_left(filled, page):
-    other = page.context.browser.new_page()  # a new page, whose console may report the conflict
+def test_conflict_page_is_accessible_and_warns_before_the_author_leaves(filled, page):
+    other = page.context.browser.new_page()  # the console of this page may contain an error
     for tab in (page, other):
         sign_in(tab, filled)
         tab.get_by_role("link", name="Moving a boat").click()
@@ -165,7 +165,7 @@ def test_conflict_page_is_accessible_and_warns_before_it_is_left(filled, page):
 
 def test_desk_fits_every_screen_in_light_and_dark_and_is_accessible(filled, page, screenshot):
     page.route("**/media/*", lambda route: route.fulfill(body=JPEG, content_type="image/jpeg"))
-    for one in (page.context.browser.new_page(), page):  # so that the account shows two sessions
+    for one in (page.context.browser.new_page(), page):  # sign in twice, so that /account shows two sessions
         sign_in(one, filled)
     page.locator(".rows a").first.click()
     page.get_by_role("heading", name="Edit post").wait_for()
@@ -185,7 +185,7 @@ def test_desk_is_valid_html(signed_in, add_posts, tmp_path):
     post = re.search(r'href="(/author/posts/\d+)"', grace.get("/author/").text)[1]
     grace.send("/author/pages/new", title="About", body="We.", position="0")
     conflict = grace.send(post, title="A", body="B", status="draft", tags="<a>", version="0")
-    assert conflict.text.count("<dt>") == 7, "every field"
+    assert conflict.text.count("<dt>") == 7, "the page shows a difference in each field"
     (tmp_path / "conflict.html").write_text(conflict.text)
     for number, path in enumerate((*DESK, post, f"{post}/delete")):
         (tmp_path / f"{number}.html").write_text(grace.get(path).text)

@@ -23,7 +23,7 @@ MOMENT = datetime(2025, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 
 
 def run(app, *arguments):
-    """Run a command, and return its JSON or the lines of its problems."""
+    """Run a command, and return its JSON or the lines with its problems."""
     result = app.test_cli_runner().invoke(args=list(map(str, arguments)))
     if result.exit_code == 0:
         return json.loads(result.stdout)
@@ -52,7 +52,7 @@ def app(make_app, media_dir):
 
 @pytest.fixture
 def site(app):
-    """A blog with one of everything."""
+    """Fill the blog with posts, a page, comments and a picture."""
     with app.app_context():
         tags = [Tag(slug=name.lower(), name=name) for name in ("Harbour", "Ropes")]
         first = Post(
@@ -93,7 +93,7 @@ def test_export_of_an_imported_export_is_byte_identical(app, site, tmp_path, med
         "posts/later.md",
         "posts/no.md",
     ]
-    assert one.stat().st_mode & 0o777 == 0o700, "the addresses of commenters are in it"
+    assert one.stat().st_mode & 0o777 == 0o700, "only the owner may read the addresses of commenters"
     clear(app)
     (media_dir / NAME).unlink()
     counts = {
@@ -197,7 +197,7 @@ def test_import_refuses_the_whole_export_if_one_file_is_invalid(app, site, tmp_p
     assert count(app, Comment) == 0
 
 
-def test_import_names_missing_files(app, site, tmp_path):
+def test_import_reports_missing_files(app, site, tmp_path):
     folder = tmp_path / "site"
     run(app, "export", folder)
     (folder / "media" / NAME).unlink()
@@ -259,7 +259,7 @@ main()
 
 
 def peak_mb(settings, *arguments) -> float:
-    """Run a command in a separate process; return its peak memory in megabytes."""
+    """Run a command in a separate process, and return its peak memory in megabytes."""
     command = [sys.executable, "-c", MEASURED, *map(str, arguments)]
     env = os.environ | settings | {"FLASK_APP": "wsgi"}
     done = subprocess.run(command, cwd=APP, env=env, capture_output=True, text=True, check=False)
@@ -268,8 +268,8 @@ def peak_mb(settings, *arguments) -> float:
 
 
 def test_memory_of_import_export_and_rerender_does_not_grow_with_the_blog(app, settings, tmp_path):
-    """All texts in memory would take 60 MB or more here; a few of them take 10 MB at most."""
-    body = "    " + "A boat in the harbour. " * 5_000  # as code, which is quick to render
+    """All texts of this test together need at least 60 MB of memory. A few texts need at most 10 MB."""
+    body = "    " + "A boat in the harbour. " * 5_000  # the indentation makes this code, which renders fast
     site = tmp_path / "site"
     posts = [tmp_path / f"posts/{number}.md" for number in range(300)]
     posts[0].parent.mkdir()
@@ -349,5 +349,5 @@ def test_export_and_import_preserve_any_text(app, tmp_path_factory, posts, comme
 
 
 def _unix(value):
-    """Return text as the blog's forms normalize it."""
+    """Return a text with the line endings that the blog's forms produce. Return other values unchanged."""
     return value.replace("\r\n", "\n").replace("\r", "\n").strip("\n") if isinstance(value, str) else value

@@ -1,4 +1,8 @@
-"""How the app tells nginx how long to keep a page, and when to drop the pages that it has."""
+"""How long nginx may keep a page, and when nginx must forget the pages in its cache.
+
+Withdrawn content is content that was deleted, unpublished or renamed. Each withdrawal begins a new generation
+(see blog/freshness.py), which makes nginx forget all pages.
+"""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,14 +18,14 @@ KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 
 @pytest.fixture
 def generation(app):
-    """Return the target of the link `.generation`, or None before there is one."""
+    """Return a function that returns the target of the link `.generation`, or None if there is no link."""
     link = Path(app.config["MEDIA_DIR"]) / ".generation"
     return lambda: link.resolve(strict=True) if link.is_symlink() else None
 
 
 @pytest.fixture
 def change(app):
-    """Apply a function to the newest row of a model, and commit."""
+    """Return a function that changes the newest row of a model with a given function, and commits."""
 
     def change(kind, function):
         with app.app_context():
@@ -54,7 +58,7 @@ def test_response_of_any_status_expires_in_the_second_of_its_request(client, add
 
 
 @pytest.mark.parametrize("path", ["/", "/nosuch", "/author/", "/login", "/contact", "/healthz"])
-def test_response_to_a_session_or_with_a_form_is_not_cached(signed_in, add_posts, path):
+def test_response_to_a_request_with_a_session_is_not_cached(signed_in, add_posts, path):
     answer = signed_in().get(path)
     assert "no-store" in answer.headers["Cache-Control"]
     assert "X-Accel-Expires" not in answer.headers
@@ -65,7 +69,7 @@ def test_response_to_a_post_request_is_not_cached(client):
 
 
 def publish(moment):
-    """Return a function that sets when a post is published."""
+    """Return a function that sets the publication time of a post."""
     return lambda post: setattr(post, "published_at", moment)
 
 
@@ -107,7 +111,7 @@ def test_withdrawal_of_an_expired_row_begins_a_new_generation(app, add_posts, ge
     before = generation()
     with app.app_context():
         post = db.session.scalars(select(Post)).one()
-        db.session.commit()  # expires the row's loaded values
+        db.session.commit()  # the commit expires the row, so SQLAlchemy forgets its values
         post.published_at = None
         db.session.commit()
     assert generation() != before

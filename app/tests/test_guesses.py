@@ -1,3 +1,8 @@
+"""The limits of attempts to guess a password.
+
+A browser or an address from which a user has signed in is a known place of this user (see blog/guesses.py).
+"""
+
 import io
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
@@ -20,7 +25,7 @@ def ada(signed_in):
 
 @pytest.fixture
 def visitor(app):
-    """Make a new browser with an address, or give an existing one that address."""
+    """Return a function that makes a browser with an address, or gives the address to an existing browser."""
 
     def visit(address: str, browser=None):
         browser = browser or app.test_client()
@@ -32,7 +37,7 @@ def visitor(app):
 
 @pytest.fixture
 def regular(visitor):
-    """A browser with which Ada signed in, from HOME, and signed out again."""
+    """Return a browser in which Ada has signed in, from the address HOME, and has signed out again."""
     browser = visitor(HOME)
     assert browser.send("/login", **ADA).status_code == 303
     assert browser.send("/logout").status_code == 303
@@ -41,7 +46,7 @@ def regular(visitor):
 
 @pytest.fixture
 def guess(visitor):
-    """Send wrong passwords, each from another address, and return the last answer."""
+    """Return a function that sends wrong passwords from different addresses, and returns the last answer."""
 
     def send(times: int, **fields: str):
         with patch("blog.models.check_password_hash", return_value=False):

@@ -1,4 +1,4 @@
-"""Hostile input causes no server error, and no page runs it."""
+"""Input of an attacker must cause no server error, and no page may run such input as code."""
 
 import re
 from html.parser import HTMLParser
@@ -34,7 +34,7 @@ CLEAN = HOSTILE.filter(lambda written: not CONTROL_CHARACTER.search(written))
 
 
 class Checker(HTMLParser):
-    """Collects markup that runs, or leads to code that runs."""
+    """A parser that collects markup that a browser would run as code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def what_runs(html: str) -> list[str]:
 @given(HOSTILE)
 @settings(max_examples=300)
 @example("".join(EVIL))
-@example("`x`{.a}[`x`{.a}")  # the parser looks ahead after a bracket
+@example("`x`{.a}[`x`{.a}")  # after a bracket, the parser calls the inline rules with silent=True
 def test_rendered_markdown_contains_no_active_html(written):
     rendered = markdown.render(written)
     assert what_runs(rendered.html) == []

@@ -1,4 +1,4 @@
-"""`flask import`: the fields and the files that it reads, and posts that exist."""
+"""The fields and the files that `flask import` reads, and its treatment of existing posts."""
 
 from datetime import UTC, datetime
 

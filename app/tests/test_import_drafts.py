@@ -114,7 +114,7 @@ def test_published_post_of_another_program_becomes_public(run_import, post, tmp_
         ("publishDate: soon", "has the wrong date 'soon' in the field publishdate"),
     ],
 )
-def test_import_refuses_a_post_with_an_unclear_audience(run_import, app, tmp_path, line, words):
+def test_import_refuses_a_post_if_it_is_unclear_who_may_read_it(run_import, app, tmp_path, line, words):
     path = article(tmp_path, header=f"{DATED}\n{line}")
     [problem] = run_import(tmp_path)
     assert problem.startswith(f"{path}:4: ")
@@ -128,4 +128,4 @@ def test_post_with_a_future_publish_date_is_scheduled(run_import, post, client, 
     assert post(slug="a")["published_at"] == datetime(2199, 1, 1, tzinfo=UTC)
     assert client.get("/posts/a").status_code == 404
     run_import(article(tmp_path, "b.md", header=f"title: B\n{name}: 2025-01-01"))
-    assert post(slug="b")["published_at"] == datetime(2025, 1, 1, tzinfo=UTC), "instead of a date"
+    assert post(slug="b")["published_at"] == datetime(2025, 1, 1, tzinfo=UTC), "a file needs only one date"

@@ -40,7 +40,7 @@ def test_import_reports_an_unreadable_folder(run_import, tmp_path, monkeypatch):
         return real(path)
 
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", scandir)  # simulated, because root may read everything
+    monkeypatch.setattr(os, "scandir", scandir)  # simulate the error, because root may read any directory
     assert run_import(tmp_path) == [
         f"{tmp_path}/closed: cannot be read (Permission denied); make it readable"
     ]

@@ -181,7 +181,7 @@ def send_much(client, path: str, megabytes: int):
 
 def test_only_signed_in_users_may_send_large_bodies(signed_in, client):
     ada = signed_in("Ada")
-    assert send_much(ada, "/author/media", 5).status_code == 400, "it was read, and has no token"
+    assert send_much(ada, "/author/media", 5).status_code == 400, "the body was read, but has no CSRF token"
     for somebody, path, megabytes in (
         (ada, "/author/media", 11),
         (ada, "/author/posts/new", 5),

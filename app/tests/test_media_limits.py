@@ -1,4 +1,4 @@
-"""The limits of memory, time and number for the pictures that authors upload."""
+"""The limits for uploaded pictures: memory, time, and the number of pictures at the same time."""
 
 import contextlib
 import ctypes
@@ -20,10 +20,10 @@ from .pictures import picture, upload
 
 
 def webp_of_one_colour(width: int, height: int) -> bytes:
-    """Return a lossless WebP of few bytes that takes much memory to read."""
+    """Return a lossless WebP with few bytes that needs much memory to read."""
     fields = [(0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1), (0, 3)]
     fields += [(0, 3)]  # no transform, no colour cache, no meta codes
-    fields += [(0b0001, 4)] * 5  # each code has one symbol: 0
+    fields += [(0b0001, 4)] * 5  # each code has only the symbol 0
     number = shift = 0
     for value, bits in fields:
         number |= value << shift
@@ -38,7 +38,7 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png_with(name: bytes, data: bytes, size=(60, 40)) -> bytes:
-    """Return a PNG with a chunk before its pixels."""
+    """Return a PNG with an additional chunk before its pixels."""
     plain = picture(size=size)
     return plain[:33] + png_chunk(name, data) + plain[33:]
 
@@ -85,10 +85,10 @@ BOMBS = {
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[None]:
-    """Fail if this process takes much memory inside the context, even if it frees it."""
-    ctypes.CDLL(None).malloc_trim(0)  # reused memory from making pictures would not be counted
+    """Fail if this process allocates much memory inside the context, even if it frees the memory again."""
+    ctypes.CDLL(None).malloc_trim(0)  # return free memory, because its reuse would not be counted
     before = memory_kb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    Path("/proc/self/clear_refs").write_text("5")  # this resets the peak
     yield
     assert memory_kb("VmHWM") - before < 60_000
 
@@ -154,7 +154,7 @@ def test_picture_that_takes_too_long_is_refused(ada, monkeypatch, limit, seconds
     assert upload(ada, picture()).status_code == 201
 
 
-def test_author_and_log_are_told_about_a_killed_reader(ada, monkeypatch, tmp_path, caplog):
+def test_kill_of_the_picture_process_is_reported_and_logged(ada, monkeypatch, tmp_path, caplog):
     killed = tmp_path / "killed.py"
     killed.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setattr(media, "_READER", killed)

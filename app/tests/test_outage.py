@@ -1,4 +1,4 @@
-"""What readers get while the database is down, and when it stops and returns."""
+"""The responses while the database is down, and when the database stops or returns."""
 
 import pytest
 from flask import Flask
@@ -18,7 +18,7 @@ def _is_there():
 
 @pytest.fixture
 def away(settings: dict[str, str], tmp_path) -> Flask:
-    """An app whose database does not answer."""
+    """Return an app whose database does not answer."""
     url = make_url(settings["DATABASE_URL"]).set(host=None, query={"host": str(tmp_path)})
     return create_app(settings | {"DATABASE_URL": url.render_as_string(hide_password=False)})
 
@@ -26,7 +26,7 @@ def away(settings: dict[str, str], tmp_path) -> Flask:
 @pytest.mark.parametrize("path", ["/", "/posts/any", "/feed.xml", "/search?q=word", "/login", "/contact"])
 def test_page_answers_503_with_retry_after(away, path):
     client = away.test_client()
-    for _ in range(2):  # the database is looked for, and then known to be down
+    for _ in range(2):  # the first request notices the outage, and the second one finds the flag
         answer = client.get(path, base_url=away.config["BASE_URL"])
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "10"
@@ -43,7 +43,7 @@ def test_form_sent_during_an_outage_gets_503(away):
 def test_only_one_request_per_worker_connects_during_an_outage(away):
     client = away.test_client()
     assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
-    with outage._looking:  # another request is looking
+    with outage._looking:  # another request is just trying to connect
         assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
         assert client.get("/healthz", base_url=away.config["BASE_URL"]).status_code == 200
 
@@ -68,7 +68,7 @@ def test_complete_page_is_sent_although_the_connection_is_lost(app, client, serv
 
 
 def test_failed_statement_is_not_an_outage(app):
-    """With a 503 nginx would serve an old page for ever, as in an outage."""
+    """After a 503, nginx would serve an old page each time, as in an outage."""
 
     @app.get("/slow")
     def slow() -> str:

@@ -43,7 +43,7 @@ def upgrade():
 
 @pytest.fixture
 def newer_release(tmp_path, monkeypatch):
-    """Make the code a newer release, which has the given migrations in addition."""
+    """Return a function that adds migrations to this code, so that the code is like a newer release."""
 
     def become(*migrations: str) -> None:
         folder = tmp_path / "migrations"
@@ -161,7 +161,7 @@ def test_two_simultaneous_migrations_succeed(empty_settings):
     assert sorted(json.loads(stdout)["changed"] for stdout, _ in outputs) == [False, True]
 
 
-def test_migrate_names_the_other_migration_after_the_wait_limit(app):
+def test_migrate_reports_the_other_migration_after_the_wait_limit(app):
     with app.app_context(), schema.migrator_engine().connect() as other:
         other.execute(text("SELECT pg_advisory_lock(:key)"), {"key": schema.ADVISORY_LOCK})
         result, _ = flask(app, "migrate", "--wait", "0.2")
@@ -186,7 +186,7 @@ def test_locked_table_ends_the_migration(empty_settings, newer_release, monkeypa
 
 @pytest.fixture
 def roles(server):
-    """The settings of a schema's owner, and of a user who can only use its tables."""
+    """Return settings with the role that owns the schema, and with a role that can only use its tables."""
     password = "only-for-tests"
     owner, user = "slipway_test_owner", "slipway_test_user"
     with server.database("slipway_test_roles") as name, server.connect(name) as connection:

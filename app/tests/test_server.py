@@ -1,4 +1,4 @@
-"""The blog as its image runs it: gunicorn with our settings, seen by a browser."""
+"""The blog in gunicorn, with the settings of the image, and its pages in a browser."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def test_metrics_of_all_workers_are_on_a_separate_port(live):
     assert status == 200
     assert 'blog_http_requests_total{endpoint="pages.post",method="GET",status="200"} 20.0' in text
     assert 'blog_http_request_seconds_count{endpoint="pages.post"} 20.0' in text
-    assert "xxx" not in text, "labels do not grow with what visitors ask for"
+    assert "xxx" not in text, "requested paths create no labels"
     assert get(f"{metrics}/")[0] == 404
     assert get(f"{metrics}/posts/ropes-a-table", Host="evil.test")[0] == 404
 
@@ -113,7 +113,7 @@ def test_every_page_is_valid_html(live, tmp_path):
     assert_valid_html(folder)
 
 
-def test_log_record_names_its_request(app):
+def test_log_record_contains_the_request_id(app):
     record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "name": "blog"})
     with app.test_request_context(base_url=BASE_URL, headers={"X-Request-ID": "abc-123"}):
         assert json.loads(JsonFormatter().format(record))["request_id"] == "abc-123"

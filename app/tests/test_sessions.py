@@ -19,7 +19,7 @@ PHONE = (
 
 @pytest.fixture
 def ada(app, signed_in):
-    """A client of Ada, who is signed in nowhere."""
+    """Create the user Ada, and return a client that is not signed in."""
     client = signed_in("Ada")
     client.send("/logout")
     return client
@@ -27,7 +27,7 @@ def ada(app, signed_in):
 
 @pytest.fixture
 def browser(app, ada):
-    """Make a browser that Ada signs in with."""
+    """Return a function that makes a browser in which Ada is signed in."""
 
     def sign_in(user_agent: str = FIREFOX):
         client = app.test_client()
@@ -40,7 +40,7 @@ def browser(app, ada):
 
 @pytest.fixture
 def copy_of(app):
-    """Make another browser with the session cookie of the given one."""
+    """Return a function that makes another browser with the session cookie of a given browser."""
 
     def copy(client):
         other = app.test_client()
@@ -137,7 +137,7 @@ def test_new_password_ends_all_sessions_except_the_current_one(app, browser, cop
     assert one.send("/account/password", **PASSWORD_CHANGE).status_code == 303
     assert is_signed_in(one)
     assert not is_signed_in(other)
-    assert not is_signed_in(copy), "the session has a new cookie"
+    assert not is_signed_in(copy), "the new session has another cookie"
     assert count(app, UserSession) == 1
 
 
@@ -145,7 +145,7 @@ def test_set_password_with_a_new_password_ends_all_sessions(app, browser, runner
     one = browser()
     arguments = ["user", "set-password", "--email", "ada@blog.test", "--password-file", "-"]
     runner.invoke(args=arguments, input=io.BytesIO(PASSWORD.encode()))
-    assert is_signed_in(one), "it is the same password"
+    assert is_signed_in(one), "a session stays valid if the password is the same as before"
     runner.invoke(args=arguments, input=io.BytesIO(NEW_PASSWORD.encode()))
     assert not is_signed_in(one)
     assert count(app, UserSession) == 0
@@ -190,7 +190,7 @@ def test_only_the_newest_sessions_of_a_user_are_kept(app, browser, monkeypatch):
     assert is_signed_in(third)
 
 
-def test_session_needs_one_query_and_an_ended_session_none(app, browser, add_posts, queries):
+def test_session_needs_one_query_and_an_ended_session_needs_none(app, browser, add_posts, queries):
     add_posts(1)
     one, other = browser(), browser()
 
@@ -208,7 +208,7 @@ def test_session_needs_one_query_and_an_ended_session_none(app, browser, add_pos
 
 @pytest.fixture
 def former(app, ada):
-    """A browser that signed in under a release without session rows."""
+    """Return a browser that signed in under an older release without the table user_session."""
     client = app.test_client()
     with app.app_context():
         person = db.session.scalars(select(User)).one()
@@ -226,7 +226,7 @@ def test_session_of_an_older_release_gets_a_row(app, former, copy_of):
     copy = copy_of(former)
     assert is_signed_in(former)
     assert is_signed_in(former)
-    assert is_signed_in(copy), "it is the same session"
+    assert is_signed_in(copy), "the copy of the cookie belongs to the same session"
     assert count(app, UserSession) == 1
     assert "This browser" in former.get("/account").text
 
@@ -248,7 +248,7 @@ def test_new_password_ends_a_session_of_an_older_release(app, former):
 
 
 def test_older_release_accepts_the_session_cookie(app, browser):
-    """A release before reads only the user's id and epoch, and ends sessions by the epoch alone."""
+    """An older release reads only the user's id and epoch. It ends sessions by a change of the epoch."""
     one = browser()
     with one.session_transaction(base_url=BASE_URL) as session, app.app_context():
         person = db.session.scalars(select(User)).one()

@@ -34,7 +34,7 @@ def test_expired_windows_are_deleted():
     assert throttle.retry_after("a") == 0
     assert throttle.allow("a", 1, 60)
     assert not throttle.allow("a", 1, 60)
-    assert len(stored()) == 1, "b's window is over"
+    assert len(stored()) == 1, "the expired window of b is deleted"
 
 
 def test_forget_resets_the_count_of_a_key():

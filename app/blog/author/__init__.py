@@ -1,4 +1,4 @@
-"""The desk: the pages where authors manage posts, pages, comments and messages.
+"""The "desk": the pages below /author, where authors manage posts, pages, comments and messages.
 
 Every view requires a signed-in user.
 """

@@ -1,4 +1,4 @@
-"""The comment queue. Authors decide on the comments on their own posts."""
+"""The pages where authors moderate the comments on their own posts."""
 
 from typing import Any, cast
 
@@ -15,10 +15,11 @@ from .desk import bp, editable, is_id, newest
 @bp.route("/comments", methods=["GET", "POST"])
 @login_required
 def comments() -> str | tuple[str, int] | AnyResponse:
-    """List the comments on the author's posts by state. A POST request decides on some of them.
+    """List the comments in one state on the author's posts. A POST request moderates some of them.
 
-    The buttons for the selected comments send `decision` (approve, spam or delete) and the comments' numbers
-    in `ids`. The buttons of one comment send its number under the name of the decision.
+    A button for all selected comments sends the field `decision` (its value is approve, spam or delete) and
+    the field `ids` with the comments' ids. A button for one comment sends one field: its name is approve,
+    spam or delete, and its value is the comment's id.
     """
     state = request.args.get("state", "pending")
     if state not in COMMENT_STATES:

@@ -1,4 +1,4 @@
-"""The blueprint of the desk, the rights to change posts, and the paging of lists."""
+"""Shared parts of the desk (the authors' pages below /author): blueprint, permissions, paging of lists."""
 
 import re
 from typing import TypeVar
@@ -19,7 +19,7 @@ _Row = TypeVar("_Row", Comment, ContactMessage, Media, Post)
 
 
 def editable() -> ColumnElement[bool]:
-    """Return the condition for the posts that the user may change: their own, or all for administrators."""
+    """Return the SQL condition for the posts that the user may change: own posts, or all as administrator."""
     person = signed_in_user()
     return true() if person.is_admin else Post.author_id == person.id
 
@@ -33,7 +33,7 @@ def may_edit(post: Post) -> bool:
 
 @bp.app_template_global()
 def desk_counts() -> dict[str, int]:
-    """Return the numbers of comments and messages that wait for the user."""
+    """Return the number of pending comments on the user's posts, and the number of unread messages."""
     mine = select(Post.id).where(editable())
     pending = select(func.count()).where(Comment.state == "pending", Comment.post_id.in_(mine))
     unread = select(func.count()).where(ContactMessage.is_read.is_(False))
@@ -42,9 +42,9 @@ def desk_counts() -> dict[str, int]:
 
 
 def newest(query: Select[_Row], key: InstrumentedAttribute[int]) -> tuple[list[_Row], int | None]:
-    """Return one page of a list, newest first, and the `before` of the next page (None on the last page).
+    """Return one page of rows, newest first, and the value of `?before` for the next page, or None.
 
-    key: the primary key. The page begins below the key in `?before`.
+    key: the column of the primary key. The page contains rows whose key is lower than `?before`.
     """
     before = request.args.get("before", "")
     if is_id(before):

@@ -1,4 +1,4 @@
-"""The parts that the editors of posts and pages share: the form, the preview and the merge of conflicts."""
+"""Parts that the editors of posts and pages share: the form, the preview, the merge of conflicting edits."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,11 @@ SESSION_ENDED = (
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference in one field: lines with + are in the form, lines with - in the other version."""
+    """A difference between two versions in one field.
+
+    fate: a text that tells who changed the field.
+    lines: a diff. Lines with + are in the form, and lines with - are in the other version.
+    """
 
     label: str
     fate: str
@@ -39,7 +43,8 @@ class Difference:
 class TextForm(Form):
     """The fields that posts and pages share.
 
-    version: the version that the author started from. base: a digest of each field of that version.
+    version: the version that the author began to edit.
+    base: a digest of each field of that version, which later shows the fields that the author changed.
     """
 
     title = LineField("Title", [InputRequired("Enter a title."), Length(max=200)])
@@ -97,7 +102,7 @@ class TextForm(Form):
 @bp.post("/preview")
 @login_required
 def preview() -> str | tuple[str, int]:
-    """Show the text of the form as readers will see it. `?part=body` returns only the text."""
+    """Show the text of the form as readers will see it. `?part=body` omits the page around the text."""
     text = request.form.get("body", "")
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         abort(413)
@@ -125,7 +130,7 @@ def _text(field: Field) -> str:
 
 def _changed_lines(before: str, after: str) -> list[str]:
     old, new = (text.split("\n") if text else [] for text in (before, after))
-    return list(unified_diff(old, new, lineterm="", n=1))[3:]  # without the header
+    return list(unified_diff(old, new, lineterm="", n=1))[3:]  # skip the header lines of the diff
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Responses to forms sent after the session ended or the post changed."""
+"""Error responses to forms that were sent after the session ended, or after somebody changed the post."""
 
 from flask import render_template, request
 from flask_wtf.csrf import CSRFError
@@ -16,7 +16,7 @@ from .posts import PostForm, post_editor
 @bp.errorhandler(SignedOutError)
 @bp.errorhandler(CSRFError)
 def _session_ended(error: HTTPException) -> tuple[str, int]:
-    """Return the editor with the text that was sent, so that it is not lost with the session."""
+    """Show the editor again with the text that the author sent, so that the author does not lose it."""
     if request.endpoint in ("author.new_post", "author.edit_post"):
         page = post_editor(PostForm(), problem=SESSION_ENDED)
     elif request.endpoint in ("author.new_page", "author.edit_page"):

@@ -20,7 +20,7 @@ def messages() -> str:
 @bp.post(f"/messages/<int(max={MAX_ID}):number>")
 @admin_required
 def handle_message(number: int) -> AnyResponse:
-    """Mark a message as read or unread, or delete it, as the form's `decision` states."""
+    """Mark a message as read or unread, or delete it. The form's field `decision` names the action."""
     message = db.session.get(ContactMessage, number) or abort(404)
     decision = request.form.get("decision")
     if decision not in ("read", "unread", "delete"):

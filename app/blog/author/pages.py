@@ -38,7 +38,7 @@ def pages() -> str:
 @bp.route("/pages/new", methods=["GET", "POST"])
 @admin_required
 def new_page() -> str | tuple[str, int] | AnyResponse:
-    """Write a page."""
+    """Show the editor for a new page. A POST request creates the page."""
     form = PageForm()
     if request.method != "POST":
         return page_editor(form)
@@ -48,7 +48,7 @@ def new_page() -> str | tuple[str, int] | AnyResponse:
 @bp.route(f"/pages/<int(max={MAX_ID}):number>", methods=["GET", "POST"])
 @admin_required
 def edit_page(number: int) -> str | tuple[str, int] | AnyResponse:
-    """Change a page."""
+    """Show the editor for a page. A POST request saves the page."""
     found = _find_page(number)
     if request.method != "POST":
         return page_editor(PageForm.of(_page_values(found or abort(404))), found)
@@ -58,7 +58,7 @@ def edit_page(number: int) -> str | tuple[str, int] | AnyResponse:
 @bp.route(f"/pages/<int(max={MAX_ID}):number>/delete", methods=["GET", "POST"])
 @admin_required
 def delete_page(number: int) -> str | AnyResponse:
-    """Ask for confirmation. A POST request deletes the page."""
+    """Ask whether to delete a page. A POST request deletes it."""
     found = db.session.get(Page, number) or abort(404)
     if request.method != "POST":
         return render_template("author/delete.html", kind="page", text=found, comments=0)
@@ -119,10 +119,10 @@ def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
 
 
 def _is_route(slug: str) -> bool:
-    """Tell whether the address belongs to another part of the site."""
+    """Tell whether the address /SLUG belongs to another part of the site."""
     adapter = current_app.url_map.bind("")
     try:
         endpoint, _arguments = adapter.match(f"/{slug}")
-    except HTTPException:  # a redirect to the address with a slash
+    except HTTPException:  # the route exists and redirects to the address with a slash at the end
         return True
-    return endpoint not in ("pages.page", "contact.contact")  # the contact form shows the page above it
+    return endpoint not in ("pages.page", "contact.contact")  # the page `contact` appears above the form

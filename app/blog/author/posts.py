@@ -56,7 +56,8 @@ class PostForm(TextForm):
     def moment(self, before: datetime | None) -> datetime | None:
         """Return the publication time, or None for a draft.
 
-        Without a time in the form, a public post keeps its time, and any other post is published now.
+        before: the stored publication time, or None.
+        If the form has no time, a public post keeps the stored time, and any other post is published now.
         """
         if self.status.data == "draft":
             return None
@@ -64,12 +65,12 @@ class PostForm(TextForm):
             now = datetime.now(UTC)
             return min(before or now, now)
         said = self.published_at.data.replace(tzinfo=UTC)
-        # The form has no seconds. A time that the author did not change keeps the stored ones.
+        # The form has no seconds. If the author did not change the time, keep the stored seconds.
         return before if before and before.replace(second=0, microsecond=0) == said else said
 
 
 def tag_names(text: str | None) -> dict[str, str]:
-    """Split a line at its commas into tags. Return their names by slug."""
+    """Split a line at its commas into tags. Return the names of the tags by slug."""
     names = filter(None, (" ".join(part.split()) for part in (text or "").split(",")))
     tags: dict[str, str] = {}
     for name in names:
@@ -99,7 +100,7 @@ def posts() -> str:
 @bp.route("/posts/new", methods=["GET", "POST"])
 @login_required
 def new_post() -> str | tuple[str, int] | AnyResponse:
-    """Write a post."""
+    """Show the editor for a new post. A POST request creates the post."""
     form = PostForm()
     if request.method != "POST":
         return post_editor(form)
@@ -109,7 +110,7 @@ def new_post() -> str | tuple[str, int] | AnyResponse:
 @bp.route(f"/posts/<int(max={MAX_ID}):number>", methods=["GET", "POST"])
 @login_required
 def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
-    """Change a post."""
+    """Show the editor for a post. A POST request saves the post."""
     found = _find_post(number)
     if request.method != "POST":
         return post_editor(PostForm.of(_post_values(found or abort(404))), found)
@@ -119,7 +120,7 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
 @bp.route(f"/posts/<int(max={MAX_ID}):number>/delete", methods=["GET", "POST"])
 @login_required
 def delete_post(number: int) -> str | AnyResponse:
-    """Ask for confirmation. A POST request deletes the post and its comments."""
+    """Ask whether to delete a post. A POST request deletes the post and its comments."""
     found = _find_post(number) or abort(404)
     if request.method != "POST":
         comments = db.session.scalar(select(func.count()).where(Comment.post_id == found.id))
@@ -187,7 +188,7 @@ def _post_is_gone(form: PostForm) -> tuple[str, int]:
 
 
 def _post_conflict(form: PostForm, post: Post) -> tuple[str, int]:
-    """Show the form merged with the newer version. Saving again replaces that version."""
+    """Show the form merged with the newer version. If the author saves the form, it replaces that version."""
     merged, differences = form.merge(PostForm.of(_post_values(post)))
     return post_editor(merged, post, CONFLICT, differences=differences), 409
 

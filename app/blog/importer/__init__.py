@@ -1,7 +1,7 @@
-"""Import Markdown files or an exported site: everything, or nothing and a list of all problems.
+"""Import Markdown files or an exported site.
 
-Each file is read twice: first to find problems, then to write it. So memory holds only a few texts at a time,
-however many files there are.
+If any file has a problem, nothing is imported and all problems are reported. Each file is read twice: first
+to find problems, then to import the file. So only a few texts are in memory at a time.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ _DRAFTS = {"_drafts", "drafts", "Drafts"}  # folders in which other programs kee
 def import_posts(session: Session, source: Path, *, existing: str, default_author: str) -> Result:
     """Import one Markdown file, or all Markdown files below a directory. The caller commits.
 
-    existing: refuse, skip or update a slug that the blog has with other content.
+    existing: what to do with a slug that the blog has with other content: `refuse`, `skip` or `update`.
     default_author: the author of files that do not name an author.
     Returns the numbers of created, updated, skipped and unchanged posts, and the ignored files.
     Raises ImportProblemsError if any file has a problem. The caller must not commit then.
@@ -50,7 +50,7 @@ def import_site(
     """Import everything that `flask export` wrote to the directory `source`. The caller commits.
 
     media_dir: the directory for the pictures. The other arguments are those of `import_posts`.
-    Returns the same numbers, for posts and pages together, and the numbers of added comments and pictures.
+    Returns the same numbers, but for posts and pages together, and the numbers of new comments and pictures.
     Raises the same errors as `import_posts`, and OSError if a picture cannot be written.
     """
     step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "comments", "media"), 0)))

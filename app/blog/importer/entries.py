@@ -1,4 +1,4 @@
-"""Read the JSON lists of an export. Each entry becomes a row."""
+"""Read the JSON lists of an export, and make an object of the models from each entry."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def read_json(path: Path, step: Import) -> object:
 def entries(
     path: Path, rows: object, make: Callable[[dict[str, Any]], _Entry], step: Import
 ) -> Iterator[_Entry]:
-    """Make an object from each entry of a list, and report entries that are not valid."""
+    """Yield an object for each entry of the list `rows`. Report entries that are not valid."""
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         try:
             yield make(row)

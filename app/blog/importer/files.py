@@ -1,4 +1,4 @@
-"""Find the files that an import reads, and those that it ignores."""
+"""Find the files that an import reads, and the files that it ignores."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -49,11 +49,12 @@ def walk(step: Import) -> Iterator[Path]:
     for name, folders, files in os.walk(step.source, onerror=note):
         folder = Path(name)
         yield from (folder / file for file in files)
-        yield from (folder / link for link in folders if (folder / link).is_symlink())  # not followed
+        # os.walk does not follow links to directories.
+        yield from (folder / link for link in folders if (folder / link).is_symlink())
 
 
 def ignore(paths: Iterable[Path], step: Import) -> None:
-    """Record files as ignored: all but hidden files that are not Markdown."""
+    """Record files as ignored. Hidden files are recorded only if they are Markdown."""
     step.ignored += [
         path for path in paths if path.suffix.lower() in SUFFIXES or not _is_hidden(path, step.source)
     ]

@@ -59,7 +59,7 @@ def write_media(pictures: list[tuple[Path, Media]], media_dir: Path, step: Impor
         if not target.exists():
             partial = target.with_name(f".{picture.name}")
             shutil.copyfile(path, partial)
-            partial.chmod(0o644)  # for the web server, which is another user
+            partial.chmod(0o644)  # the web server runs as another user and must read the file
             partial.rename(target)
         if picture.name not in known:
             step.session.add(picture)

@@ -1,4 +1,4 @@
-"""The state that the steps of an import share: settings, counts and problems."""
+"""The state of an import that all its steps share: settings, counts and problems."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ MAX_NAMED = 10
 
 
 class ImportProblemsError(Exception):
-    """Nothing can be imported, and the caller rolls back.
+    """At least one file has a problem, so nothing may be imported. The caller must roll back.
 
-    problems: lines of the form `path:line: the problem; the correction`.
+    problems: texts of the form `path:line: the problem; the correction`.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -25,7 +25,7 @@ class ImportProblemsError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """The number of files with each outcome, and some of the ignored files."""
+    """The number of files with each outcome, and the names of some ignored files."""
 
     counts: dict[str, int]
     ignored_files: list[str]
@@ -33,10 +33,10 @@ class Result:
 
 @dataclass
 class Import:
-    """The state that all steps share.
+    """The state of an import.
 
-    existing: refuse, skip or update a slug that the blog has with other content.
-    ignored: the files that are not imported although they have no problem.
+    existing: what to do with a slug that the blog has with other content: `refuse`, `skip` or `update`.
+    ignored: files that have no problem but are not imported, for example a README.
     """
 
     session: Session
@@ -47,7 +47,7 @@ class Import:
     ignored: list[Path] = field(default_factory=list)
 
     def is_wanted(self, changed: bool, row: Post | Page) -> bool:
-        """Count the outcome for a row that exists already, and tell whether the import writes it."""
+        """Count the outcome for a row that exists already. Tell whether the import writes the row."""
         if not changed and (self.existing != "update" or is_rendered(row)):
             self.counts["unchanged"] += 1
             return False
@@ -56,7 +56,7 @@ class Import:
         return wanted
 
     def refuse(self, path: Path, line: int, kind: str, slug: str) -> None:
-        """Report a slug that the blog has with other content, if the import refuses such slugs."""
+        """If the import refuses existing slugs, report a slug that the blog has with other content."""
         if self.existing == "refuse":
             self.problems.append(
                 f"{path}:{line}: the blog has a {kind} {slug!r} with other content; "
@@ -69,7 +69,7 @@ class Import:
             raise ImportProblemsError(self.problems)
 
     def result(self) -> Result:
-        """Return the result. It names one ignored file of each type, the most frequent type first."""
+        """Return the result, with the name of one ignored file of each type, the most frequent type first."""
         self.counts["ignored"] = len(self.ignored)
         kinds = Counter(path.suffix.lower() for path in self.ignored)
         first = {path.suffix.lower(): path for path in reversed(self.ignored)}

@@ -15,7 +15,7 @@ from ..front_matter import Article, ArticleError, NoFrontMatterError, PageText
 from ..models import Page, Post, PostAlias, Tag
 from .step import Import
 
-# The limits of a batch in memory: the number of texts, and their length in characters.
+# The limits of a batch of texts in memory: the number of texts, and their total length in characters.
 _BATCH = 25
 _BATCH_CHARACTERS = 1024 * 1024
 
@@ -25,7 +25,7 @@ _Row = TypeVar("_Row", Post, Page)
 
 @dataclass(frozen=True)
 class Found:
-    """The data of a file that stays in memory after reading."""
+    """The data of a file that stays in memory between the first and the second reading."""
 
     path: Path
     line: int
@@ -34,7 +34,10 @@ class Found:
 
 
 class _Texts(Generic[_Text, _Row]):
-    """Files that become posts or pages. found: the files that were read, by slug."""
+    """The files that become posts or pages.
+
+    found: the data of the files that `check` has read, by slug.
+    """
 
     kind: ClassVar[str]
     model: ClassVar[type]
@@ -45,7 +48,7 @@ class _Texts(Generic[_Text, _Row]):
         self.found: dict[str, Found] = {}
 
     def check(self, paths: Iterable[Path]) -> None:
-        """Read the files, and report their problems and the slugs that occur twice."""
+        """Read the files. Report their problems, and slugs that occur twice."""
         for batch in self._batches(paths):
             rows = self._rows(batch) if self.step.existing == "refuse" else {}
             for path, text in batch:
@@ -61,9 +64,9 @@ class _Texts(Generic[_Text, _Row]):
                     self.step.refuse(path, text.slug_line, self.kind, text.slug)
 
     def write(self) -> None:
-        """Read the files that `check` found again, and write them.
+        """Read the files a second time, and write their texts into the database.
 
-        Raises ImportProblemsError if a file has changed since.
+        Raises ImportProblemsError if a file has changed since `check` read it.
         """
         for batch in self._batches(found.path for found in self.found.values()):
             rows = self._rows(batch)
@@ -90,7 +93,7 @@ class _Texts(Generic[_Text, _Row]):
                 self.step.session.expunge(row)
 
     def _note(self, path: Path, text: _Text) -> None:
-        """Keep the data of a file that the other steps need."""
+        """Store the data of a file that later steps need."""
         self.found[text.slug] = Found(path, text.slug_line, _digest(text), getattr(text, "aliases", []))
 
     def _batches(self, paths: Iterable[Path]) -> Iterator[list[tuple[Path, _Text]]]:
@@ -120,7 +123,7 @@ class _Texts(Generic[_Text, _Row]):
         self.step.problems += [f"{path}:{line}: {text}" for line, text in error.problems]
 
     def _rows(self, batch: list[tuple[Path, _Text]]) -> dict[str, _Row]:
-        """Return the rows that the blog has for the slugs of a batch, by slug."""
+        """Return the existing rows with the slugs of a batch, by slug."""
         raise NotImplementedError
 
     def _differs(self, row: _Row, text: _Text) -> bool:
@@ -218,7 +221,7 @@ def _digest(text: Article | PageText) -> bytes:
 
 
 def check_addresses(found: dict[str, Found], step: Import) -> None:
-    """Report every address that would belong to two posts."""
+    """Report every address (a slug or an alias) that would belong to two posts."""
     owners = {slug: slug for slug in found}
     wanted = owners.keys() | {alias for file in found.values() for alias in file.aliases}
     owners |= {slug: slug for slug in step.session.scalars(select(Post.slug).where(Post.slug.in_(wanted)))}

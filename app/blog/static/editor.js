@@ -1,5 +1,5 @@
-// Without this script, the editor is a plain form that works. The script adds a live preview, pictures by button,
-// paste and drop, Ctrl+S, and a warning before the author leaves unsaved text.
+// The editor is a plain form that also works without this script. The script adds a live preview, uploads of
+// pictures (by button, paste or drop), Ctrl+S to save, and a warning before the author leaves unsaved text.
 (() => {
   "use strict";
 
@@ -33,7 +33,7 @@
     try {
       const response = await send(form.dataset.preview, { body: text.value });
       const html = await response.text();
-      if (number !== latest) return; // a later request is running
+      if (number !== latest) return; // a later request will show a newer text
       if (response.ok) preview.innerHTML = html; // sanitised by the server
       else say("The preview is out of date: sign in again in another tab.", true);
     } catch {

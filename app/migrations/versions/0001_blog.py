@@ -1,4 +1,4 @@
-"""Posts, tags, users and the schema history"""
+"""Create the tables of posts, tags, users and the schema history."""
 
 import sqlalchemy as sa
 from alembic import op

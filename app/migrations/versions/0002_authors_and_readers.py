@@ -1,4 +1,4 @@
-"""Search, old slugs, pages, comments, messages, pictures, throttles, sessions that can be ended"""
+"""Add search, old slugs, pages, comments, messages, pictures, throttles, and the session epoch of users."""
 
 import sqlalchemy as sa
 from alembic import op

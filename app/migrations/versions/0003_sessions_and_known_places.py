@@ -1,4 +1,4 @@
-"""Sessions that can be ended one by one, and known places of sign-ins"""
+"""Add the tables of sessions, which can be ended one by one, and of known places (see blog/guesses.py)."""
 
 import sqlalchemy as sa
 from alembic import op
