@@ -4,6 +4,7 @@ import re
 
 from project import ROOT
 
+# nginx must find a certificate, so create one first.
 TEST_NGINX = """
 mkdir -p /etc/slipway/tls
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=blog -days 1 \\
@@ -72,7 +73,10 @@ def test_no_location_of_nginx_follows_a_link_to_a_file(blog_conf):
 
 
 def test_maintenance_closes_every_location_that_leads_readers_to_the_blog(blog_conf):
-    """Others are reached through these, except /healthz. In the pre-switch check $maintenance stays empty."""
+    """Readers reach all other locations, except /healthz, through these three.
+
+    In the server for the pre-switch check, $maintenance stays empty.
+    """
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
