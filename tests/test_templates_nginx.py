@@ -52,7 +52,7 @@ def test_nginx_limits_requests_to_the_blog(variables, blog_conf):
     ]
     ways = [tuple(re.split(r"\s*\n\s*", place)) for place in places]
     assert ways.count(tuple(limits)) == 2 * 6
-    # An author's large body counts towards the rates before nginx asks the blog who sends it.
+    # An author's large body counts towards the rates before nginx asks the blog whether an author sends it.
     assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 6 == 2 * 2
     assert blog_conf.count("\n        ".join([*limits[:2], "auth_request /author/may-upload;"])) == 2
     assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2 * 2

@@ -79,7 +79,7 @@ class Release:
         """
         if not isinstance(entry, dict):
             raise ValueError("an entry is not an object")
-        # The version before this one wrote the key `blocked` as `held`.
+        # The previous version of this program wrote the key `blocked` as `held`.
         values = {"blocked" if key == "held" else key: value for key, value in entry.items()}
         names = {each.name for each in fields(cls)} - {"others"}
         values["others"] = {key: value for key, value in values.items() if key not in names}

@@ -27,7 +27,7 @@ from slipway.settings import load
 from slipway.shell import Failure
 from slipway.unit import exec_in_unit
 
-# The service of the temporary nginx, and its name in the version before this one.
+# The service of the temporary nginx, and its name in the previous version.
 TEMPORARY, FORMER_TEMPORARY = "nginx_temporary", "nginx_stand_in"
 TABLE = "inet slipway_nginx"
 # `delete table` fails if the table is missing, so declare it first.
@@ -220,7 +220,7 @@ def running_temporary(host: Host) -> Container | None:
 
 
 def temporary_containers(host: Host) -> list[str]:
-    """Return the ids of the temporary nginx's containers, running or not, also of the version before."""
+    """Return the ids of the temporary nginx's containers, running or not, also of the previous version."""
     return containers.of_service(host, TEMPORARY) + containers.of_service(host, FORMER_TEMPORARY)
 
 

@@ -347,8 +347,8 @@ def test_next_run_cleans_up_after_a_reboot_during_a_replacement(host):
     assert_complete(host)
 
 
-def test_next_run_finishes_a_replacement_that_the_version_before_began(host):
-    """The temporary nginx of the version before serves readers, under its former name."""
+def test_next_run_finishes_a_replacement_that_the_previous_version_began(host):
+    """The temporary nginx of the previous version serves readers, under its former name."""
     host.create(nginx.FORMER_TEMPORARY, NEW)
     host.rules = "ip to 10.83.1.2:443"
     host.flag("nginx-1").touch()
@@ -357,7 +357,7 @@ def test_next_run_finishes_a_replacement_that_the_version_before_began(host):
     assert_complete(host)
 
 
-def test_next_run_starts_nginx_while_the_temporary_one_of_the_version_before_serves(host):
+def test_next_run_starts_nginx_while_the_temporary_nginx_of_the_previous_version_serves(host):
     del host.containers["nginx-1"]
     host.create(nginx.FORMER_TEMPORARY, NEW)
     host.rules = "ip to 10.83.1.2:443"

@@ -218,7 +218,7 @@ def test_dry_run_installs_no_renewed_certificate(host):
     assert host.settings.certificate.read_text() == before
 
 
-def test_off_stops_renewals_and_keeps_the_certificate(host):
+def test_tls_off_stops_renewals_and_keeps_the_certificate(host):
     for name in ("tls.json", "acme-ca.pem", "slipway-tls"):
         (host.settings.tls_configuration.with_name(name)).touch()
     host.settings.units.mkdir()
@@ -243,7 +243,7 @@ def test_off_stops_renewals_and_keeps_the_certificate(host):
     assert host.settings.certificate.exists()
 
 
-def test_off_keeps_its_configuration_if_it_fails(host):
+def test_tls_off_keeps_its_configuration_if_it_fails(host):
     """The playbooks run `tls off` as long as its configuration exists."""
     host.settings.tls_configuration.touch()
     host.failing = "systemctl daemon-reload"
