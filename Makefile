@@ -70,8 +70,8 @@ lint: $(VENV)/dev ## Run every linter: ansible-lint, yamllint, ruff, mypy, shell
 	hadolint --config roles/images/files/.hadolint.yaml app/Dockerfile $$(git ls-files 'roles/*Dockerfile' 'tests/*Dockerfile')
 	zizmor --quiet --offline .github/workflows
 
-# $(call collection,DIRECTORY): build the collection slipway.blog, and install it in an empty DIRECTORY. Not with the
-# configuration of this directory, which finds the collection here already.
+# $(call collection,DIRECTORY): build the collection slipway.blog, and install it in an empty DIRECTORY. The installation runs
+# without this repository's ansible.cfg, with which ansible-galaxy would find the collection here already.
 collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --output-path $(1) >/dev/null; \
 	(cd $(1) && env -u ANSIBLE_CONFIG ansible-galaxy collection install --offline --no-deps --collections-path . ./*.tar.gz >/dev/null 2>&1)
 
@@ -79,7 +79,7 @@ collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --outpu
 collection: $(VENV)/control ## Build the collection slipway.blog, and install it in .sandbox/collections
 	@$(call collection,.sandbox/collections)
 
-# ansible-test bootstraps pip from the network. A script in its cache takes the one of Python instead.
+# ansible-test downloads a script that installs pip. The script that this target puts into its cache uses Python's own pip.
 .PHONY: sanity
 sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 	@place=$$(mktemp -d)
@@ -116,7 +116,7 @@ soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures unde
 	done
 	timeout 3600 pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_{load,releases,soak,failures,killed}.py
-	# Last, and without the load: remove Slipway from the host, and install it again.
+	# Run this test last and without load: it removes Slipway from the host, and installs it again.
 	pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
@@ -136,7 +136,7 @@ examples: $(VENV)/dev ## Run the collection's site playbook and each role's exam
 	  for playbook in molecule/destroy.yml playbooks/sandbox.yml; do
 	    ansible-playbook $$host $$playbook >/dev/null
 	  done
-	  # The user of a new host. Without the role tls, there is no certificate; the inventory's URL has another domain.
+	  # Log in as the user of a new host. An example without the role tls has no certificate, so it uses plain HTTP.
 	  (cd "$$place" && env -u ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATH="$$place" ansible-playbook --inventory inventory \
 	    --extra-vars "ansible_user=debian $$([[ $$role =~ site|tls ]] || echo tls_mode=off stack_base_url=http://blog.example.org)" $$role.yml)
 	done

@@ -75,7 +75,7 @@ def host_files(tmp_path, capsys):
 
 @pytest.fixture(scope="session")
 def rendered_cases(ansible, tmp_path_factory):
-    """Directory with a directory for each case, all rendered by one run."""
+    """A directory with the rendered files of each case; one run of Ansible renders all of them."""
     directory = tmp_path_factory.mktemp("rendered")
     inventory = directory / "inventory.yml"
     inventory.write_text(json.dumps({"all": {"hosts": CASES}}, ensure_ascii=False))
@@ -95,13 +95,13 @@ def rendered_cases(ansible, tmp_path_factory):
 
 @pytest.fixture(scope="session", params=CASES)
 def template_case(request):
-    """Name of one case."""
+    """The name of one case."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def variables(template_case):
-    """The case's variables, and the defaults of the others."""
+    """The case's variables, and the default of each variable that the case does not set."""
     defaults = [ROOT / f"roles/{role}/defaults/main.yml" for role in ("baseline", "stack", "tls")]
     merged = {name: value for file in defaults for name, value in yaml.safe_load(file.read_text()).items()}
     return merged | CASES[template_case]
@@ -121,7 +121,7 @@ def has_http3(variables, has_tls):
 
 @pytest.fixture(scope="session")
 def rendered_files(template_case, rendered_cases):
-    """Directory of the files that were rendered for the case."""
+    """The directory of the files that were rendered for the case."""
     return rendered_cases / template_case
 
 
@@ -156,6 +156,3 @@ def configuration(rendered_files):
         json.loads((rendered_files / f"{role}.json").read_text()) for role in ("stack", "release")
     )
     return stack | release
-
-
-# nginx must find a certificate: a host has one before nginx starts.

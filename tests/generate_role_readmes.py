@@ -1,7 +1,7 @@
 """Generate roles/*/README.md from each role's argument specs, defaults and tasks.
 
-python tests/generate_role_readmes.py           write them
-python tests/generate_role_readmes.py --check   print the stale ones, and exit 1 if there are any
+python tests/generate_role_readmes.py           write the READMEs that are not current, and print their paths
+python tests/generate_role_readmes.py --check   only print these paths, and exit 1 if there are any
 """
 
 import argparse
@@ -17,7 +17,7 @@ EXAMPLES = {
     "sandbox_directory": "{{ inventory_dir }}/.sandbox/{{ inventory_hostname }}",
     "stack_domain": "blog.example.org",
 }
-# Variables that a role's example sets because it lacks the roles that the defaults refer to.
+# Variables that a role's example sets, because their defaults need roles that are not in the example.
 ALONE = {"tls": {"tls_names": ["blog.example.org"], "tls_acme_email": "you@example.org"}}
 # The roles that must run on a host before a role.
 NEEDS = {

@@ -9,12 +9,12 @@ manifest = load_program(ROOT / "plugins/module_utils/managed_files.py").manifest
 
 
 def digest_of(entry):
-    """Return a stand-in for the control node's digest: it differs for each entry."""
+    """Return a fake of the control node's digest, which differs for each entry."""
     return json.dumps(entry, sort_keys=True)
 
 
 def modes(place):
-    """Return the modes of what is below a place; of a link, its target."""
+    """Return the mode of each path below a directory; for a link, return its target instead."""
     return {
         str(path.relative_to(place)): str(path.readlink())
         if path.is_symlink()

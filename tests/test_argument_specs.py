@@ -43,7 +43,7 @@ def test_each_option_has_the_roles_prefix_and_a_description(role):
 
 
 def test_each_boolean_option_is_used_with_the_bool_filter(role):
-    """On a command line a switch is a string, and Ansible refuses strings as conditions."""
+    """On a command line, a boolean option is a string, and Ansible refuses strings as conditions."""
     switches = [name for name, option in role.options.items() if option["type"] == "bool"]
     files = [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2"), *PLAYBOOKS.rglob("*.yml")]
     text = "\n".join(file.read_text() for file in files if file.parent.name != "meta")
@@ -127,7 +127,7 @@ def test_readme_is_current(role):
 
 
 def test_example_in_readme_parses(role, ansible, tmp_path):
-    """The role `host` has none: other roles depend on it, and nobody uses it alone."""
+    """The README of the role `host` has no example, because nobody uses this role alone."""
     examples = re.findall(r"^```yaml\n(.*?)^```$", readme(role), re.DOTALL | re.MULTILINE)
     assert len(examples) == (role.name != "host")
     for text in examples:

@@ -23,7 +23,7 @@ INVENTORY = {
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
-    """A user's directory with an inventory and the installed collection; nothing leads to the checkout."""
+    """A directory outside the checkout, with a user's inventory and the installed collection."""
     directory = tmp_path_factory.mktemp("user")
     (directory / "hosts.yml").write_text(yaml.safe_dump(INVENTORY))
     text = (ROOT / "docs/operations.md").read_text()
@@ -123,13 +123,13 @@ def ansible_builder(directory, *arguments):
 
 
 def test_collection_names_its_python_requirements(outside):
-    """Ansible itself is part of each execution environment."""
+    """The requirements leave out Ansible itself, which is part of each execution environment."""
     found = yaml.safe_load(ansible_builder(outside, "introspect", "collections"))
     assert [requirement.split()[0] for requirement in found["python"]] == ["distlib", "netaddr", "requests"]
 
 
 def test_execution_environment_has_a_build_context(outside, tmp_path):
-    """Its image is not built, because the base image is not available on closed networks."""
+    """The test does not build the image, because its base image is not available on closed networks."""
     definition = yaml.safe_load((ROOT / "execution-environment.yml").read_text())
     [archive] = outside.glob("slipway-blog-*.tar.gz")
     [given] = definition["additional_build_files"]

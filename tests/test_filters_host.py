@@ -30,7 +30,7 @@ def test_path_without_a_mount_has_no_free_space():
     assert free_mb(MOUNTS[1:], "/srv") == 0
 
 
-def test_only_containers_of_others_are_users_of_a_volume():
+def test_only_containers_of_other_projects_are_users_of_a_volume():
     containers = [
         {"name": "slipway-db-1", "managed": True, "volumes": ["db_volume"]},
         {"name": "backup", "managed": False, "volumes": ["db_volume", "more"]},

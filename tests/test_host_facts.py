@@ -144,7 +144,7 @@ def engine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def facts(monkeypatch):
-    """The module, on a host whose programs print the lines of TOLD."""
+    """The module, on a host whose programs print the lines of OUTPUT."""
     module = load_program(ROOT / "plugins/modules/host_facts.py")
     monkeypatch.setattr(
         module, "ask", lambda *command: next(OUTPUT[word] for word in command if word in OUTPUT), raising=True
@@ -166,7 +166,7 @@ def test_facts_come_from_the_output_of_the_hosts_programs(facts):
 
 
 def test_facts_mark_slipways_own_volumes_networks_and_containers(engine):
-    """Compose's labels decide, of containers also the directory; other labels are not returned."""
+    """An object is Slipway's own if compose's labels say so. The facts include no other labels."""
     told = engine.ask()
     assert "never-to-be-shown" not in json.dumps(told)
     own = {kind: [one["name"] for one in told[kind] if one["managed"]] for kind in told}

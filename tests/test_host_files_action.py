@@ -12,10 +12,10 @@ PLAY = """
   vars:
     ansible_python_interpreter: "{{ ansible_playbook_python }}"
   tasks:
-    - name: What is known of them
+    - name: Gather the facts of the files
       slipway.blog.host_facts:
         record: "{{ place }}/files.json"
-    - name: Files
+    - name: Write the files
       slipway.blog.host_files:
         record: "{{ place }}/files.json"
         files:
@@ -27,14 +27,14 @@ PLAY = """
           - {file: "{{ place }}/nowhere", copy: /nowhere, when: "{{ false }}"}
       vars:
         ansible_python_interpreter: "{{ interpreter | default(ansible_playbook_python) }}"
-    - name: As Ansible renders it
+    - name: Compare with Ansible's own rendering
       ansible.builtin.template:
         src: "{{ roles }}/baseline/templates/journald.conf.j2"
         dest: "{{ place }}/journald.conf"
         mode: "0644"
   handlers:
-    - {name: Who reads one, listen: read one, ansible.builtin.debug: {msg: HANDLER one}}
-    - {name: Who reads both, listen: read both, ansible.builtin.debug: {msg: HANDLER both}}
+    - {name: Handle one, listen: read one, ansible.builtin.debug: {msg: HANDLER one}}
+    - {name: Handle both, listen: read both, ansible.builtin.debug: {msg: HANDLER both}}
 """
 
 
@@ -74,7 +74,7 @@ def test_changed_files_notify_their_handlers_and_templates_match_ansibles_own(pl
 
 
 def test_unchanged_files_need_no_visit_to_the_host(play):
-    """With an interpreter that does not exist, a run that starts the module on the host fails."""
+    """A run with an interpreter that does not exist succeeds only if it starts no module on the host."""
     assert play(one="a", two="b") == (["one", "both"], 1)
     assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)
 
@@ -85,7 +85,7 @@ def test_unchanged_files_need_no_visit_to_the_host(play):
 
 
 def test_later_task_with_the_same_path_wins(ansible, tmp_path):
-    """The facts of the host are from before both."""
+    """The facts of the host were gathered before these tasks."""
     entry = {"file": str(tmp_path / "file"), "content": "a"}
     record = {"record": str(tmp_path / "files.json")}
     writes = [record | {"files": [entry | {"content": content}]} for content in ("a", "b", "a")]

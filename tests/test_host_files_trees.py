@@ -14,7 +14,7 @@ def tree(version, **more):
 
 
 def modes_of_tree(version, current=None):
-    """Return what `modes` must find with one version of the tree."""
+    """Return the modes that `modes` must return for one version of the tree."""
     below = {f"{version}{name}": "0755" for name in ("", "/pack", "/pack/deep")}
     below |= {f"{version}/pack/one.py": "0644", f"{version}/pack/deep/two.py": "0644"}
     made = {f"tree/{name}": mode for name, mode in below.items()}

@@ -1,4 +1,4 @@
-"""The role `images`: which images each value of images_blog asks for, and which input it refuses first."""
+"""The role `images`: the images that each value of images_blog needs, and the input that the role refuses."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ CASES = {
     "build": {},
     "pull": PULL | {"images_blog_reference": f"registry.example.org:5000/team/blog:1.4@{DIGEST}"},
     "pull_of_hub": PULL | {"images_blog_reference": f"team/blog@{DIGEST}", "images_base": "debian"},
-    # This needs no source of the blog.
+    # A pull needs no source of the blog.
     "pull_alone": PULL
     | {"images_blog_reference": f"localhost/blog@{DIGEST}", "images_blog_source": "/nowhere"},
     **{
@@ -98,7 +98,7 @@ PLAY = {
 
 @pytest.fixture(scope="module")
 def results(ansible, tmp_path_factory):
-    """The role's result for each case: what it asks for, or its refusal; and the output of the play."""
+    """The values of VARIABLES, or the refusal, for each case; and the output of the play."""
     tmp = tmp_path_factory.mktemp("images")
     bundle = tmp / "bundle"
     bundle.mkdir()
@@ -166,7 +166,7 @@ def test_relative_path_is_relative_to_the_current_directory(results):
 
 @pytest.fixture
 def contexts(ansible, tmp_path):
-    """Run one task of contexts.yml here, with variables of the role."""
+    """A function that runs one task of contexts.yml on this machine, with variables of the role."""
 
     def run(name, **variables):
         tasks = yaml.safe_load((ROOT / "roles/images/tasks/contexts.yml").read_text())

@@ -1,4 +1,4 @@
-"""The inventories, playbooks and requirements that people start from."""
+"""The inventories, the playbooks and requirements.yml."""
 
 import json
 import re

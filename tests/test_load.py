@@ -6,7 +6,7 @@ import threading
 import pytest
 from project import ROOT
 
-READ, WRITE = 0, 3  # turns in which a lane reads a page, and writes a post
+READ, WRITE = 0, 3  # turns in which a lane, which is one client, reads a page or writes a post
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def load(monkeypatch):
 
 @pytest.fixture
 def server():
-    """A server: `ways` lists how it answers each request, and `received` lists the requests."""
+    """A server whose `ways` lists how it answers each request, and whose `received` lists the requests."""
     over = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -123,7 +123,7 @@ def test_client_reconnects_after_an_answer_with_connection_close(server, lanes):
     assert ports[2] == ports[3]
 
 
-def test_account_names_lost_doubled_and_refused_posts(load):
+def test_lost_doubled_and_refused_posts_are_reported(load):
     posts = {"done": ["a", "b", "c"], "refused": ["d", "e"], "unanswered": ["f", "g"]}
     assert load.wrong_accounts(posts, ["a", "c", "c", "e", "f"]) == [
         "lost: the POST of “b” was done and is not there",

@@ -9,7 +9,7 @@ from project import ROOT
 
 @pytest.fixture
 def run_checks(tmp_path):
-    """Run checks in a play; return whether it failed, and its output."""
+    """A function that runs checks in a play; it returns whether the play failed, and the output."""
 
     def run_checks(checks, **variables):
         task = {"slipway.blog.preflight": {"checks": checks}, "vars": variables}

@@ -32,7 +32,7 @@ def load(file):
 
 @pytest.fixture(scope="module")
 def rendered(ansible, tmp_path_factory):
-    """Directory with a file for each case, all rendered by one run."""
+    """A directory with the rendered file of each case; one run of Ansible renders all of them."""
     directory = tmp_path_factory.mktemp("sshd")
     role = load("defaults/main.yml") | load("vars/main.yml")
     always = {"ansible_user": "ops", "ansible_python_interpreter": sys.executable}

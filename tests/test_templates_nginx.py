@@ -4,6 +4,7 @@ import re
 
 from project import ROOT
 
+# nginx must find a certificate, so create one first.
 TEST_NGINX = """
 mkdir -p /etc/slipway/tls
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=blog -days 1 \\
@@ -51,7 +52,7 @@ def test_nginx_limits_requests_to_the_blog(variables, blog_conf):
     ]
     ways = [tuple(re.split(r"\s*\n\s*", place)) for place in places]
     assert ways.count(tuple(limits)) == 2 * 6
-    # An author's large body counts towards the rates before nginx asks the blog who sends it.
+    # An author's large body counts towards the rates before nginx asks the blog whether an author sends it.
     assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 6 == 2 * 2
     assert blog_conf.count("\n        ".join([*limits[:2], "auth_request /author/may-upload;"])) == 2
     assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2 * 2
@@ -72,7 +73,10 @@ def test_no_location_of_nginx_follows_a_link_to_a_file(blog_conf):
 
 
 def test_maintenance_closes_every_location_that_leads_readers_to_the_blog(blog_conf):
-    """Others are reached through these, except /healthz. In the pre-switch check $maintenance stays empty."""
+    """Readers reach all other locations, except /healthz, through these three.
+
+    In the server for the pre-switch check, $maintenance stays empty.
+    """
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}

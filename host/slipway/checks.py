@@ -44,7 +44,7 @@ def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | Non
 
     Args:
         slot: the slot.
-        unless: called once if the slot answers with another status; then the deadline starts again.
+        unless: a function to call once, when /readyz answers another status; the deadline then restarts.
     """
     config = stack.config
     deadline = time.monotonic() + config["ready_timeout"]
@@ -72,7 +72,7 @@ def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | Non
 
 
 def expect_page(stack: Stack, address: str, path: str, where: str, tls: bool = False) -> None:
-    """Raise Failure unless path answers 200 with a body."""
+    """Raise Failure unless a request for path at address gets status 200 and a body."""
     host, cookie = stack.config["host"], f"{stack.config['session_cookie']}=slipway"
     # A session cookie bypasses nginx's cache, which would hide a failing release behind an older page.
     status, body = stack.host.get(address, path, host, timeout=10, tls=tls, cookie=cookie)

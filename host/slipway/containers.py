@@ -11,12 +11,12 @@ from slipway.shell import last_lines
 # The object that `docker inspect` prints for one container.
 Inspected = dict[str, Any]
 
-# Selects the project's containers in `docker ps`, which, unlike compose, needs no .env.
+# A filter of `docker ps` for the project's containers. Unlike compose, `docker ps` needs no .env.
 PROJECT = "--filter=label=com.docker.compose.project=slipway"
 
 
 def of_service(host: Host, service: str, which: str = "--all") -> list[str]:
-    """Return the ids of a service's containers; which may replace `--all` with a filter of `docker ps`."""
+    """Return the ids of a service's containers: of all, or of those that the filter `which` selects."""
     service = f"--filter=label=com.docker.compose.service={service}"
     return host.run("docker", "ps", "--quiet", "--no-trunc", which, PROJECT, service).split()
 
@@ -34,7 +34,7 @@ def config_hash(container: Inspected) -> str:
 
 def events(host: Host, container: Inspected, kind: str) -> list[dict[str, str]]:
     """Return the attributes of a container's recent events of one kind, oldest first."""
-    # Round up to include the current second: the engine takes whole seconds, and waits for a future one.
+    # --until takes whole seconds: round up to include the current one. The command ends within a second.
     period = ("--since", container["Created"], "--until", str(int(time.time()) + 1))
     filters = ("--filter", f"container={container['Id']}", "--filter", f"event={kind}")
     output = host.run("docker", "events", *period, *filters, "--format={{json .Actor.Attributes}}")

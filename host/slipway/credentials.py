@@ -35,7 +35,7 @@ def copy_secrets(stack: Stack, slot: str) -> None:
         former = stack.slot_secret(active, FORMER_KEYS) if signed == key else signed
     directory = stack.in_service / slot
     stack.in_service.mkdir(parents=True, exist_ok=True)
-    # If a mounted directory is missing, the engine creates it with access for everyone.
+    # The engine may have created this directory for a mount, with access for everyone: correct the mode.
     stack.in_service.chmod(0o700)
     directory.mkdir(mode=0o500)
     os.chown(directory, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
@@ -69,7 +69,7 @@ def admin_password_changed(stack: Stack) -> bool:
 
 
 def set_admin_password(stack: Stack, image: str) -> bool:
-    """Set the admin's password if the file has a new one, which ends the admin's sessions.
+    """Set the admin's password if its file has a new one. A new password ends the admin's sessions.
 
     Returns:
         Whether the file had a new password.
@@ -77,7 +77,7 @@ def set_admin_password(stack: Stack, image: str) -> bool:
     changed, last = admin_password_changed(stack), stack.in_service / "admin_password"
     if changed:
         run_user_command(stack, image, "set-password")
-    # `ensure-admin` gave a new admin the file's password.
+    # If no password was recorded yet, `ensure-admin` has just given a new admin the file's password.
     if changed or not last.exists():
         write_secret(last, stack.secret("admin_password"), 0)
     return changed

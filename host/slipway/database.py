@@ -22,7 +22,7 @@ SPARE_DISK = 64 * 2**20  # bytes that must stay free
 OWNERS = {"postgres": "db_superuser_password", "blog_migrator": "db_migrator_password"}
 
 
-# Hashes everything that roles.sql may change, into one line.
+# This query hashes everything that roles.sql may change into one line.
 ROLES = """
     SELECT md5(string_agg(fact, ' ' ORDER BY fact)) FROM (
         SELECT t::text FROM pg_authid t UNION ALL SELECT t::text FROM pg_auth_members t
@@ -47,7 +47,7 @@ def start_database(stack: Stack) -> None:
         found = stack.compose("ps", "--all", "--quiet", "db").split()
         words = [state_and_log(stack.host, container) for container in inspect(stack.host, *found)]
         raise Failure("\n".join([str(failure), *words])) from None
-    # For some seconds after its own restart, the engine reports a starting database as healthy.
+    # Ask the database too: after its own restart, the engine reports a starting database as healthy.
     deadline = time.monotonic() + stack.host.settings.database_seconds
     while True:
         try:
@@ -60,7 +60,9 @@ def start_database(stack: Stack) -> None:
 
 
 def scram_verifier(password: str, existing: str | None = None) -> str:
-    """Return the verifier that Postgres stores for password, so its log never gets the password itself.
+    """Return the verifier that Postgres stores for a password.
+
+    Postgres gets only the verifier, so its log never has the password itself.
 
     Args:
         password: the password; letters and digits need no SASLprep.
@@ -90,8 +92,8 @@ def reconcile_roles(stack: Stack, slots: Collection[str | None] | None = None, k
 
     Args:
         stack: the stack, with a running database.
-        slots: the slots whose login is valid, by default the slot in service. Other logins end.
-        keep: False to roll back, so that nothing changes.
+        slots: the slots whose login is valid, by default the slot in service. Other slots lose their login.
+        keep: if False, the transaction is rolled back, so that nothing changes.
 
     Returns:
         Whether anything was, or would be, changed.

@@ -49,7 +49,6 @@ class Host:
         return shutil.disk_usage(path).free
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
         time.sleep(seconds)
 
     def now(self) -> str:
@@ -57,7 +56,7 @@ class Host:
         return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def new_id(self) -> str:
-        """Return the id of a ledger entry that begins now."""
+        """Return the id of a release that begins now."""
         return datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
 
     def children(self, pid: str, command: str) -> set[str]:
@@ -77,7 +76,7 @@ class Host:
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    """Return whether condition() came true before the deadline."""
+    """Wait until condition() is true, but not longer than `seconds`; return whether it became true."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ ENTRIES = 200
 
 @dataclass
 class Blocked:
-    """Who rolled a release back, and when."""
+    """The block of a release: when the release was rolled back, and by whom."""
 
     since: str
     by: str
@@ -29,7 +29,7 @@ class Release:
     Attributes:
         id: its name, which is the time when it began.
         image: id of the image.
-        version, revision: of the image's source, for people.
+        version, revision: version and git revision of the image's source, to show to people.
         slot: the slot that it was deployed to.
         by: who released it.
         at: when it began; later, when it came into service or failed.
@@ -79,7 +79,7 @@ class Release:
         """
         if not isinstance(entry, dict):
             raise ValueError("an entry is not an object")
-        # The version before this one wrote the key `blocked` as `held`.
+        # The previous version of this program wrote the key `blocked` as `held`.
         values = {"blocked" if key == "held" else key: value for key, value in entry.items()}
         names = {each.name for each in fields(cls)} - {"others"}
         values["others"] = {key: value for key, value in values.items() if key not in names}
@@ -114,7 +114,7 @@ def build(cls: type[Record], values: object) -> Record:
 
 
 def has_type(value: Any, annotation: Any) -> bool:
-    """Tell whether a value from JSON has the type of an annotation, and so do its items."""
+    """Tell whether a value from JSON, and each item in it, has the type of an annotation."""
     if isinstance(annotation, UnionType):
         return any(has_type(value, option) for option in get_args(annotation))
     # JSON writers may leave out the fraction of a whole number.
@@ -174,9 +174,10 @@ class Ledger:
         )
 
     def set_in_service(self, entry: Release) -> None:
-        """Add the entry of a release that came into service, unblock its image, block the one rolled back.
+        """Add the entry of a release in service; unblock its image, and block the release it rolled back.
 
-        If it undoes a rollback, do not block the release that served in between: nobody found a fault in it.
+        If the new release undoes a rollback, block nothing: nobody found a fault in the release that served
+        in between.
         """
         changed = []
         before = {other.id for other in self.successful() if other.image == entry.image}
@@ -237,12 +238,13 @@ class Ledger:
             if entry.image not in images:
                 images.append(entry.image)
         chosen = set(images[: max(keep, 2)])
-        # Keep blocked images while the repository may still ask for them: a rebuild has another id.
+        # Keep the images of the last release that is no rollback and of the rollbacks since, even if blocked:
+        # site.yml may still ask for a blocked image, and a rebuilt image has another id, which is unblocked.
         ordinary = [number for number, entry in enumerate(self.successful()) if not entry.instead_of]
         recent = self.successful()[ordinary[-1] :] if ordinary else []
         chosen |= {entry.image for entry in recent}
         oldest = min((entry.id for entry in self.successful() if entry.image in chosen), default="")
-        # Keep a dump as long as a release from before its migration, even if the dump's own release failed.
+        # Keep a dump while a release from before its migration is kept, even if the migrating release failed.
         migrated = {revision: entry for entry in self.entries() for revision in entry.applied or []}
         needed = [entry for entry in migrated.values() if entry.id > oldest] + self.entries()[-1:]
         return [entry for entry in self.entries() if entry.image in chosen or entry in needed]

@@ -15,12 +15,12 @@ from slipway.shell import Failure
 def lock(host: Host, holder: str, seconds: float = 0, other: str = "Another release") -> Iterator[None]:
     """Hold the lock during the block; raise Failure with the holder's name if another process has it.
 
-    The kernel releases the lock when its process ends, so a dead process holds none.
+    The kernel releases the lock when its process ends, so a dead process holds no lock.
 
     Args:
         host: the host.
         holder: a description of the new holder, such as the name of the person who releases.
-        seconds: how long to wait for it.
+        seconds: how long to wait for the lock.
         other: how the message refers to another holder.
     """
     path = host.settings.lock

@@ -27,7 +27,7 @@ from slipway.settings import load
 from slipway.shell import Failure
 from slipway.unit import exec_in_unit
 
-# The service of the temporary nginx, and its name in the version before this one.
+# The service of the temporary nginx, and its name in the previous version.
 TEMPORARY, FORMER_TEMPORARY = "nginx_temporary", "nginx_stand_in"
 TABLE = "inet slipway_nginx"
 # `delete table` fails if the table is missing, so declare it first.
@@ -66,7 +66,7 @@ class Container:
         }
         # Without port 443, TLS may end at a proxy in front of nginx, so the URL may still have https.
         self.port = 443 if ("443", "tcp") in {port[:2] for port in self.published} else 80
-        # Ports are published from this network; without IPv6, the engine leaves that address empty.
+        # The engine forwards published ports to these addresses. Without IPv6, it leaves the second empty.
         edge = inspected["NetworkSettings"]["Networks"]["slipway_edge"]
         self.addresses = {"ipv4": edge["IPAddress"], "ipv6": edge["GlobalIPv6Address"]}
 
@@ -99,7 +99,7 @@ class Container:
         return status.strip() == "healthy"
 
     def answers(self, url: str, like: "Container") -> bool:
-        """Tell whether url answers 200 over IPv4 and IPv6, or as well as `like` does.
+        """Tell whether url answers 200 over IPv4 and IPv6, or as well as from the container `like`.
 
         The blog may be down, for maintenance or before its first release. So a status that `like` gives too
         is enough, and any status is enough if `like` does not answer.
@@ -220,7 +220,7 @@ def running_temporary(host: Host) -> Container | None:
 
 
 def temporary_containers(host: Host) -> list[str]:
-    """Return the ids of the temporary nginx's containers, running or not, also of the version before."""
+    """Return the ids of the temporary nginx's containers, running or not, also of the previous version."""
     return containers.of_service(host, TEMPORARY) + containers.of_service(host, FORMER_TEMPORARY)
 
 
@@ -286,7 +286,7 @@ def is_interrupted(host: Host, nginx: Container | None) -> bool:
 
 
 def recover(host: Host) -> None:
-    """Finish a killed run: make nginx serve again and remove the temporary one; keep an nginx that serves."""
+    """Finish a killed run: start nginx unless it already serves, and remove the temporary nginx."""
     nginx, temporary = running(host, "nginx"), running_temporary(host)
     if temporary and not (nginx and nginx.answers(public_url(host), like=temporary)):
         nginx = start(host, "nginx", serving=temporary)
@@ -380,7 +380,9 @@ def command_reload(host: Host, options: Namespace) -> int:
 def report(done: list[str], up: bool = False) -> int:
     """Print the tasks as one JSON object; return the exit status.
 
-    up: whether `docker compose up` has nothing to do for nginx and the database.
+    Args:
+        done: the tasks.
+        up: whether `docker compose up` has nothing to do for nginx and the database.
     """
     print(json.dumps({"changed": done not in ([], ["nothing"]), "done": done, "up": up}))
     return 0

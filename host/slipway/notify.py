@@ -59,7 +59,7 @@ def run_hook(stack: Stack, hook: str, entry: Release) -> None:
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Handles redirects by not following them: only the configured address may get the token."""
+    """A handler that follows no redirect: only the configured address may get the token."""
 
     def redirect_request(self, *arguments: object) -> None:
         """Return None, so that the redirect counts as an error."""

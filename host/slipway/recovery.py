@@ -1,4 +1,7 @@
-"""Undo a release that failed; finish or undo one that was killed."""
+"""Undo a release that failed; finish or undo a release whose program was killed.
+
+A lost control node does not kill the program: it runs in a systemd unit of its own (unit.py).
+"""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
@@ -65,12 +68,15 @@ def inconsistencies(stack: Stack) -> list[str]:
 
 
 def undo(stack: Stack, entry: Release, serving: dict[str, str], failure: BaseException | str) -> Failure:
-    """Restore the slot that served before a release; return a Failure with the reason and what remains.
+    """Restore the slot that served before a release.
 
     Args:
-        entry: the release, under way.
+        entry: the release that is under way.
         serving: the image of the slot that served, by slot; empty before the first release.
-        failure: what went wrong.
+        failure: the problem.
+
+    Returns:
+        A Failure with the reason, and with the migrations and the dump that remain.
     """
     slot, problems, tail = entry.slot, [], ""
     had_readers = stack.routed() == slot
@@ -113,7 +119,7 @@ def slot_log(stack: Stack, slot: str) -> str:
 
 
 def end_logins(stack: Stack, slots: Collection[str]) -> None:
-    """End the database logins of all other slots; if the database is down, the next release ends them."""
+    """End the database logins of all slots but these; if the database is down, the next release does it."""
     with contextlib.suppress(Failure):
         reconcile_roles(stack, slots)
 
@@ -140,7 +146,7 @@ def recover(stack: Stack) -> str | None:
     entry.stage = None
     others = {other: stack.image(other) for other in stack.slot_states() if other != slot}
     serving = {other: image for other, image in others.items() if image}
-    # In the last stage, the flag may have been lost: `active` also checks the containers.
+    # In the stage `switch`, the flag may have been lost: `active` also checks the containers.
     had_readers = slot == (stack.active() if stage == "switch" else stack.routed())
     what = f"Release {entry.id} was interrupted during the stage `{stage}`"
     if had_readers and stack.running(slot) == entry.image:

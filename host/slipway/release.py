@@ -69,7 +69,7 @@ class Rollout:
         self.stage = self.stages.stage
 
     def note(self, stage: str) -> None:
-        """Record the stage in the ledger, so that the next run can recover from a kill."""
+        """Record the stage in the ledger, so that the next run can recover if this one is killed."""
         if self.entry.outcome == "under way":
             self.stack.ledger.put(replace(self.entry, stage=stage))
 
@@ -120,7 +120,7 @@ class Rollout:
             with self.stage("admin"):
                 run_user_command(stack, self.image, "ensure-admin", slot)
         with self.stage("ready"):
-            # A release that served before is nearly always ready at once: check its schema only if it is not.
+            # In a rollback, the slot is nearly always ready at once: check the schema only if it is not.
             wait_until_ready(stack, slot, self.prepare_schema if self.is_rollback else None)
 
     def smoke_test(self) -> None:
@@ -172,7 +172,7 @@ def release(
 ) -> Release | None:
     """Put image into service: migrate, start the idle slot, test it, switch, drain, stop the old slot.
 
-    It also puts the values in the secrets' files into service.
+    The release also puts the values in the secrets' files into service.
 
     Args:
         stack: the stack, under the lock and reconciled.
@@ -297,7 +297,7 @@ def print_changes(stack: Stack, options: Namespace) -> int:
 def find_block(stack: Stack, options: Namespace) -> dict[str, Any] | None:
     """Return who blocked the requested image, since when, and a message; None if it is not blocked.
 
-    If it is blocked, the image in service stays, and still gets the present configuration.
+    If the image is blocked, the image in service stays, and still gets the present configuration.
     """
     entry = stack.ledger.blocked(options.image)
     if not entry or not entry.blocked or not stack.active() or options.unblock in (entry.id, entry.version):

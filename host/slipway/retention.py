@@ -63,7 +63,7 @@ def tidy(stack: Stack) -> None:
             print(f"An image of an old release was not removed: {failure}", flush=True)
     ids = {entry.id for entry in gone}
     manifests = {path.stem: set(path.read_text().splitlines()) for path in stack.manifests.glob("*.txt")}
-    # A kept release from before manifests existed has none. Then no file is known to be unused.
+    # A release of a former version has no manifest (list of static files): then remove no static file.
     if all(entry.id in manifests for entry in kept if entry.outcome == "in service"):
         used = set().union(*(names for name, names in manifests.items() if name not in ids))
         unused = set().union(*(names for name, names in manifests.items() if name in ids)) - used

@@ -26,7 +26,7 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by):
-        # If this fails, stop before making new values.
+        # Reconcile before making new values: if that fails, no secret has changed.
         reconcile(stack)
         image = image_in_service(stack)
         if options.forget:

@@ -48,7 +48,7 @@ def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str])
 
 def restore_advice(stack: Stack, image: str, revision: str) -> str:
     """Return which migration an older image cannot run after, and how to restore the dump from before it."""
-    # If it was pending in several releases, the newest one applied it: the others failed.
+    # If the revision was pending in several releases, the newest one applied it: the others failed.
     applied_by = next((e for e in reversed(stack.ledger.entries()) if revision in (e.applied or [])), None)
     if not applied_by or not dump_path(stack, applied_by).exists():
         return (
@@ -75,6 +75,6 @@ def remove_oneoff_containers(stack: Stack, which: str) -> None:
 def end_migration(stack: Stack) -> None:
     """End a migration left by a killed run; a migration is one transaction."""
     remove_oneoff_containers(stack, "label=com.docker.compose.service=flask_migrate")
-    # The database would finish the abandoned statement, and the next migration would wait for it.
+    # Otherwise the database would finish the abandoned statement, and the next migration would wait for it.
     with contextlib.suppress(Failure):
         stack.query(END_MIGRATION)

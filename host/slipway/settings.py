@@ -27,7 +27,7 @@ class Settings:
     renewals: Path = Path("/etc/letsencrypt/renewal")
     units: Path = Path("/etc/systemd/system")
     timers: Path = Path("/var/lib/systemd/timers")
-    # A program of a former version, which this one replaces.
+    # The TLS program of a former version. `slipway tls` replaces it.
     former_tls: Path = Path("/usr/local/sbin/slipway-tls")
 
     blog_uid: int = 10001

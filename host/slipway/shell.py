@@ -16,11 +16,11 @@ class Failure(Exception):
 
 
 class CommandFailure(Failure):
-    """A command exited with a non-zero status. The message has its last lines.
+    """A command exited with a non-zero status. The message has the last lines of the output.
 
     Attributes:
-        output: its standard error, or its standard output if that is empty.
-        stdout: its standard output.
+        output: the command's standard error, or its standard output if that is empty.
+        stdout: the command's standard output.
     """
 
     def __init__(self, command: Sequence[str | Path], status: int, output: str, stdout: str = "") -> None:

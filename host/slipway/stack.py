@@ -47,7 +47,7 @@ class Stack:
         self.dumps = state / "dumps"
         self.manifests = state / "static"
         self.in_service = Path(config["in_service"])
-        # Exists until the key of `rotate --forget` serves: the run that deploys it drops the former key.
+        # `rotate --forget` creates this file, so that the release with the new key drops the former key.
         self.forget_flag = self.in_service / "forget"
         self.ledger = Ledger(state / "releases.json")
 
@@ -59,9 +59,14 @@ class Stack:
         tool_slot: str | None = None,
         **files: IO[Any],
     ) -> str:
-        """Run docker compose; images, by slot or tool, override slots.env.
+        """Run docker compose.
 
-        A tool uses the database login of the slot tool_slot.
+        Args:
+            arguments: the compose command and its arguments.
+            stdin: text for the standard input.
+            images: images by slot, or by `tool` for a flask command; they override slots.env.
+            tool_slot: the slot whose database login and secrets a flask command uses.
+            files: open files for standard input or output, as for `shell.run`.
         """
         tool = {"TOOL_SLOT": tool_slot} if tool_slot else {}
         return self.host.run(
@@ -76,7 +81,7 @@ class Stack:
         )
 
     def slot_images(self) -> dict[str, str]:
-        """Return the image of each slot that compose should run, from slots.env; another one may serve."""
+        """Return the image of each slot in slots.env, which compose should run; another slot may serve."""
         if not self.slots_file.exists():
             return {}
         text = self.slots_file.read_text(errors="replace")
@@ -110,8 +115,9 @@ class Stack:
     def active(self) -> str | None:
         """Return the slot in service, or None before the first release.
 
-        It is the slot that readers are sent to if that runs, even if it is unhealthy. Otherwise the flag was
-        lost, and it is the other slot if that runs. If none runs, it is a stopped slot, or one in slots.env.
+        The slot of the flag is in service if its container runs, even if the container is unhealthy.
+        Otherwise the flag was lost, and the other slot is in service if its container runs. If no container
+        runs, return a slot with a stopped container, or else a slot in slots.env.
         """
         states = self.slot_states()
         up = [slot for slot in states if states[slot] in ("running", "unhealthy")]
@@ -183,7 +189,7 @@ class Stack:
         return self.host.get(f"{self.config['slots'][slot]}:8000", "/healthz", self.config["host"])[0] == 200
 
     def remove(self, slot: str, at_once: bool = False) -> None:
-        """Remove the slot's container and secrets; it finishes its requests, unless at_once is set."""
+        """Remove the slot's container and secrets. It first finishes its requests, unless at_once is set."""
         if at_once:
             self.compose("--profile", slot, "stop", "--timeout", "0", f"flask_blog_{slot}")
         self.compose("--profile", slot, "rm", "--stop", "--force", f"flask_blog_{slot}")

@@ -94,7 +94,7 @@ def install(host: Host, pem: str, check: bool = False) -> bool:
     path, uid = host.settings.certificate, host.settings.nginx_uid
     write_secret(path, pem, uid)
     try:
-        # An nginx container without TLS does not mount the directory: it is replaced instead of reloaded.
+        # An nginx container without TLS does not mount the directory. A later `nginx apply` replaces it.
         if is_shown(host):
             host.run(*program("nginx", "reload"))
     except Failure:
@@ -228,7 +228,7 @@ def request_certificate(host: Host, config: TlsConfiguration) -> None:
     """Get a certificate with certbot, which answers the authority's challenge in nginx's webroot.
 
     Raises:
-        Failure: the authority issued no certificate; with certbot's output and advice.
+        Failure: the authority issued no certificate. The message has certbot's output and advice.
     """
     command = [
         *("certbot", "certonly", "--non-interactive", "--agree-tos", "--no-eff-email"),
@@ -262,7 +262,7 @@ def pair(lineage: Path) -> str:
 
 
 def correct_hooks(host: Host) -> None:
-    """Make certbot call this program after a renewal: it keeps the hook from when it got the certificate."""
+    """Make certbot call this program after renewals, also of certificates that a former version requested."""
     for path in host.settings.renewals.glob("slipway-*.conf"):
         text = path.read_text()
         if FORMER_HOOK in text:
@@ -323,7 +323,7 @@ def off(host: Host, config: TlsConfiguration, check: bool) -> bool:
     for file in installed(host):
         file.unlink(missing_ok=True)
     host.run("systemctl", "daemon-reload")
-    # Last: the playbooks run this command as long as the file exists.
+    # Remove this file last: the playbooks run this command as long as it exists.
     host.settings.tls_configuration.unlink(missing_ok=True)
     return True
 

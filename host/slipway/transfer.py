@@ -93,7 +93,7 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
             f"{directory} contains links instead of an export: {', '.join(links)}. Use a new directory."
         )
     owner = directory.stat()
-    # A killed run leaves this directory.
+    # A killed run may have left this directory.
     place.mkdir(mode=0o700, exist_ok=True)
     try:
         for name in EXPORT:

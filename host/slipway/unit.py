@@ -16,7 +16,7 @@ KILLED = 255  # exit status of systemd-run if a signal ended the unit
 
 
 def program(*arguments: str) -> list[str]:
-    """Return the command that runs these same modules, even if newer ones are installed meanwhile."""
+    """Return a command that runs this version of the program, even if a newer one is installed meanwhile."""
     return [sys.executable, "-I", "-B", str(Path(__file__).resolve().with_name("__main__.py")), *arguments]
 
 
@@ -27,7 +27,7 @@ def exec_in_unit(name: str, arguments: Sequence[str]) -> NoReturn:
 
 
 def detach(host: Host, by: str, arguments: Sequence[str]) -> int:
-    """Run this same command as a systemd unit, show its output as it comes, and return its exit status."""
+    """Run the same command in a systemd unit, show its output as it comes, and return its exit status."""
     with lock(host, by):
         pass  # Fail at once if another process holds the lock; the unit takes it later.
     runtime = host.settings.runtime

@@ -28,7 +28,7 @@ def _owners(monkeypatch):
 
 @pytest.fixture
 def settings(tmp_path):
-    """Settings of a host in tmp_path."""
+    """Settings of a host whose files are in tmp_path."""
     return Settings(project=tmp_path / "project", runtime=tmp_path / "run")
 
 
@@ -92,7 +92,7 @@ def main(stack):
 
 @pytest.fixture
 def clock(engine):
-    """Release ids a minute apart, since releases within one second have the same id."""
+    """Make release ids a minute apart, because releases within one second would have the same id."""
     ids = iter(f"20260101T00{minute:02}00Z" for minute in range(60))
     engine.new_id = lambda: next(ids)
     engine.now = lambda: "2026-01-01T00:00:00Z"
@@ -110,7 +110,7 @@ def released(stack, engine, clock):
 
 @pytest.fixture
 def change(stack):
-    """A function that changes the value of a secret's file, as Ansible does when it changed in the vault."""
+    """A function that changes the value of a secret's file, as Ansible does after a change in the vault."""
     return lambda name: (stack.directory.parent / "secrets" / name).write_text(f"another value of {name}")
 
 

@@ -19,7 +19,7 @@ OLD, NEW, THIRD = (f"sha256:{digit * 64}" for digit in "012")
 
 
 class Killed(BaseException):
-    """Ends the program like a kill: no error handling runs."""
+    """An exception that ends the program like a kill: no error handling runs."""
 
 
 class Engine(Host):
@@ -153,7 +153,7 @@ class Engine(Host):
         return f"of {service}\n"
 
     def is_root(self):
-        """Tests run as any user."""
+        """Return True, because any user may run the tests."""
         return True
 
     def free(self, path):
@@ -197,7 +197,11 @@ def former_keys(stack):
 
 
 def damage_ledger(stack, engine):
-    """Damage the ledger as a full disk or an edit does; return a function that lists what releases left."""
+    """Damage the ledger as a full disk or an edit does.
+
+    Returns:
+        A function that returns the names of the dumps and lists, of the static files, and of the images.
+    """
     stack.dumps.mkdir(exist_ok=True)
     for entry in stack.ledger.entries():
         (stack.dumps / f"{entry.id}.dump").write_text("a dump")

@@ -1,4 +1,4 @@
-"""Readiness, against a real HTTP server."""
+"""The wait for a slot to become ready, with a real HTTP server as the slot."""
 
 import http.server
 import json

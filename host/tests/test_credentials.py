@@ -20,7 +20,7 @@ def test_release_gives_the_database_verifiers_and_no_passwords(stack, engine):
     during, after = engine.variables
     assert fits(during["postgres_verifier"], "value of db_superuser_password")
     assert fits(during["blog_migrator_verifier"], "value of db_migrator_password")
-    assert during["blog_app_blue"] == f"LOGIN PASSWORD ''{kept}''", "what serves is left as it is"
+    assert during["blog_app_blue"] == f"LOGIN PASSWORD ''{kept}''", "the login in use is unchanged"
     assert fits(during["blog_app_green"], "value of db_app_password")
     assert after["blog_app_blue"] == "NOLOGIN PASSWORD NULL"
     assert fits(after["blog_app_green"], "value of db_app_password")
@@ -49,7 +49,7 @@ def test_damaged_secret_is_reported_with_a_remedy_and_not_put_into_service(
 @pytest.mark.parametrize("name", ["db_app_password", "app_secret_key"])
 def test_changed_secret_is_released_with_the_image_in_service(stack, engine, change, name):
     change(name)
-    assert stack.slot_secret("blue", name) == f"value of {name}", "what serves keeps its own"
+    assert stack.slot_secret("blue", name) == f"value of {name}", "the slot in service keeps its copy"
     entry = release(stack, OLD, "", "", "anna")
     assert entry.slot == "green"
     assert name in entry.secrets
@@ -95,7 +95,7 @@ def test_former_key_stays_valid_until_the_next_rotation(stack, engine, change):
     release(stack, OLD, "", "", "anna")
     assert former_keys(stack) == "value of app_secret_key"
     release(stack, NEW, "", "", "anna")
-    assert former_keys(stack) == "value of app_secret_key", "a release of another image keeps it"
+    assert former_keys(stack) == "value of app_secret_key", "another image keeps the key"
     (stack.directory.parent / "secrets/app_secret_key").write_text("third value of app_secret_key")
     release(stack, NEW, "", "", "anna")
     assert former_keys(stack) == "another value of app_secret_key"
@@ -108,7 +108,7 @@ def test_leaked_key_becomes_invalid(stack, engine, change):
     assert former_keys(stack) == ""
 
 
-def test_release_closes_a_directory_that_the_engine_created(stack, engine):
+def test_release_corrects_the_mode_of_a_directory_that_the_engine_created(stack, engine):
     stack.in_service.chmod(0o755)
     release(stack, NEW, "", "", "anna")
     assert oct(stack.in_service.stat().st_mode & 0o777) == "0o700"

@@ -12,7 +12,7 @@ from slipway.database import SPARE_DISK, scram_verifier
 from slipway.release import release
 from slipway.shell import CommandFailure, Failure
 
-# RFC 7677, section 3: the password "pencil", and an exchange that proves it.
+# RFC 7677, section 3: the password "pencil", and an exchange that proves knowledge of the password.
 SALT, CLIENT_PROOF = "W22ZaJ0SNY7soEsUEjb6gQ==", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
 SERVER_SIGNATURE = "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 NONCE = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"

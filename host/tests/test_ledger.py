@@ -71,7 +71,7 @@ def test_entry_is_written_as_it_was_read(stack, entry):
     assert first == entry
 
 
-def test_key_held_of_the_version_before_is_read_as_blocked(stack):
+def test_former_key_held_is_read_as_blocked(stack):
     before = WHOLE | {"held": WHOLE["blocked"]}
     del before["blocked"]
     stack.ledger.path.write_text(json.dumps([before]))

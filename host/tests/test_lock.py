@@ -52,7 +52,7 @@ def test_lock_is_free_after_its_holder_dies(host, holder):
 
 
 def test_killed_holder_does_not_count_as_holding_the_lock(host):
-    assert not is_held(host), "nobody ever had it"
+    assert not is_held(host), "no process ever had the lock"
     with lock(host, "anna"):
         assert is_held(host)
     with subprocess.Popen(["true"]) as gone:

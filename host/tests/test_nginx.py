@@ -26,7 +26,7 @@ OLD, NEW = "old-definition", "new-definition"
 
 
 class Host(real.Host):
-    """A fake engine, firewall and readers, as far as the program sees them.
+    """A host with a fake engine, a fake firewall and fake readers.
 
     Attributes:
         containers: the `docker inspect` output of each container, by id.
@@ -95,7 +95,7 @@ class Host(real.Host):
         return self.slot / f"drain-host-of-{name}"
 
     def change(self, event):
-        """Record what the program does; once `life` is used up, kill it before the change takes effect."""
+        """Record a change; once `life` is used up, kill the program before the change takes effect."""
         self.events.append(event)
         if self.life is not None:
             self.life -= 1
@@ -261,7 +261,7 @@ def test_temporary_nginx_that_does_not_answer_gets_no_readers(host, seen):
 
 
 def test_nginx_without_tls_is_requested_over_http(host):
-    """As with a load balancer in front of nginx that terminates TLS."""
+    """For example, a load balancer in front of nginx terminates TLS."""
     del host.containers["nginx-1"]["NetworkSettings"]["Ports"]["443/tcp"]
     assert nginx.running(host, "nginx").port == 80
 
@@ -279,14 +279,14 @@ def test_request_has_the_public_host_name():
 
 
 def test_temporary_nginx_may_answer_with_the_same_error_as_the_old_one(host):
-    """As during maintenance, or before the first release."""
+    """During maintenance and before the first release, every nginx answers 503."""
     host.answer = lambda address: 503
     nginx.apply(host)
     assert_complete(host)
 
 
 def test_temporary_nginx_may_answer_with_any_status_if_the_old_one_does_not_answer(host):
-    """As with a new host name, which only the new nginx answers to."""
+    """For example, only the new nginx answers to a new host name."""
     host.answer = lambda address: None if address in ("10.83.1.1", "fd00::1") else 502
     nginx.apply(host)
     assert_complete(host)
@@ -347,8 +347,8 @@ def test_next_run_cleans_up_after_a_reboot_during_a_replacement(host):
     assert_complete(host)
 
 
-def test_next_run_finishes_a_replacement_that_the_version_before_began(host):
-    """Its temporary nginx serves readers, under its former name."""
+def test_next_run_finishes_a_replacement_that_the_previous_version_began(host):
+    """The temporary nginx of the previous version serves readers, under its former name."""
     host.create(nginx.FORMER_TEMPORARY, NEW)
     host.rules = "ip to 10.83.1.2:443"
     host.flag("nginx-1").touch()
@@ -357,7 +357,7 @@ def test_next_run_finishes_a_replacement_that_the_version_before_began(host):
     assert_complete(host)
 
 
-def test_next_run_starts_nginx_while_the_temporary_one_of_the_version_before_serves(host):
+def test_next_run_starts_nginx_while_the_temporary_nginx_of_the_previous_version_serves(host):
     del host.containers["nginx-1"]
     host.create(nginx.FORMER_TEMPORARY, NEW)
     host.rules = "ip to 10.83.1.2:443"
@@ -441,7 +441,7 @@ def test_reload_fails_if_no_new_workers_start(host):
 
 
 def test_reload_waits_until_nginx_is_healthy(host):
-    """As when nginx started before its files existed."""
+    """For example, nginx is unhealthy if it started before its files existed."""
     host.health = ["unhealthy", "healthy"]
     nginx.reload(host)
     assert host.health == ["healthy"]
@@ -548,7 +548,7 @@ def host_that_is_up(host):
 
 
 def described(host):
-    """Return the file in which the role stack describes the stack that runs."""
+    """Return stack.json, in which the role stack records the compose.yml that runs."""
     return host.settings.project / "stack.json"
 
 

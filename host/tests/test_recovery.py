@@ -71,7 +71,7 @@ def test_hook_after_runs_even_if_the_release_is_killed_while_it_drains(stack, en
 
 
 def follow_advice(stack, main, capsys):
-    """Follow the message about a broken slots.env, up to site.yml."""
+    """Break slots.env, and follow the advice of the error message, except that site.yml is not run."""
     stack.slots_file.write_text("GREEN_IMAGE=\n")
     assert main("release", "--in-unit", OLD) == 1
     assert "is broken: it has no COMPOSE_PROFILES. Remove it and run site.yml" in capsys.readouterr().err

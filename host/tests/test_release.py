@@ -110,7 +110,7 @@ def test_failed_release_leaves_the_old_slot_serving(stack, engine, stage, reason
     log = ["log of green while blue serves"] if started else []
     last = [*log, *kill, "remove green while blue serves"]
     assert engine.events[-len(last) :] == last
-    assert ("kill green" in engine.events) == bool(kill), "what had readers finishes their requests"
+    assert ("kill green" in engine.events) == bool(kill), "a slot with readers finishes requests"
     assert engine.images == stack.slot_images() == {"blue": OLD}
     assert stack.active() == "blue"
     [entry] = stack.ledger.entries()

@@ -71,7 +71,7 @@ def test_link_in_the_static_files_fails_the_release(stack, engine, tmp_path):
     assert (tmp_path / "secret").read_text() == "a key"
 
 
-def test_tidy_removes_no_images_of_others(stack, engine, released):
+def test_tidy_removes_no_images_of_other_projects(stack, engine, released):
     stack.config["keep"] = 2
     engine.labels[OLD] = "slipway/nginx:of-a-test"
     engine.stored |= {"sha256:4", "sha256:5", "of somebody else"}

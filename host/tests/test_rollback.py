@@ -9,10 +9,12 @@ from slipway.ledger import Blocked
 from slipway.release import release
 
 
-def test_rollback_returns_to_the_release_before_and_blocks_the_other(main, stack, engine, released, capsys):
+def test_rollback_returns_to_the_previous_release_and_blocks_the_current_one(
+    main, stack, engine, released, capsys
+):
     engine.events.clear()
     assert main("rollback", "--in-unit", "--by=bert") == 0
-    assert not {"schema", "migrate", "admin"} & set(engine.events), "it is ready, so nothing is asked"
+    assert not {"schema", "migrate", "admin"} & set(engine.events), "a ready slot needs no checks"
     assert f"{released[1].id} serves again" in capsys.readouterr().out
     current = stack.ledger.current()
     assert current.image == NEW

@@ -1,4 +1,4 @@
-"""Which slot serves, according to the state of the host."""
+"""The slot in service, for each state of the host."""
 
 import pytest
 from fakes import NEW, OLD

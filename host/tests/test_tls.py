@@ -148,7 +148,7 @@ def test_authority_signs_for_no_other_name(host):
     assert "permitted subtree violation" in done.stderr
 
 
-def test_key_of_another_certificate_leaves_the_installed_pair(host):
+def test_key_of_another_certificate_is_not_installed(host):
     tls.prepare(host, config(), check=False)
     before = host.settings.certificate.read_text()
     other = tls.make_own(host, NAMES)
@@ -159,7 +159,7 @@ def test_key_of_another_certificate_leaves_the_installed_pair(host):
     assert [file.name for file in host.settings.certificate.parent.iterdir()] == ["blog.pem"]
 
 
-def test_pair_that_nginx_rejects_leaves_the_installed_pair(host):
+def test_installed_pair_is_restored_if_nginx_rejects_the_new_one(host):
     tls.prepare(host, config(), check=False)
     before = host.settings.certificate.read_text()
     host.refuses = True
@@ -186,7 +186,7 @@ def test_acme_certificate_replaces_the_initial_one(host):
     assert tls.issue(host, acme, check=False)
     assert not tls.issue(host, acme, check=False)
     assert host.settings.certificate.read_text() == tls.pair(directory)
-    assert not tls.prepare(host, acme, check=False), "what serves is not thrown away"
+    assert not tls.prepare(host, acme, check=False), "the certificate in use stays"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_dry_run_installs_no_renewed_certificate(host):
     assert host.settings.certificate.read_text() == before
 
 
-def test_off_stops_renewals_and_keeps_the_certificate(host):
+def test_tls_off_stops_renewals_and_keeps_the_certificate(host):
     for name in ("tls.json", "acme-ca.pem", "slipway-tls"):
         (host.settings.tls_configuration.with_name(name)).touch()
     host.settings.units.mkdir()
@@ -243,7 +243,7 @@ def test_off_stops_renewals_and_keeps_the_certificate(host):
     assert host.settings.certificate.exists()
 
 
-def test_off_keeps_its_configuration_if_it_fails(host):
+def test_tls_off_keeps_its_configuration_if_it_fails(host):
     """The playbooks run `tls off` as long as its configuration exists."""
     host.settings.tls_configuration.touch()
     host.failing = "systemctl daemon-reload"
@@ -254,7 +254,7 @@ def test_off_keeps_its_configuration_if_it_fails(host):
 
 @pytest.mark.parametrize("what", ["prepare", "issue", "keep"])
 def test_renewal_of_an_earlier_certificate_calls_this_program(host, what):
-    """certbot keeps the hook from when it got the certificate."""
+    """certbot keeps the hook that was set when it got the certificate."""
     acme = config("acme")
     host.settings.tls_configuration.write_text(json.dumps(acme))
     tls.prepare(host, acme, check=False)
@@ -274,7 +274,7 @@ def test_renewal_of_an_earlier_certificate_calls_this_program(host, what):
 def test_new_certificate_reloads_nginx_only_if_it_runs(host):
     (host.settings.project / "compose.yml").unlink()
     tls.prepare(host, config(), check=False)
-    assert host.ran == [], "before there is a stack, there is no engine to ask"
+    assert host.ran == [], "without compose.yml, there may be no engine"
     host.settings.certificate.unlink()
     (host.settings.project / "compose.yml").touch()
     tls.prepare(host, config(), check=False)

@@ -62,7 +62,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 @AS_ROOT
 def test_export_refuses_a_directory_with_other_files(main, engine, flask, tmp_path, monkeypatch, capsys):
-    """As for `slipway export .` in a home: sshd refuses users whose home belongs to another user."""
+    """An example is `slipway export .` in a home: sshd refuses a user whose home belongs to another user."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     for path in (home, home / ".ssh"):
@@ -149,7 +149,7 @@ def test_import_gives_the_blog_a_readable_copy_without_hidden_files(
     before = owners(home, *home.rglob("*"))
     monkeypatch.chdir(home)
     assert main("import", ".") == 0
-    # With its whole path, so that posts in a drafts folder stay drafts.
+    # The copy has the whole path, so that posts in a drafts folder stay drafts.
     assert flask.found == {f"{home}/posts/a.md".removeprefix("/"): "one"}
     if os.geteuid() == 0:
         assert flask.owners == {Settings().blog_uid}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The control node's part of host_facts: an unreachable host is an ordinary failure."""
+"""The control node's part of host_facts: it turns an unreachable host into an ordinary failure."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class ActionModule(ActionBase):
     """Ansible's entry point."""
 
     def run(self, tmp=None, task_vars=None):
-        """Send at once all entries that the host is not known to have; notify handlers of those written."""
+        """Send all entries at once, except those known to be unchanged; notify handlers of written files."""
         result = super().run(tmp, task_vars)
         files = [dict(file) for file in self._task.args["files"] if boolean(file.get("when", True))]
         listeners = {file.get("file"): file.pop("notify", []) for file in files}
@@ -73,5 +73,5 @@ def contents(directory):
 
 
 def digest(value):
-    """Return a digest of a value of JSON, which changes when, and only when, the value does."""
+    """Return a digest of a JSON value: equal values have the same digest, and others have different ones."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

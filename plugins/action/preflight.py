@@ -18,8 +18,8 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         """Fail with the messages of all requirements that are not met.
 
-        Each item of the argument `checks` has `name`, `that` (one condition or a list of them, all of which
-        must hold), `fail_msg`, and optionally `when` (conditions under which it is checked at all).
+        Each item of the argument `checks` has `name`, `that` (one condition, or a list of conditions that all
+        must hold), `fail_msg`, and optionally `when` (conditions under which the item is checked at all).
         """
         result = super().run(tmp, task_vars)
         failures = [failure for check in self._task.args["checks"] if (failure := self._failure(check))]
@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
         return result
 
     def _failure(self, check):
-        """Return what is wrong, or None. A condition that raises an error must not hide other failures."""
+        """Return a message if the check fails, else None. An error in one must not hide other failures."""
         try:
             if self._hold(check.get("when", True)) and not self._hold(check["that"]):
                 return check["fail_msg"]

@@ -46,7 +46,7 @@ def bundle_problems(path, architecture):
 
 
 def file_problem(file, digest):
-    """Return what is wrong with a file that must have a SHA-256 digest, or None."""
+    """Return the problem with a file that must have this SHA-256 digest, or None."""
     try:
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()

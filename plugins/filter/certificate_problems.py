@@ -11,9 +11,9 @@ def certificate_problems(certificate, key, names):
     """Return the problems of a certificate and its key, before a host gets them.
 
     Args:
-        certificate: what C(community.crypto.x509_certificate_info) found, or its failure.
-        key: what C(community.crypto.openssl_privatekey_info) found, or its failure.
-        names: DNS names that readers type.
+        certificate: the result or the failure of C(community.crypto.x509_certificate_info).
+        key: the result or the failure of C(community.crypto.openssl_privatekey_info).
+        names: the DNS names that the certificate must cover.
 
     Returns:
         One sentence for each problem, with the variable; an empty list if there is none.

@@ -15,7 +15,7 @@ def cluster_problem(environment, volume, clusters):
     """Return why an image of the database cannot use the cluster in a volume.
 
     Args:
-        environment: the image's, as C(NAME=value); official images set C(PG_MAJOR) and C(PGDATA).
+        environment: the image's environment variables, each as C(NAME=value), with C(PG_MAJOR) and C(PGDATA).
         volume: the volume's name.
         clusters: the version of each cluster in the volume, by its directory.
 

@@ -22,7 +22,7 @@ def dns_problems(names, own):
         own: addresses and names of the host; loopback addresses do not count.
 
     Returns:
-        One sentence for each name without a record or record with another address; else an empty list.
+        One sentence for each name without a record, and for each record with another address.
     """
     found = {address for one in own for record in RECORDS for address in _addresses(one, record)}
     own = {address for address in found if not address.is_loopback}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filter C(foreign_objects): objects of other projects on a host that have a name of Slipway's."""
+"""The filter C(foreign_objects): volumes, networks and containers of others that have Slipway's names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ LABELS = f"--label com.docker.compose.project={PROJECT} --label com.docker.compo
 
 
 def foreign_objects(engine, volumes):
-    """Find objects with a name of Slipway's but without Slipway's labels.
+    """Find volumes, networks and containers that have a name of Slipway's but lack Slipway's labels.
 
-    Also find a volume of Slipway's data whose name differs from the variable's.
+    Also find a variable that names a new volume while Slipway's data is in another volume.
 
     Args:
         engine: the fact C(host_engine); None if no engine answers.

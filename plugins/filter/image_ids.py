@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def image_ids(names, found):
-    """Return the id of each image, because a name can be moved to another image.
+    """Return the id of each image: a name can later refer to another image, but an id cannot.
 
     Args:
         names: the name of each service's image, by service.

@@ -30,8 +30,7 @@ def port_conflicts(ports, facts, host):
 
 
 class FilterModule:
-    """Ansible's entry point."""
+    """Ansible's entry point to the filters of this file."""
 
     def filters(self):
-        """Return the filters of this file, by their names in templates."""
         return {"port_conflicts": port_conflicts}

@@ -14,12 +14,12 @@ from ansible.errors import AnsibleFilterError
 
 
 def tree_digest(path, *inputs, exclude=()):
-    """Return a digest of a build's inputs, so that an image's tag changes when, and only when, they do.
+    """Return a digest of a build's inputs, for an image's tag: it changes only if an input changes.
 
     Args:
-        path: directory whose files count: their relative names, modes (executable or not) and bytes.
-        inputs: further strings that count, such as the reference of the base image.
-        exclude: names of files and directories that do not count, at any depth.
+        path: the directory whose files are inputs: their relative names, modes (executable or not) and bytes.
+        inputs: strings that are inputs too, such as the reference of the base image.
+        exclude: names of files and directories, at any depth, that are not inputs.
 
     Returns:
         The first twelve hexadecimal digits of a SHA-256.

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The record of what host_files wrote on a host, and the check whether that is unchanged.
+"""The record of the paths that host_files wrote on a host, and the check whether they are unchanged.
 
 The record has one item for each entry: its role, a digest of the entry that the control node requested, and a
-digest of the path after it was written. If both still match, host_files does not connect to the host. The
-record is also the list of what Slipway wrote, for the playbooks status and teardown.
+digest of the path after it was written. If both digests still match, host_files does not connect to the host.
+The playbooks status and teardown use the record as the list of the paths that Slipway wrote.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def observe(path, kind):
 
     Args:
         path: the path.
-        kind: the wanted kind; for a directory, follow a link, because an operator may have moved it.
+        kind: the wanted kind. For a directory, follow a link: an operator may have moved the directory.
 
     Returns:
         A dict with the `kind`: file, directory, link or nothing. A link has its target as `to`; files and

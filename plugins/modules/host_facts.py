@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Return what a host already has, in one round trip, so that roles skip what is done."""
+"""Return a host's packages, units, files and more in one round trip, so that roles skip finished work."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ options:
     default: /var/lib/slipway/sbom
 attributes:
   check_mode:
-    description: Can run in check mode, and tells what it would change without a change.
+    description: Can run in check mode, in which it reports changes and makes none.
     support: full
   diff_mode:
-    description: Returns the difference that it makes, in diff mode.
+    description: Returns the differences in diff mode.
     support: none
 author:
   - The Slipway developers (@slipway)
@@ -136,7 +136,7 @@ def packages():
 
 
 def units():
-    # Takes half as long as list-unit-files, which reads every unit on the disk.
+    # This command takes half as long as list-unit-files, which reads every unit on the disk.
     lines = ask("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "*")
     found = [
         dict(line.split("=", 1) for line in unit.splitlines()) for unit in "\n".join(lines).split("\n\n")
@@ -169,7 +169,7 @@ def ports(containers):
 
 # --- The engine ---------------------------------------------------------------------------------------------
 
-# As Docker's own client and Ansible's modules choose the engine.
+# Docker's own client and Ansible's modules choose the engine in this way too.
 SOCKET = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or "/var/run/docker.sock"
 PROJECT = "slipway"
 DIRECTORY = "/opt/slipway"
@@ -259,7 +259,7 @@ def holds_database(volume):
 
 
 def about(name, labels, kind):
-    """Return what the labels of compose say; leave out other labels, because they may hold secrets."""
+    """Return facts from compose's labels; leave out other labels, because they may hold secrets."""
     compose = {key.removeprefix("com.docker.compose."): value for key, value in (labels or {}).items()}
     project, directory = compose.get("project", ""), compose.get("project.working_dir", DIRECTORY)
     # Another project may have the same name. The labels of a container also have its directory.

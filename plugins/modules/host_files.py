@@ -61,10 +61,10 @@ options:
         description: Content of the file.
         type: str
       template:
-        description: Or the template of the content, in the role's C(templates). The control node renders it.
+        description: Template of the content, in the role's C(templates). The control node renders it.
         type: str
       copy:
-        description: Or the file to copy, in the role's C(files) or as an absolute path of the control node.
+        description: File with the content, in the role's C(files) or as an absolute path of the control node.
         type: str
       to:
         description: Target of the link.
@@ -81,7 +81,7 @@ options:
         type: list
         elements: str
       when:
-        description: Whether there is this entry at all.
+        description: Whether this entry applies.
         type: bool
         default: true
       role:
@@ -92,10 +92,10 @@ options:
         type: str
 attributes:
   check_mode:
-    description: Can run in check mode, and tells what it would change without a change.
+    description: Can run in check mode, in which it reports changes and makes none.
     support: full
   diff_mode:
-    description: Returns the difference that it makes, in diff mode.
+    description: Returns the differences in diff mode.
     support: full
 author:
   - The Slipway developers (@slipway)
@@ -121,7 +121,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written:
-  description: Paths that were written or removed, or would be. A tree counts as one.
+  description: Paths that were written or removed, or in check mode would be. A tree counts as one path.
   type: list
   returned: always
 """
@@ -141,7 +141,7 @@ OWNER = f"{os.geteuid()}:{os.getegid()}"
 
 
 class Invalid(Exception):
-    """Content that the validation command refuses."""
+    """An error: the validation command refuses a content."""
 
 
 def place(entry):
@@ -287,7 +287,7 @@ def remember(record, entries):
 
 def main():
     entry = {name: {"type": "path"} for name in KINDS} | {"contents": {"type": "dict"}}
-    # The action plugin replaces these.
+    # The action plugin replaces these parameters before the module runs.
     entry |= {name: {"type": "str"} for name in ("template", "copy", "source")}
     entry |= {"when": {"type": "bool", "default": True}, "notify": {"type": "list", "elements": "str"}}
     texts = ("content", "to", "mode", "validate", "version", "role", "digest")

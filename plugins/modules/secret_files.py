@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keep one file for each secret; generate a secret that is not given once, on the host."""
+"""Keep one file for each secret; generate each secret that is not given, once, on the host."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ module: secret_files
 short_description: One file for each secret, given or generated once
 description:
   - Writes each secret to a separate file with mode 0400, owned by the uid that reads it.
-  - Generates a secret of letters and digits if it is not given and its file is absent, and never changes it.
-  - Fails before it writes anything if a file holds no secret, such as an empty one, unless that is given.
+  - Generates a secret of letters and digits if it is not given and its file is absent. Later runs keep it.
+  - Fails, before it writes anything, if a file is empty or damaged and the value of its secret is not given.
   - Never puts a value into its output or diff.
 options:
   directory:
@@ -36,10 +36,10 @@ options:
     default: 40
 attributes:
   check_mode:
-    description: Can run in check mode, and tells what it would change without a change.
+    description: Can run in check mode, in which it reports changes and makes none.
     support: full
   diff_mode:
-    description: Returns the difference that it makes, in diff mode.
+    description: Returns the differences in diff mode.
     support: none
 author:
   - The Slipway developers (@slipway)

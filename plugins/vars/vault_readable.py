@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Name the vault file that cannot be decrypted, because Ansible's own error does not; add no variables."""
+"""Name the vault file that cannot be decrypted: Ansible's own error does not. Set no variables."""
 
 from __future__ import annotations
 

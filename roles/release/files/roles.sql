@@ -1,14 +1,14 @@
--- Roles of the database and their privileges. Runs as the superuser before each release; a second run changes nothing.
+-- The roles of the database and their privileges. The superuser runs this before each release; a second run changes nothing.
 -- The program `slipway` passes verifiers only; the passwords stay in the secrets' files.
 
--- Logs in only inside the container, where it needs no password.
+-- The superuser logs in only inside the container, where it needs no password.
 ALTER ROLE postgres PASSWORD :'postgres_verifier';
 
--- Owns and changes the schema; only `flask migrate` logs in with this role.
+-- blog_migrator owns and changes the schema; only `flask migrate` logs in with this role.
 SELECT 'CREATE ROLE blog_migrator' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'blog_migrator') \gexec
 ALTER ROLE blog_migrator LOGIN PASSWORD :'blog_migrator_verifier';
 
--- blog_app has the blog's privileges but no login. Each slot has a role that inherits them and can log in while the slot runs.
+-- blog_app has the blog's privileges but no login. Each slot has a role that inherits the privileges and can log in while the slot runs.
 SELECT 'CREATE ROLE blog_app NOLOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'blog_app') \gexec
 SELECT 'CREATE ROLE blog_app_blue' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'blog_app_blue') \gexec
 SELECT 'CREATE ROLE blog_app_green' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'blog_app_green') \gexec

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The interface of the official postgres image: POSTGRES_*, *_FILE, PGDATA, /docker-entrypoint-initdb.d.
+# This script has the interface of the official postgres image: POSTGRES_*, *_FILE, PGDATA, /docker-entrypoint-initdb.d.
 set -eo pipefail
 
 die() {
@@ -7,7 +7,7 @@ die() {
   exit 1
 }
 
-# $1: a variable. Its value is its own, else the content of the file that $1_FILE names, else $2.
+# Export the variable that $1 names, with its own value, or the content of the file in $1_FILE, or else $2.
 setting() {
   local file="${1}_FILE"
   if [[ -n ${!file} ]]; then
@@ -35,8 +35,8 @@ run_init_file() {
   esac
 }
 
-# Makes a cluster in PGDATA, $PGDATA.init, and renames it when it is whole: whatever kills this, no half is ever seen.
-# In a subshell, so that the server does not inherit what the files of initdb.d may see.
+# Create a cluster in a directory whose name ends in .init, and rename it when it is complete. So if this script is killed,
+# no incomplete cluster is used. The function is a subshell, so that the server does not inherit the variables for initdb.d.
 initialise() (
   target=${PGDATA%.init}
   setting POSTGRES_PASSWORD
