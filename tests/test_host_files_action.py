@@ -73,7 +73,7 @@ def test_changed_files_notify_their_handlers_and_templates_match_ansibles_own(pl
     }
 
 
-def test_unchanged_files_need_no_visit_to_the_host(play):
+def test_unchanged_files_need_no_connection_to_the_host(play):
     """A run with an interpreter that does not exist succeeds only if it starts no module on the host."""
     assert play(one="a", two="b") == (["one", "both"], 1)
     assert play(one="a", two="b", interpreter="/nowhere") == ([], 0)
@@ -85,7 +85,7 @@ def test_unchanged_files_need_no_visit_to_the_host(play):
 
 
 def test_later_task_with_the_same_path_wins(ansible, tmp_path):
-    """The facts of the host were gathered before these tasks."""
+    """A later task must not rely on facts from before an earlier task wrote the same path."""
     entry = {"file": str(tmp_path / "file"), "content": "a"}
     record = {"record": str(tmp_path / "files.json")}
     writes = [record | {"files": [entry | {"content": content}]} for content in ("a", "b", "a")]

@@ -165,7 +165,7 @@ def _password(file: BinaryIO) -> str:
     type=click.Choice(["refuse", "skip", "update"]),
     default="refuse",
     show_default=True,
-    help="For a post that the blog has with other content: report an error, keep the post, or replace it.",
+    help="If the blog has the post with other content: refuse the import, skip the file, or update the post.",
 )
 @with_appcontext
 def import_(source: Path, existing: str) -> None:

@@ -80,7 +80,7 @@ class AltForm(Form):
 
 @bp.get("/media/<name>")
 def serve(name: str) -> Response:
-    """Serve a picture. If there is a web server in front, it serves the pictures itself."""
+    """Serve a picture. A web server in front of the app serves the pictures itself instead."""
     if not re.fullmatch(NAME, name):
         abort(404)
     response = send_from_directory(current_app.config["MEDIA_DIR"], name, max_age=YEAR_S)

@@ -49,7 +49,7 @@ def forget_worker(pid: int) -> None:
 
 
 class _PortSwitch:
-    """WSGI middleware in front of the app, so that Prometheus does not need a trusted Host header."""
+    """WSGI middleware that answers before the app checks the Host header, because Prometheus sends no trusted one."""
 
     def __init__(self, app: WSGIApplication, port: int) -> None:
         self._app, self._port = app, str(port)

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from . import markdown
 from .models import SLUG, Comment, Page, Post, PostAlias, Tag, db
 
-MAX_PAGE = 1_000_000  # keeps Postgres' OFFSET in its range; the archive lists all posts
+MAX_PAGE = 1_000_000  # keeps Postgres' OFFSET in its range; the archive lists the posts beyond this limit
 
 bp = Blueprint("pages", __name__)
 
@@ -75,7 +75,7 @@ def post(slug: str) -> str | AnyResponse:
 
 @bp.get("/post/<int(max=2147483647):number>")
 def numbered_post(number: int) -> AnyResponse:
-    """Redirect /post/NUMBER, an old form of address, to the post with this alias, or else with this id."""
+    """Redirect /post/NUMBER, the old URL of a post, to the post with this alias, or else with this id."""
     if db.session.get(PostAlias, str(number)):
         return _moved(PostAlias.slug == str(number))
     return _moved(Post.id == number)

@@ -226,25 +226,3 @@ class Ledger:
                 f"{known}. `slipway history` lists more."
             )
         return found[-1]
-
-    def kept(self, keep: int) -> list[Release]:
-        """Return the entries whose image, dump and static files are kept.
-
-        Args:
-            keep: how many images that were in service to keep, counted from the newest; at least 2.
-        """
-        images = []
-        for entry in reversed(self.successful()):
-            if entry.image not in images:
-                images.append(entry.image)
-        chosen = set(images[: max(keep, 2)])
-        # Keep the images of the last release that is no rollback and of the rollbacks since, even if blocked:
-        # site.yml may still ask for a blocked image, and a rebuilt image has another id, which is unblocked.
-        ordinary = [number for number, entry in enumerate(self.successful()) if not entry.instead_of]
-        recent = self.successful()[ordinary[-1] :] if ordinary else []
-        chosen |= {entry.image for entry in recent}
-        oldest = min((entry.id for entry in self.successful() if entry.image in chosen), default="")
-        # Keep a dump while a release from before its migration is kept, even if the migrating release failed.
-        migrated = {revision: entry for entry in self.entries() for revision in entry.applied or []}
-        needed = [entry for entry in migrated.values() if entry.id > oldest] + self.entries()[-1:]
-        return [entry for entry in self.entries() if entry.image in chosen or entry in needed]

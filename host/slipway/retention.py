@@ -4,11 +4,36 @@ import json
 import shutil
 
 from slipway.files import special_files, sync, write
+from slipway.ledger import Ledger, Release
 from slipway.schema import remove_oneoff_containers
 from slipway.shell import Failure
 from slipway.stack import Stack
 
 BLOG_LABEL = "slipway/flask_blog"
+
+
+def kept_releases(ledger: Ledger, keep: int) -> list[Release]:
+    """Return the entries whose image, dump and static files are kept.
+
+    Args:
+        ledger: the ledger of the host.
+        keep: how many images that were in service to keep, counted from the newest; at least 2.
+    """
+    images = []
+    for entry in reversed(ledger.successful()):
+        if entry.image not in images:
+            images.append(entry.image)
+    chosen = set(images[: max(keep, 2)])
+    # Keep the images of the last release that is no rollback and of the rollbacks since, even if blocked:
+    # site.yml may still ask for a blocked image, and a rebuilt image has another id, which is unblocked.
+    ordinary = [number for number, entry in enumerate(ledger.successful()) if not entry.instead_of]
+    recent = ledger.successful()[ordinary[-1] :] if ordinary else []
+    chosen |= {entry.image for entry in recent}
+    oldest = min((entry.id for entry in ledger.successful() if entry.image in chosen), default="")
+    # Keep a dump while a release from before its migration is kept, even if the migrating release failed.
+    migrated = {revision: entry for entry in ledger.entries() for revision in entry.applied or []}
+    needed = [entry for entry in migrated.values() if entry.id > oldest] + ledger.entries()[-1:]
+    return [entry for entry in ledger.entries() if entry.image in chosen or entry in needed]
 
 
 def copy_static(stack: Stack, slot: str, name: str) -> None:
@@ -49,7 +74,7 @@ def tidy(stack: Stack) -> None:
     Keep everything of a release that is not in the ledger: the ledger may be a new one.
     """
     remove_oneoff_containers(stack, "status=exited")
-    kept = stack.ledger.kept(stack.config["keep"])
+    kept = kept_releases(stack.ledger, stack.config["keep"])
     gone = [entry for entry in stack.ledger.entries() if entry not in kept]
     listed = ("docker", "image", "ls", "--no-trunc", "--quiet", "--all", "--filter", "label=slipway.image")
     here = set(stack.host.run(*listed).split()) & {entry.image for entry in gone}

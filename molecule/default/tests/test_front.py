@@ -129,7 +129,7 @@ def test_dry_run_reports_that_nginx_would_be_replaced(deploy, inspect, variables
     outcome = deploy("site.yml", "--check", "--tags", "stack", "--extra-vars", larger)
     assert outcome.status == 0, outcome.output
     _, _, told = outcome.output.partition(
-        "TASK [stack : Start | Apply changes of nginx without losing a request]"
+        "TASK [slipway.blog.stack : Start | Apply changes of nginx without losing a request]"
     )
     assert told.splitlines()[1].startswith("changed: ")
     assert inspect()["nginx"]["Id"] == before

@@ -1,4 +1,4 @@
-"""The action plugin preflight."""
+"""The action plugin check_all."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ def run_checks(tmp_path):
     """A function that runs checks in a play; it returns whether the play failed, and the output."""
 
     def run_checks(checks, **variables):
-        task = {"slipway.blog.preflight": {"checks": checks}, "vars": variables}
+        task = {"slipway.blog.check_all": {"checks": checks}, "vars": variables}
         play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
         (tmp_path / "play.yml").write_text(json.dumps([play]))
         command = ["ansible-playbook", "--inventory", "localhost,", tmp_path / "play.yml"]
