@@ -23,7 +23,7 @@ KEPT = 50  # the number of known places per user
 
 
 def refuse(email: str, account: User) -> str | None:
-    """Count an attempt to sign in. Return None if the attempt is allowed, or else the key of the count that has reached its limit.
+    """Count an attempt to sign in. Return None if it is allowed, else the key of the count that is used up.
 
     email: the address from the form, in lower case.
     account: the user with this address, or a dummy user if there is none.

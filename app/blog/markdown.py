@@ -142,7 +142,7 @@ def _parser() -> MarkdownIt:
 
 
 def _inline_attributes(state: StateInline, silent: bool) -> bool:
-    """Remove the attributes after an image, a link or code. Of these attributes, use only the width and height of an image."""
+    """Remove the attributes after an image, a link or code. Use only width and height of an image."""
     if (
         state.pending
         or not state.tokens

@@ -49,7 +49,7 @@ def forget_worker(pid: int) -> None:
 
 
 class _PortSwitch:
-    """WSGI middleware that answers before the app checks the Host header, because Prometheus sends no trusted one."""
+    """WSGI middleware in front of the app, which would refuse the Host header that Prometheus sends."""
 
     def __init__(self, app: WSGIApplication, port: int) -> None:
         self._app, self._port = app, str(port)
