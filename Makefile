@@ -89,7 +89,7 @@ sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 	mkdir -p "$$HOME/.ansible/test/cache"
 	printf 'import ensurepip\n\nensurepip.bootstrap()\n' > "$$HOME/.ansible/test/cache/get_pip_24_2.py"
 	cd "$$place/ansible_collections/slipway/blog"
-	ansible-test sanity --venv --python 3.11 > sanity.log 2>&1 || { grep -E '^(ERROR|FATAL)' sanity.log; exit 1; }
+	ansible-test sanity --venv --python $$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])') > sanity.log 2>&1 || { grep -E '^(ERROR|FATAL)' sanity.log; exit 1; }
 
 .PHONY: unit
 unit: $(VENV)/dev sandbox-base ## Run the tests that need no host
