@@ -71,7 +71,7 @@ lint: $(VENV)/dev ## Run every linter: ansible-lint, yamllint, ruff, mypy, shell
 	zizmor --quiet --offline .github/workflows
 
 # $(call collection,DIRECTORY): build the collection slipway.blog, and install it in an empty DIRECTORY. The installation runs
-# without this repository's ansible.cfg, with which ansible-galaxy would find the collection here already.
+# without this repository's ansible.cfg: with it, ansible-galaxy would find the collection in this repository and install nothing.
 collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --output-path $(1) >/dev/null; \
 	(cd $(1) && env -u ANSIBLE_CONFIG ansible-galaxy collection install --offline --no-deps --collections-path . ./*.tar.gz >/dev/null 2>&1)
 
@@ -79,7 +79,8 @@ collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --outpu
 collection: $(VENV)/control ## Build the collection slipway.blog, and install it in .sandbox/collections
 	@$(call collection,.sandbox/collections)
 
-# ansible-test downloads a script that installs pip. The script that this target puts into its cache uses Python's own pip.
+# ansible-test downloads a script that installs pip, unless its cache has that script. So this target puts a script into the
+# cache that installs the pip that comes with Python.
 .PHONY: sanity
 sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 	@place=$$(mktemp -d)

@@ -310,7 +310,7 @@ def _user_of_session() -> User | None:
 
 
 def _take_over_session() -> User | None:
-    """Store a session that an older release began, which had no table user_session.
+    """Store the session of a cookie from an older release, which had no table user_session.
 
     Do this once per session, so that all copies of its cookie use the same row and become invalid together.
     """

@@ -62,7 +62,7 @@ def _database(url: URL) -> dict[str, object]:
     connect_args = {
         "application_name": "slipway blog",
         "connect_timeout": CONNECT_TIMEOUT_S,
-        "tcp_user_timeout": 5000,  # milliseconds, after which a host that does not respond is an error
+        "tcp_user_timeout": 5000,  # milliseconds to wait for a host that does not respond
         "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
     }
     engine = {

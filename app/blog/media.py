@@ -98,7 +98,7 @@ def _body_limit() -> None:
 
 @bp.get("/author/may-upload")
 def may_upload() -> tuple[str, int]:
-    """Tell the web server in front whether the user is signed in. It asks this before it reads an upload."""
+    """Tell whether the user is signed in. The web server in front asks this before it reads an upload."""
     return ("", 204) if current_user() else ("", 401)
 
 

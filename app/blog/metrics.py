@@ -49,7 +49,7 @@ def forget_worker(pid: int) -> None:
 
 
 class _PortSwitch:
-    """WSGI middleware in front of the app, which would refuse the Host header that Prometheus sends."""
+    """Answer on the metrics port before the app does: the app would refuse the Host header of Prometheus."""
 
     def __init__(self, app: WSGIApplication, port: int) -> None:
         self._app, self._port = app, str(port)

@@ -47,7 +47,7 @@ def start_database(stack: Stack) -> None:
         found = stack.compose("ps", "--all", "--quiet", "db").split()
         words = [state_and_log(stack.host, container) for container in inspect(stack.host, *found)]
         raise Failure("\n".join([str(failure), *words])) from None
-    # Ask the database too: after its own restart, the engine reports a starting database as healthy.
+    # Ask the database too: after the engine has restarted, it reports a starting database as healthy.
     deadline = time.monotonic() + stack.host.settings.database_seconds
     while True:
         try:

@@ -213,11 +213,11 @@ class Ledger:
         return sorted((entry for entry in newest.values() if entry.blocked), key=lambda entry: entry.id)
 
     def blocked(self, image: str) -> Release | None:
-        """Return the entry of an image that is blocked, or None."""
+        """Return the entry that blocks this image, or None if the image is not blocked."""
         return next((entry for entry in self.all_blocked() if entry.image == image), None)
 
     def find(self, name: str) -> Release:
-        """Return the newest release with that id or version that was in service; else raise Failure."""
+        """Return the newest release that has this id or version and was in service; else raise Failure."""
         found = [entry for entry in self.successful() if name in (entry.id, entry.version)]
         if not found:
             known = ", ".join(entry.id for entry in self.successful()[-5:]) or "none"

@@ -7,7 +7,7 @@ Both end nginx processes and the connections that readers keep open, which loses
 that moment. So nginx is drained first: it closes each connection itself, with a response that announces the
 close. While a container is replaced, a temporary nginx gets every new connection. Changes run in their own
 systemd unit and under the release lock. If the program is killed, the old container or the temporary nginx
-serves, and the next run continues from there. The host runs `apply` once at boot.
+serves, and the next run finishes the change. The host runs `apply` once at boot.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class Container:
         self.pid = str(inspected["State"]["Pid"])
         self.hash = containers.config_hash(inspected)
         self.mounts = {mount["Destination"]: Path(mount["Source"]) for mount in inspected["Mounts"]}
-        # Each container checks for a flag with its own host name.
+        # Each container checks for the drain flag whose file name contains the container's host name.
         self.flag = self.mounts["/run/slot"] / f"drain-{inspected['Config']['Hostname']}"
         self.published = {
             (*port.split("/"), binding["HostPort"])
@@ -66,7 +66,7 @@ class Container:
         }
         # Without port 443, TLS may end at a proxy in front of nginx, so the URL may still have https.
         self.port = 443 if ("443", "tcp") in {port[:2] for port in self.published} else 80
-        # The engine forwards published ports to these addresses. Without IPv6, it leaves the second empty.
+        # The engine forwards published ports to these addresses. Without IPv6, the second is empty.
         edge = inspected["NetworkSettings"]["Networks"]["slipway_edge"]
         self.addresses = {"ipv4": edge["IPAddress"], "ipv6": edge["GlobalIPv6Address"]}
 
@@ -84,7 +84,7 @@ class Container:
         wait_until(lambda: not old & self.connections(), self.host.settings.idle_seconds)
 
     def workers(self) -> set[str]:
-        """Return the ids of workers that accept connections; a worker that shuts down has another title."""
+        """Return the ids of workers that accept connections; others have another process title."""
         return self.host.children(self.pid, "nginx: worker process")
 
     def is_current(self) -> bool:
@@ -99,7 +99,7 @@ class Container:
         return status.strip() == "healthy"
 
     def answers(self, url: str, like: "Container") -> bool:
-        """Tell whether url answers 200 over IPv4 and IPv6, or as well as from the container `like`.
+        """Tell whether url answers over IPv4 and IPv6 with 200, or with the status that `like` gives.
 
         The blog may be down, for maintenance or before its first release. So a status that `like` gives too
         is enough, and any status is enough if `like` does not answer.
@@ -255,7 +255,7 @@ def task(host: Host, wanted: dict[str, str]) -> str:
 
 
 def is_finished(host: Host) -> bool:
-    """Tell whether a run ended after `docker compose up` with the present compose.yml.
+    """Tell whether an earlier run finished `docker compose up` with the present compose.yml.
 
     Definitions of services do not cover networks and volumes, which a killed run may have left unchanged.
     """

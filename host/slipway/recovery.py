@@ -119,7 +119,7 @@ def slot_log(stack: Stack, slot: str) -> str:
 
 
 def end_logins(stack: Stack, slots: Collection[str]) -> None:
-    """End the database logins of all slots but these; if the database is down, the next release does it."""
+    """End the database logins of all other slots. If the database is down, the next release ends them."""
     with contextlib.suppress(Failure):
         reconcile_roles(stack, slots)
 

@@ -177,7 +177,7 @@ def release(
     Args:
         stack: the stack, under the lock and reconciled.
         image: id of the image.
-        version, revision, by: for the ledger.
+        version, revision, by: values for the ledger's new entry.
         allow: revisions whose destructive migration was acknowledged.
         instead_of: the entry that this release rolls back, which is then blocked.
 

@@ -24,8 +24,9 @@ def kept_releases(ledger: Ledger, keep: int) -> list[Release]:
         if entry.image not in images:
             images.append(entry.image)
     chosen = set(images[: max(keep, 2)])
-    # Keep the images of the last release that is no rollback and of the rollbacks since, even if blocked:
-    # site.yml may still ask for a blocked image, and a rebuilt image has another id, which is unblocked.
+    # Keep the image of the newest release that is not a rollback, and those of all later rollbacks. Keep
+    # them even if they are blocked: site.yml may still ask for a blocked image. If it had to build the image
+    # again, the new image would have another id, and would not be blocked.
     ordinary = [number for number, entry in enumerate(ledger.successful()) if not entry.instead_of]
     recent = ledger.successful()[ordinary[-1] :] if ordinary else []
     chosen |= {entry.image for entry in recent}

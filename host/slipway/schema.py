@@ -47,7 +47,10 @@ def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str])
 
 
 def restore_advice(stack: Stack, image: str, revision: str) -> str:
-    """Return which migration an older image cannot run after, and how to restore the dump from before it."""
+    """Return advice: which migration keeps an older image from running, and how to go back.
+
+    To go back, the operator restores the dump that was taken before this migration.
+    """
     # If the revision was pending in several releases, the newest one applied it: the others failed.
     applied_by = next((e for e in reversed(stack.ledger.entries()) if revision in (e.applied or [])), None)
     if not applied_by or not dump_path(stack, applied_by).exists():

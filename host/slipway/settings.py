@@ -22,7 +22,7 @@ class Settings:
     tls_configuration: Path = Path("/etc/slipway/tls.json")
     # The host's own certificate authority.
     authority: Path = Path("/etc/slipway/ca")
-    # certbot's certificates, and its renewal configuration of each.
+    # certbot's certificates, and its renewal configuration for each certificate.
     lineages: Path = Path("/etc/letsencrypt/live")
     renewals: Path = Path("/etc/letsencrypt/renewal")
     units: Path = Path("/etc/systemd/system")
@@ -74,7 +74,8 @@ class Configuration(TypedDict):
     preview: str
     slots: dict[str, str]
     session_cookie: str
-    # SHA-256 of the compose.yml that `docker compose up` has finished with; a former version wrote none.
+    # SHA-256 of the compose.yml with which `docker compose up` last finished. A former version of this
+    # program did not write this key.
     compose: NotRequired[str]
 
     admin_email: str

@@ -81,7 +81,7 @@ class Stack:
         )
 
     def slot_images(self) -> dict[str, str]:
-        """Return the image of each slot in slots.env, which compose should run; another slot may serve."""
+        """Return the images by slot in slots.env, from which compose starts slots; another slot may serve."""
         if not self.slots_file.exists():
             return {}
         text = self.slots_file.read_text(errors="replace")
@@ -148,7 +148,7 @@ class Stack:
     def wanted_hash(self, slot: str, image: str, text: str | None = None) -> str:
         """Return compose's hash of the slot's definition with image, as in the label of its container.
 
-        text replaces compose.yml.
+        text: used instead of the content of compose.yml.
         """
         service, file = f"flask_blog_{slot}", ("--file", "-") if text else ()
         output = self.compose(
@@ -175,7 +175,7 @@ class Stack:
     def serves(self, slot: str, image: str, text: str | None = None) -> bool:
         """Tell whether slot runs image with the present configuration and secrets, and answers `/healthz`.
 
-        text replaces compose.yml.
+        text: used instead of the content of compose.yml.
 
         Do not use the engine's health status: for some seconds after its restart, no container is healthy.
         """
@@ -189,7 +189,7 @@ class Stack:
         return self.host.get(f"{self.config['slots'][slot]}:8000", "/healthz", self.config["host"])[0] == 200
 
     def remove(self, slot: str, at_once: bool = False) -> None:
-        """Remove the slot's container and secrets. It first finishes its requests, unless at_once is set."""
+        """Remove the slot's container and secrets; unless at_once is set, let its requests finish first."""
         if at_once:
             self.compose("--profile", slot, "stop", "--timeout", "0", f"flask_blog_{slot}")
         self.compose("--profile", slot, "rm", "--stop", "--force", f"flask_blog_{slot}")

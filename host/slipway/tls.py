@@ -1,7 +1,8 @@
 """Maintain nginx's certificate, /etc/slipway/tls/blog.pem, as the role `tls` configures it.
 
 The file holds the key, the certificate and its chain. It is replaced atomically, and only if the new key
-matches the new certificate. nginx reloads if it runs; if it refuses, the old pair is restored.
+matches the new certificate. If nginx runs, it reloads. If nginx refuses the new pair, the old pair is
+restored.
 """
 
 import json
@@ -94,7 +95,8 @@ def install(host: Host, pem: str, check: bool = False) -> bool:
     path, uid = host.settings.certificate, host.settings.nginx_uid
     write_secret(path, pem, uid)
     try:
-        # An nginx container without TLS does not mount the directory. A later `nginx apply` replaces it.
+        # An nginx container without TLS does not mount the directory. A later `nginx apply` replaces the
+        # container.
         if is_shown(host):
             host.run(*program("nginx", "reload"))
     except Failure:

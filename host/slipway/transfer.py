@@ -38,7 +38,7 @@ def command_import(stack: Stack, options: Namespace) -> int:
 
 
 def copy_for_blog(stack: Stack, source: Path, place: Path) -> str:
-    """Copy a file or directory to its whole path below place, readable by the blog's user.
+    """Copy a file or directory into place, under its whole path, readable by the blog's user.
 
     Returns:
         The path of the copy when place is mounted as /import.
@@ -70,7 +70,9 @@ def command_export(stack: Stack, options: Namespace) -> int:
 
 @contextlib.contextmanager
 def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
-    """Yield a subdirectory for the blog, with an earlier export if there is one; then move all to directory.
+    """Yield a subdirectory in which the blog writes the export; then move its content to directory.
+
+    If the directory has an earlier export, the subdirectory contains it, so that the blog updates it.
 
     The directory may be somebody's home, so it always keeps its owner, who also gets the export. A new
     directory belongs to the caller of sudo.

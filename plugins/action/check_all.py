@@ -27,7 +27,10 @@ class ActionModule(ActionBase):
         return result
 
     def _failure(self, check):
-        """Return a message if the check fails, else None. An error in one must not hide other failures."""
+        """Return a message if the check fails or cannot be evaluated, else None.
+
+        An error does not end the task, because the failures of the other checks must be reported too.
+        """
         try:
             if self._hold(check.get("when", True)) and not self._hold(check["that"]):
                 return check["fail_msg"]

@@ -45,7 +45,7 @@ class ActionModule(ActionBase):
         arguments = self._task.args | {"files": unknown}
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
         if not (self._task.check_mode or result.get("failed")):
-            # A later task may manage the same path.
+            # A later task may manage the same path, so it must know what this task wrote.
             known = known | {path_of(file): file["digest"] for file in unknown}
             result["ansible_facts"] = {"host_files": known}
         notified = [name for path in result.get("written", []) for name in listeners.get(path, [])]
@@ -73,5 +73,5 @@ def contents(directory):
 
 
 def digest(value):
-    """Return a digest of a JSON value: equal values have the same digest, and others have different ones."""
+    """Return a digest of a JSON value: only equal values have the same digest."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

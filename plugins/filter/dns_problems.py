@@ -15,7 +15,8 @@ RECORDS = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
 def dns_problems(names, own):
     """Resolve names on the control node, and compare the results with a host's addresses.
 
-    An authority uses A and AAAA records alike, so a record with another address is as bad as none.
+    A certificate authority may connect to the address of any A or AAAA record, so a record with another
+    address is as bad as no record.
 
     Args:
         names: DNS names.

@@ -14,13 +14,14 @@ from pathlib import Path
 def source_revision(path):
     """Return the git revision of a directory, or the version of the collection that it belongs to.
 
-    An installed collection may lie in a git repository of its user, whose revision says nothing about it.
+    An installed collection may lie in its user's git repository. The revision of that repository says nothing
+    about the collection, so the collection's version is returned.
 
     Args:
         path: a directory.
 
     Returns:
-        As `git describe --always --dirty` prints it; empty if the directory is in no repository.
+        The version, or the output of `git describe --always --dirty`; empty if there is neither.
     """
     directory = Path(path).resolve()
     for parent in (directory, *directory.parents):

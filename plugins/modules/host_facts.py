@@ -262,7 +262,8 @@ def about(name, labels, kind):
     """Return facts from compose's labels; leave out other labels, because they may hold secrets."""
     compose = {key.removeprefix("com.docker.compose."): value for key, value in (labels or {}).items()}
     project, directory = compose.get("project", ""), compose.get("project.working_dir", DIRECTORY)
-    # Another project may have the same name. The labels of a container also have its directory.
+    # Another compose project may have the name `slipway` too. Only a container has a label with the
+    # project's directory, which tells the two projects apart.
     managed = (project, directory) == (PROJECT, DIRECTORY)
     return {"name": name, "managed": managed, "compose_key": compose.get(kind, ""), "project": project}
 
@@ -273,7 +274,7 @@ def clusters(volume):
     for depth in ("PG_VERSION", "*/PG_VERSION", "*/*/PG_VERSION"):
         for file in sorted(root.glob(depth)):
             directory = file.relative_to(root).parent
-            # Skip the databases within a cluster, which have such a file too, and unfinished clusters.
+            # Skip unfinished clusters, and the databases within a cluster: they have a file PG_VERSION too.
             within = any(str(parent) in found for parent in directory.parents)
             if directory.suffix != ".init" and not within and (version := first_line(file)):
                 found[str(directory)] = version

@@ -14,10 +14,10 @@ description:
   - Compares each entry with the host, validates all new contents, and only then writes what differs.
   - Replaces a file in one step, so that no program reads a part of it. The user who runs the module, usually
     root, owns everything.
-  - A dry run validates nothing, because a bare host may lack the programs for that.
-  - Records on the host what it wrote. The control node does not send an entry again that
-    M(slipway.blog.host_facts) found unchanged, and a task that has only such entries does not connect to the
-    host. In a run of site.yml with nothing to do, that saves 11 of 17 visits, about 4 of 13 seconds.
+  - A dry run validates nothing, because a bare host may lack the validation programs.
+  - Records on the host what it wrote. If M(slipway.blog.host_facts) finds an entry unchanged, the
+    control node does not send it again. If all entries of a task are unchanged, the task does not connect to
+    the host. In a run of site.yml with nothing to do, that saves 11 of 17 visits, about 4 of 13 seconds.
 options:
   record:
     description: Path of the record.
@@ -42,20 +42,20 @@ options:
         description:
           - Path of a directory with versions of a tree of files, such as the modules of a program. Each
             version is in a directory that is named after its content. The link C(current) leads to the
-            wanted version, and changes when that is complete.
+            wanted version, and changes only when that version is complete.
           - A program that started with the previous version still finds it. Older versions are removed.
         type: path
       absent:
-        description: Path of a file, a link, or a directory with its content, which must not exist.
+        description: Path that must not exist. A directory is removed with its content.
         type: path
       source:
-        description: Directory on the control node that the tree contains.
+        description: Directory on the control node whose files the tree gets.
         type: str
       version:
         description: Name of the tree's version. The control node computes it.
         type: str
       contents:
-        description: Text of each file of the tree, by name. The control node reads it.
+        description: Text of each file of the tree, by name. The control node reads them.
         type: dict
       content:
         description: Content of the file.
@@ -74,7 +74,8 @@ options:
         type: str
       validate:
         description:
-          - Command that fails for invalid content, which is in the file C(%s), or below it for a tree.
+          - Command that fails if the content is invalid. C(%s) is a temporary copy of the content.
+          - For a tree, C(%s) is a directory that contains the files.
         type: str
       notify:
         description: Handlers to notify when this entry is written.
@@ -141,7 +142,7 @@ OWNER = f"{os.geteuid()}:{os.getegid()}"
 
 
 class Invalid(Exception):
-    """An error: the validation command refuses a content."""
+    """The validation command refused the new content of a path."""
 
 
 def place(entry):

@@ -23,7 +23,7 @@ options:
   names:
     description:
       - The secrets by name, each a dictionary with the C(uid) of its reader.
-      - An C(optional) secret is not generated; its file is removed if it is not given.
+      - An C(optional) secret is not generated. If its value is not given, its file is removed.
     type: dict
     required: true
   given:

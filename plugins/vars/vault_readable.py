@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Name the vault file that cannot be decrypted: Ansible's own error does not. Set no variables."""
+"""Name the vault file that cannot be decrypted, because Ansible's error does not. Set no variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ DOCUMENTATION = r"""
 name: vault_readable
 short_description: Names the vault file that cannot be decrypted
 description:
-  - Tries each encrypted file in the C(group_vars) and C(host_vars) of an inventory once, before it is loaded.
+  - Tries each encrypted file in the C(group_vars) and C(host_vars) of an inventory once, before Ansible
+    loads the file.
 """
 
 from pathlib import Path

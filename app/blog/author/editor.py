@@ -44,7 +44,7 @@ class TextForm(Form):
     """The fields that posts and pages share.
 
     version: the version that the author began to edit.
-    base: a digest of each field of that version, which later shows the fields that the author changed.
+    base: a digest of each field of that version, to find out later which fields the author changed.
     """
 
     title = LineField("Title", [InputRequired("Enter a title."), Length(max=200)])

@@ -27,7 +27,8 @@ _DRAFTS = {"_drafts", "drafts", "Drafts"}  # folders in which other programs kee
 def import_posts(session: Session, source: Path, *, existing: str, default_author: str) -> Result:
     """Import one Markdown file, or all Markdown files below a directory. The caller commits.
 
-    existing: what to do with a slug that the blog has with other content: `refuse`, `skip` or `update`.
+    existing: what to do if the blog has a text with the same slug but other content: `refuse`, `skip` or
+        `update`.
     default_author: the author of files that do not name an author.
     Returns the numbers of created, updated, skipped and unchanged posts, and the ignored files.
     Raises ImportProblemsError if any file has a problem. The caller must not commit then.

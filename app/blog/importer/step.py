@@ -35,7 +35,8 @@ class Result:
 class Import:
     """The state of an import.
 
-    existing: what to do with a slug that the blog has with other content: `refuse`, `skip` or `update`.
+    existing: what to do if the blog has a text with the same slug but other content: `refuse`, `skip` or
+        `update`.
     ignored: files that have no problem but are not imported, for example a README.
     """
 
@@ -56,7 +57,7 @@ class Import:
         return wanted
 
     def refuse(self, path: Path, line: int, kind: str, slug: str) -> None:
-        """If the import refuses existing slugs, report a slug that the blog has with other content."""
+        """If `existing` is `refuse`, report a slug whose text in the blog has other content."""
         if self.existing == "refuse":
             self.problems.append(
                 f"{path}:{line}: the blog has a {kind} {slug!r} with other content; "
