@@ -7,7 +7,8 @@ die() {
   exit 1
 }
 
-# Export the variable that $1 names, with its own value, or the content of the file in $1_FILE, or else $2.
+# Export the variable with the name $1. Its value is the content of the file that the variable $1_FILE names, or else the value
+# that it already has, or else $2.
 setting() {
   local file="${1}_FILE"
   if [[ -n ${!file} ]]; then
@@ -35,8 +36,9 @@ run_init_file() {
   esac
 }
 
-# Create a cluster in a directory whose name ends in .init, and rename it when it is complete. So if this script is killed,
-# no incomplete cluster is used. The function is a subshell, so that the server does not inherit the variables for initdb.d.
+# Create a cluster in a directory whose name ends in .init, and rename the directory when the cluster is complete. So if this
+# script is killed, no incomplete cluster is used. The function runs in a subshell, so that the server that this script starts
+# at the end does not inherit the variables for initdb.d.
 initialise() (
   target=${PGDATA%.init}
   setting POSTGRES_PASSWORD
