@@ -321,8 +321,8 @@ LOAD = """
   gather_subset: ['!all', min]
   environment: {{DOCKER_HOST: "{socket}"}}
   tasks:
-    - ansible.builtin.import_role: {{name: images, tasks_from: preflight}}
-    - ansible.builtin.import_role: {{name: images}}
+    - ansible.builtin.import_role: {{name: slipway.blog.images, tasks_from: preflight}}
+    - ansible.builtin.import_role: {{name: slipway.blog.images}}
     - ansible.builtin.debug: {{msg: "{{{{ images_ids | ansible.builtin.to_json }}}}"}}
 """
 
