@@ -79,8 +79,8 @@ collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --outpu
 collection: $(VENV)/control ## Build the collection slipway.blog, and install it in .sandbox/collections
 	@$(call collection,.sandbox/collections)
 
-# ansible-test downloads a script that installs pip, unless its cache has that script. So this target puts a script into the
-# cache that installs the pip that comes with Python.
+# ansible-test downloads a script that installs pip, unless its cache has that script. So this target writes a script there, which
+# installs the pip that comes with Python.
 .PHONY: sanity
 sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 	@place=$$(mktemp -d)

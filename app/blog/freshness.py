@@ -1,9 +1,9 @@
 """Limit the age of responses from nginx's cache.
 
-Every public page has an expiry time, so that no response is older than two seconds. nginx serves older pages
-only while the blog or its database is down. These pages must not show withdrawn content, which is content
-that was deleted, unpublished or renamed. So each withdrawal begins a new "generation": a new random name,
-which is part of nginx's cache key. nginx then finds none of the pages that it cached before.
+Every public page has an expiry time, so that normally no response is older than two seconds. Only while the
+blog or its database is down, nginx serves older pages. These pages must not show withdrawn content, which is
+content that was deleted, unpublished or renamed. So each withdrawal begins a new "generation": a new random
+name, which is part of nginx's cache key. nginx then finds none of the pages that it cached before.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from .models import Comment, Page, Post
 # nginx may cache a response until the end of the second in which the request arrived. For one more second,
 # nginx may serve this response while it requests a new one. So a response is at most two seconds old.
 STALE_S = 1
-# Caches keep only responses with these statuses. After any other error, the next request may succeed.
+# Caches may keep only responses with these statuses. Another response, such as 500, may be temporary.
 _KEPT = {200, 301, 302, 308, 404, 410}
 _LINK = ".generation"
 
@@ -35,7 +35,7 @@ def _begin() -> None:
 
 @bp.after_app_request
 def _keep(response: Response) -> Response:
-    """Let caches keep a response that has no Cache-Control. With a session, accounts.py undoes this."""
+    """Let caches keep a response without Cache-Control. With a session, accounts.py makes it private."""
     is_public = "Cache-Control" not in response.headers and "asked_at" in g
     if request.method not in ("GET", "HEAD") or response.status_code not in _KEPT or not is_public:
         return response

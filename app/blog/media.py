@@ -80,7 +80,7 @@ class AltForm(Form):
 
 @bp.get("/media/<name>")
 def serve(name: str) -> Response:
-    """Serve a picture. A web server in front of the app serves the pictures itself instead."""
+    """Serve a picture. Only used without a web server in front of the app, which would serve it itself."""
     if not re.fullmatch(NAME, name):
         abort(404)
     response = send_from_directory(current_app.config["MEDIA_DIR"], name, max_age=YEAR_S)

@@ -66,7 +66,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def call_webhook(stack: Stack, entry: Release) -> None:
-    """POST the entry as JSON to the webhook, if it is configured; raise Failure if that fails."""
+    """POST the host's name and the entry as JSON to the webhook, if any; raise Failure if that fails."""
     url = stack.config.get("webhook_url")
     if not url:
         return

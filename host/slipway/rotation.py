@@ -1,4 +1,8 @@
-"""Rotate secrets: put new values into service with a release of the image in service."""
+"""Rotate secrets: put new values into service with a release of the image in service.
+
+Each slot has a database role of its own (`reconcile_roles` in database.py) and copies of its secrets. So the
+new slot uses the new passwords while the old slot still uses the former ones, and no request fails.
+"""
 
 import json
 from argparse import Namespace

@@ -284,7 +284,7 @@ def prepare(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Install the ACME authority's certificate; request one if none is there, or if it expires soon."""
+    """Install a certificate from the ACME authority; request one if none is there, or if it expires soon."""
     lineage, before = host.settings.lineages / config["lineage"], served(host)
     if not is_current(host, lineage / "fullchain.pem", config["names"]):
         if check:

@@ -15,7 +15,7 @@ from .desk import bp, editable, is_id, newest
 @bp.route("/comments", methods=["GET", "POST"])
 @login_required
 def comments() -> str | tuple[str, int] | AnyResponse:
-    """List the comments in one state on the author's posts. A POST request moderates some of them.
+    """List the comments on the author's posts that have one state, such as pending. A POST moderates some.
 
     A button for all selected comments sends the field `decision` (its value is approve, spam or delete) and
     the field `ids` with the comments' ids. A button for one comment sends one field: its name is approve,

@@ -125,4 +125,4 @@ def _is_route(slug: str) -> bool:
         endpoint, _arguments = adapter.match(f"/{slug}")
     except HTTPException:  # the route exists and redirects to the address with a slash at the end
         return True
-    return endpoint not in ("pages.page", "contact.contact")  # the page `contact` appears above the form
+    return endpoint not in ("pages.page", "contact.contact")  # the form shows this page above itself
