@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
         """Send all entries at once, except those known to be unchanged; notify handlers of written files."""
         result = super().run(tmp, task_vars)
         files = [dict(file) for file in self._task.args["files"] if boolean(file.get("when", True))]
-        listeners = {file.get("file"): file.pop("notify", []) for file in files}
+        listeners = {path_of(file): file.pop("notify", []) for file in files}
         role = self._task._role.get_name() if self._task._role else ""
         for file in files:
             file.pop("when", None)
