@@ -73,7 +73,8 @@ lint: $(VENV)/dev ## Run every linter: ansible-lint, yamllint, ruff, mypy, shell
 # $(call collection,DIRECTORY): build the collection slipway.blog, and install it in an empty DIRECTORY. The installation runs
 # without this repository's ansible.cfg: with it, ansible-galaxy would find the collection in this repository and install nothing.
 collection = rm -rf $(1); mkdir -p $(1); ansible-galaxy collection build --output-path $(1) >/dev/null; \
-	(cd $(1) && env -u ANSIBLE_CONFIG ansible-galaxy collection install --offline --no-deps --collections-path . ./*.tar.gz >/dev/null 2>&1)
+	(cd $(1) && env -u ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATH=. ansible-galaxy collection install --offline --no-deps \
+	  --collections-path . ./*.tar.gz >/dev/null)
 
 .PHONY: collection
 collection: $(VENV)/control ## Build the collection slipway.blog, and install it in .sandbox/collections
@@ -90,7 +91,8 @@ sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 	mkdir -p "$$HOME/.ansible/test/cache"
 	printf 'import ensurepip\n\nensurepip.bootstrap()\n' > "$$HOME/.ansible/test/cache/get_pip_24_2.py"
 	cd "$$place/ansible_collections/slipway/blog"
-	ansible-test sanity --venv --python $$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])') > sanity.log 2>&1 || { grep -E '^(ERROR|FATAL)' sanity.log; exit 1; }
+	python=$$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	ansible-test sanity --venv --python "$$python" > sanity.log 2>&1 || { grep -E '^(ERROR|FATAL)' sanity.log; exit 1; }
 
 .PHONY: unit
 unit: $(VENV)/dev sandbox-base ## Run the tests that need no host

@@ -23,7 +23,9 @@ def secret_files(tmp_path):
         readers = {name: {"uid": READER, "optional": name in optional} for name in names}
         parameters |= {"directory": str(directory), "names": readers, "_ansible_check_mode": check}
         arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": parameters}))
-        done = subprocess.run([sys.executable, SECRET_FILES, arguments], capture_output=True, text=True)
+        importable = os.environ | {"PYTHONPATH": str(ROOT / "collections")}
+        command = [sys.executable, SECRET_FILES, arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=importable)
         result = json.loads(done.stdout)
         assert result.get("failed", False) is fails, done.stdout + done.stderr
         told = ("msg",) if fails else ("changed", "written", "mended")

@@ -33,7 +33,10 @@ from werkzeug.security import generate_password_hash
 from blog import create_app, schema, sessions
 from blog.models import Base, ContactMessage, Media, Page, Post, Tag, Throttle, User, db
 
-from .browser import live, page, screenshot  # noqa: F401 (fixtures)
+from .browser import live, page, screenshot
+
+# Fixtures of browser.py that the test modules use.
+__all__ = ["live", "page", "screenshot"]
 
 BASE_URL = "http://blog.test:8080"
 PASSWORD = "correct horse battery"
@@ -291,8 +294,11 @@ def post(app):
             columns = {
                 key: getattr(found, key) for key, _ in Post.__table__.columns.items() if key != "search"
             }
-            tags, aliases = [tag.name for tag in found.tags], [alias.slug for alias in found.aliases]
-            return columns | {"tags": tags, "aliases": aliases}
+            return columns | {
+                "tags": [tag.name for tag in found.tags],
+                "tags_by_slug": {tag.slug: tag.name for tag in found.tags},
+                "aliases": [alias.slug for alias in found.aliases],
+            }
 
     return post
 

@@ -4,6 +4,7 @@ A browser or an address from which a user has signed in is a known place of this
 """
 
 import io
+import time
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
@@ -64,10 +65,12 @@ def number_of(app, name: str) -> int:
 
 
 def test_many_guesses_lock_out_only_unknown_places(regular, visitor, guess):
+    began = time.time()
     assert guess(60).status_code == 429
     refused = visitor("192.0.2.1").send("/login", **ADA)
     assert refused.status_code == 429
-    assert 3541 <= int(refused.headers["Retry-After"]) <= 3600
+    # The hour begins with the first guess. On a busy machine, the guesses take some seconds.
+    assert 3599 - (time.time() - began) <= int(refused.headers["Retry-After"]) <= 3600
     assert "Wait 60 minutes" in refused.text
     assert visitor("192.0.2.1", regular).send("/login", **ADA).status_code == 303, "a known browser"
     assert visitor(HOME).send("/login", **ADA).status_code == 303, "a known address"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def observe(path, kind):
         "mode": f"{stat.S_IMODE(status.st_mode):04o}",
     }
     return found | ({"content": path.read_bytes()} if found["kind"] == "file" else {})
+
+
+def sync(directory):
+    """Write the names in a directory to the disk, so that they survive a power loss."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def digest(path, kind):

@@ -134,7 +134,13 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.blog.plugins.module_utils.managed_files import RECORD, digest, observe, read
+from ansible_collections.slipway.blog.plugins.module_utils.managed_files import (
+    RECORD,
+    digest,
+    observe,
+    read,
+    sync,
+)
 
 KINDS = ("file", "directory", "link", "tree", "absent")
 
@@ -206,15 +212,6 @@ def validate(command, path, contents, module):
         status, output, errors = module.run_command(command.replace("%s", str(candidate)))
     if status:
         raise Invalid(f"{path} failed to validate, so nothing was written: {errors or output}")
-
-
-def sync(directory):
-    """Write the names in a directory to the disk, so that they survive a power loss."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write(path, state):

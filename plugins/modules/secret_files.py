@@ -79,6 +79,7 @@ import string
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.blog.plugins.module_utils.managed_files import sync
 
 MODE = 0o400
 DIRECTORY_MODE = 0o711
@@ -105,15 +106,6 @@ def keep(directory, check):
                 os.chown(made, *owner[:2])
                 made.chmod(DIRECTORY_MODE)
     return True
-
-
-def sync(directory):
-    """Write the names in a directory to the disk, so that they survive a power loss."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write(path, value, uid):

@@ -102,3 +102,12 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
     assert told("image") == [in_service["image"]]
 
     assert_no_difference(report(), in_service, healthy(), host)
+
+
+def test_status_reports_a_lost_record_and_site_yml_writes_it_again(report, host, deploy):
+    host.check_output("rm /var/lib/slipway/files.json")
+    assert report()("changed") == [
+        "/var/lib/slipway/files.json is missing or damaged: run site.yml, which writes it again"
+    ]
+    assert deploy("site.yml").status == 0
+    assert report()("changed") == []
