@@ -111,7 +111,10 @@ def _fill(total: int, words: list[str], chance: random.Random) -> None:
 
 
 def _home_ms(app: Flask, windows: int = 5, rounds: int = 200) -> float:
-    """Return the lowest of several medians of the home page: other work can only make a window slower."""
+    """Return how long the home page takes, in milliseconds.
+
+    Of several series of requests, take the one with the lowest median: other work can only make one slower.
+    """
     client = app.test_client()
     medians = []
     for _ in range(windows):

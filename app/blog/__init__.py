@@ -17,11 +17,14 @@ from . import (
     feeds,
     freshness,
     health,
+    languages,
     media,
     metrics,
+    names,
     outage,
     pages,
     search,
+    security_txt,
 )
 from .config import ConfigError
 from .forms import csrf
@@ -40,16 +43,17 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     app.config.from_mapping(config.load(settings))
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     hops = app.config["PROXY_HOPS"]
+    outage.init_app(app)
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # Flask's interface
 
     db.init_app(app)
     assets.init_app(app)
-    app.url_map.converters["slug"] = pages.SlugConverter
+    app.url_map.converters["slug"] = names.SlugConverter
     metrics.init_app(app)
     # Flask runs after_request functions in reverse order of registration. accounts is registered before
     # freshness, so accounts runs later and can make a response private that freshness made public.
-    blueprints = (health, outage, media, accounts, freshness, author, pages, feeds, search, comments, contact)
-    for module in blueprints:
+    readers = (pages, feeds, security_txt, search, comments, contact, languages)
+    for module in (health, outage, media, accounts, freshness, author, *readers):
         app.register_blueprint(module.bp)
     csrf.init_app(app)  # csrf reads the body, so it must run after media, which sets the body limit
     app.register_error_handler(HTTPException, _error_page)

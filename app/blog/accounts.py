@@ -23,6 +23,7 @@ from flask import (
     url_for,
 )
 from flask.typing import ResponseReturnValue
+from itsdangerous import Signer
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from werkzeug.exceptions import Forbidden
@@ -30,7 +31,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from wtforms import PasswordField
 from wtforms.validators import EqualTo, InputRequired, Length, ValidationError
 
-from . import guesses, sessions, throttle
+from . import sessions, sign_in_limits, throttle
 from .forms import Form, LineField, email_address
 from .models import User, db
 
@@ -161,7 +162,7 @@ def login() -> ResponseReturnValue:
     email = form.email.data.lower()
     person = db.session.scalar(select(User).where(User.email == email))
     account = person or _nobody()
-    if key := guesses.refuse(email, account):
+    if key := sign_in_limits.refuse(email, account):
         return _too_often(key, "accounts/login.html", form)
     if not account.check_password(form.password.data) or person is None:
         current_app.logger.warning("login refused for a client at %s", throttle.client())
@@ -241,7 +242,7 @@ def change_password() -> ResponseReturnValue:
     db.session.commit()
     throttle.forget(key)
     sessions.end_all(person)
-    guesses.forget_places(person)
+    sign_in_limits.forget_places(person)
     sign_in(person)
     flash("Your password is changed, and your other sessions have ended.")
     return redirect(url_for(".account"), 303)
@@ -269,6 +270,10 @@ def sign_in(person: User) -> None:
     """Begin a new session for the authenticated user `person`."""
     session.clear()
     session.permanent = True
+    # A form that the user opened in an earlier session stays valid, so that a lost session loses no text.
+    session["csrf_token"] = (
+        Signer(current_app.config["SECRET_KEY"], salt="forms").get_signature(str(person.id)).decode()
+    )
     # After a rollback, an older release without the table user_session reads `user` and `epoch` from the
     # cookie.
     session["user"] = person.id
@@ -303,21 +308,24 @@ def _user_of_session() -> User | None:
     if found := sessions.find(session["token"]):
         person, g.session_id = found
         return person
-    # The session has ended. Remove its keys, so that the next request needs no query.
-    for name in ("user", "epoch", "token"):
-        session.pop(name, None)
+    # The session has ended. Remove its keys, so that the next request needs no query. The editor's script
+    # sends POST requests: they change no cookie, because the user may be signing in in another tab.
+    if request.method == "GET":
+        for name in ("user", "epoch", "token"):
+            session.pop(name, None)
     return None
 
 
 def _take_over_session() -> User | None:
     """Store the session of a cookie from an older release, which had no table user_session.
 
-    Do this once per session, so that all copies of its cookie use the same row and become invalid together.
+    All such cookies of a user share one row, because only the user and the epoch are the same in every copy
+    of a cookie. So a sign-out ends them all.
     """
     person = db.session.get(User, session["user"])
     if person is None or person.session_epoch != session.get("epoch"):
         return None
-    token = throttle.digest(f"former {person.id} {person.session_epoch} {session.get('csrf_token')}")
+    token = throttle.digest(f"former {person.id} {person.session_epoch}")
     lifetime_s = int(current_app.permanent_session_lifetime.total_seconds())
     if throttle.allow(f"former session {token}", 1, lifetime_s):
         _enter(person, token)
@@ -331,7 +339,7 @@ def _take_over_session() -> User | None:
 
 def _enter(person: User, token: str | None = None) -> None:
     session["token"], g.session_id = sessions.begin(person, token)
-    guesses.remember(person)
+    sign_in_limits.remember(person)
     g.user = person
 
 

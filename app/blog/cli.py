@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
-from . import assets, exporter, guesses, importer, rerender, schema, sessions
+from . import assets, exporter, importer, media_content, rerender, schema, sessions, sign_in_limits
 from .models import User, db
 
 MIN_PASSWORD_CHARACTERS = 12
@@ -86,7 +86,7 @@ def user() -> None:
     "--password-file",
     type=click.File("rb"),
     required=True,
-    help="The file with the password of a new user, at least 12 characters. - reads standard input.",
+    help="The file with the password of a new user, at least 12 characters. `-` means standard input.",
 )
 @with_appcontext
 def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
@@ -115,7 +115,7 @@ def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
     "--password-file",
     type=click.File("rb"),
     required=True,
-    help="The file with the new password, at least 12 characters. - reads standard input.",
+    help="The file with the new password, at least 12 characters. `-` means standard input.",
 )
 @with_appcontext
 def set_password(email: str, password_file: BinaryIO) -> None:
@@ -137,8 +137,8 @@ def set_password(email: str, password_file: BinaryIO) -> None:
         person.set_password(password)
         db.session.commit()
         sessions.end_all(person)
-        guesses.forget_places(person)
-    guesses.forget_tries(person)
+        sign_in_limits.forget_places(person)
+    sign_in_limits.forget_tries(person)
     _done(
         f"The password of {email} {'is changed' if changed else 'was already the same'}.",
         changed=changed,
@@ -165,18 +165,20 @@ def _password(file: BinaryIO) -> str:
     type=click.Choice(["refuse", "skip", "update"]),
     default="refuse",
     show_default=True,
-    help="If the blog has the post with other content: refuse the import, skip the file, or update the post.",
+    help="If the blog has a post with this slug but other content: refuse the import, skip the file, "
+    "or update the post.",
 )
 @with_appcontext
 def import_(source: Path, existing: str) -> None:
     """Import one Markdown file, all Markdown files below a directory, or an export of `flask export`.
 
     A file begins with YAML front matter (--- lines) or Pelican's header lines. Title and date are
-    required; slug, aliases, summary, author, tags, category, updated and publishDate are optional.
-    A file is a draft if it contains status: draft or private, draft or private: true, or
-    published: false, or if it is in a folder _drafts. The command imports all files, or it imports
-    none and lists all problems. It ignores hidden files and files that are not Markdown, and reports
-    them.
+    required; slug, aliases, summary, lang, author, tags, category, updated and publishDate are
+    optional.
+    A file is a draft if it has a field such as `status: draft`, `status: private`, `draft: true`,
+    `private: true` or `published: false`, or if it is in a folder named _drafts, drafts or Drafts.
+    The command imports all files, or it imports none and lists all problems. It ignores hidden files
+    and files that are not Markdown, and reports them.
     """
     options = {"existing": existing, "default_author": current_app.config["SITE_AUTHOR"]}
     try:
@@ -195,7 +197,11 @@ def import_(source: Path, existing: str) -> None:
     counts = result.counts
     if ignored := counts["ignored"]:
         click.echo(f"Ignored: {ignored} files, such as {', '.join(result.ignored_files)}.", err=True)
-    message = "Posts and pages " + ", ".join(f"{name}: {count}" for name, count in counts.items()) + "."
+    outcomes = ("created", "updated", "skipped", "unchanged")
+    message = f"Posts and pages {', '.join(f'{name}: {counts[name]}' for name in outcomes)}"
+    if "comments" in counts:
+        message += f"; comments added: {counts['comments']}, pictures added: {counts['media']}"
+    message += f"; files ignored: {ignored}."
     changed = any(counts.get(name) for name in ("created", "updated", "comments", "media"))
     _done(message, changed=changed, **counts, ignored_files=result.ignored_files)
 
@@ -219,14 +225,54 @@ def export(directory: Path) -> None:
     _done(message, changed=bool(written or removed), written=written, removed=removed)
 
 
+@click.group()
+def media() -> None:
+    """Manage the contents of pictures in the database, and the files in MEDIA_DIR."""
+
+
+@media.command(cls=_Command)
+@with_appcontext
+def adopt() -> None:
+    """Store the pictures of older releases, which are only files in MEDIA_DIR, in the database.
+
+    The command first verifies each file, and removes none, so older releases still work. It names the
+    pictures whose file is missing, or damaged, or cannot be read.
+    """
+    result = media_content.adopt(db.session, current_app.config["MEDIA_DIR"])
+    counts = f"missing: {len(result.missing)}, damaged: {len(result.damaged)}"
+    _done(f"Pictures adopted: {result.adopted}, {counts}.", changed=bool(result.adopted), **asdict(result))
+
+
+@media.command(cls=_Command)
+@with_appcontext
+def fill() -> None:
+    """Write the file of each picture that is in the database, but not in MEDIA_DIR.
+
+    Only releases that do not read pictures from the database need this.
+    """
+    try:
+        filled = media_content.fill(db.session, current_app.config["MEDIA_DIR"])
+    except OSError as error:
+        raise click.ClickException(f"MEDIA_DIR cannot be written: {error}") from error
+    _done(f"Files written: {filled}.", changed=bool(filled), filled=filled)
+
+
 @click.command("rerender", cls=_Command)
 @with_appcontext
 def rerender_() -> None:
-    """Render the HTML of every post and page again with this release."""
-    changed, total = rerender.rerender(db.session)
+    """Render every post and page again with this release.
+
+    The command also counts the words of the posts, and makes the summary of a post that has none.
+    """
+    result = rerender.rerender(db.session)
     db.session.commit()
-    message = f"Posts and pages rendered: {total}, changed: {changed}."
-    _done(message, changed=bool(changed), rerendered=changed, total=total)
+    for line in result.refused:
+        click.echo(line, err=True)
+    message = f"Posts and pages rendered: {result.total}, changed: {result.changed}."
+    refused = len(result.refused)
+    _done(
+        message, changed=bool(result.changed), rerendered=result.changed, total=result.total, refused=refused
+    )
 
 
 @click.command("check-config")
@@ -257,9 +303,10 @@ def static_export(directory: Path) -> None:
         written = assets.export(directory)
     except OSError as error:
         raise click.ClickException(
-            f"cannot write to {directory} ({error.strerror}): name another directory, or correct its rights"
+            f"cannot write to {directory} ({error.strerror}): "
+            "name another directory, or correct its permissions"
         ) from error
     _done(f"Files written to {directory}: {len(written)}.", changed=bool(written), written=written)
 
 
-commands = (migrate, user, import_, export, rerender_, check_config, static_export)
+commands = (migrate, user, import_, export, media, rerender_, check_config, static_export)

@@ -43,7 +43,7 @@ def comment(slug: str) -> AnyResponse | tuple[str, int] | tuple[str, int, dict[s
     db.session.add(Comment(post_id=post.id, author=author, email=email, body=body, state=state))
     db.session.commit()
     if state == "approved":
-        return redirect(url_for("pages.post", slug=slug, _anchor="comments"), 303)
+        return redirect(url_for("pages.post", slug=slug, _anchor="blog_comments"), 303)
     return redirect(url_for(".thanks", slug=slug), 303)
 
 

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from .languages import is_language
+
 CONNECT_TIMEOUT_S = 3
 BODY_LIMIT_BYTES = 4 * 1024 * 1024  # for every request except uploads; a post's text may have 1 MiB
 STATEMENT_TIMEOUT_MS = 15_000  # less than gunicorn's timeout, so that a slow request gets an error page
@@ -32,14 +34,19 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
     return {
         **load_server(env),
         "BASE_URL": base_url,
+        "SITE_LANGUAGE": _language(env),
         "SITE_TITLE": env.get("SITE_TITLE") or "Slipway",
         "SITE_DESCRIPTION": env.get("SITE_DESCRIPTION", ""),
         "SITE_AUTHOR": env.get("SITE_AUTHOR", ""),
+        "SECURITY_CONTACT": _security_contact(env),
         "POSTS_PER_PAGE": _integer(env, "POSTS_PER_PAGE", default=10, lowest=1, highest=100),
         "PROXY_HOPS": _integer(env, "PROXY_HOPS", default=0, lowest=0, highest=10),
         "REGISTRATION": _choice(env, "REGISTRATION", "closed", "open") == "open",
         "MEDIA_DIR": _absolute_path(env, "MEDIA_DIR", default="/srv/media"),
         "MAX_UPLOAD_BYTES": _integer(env, "MAX_UPLOAD_MB", default=10, lowest=1, highest=50) * 1024 * 1024,
+        "MAX_MEDIA_BYTES": _integer(env, "MAX_MEDIA_MB", default=2048, lowest=1, highest=1024**2)
+        * 1024
+        * 1024,
         "MAX_CONTENT_LENGTH": BODY_LIMIT_BYTES,
         "MAX_FORM_MEMORY_SIZE": BODY_LIMIT_BYTES,
         "CONTENT_SECURITY_POLICY": _content_security_policy(env),
@@ -82,6 +89,8 @@ def _cookies(*, https: bool) -> dict[str, object]:
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_PATH": "/",
+        # Else a slow response could replace a cookie that another request has changed, such as a sign-in.
+        "SESSION_REFRESH_EACH_REQUEST": False,
         "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
         # This cookie marks a browser in which a user has signed in before. Only /login receives it.
         "BROWSER_COOKIE_NAME": "__Secure-browser" if https else "browser",
@@ -191,6 +200,16 @@ def _base_url(env: Mapping[str, str]) -> tuple[str, str]:
     return f"{url.scheme}://{url.netloc.lower()}", host
 
 
+def _security_contact(env: Mapping[str, str]) -> str:
+    uri = env.get("SECURITY_CONTACT", "").strip()
+    if not re.fullmatch(r"|https://[!-~]+|mailto:[!-~]+@[!-~]+|tel:[0-9+().-]+", uri):
+        raise ConfigError(
+            f"SECURITY_CONTACT is {uri!r}. Write an address that begins with mailto:, https:// or tel:, "
+            "like mailto:security@example.com"
+        )
+    return uri
+
+
 def _integer(env: Mapping[str, str], name: str, *, default: int, lowest: int, highest: int) -> int:
     text = env.get(name, "").strip() or str(default)
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
@@ -202,6 +221,13 @@ def _choice(env: Mapping[str, str], name: str, default: str, *others: str) -> st
     value = env.get(name, "").strip() or default
     if value not in (default, *others):
         raise ConfigError(f"{name} is {value!r}. Set it to {' or '.join((default, *others))}.")
+    return value
+
+
+def _language(env: Mapping[str, str]) -> str:
+    value = env.get("SITE_LANGUAGE", "").strip() or "en"
+    if not is_language(value):
+        raise ConfigError(f"SITE_LANGUAGE is {value!r}. Set it to a language tag, such as en or pt-BR.")
     return value
 
 

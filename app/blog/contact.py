@@ -34,10 +34,9 @@ def contact() -> AnyResponse | tuple[str, int] | tuple[str, int, dict[str, str]]
     if not throttle.allow(key, LIMIT, WINDOW_S):
         problem = "Too many messages. Try again in an hour."
         return _form(form, problem), 429, {"Retry-After": str(throttle.retry_after(key))}
-    if not form.is_trapped:
-        message = ContactMessage(name=form.name.data, email=form.email.data, body=form.body.data)
-        db.session.add(message)
-        db.session.commit()
+    name, email, body = form.name.data, form.email.data, form.body.data
+    db.session.add(ContactMessage(name=name, email=email, body=body, is_spam=form.is_trapped))
+    db.session.commit()
     return redirect(url_for(".thanks"), 303)
 
 

@@ -1,12 +1,11 @@
 """Export the whole site as files that people can read and `flask import` can import.
 
 The files are posts/SLUG.md, pages/SLUG.md, comments/SLUG.json (the comments on the post SLUG), media/NAME
-(a picture), and export.json, which describes the pictures. Users, their passwords and the messages from the
-contact form are not exported.
+(a picture), and export.json, which has the id of the feed and describes the pictures and the tags. Users,
+their passwords and the messages from the contact form are not exported.
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from itertools import groupby
@@ -16,8 +15,8 @@ from typing import TypeVar
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, selectinload, undefer
 
-from . import front_matter, markdown
-from .models import Comment, Media, Page, Post
+from . import front_matter, markdown, media_content
+from .models import Comment, Media, MediaContent, Page, Post, Site, Tag
 
 FORMAT = 1
 MARKER = "export.json"
@@ -36,7 +35,7 @@ class ExportError(Exception):
 def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int, int]:
     """Write the site into `directory`, which is new, empty, or an earlier export that will be updated.
 
-    media_dir: the directory of the pictures.
+    media_dir: the directory of the files of pictures that have no content in Postgres yet.
     Returns the number of files written or changed, and the number of files removed.
     Raises ExportError, or OSError if a file cannot be read or written.
     """
@@ -49,12 +48,16 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
     for name, content in _texts(session):
         kept.add(directory / name)
         written += _write(directory / name, content.encode())
-    for name in session.scalars(select(Media.name)):
+    pictures = select(Media.id, Media.name, MediaContent.media_id).outerjoin(
+        MediaContent, MediaContent.media_id == Media.id
+    )
+    for number, name, stored in session.execute(pictures):
         target = directory / "media" / name
         kept.add(target)
         if not target.exists():  # an existing file has this content: the name contains a hash of the content
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(media_dir / name, target)
+            in_file = media_content.parts_of_file(media_dir / name)
+            picture = media_content.parts(session, number) if stored else in_file
+            media_content.write(target.parent, name, picture)
             written += 1
     removed = [path for folder in FOLDERS for path in (directory / folder).glob("*") if path not in kept]
     for path in removed:
@@ -64,10 +67,12 @@ def export_site(session: Session, directory: Path, media_dir: Path) -> tuple[int
 
 def _texts(session: Session) -> Iterator[tuple[str, str]]:
     """Yield the name and the content of each file except pictures. The first file is export.json."""
-    yield MARKER, _json({"format": FORMAT, "media": list(_media(session))})
+    guid = Site.guid_of(session)
+    lists = {"media": list(_media(session)), "tags": list(_tags(session))}
+    yield MARKER, _json({"format": FORMAT, "guid": guid, **lists})
     aliases, tags = selectinload(Post.aliases), selectinload(Post.tags)
     for post in _each(session, select(Post).options(undefer(Post.body), aliases, tags).order_by(Post.id)):
-        yield f"posts/{post.slug}.md", _post(post)
+        yield f"posts/{post.slug}.md", _post(post, guid)
     for page in _each(session, select(Page).options(undefer(Page.body)).order_by(Page.id)):
         fields: dict[str, front_matter.FrontMatter] = {
             "title": _line(page.title),
@@ -88,16 +93,19 @@ def _each(session: Session, query: Select[_Row]) -> Iterator[_Row]:
         session.expunge(row)
 
 
-def _post(post: Post) -> str:
+def _post(post: Post, site: str) -> str:
     fields: dict[str, front_matter.FrontMatter] = {
         "title": _line(post.title),
         "slug": post.slug,
-        **({"date": post.published_at} if post.published_at else {"status": "draft"}),
+        **({} if post.published_at else {"status": "draft"}),
+        **({"date": post.date} if post.date else {}),
         "updated": post.updated_at,
         "author": _line(post.author),
-        "summary": _line(post.summary) or markdown.render(post.body).summary,
+        "summary": _line(post.summary) or markdown.summary(post.body),
+        **({"lang": post.language} if post.language else {}),
         "tags": sorted(_line(tag.name) for tag in post.tags),
         "aliases": sorted(alias.slug for alias in post.aliases),
+        "guid": post.feed_id(site),
     }
     return front_matter.write({name: value for name, value in fields.items() if value != []}, post.body)
 
@@ -111,6 +119,12 @@ def _media(session: Session) -> Iterator[dict[str, object]]:
     for picture in session.scalars(select(Media).order_by(Media.name)):
         fields = {name: getattr(picture, name) for name in MEDIA_FIELDS}
         yield fields | {"created_at": front_matter.utc(picture.created_at)}
+
+
+def _tags(session: Session) -> Iterator[dict[str, object]]:
+    for tag in session.scalars(select(Tag).options(selectinload(Tag.aliases)).order_by(Tag.slug)):
+        aliases = [alias.slug for alias in tag.aliases]
+        yield {"name": _line(tag.name), "slug": tag.slug, "aliases": aliases}
 
 
 def _line(text: str) -> str:

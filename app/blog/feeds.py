@@ -2,12 +2,13 @@
 
 from datetime import datetime
 
-from flask import Blueprint, Response, abort, render_template, url_for
+from flask import Blueprint, Response, abort, redirect, render_template, url_for
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import load_only, selectinload, undefer
+from werkzeug.wrappers import Response as AnyResponse
 
 from . import markdown, pages
-from .models import Page, Post, Tag, db
+from .models import Page, Post, Site, Tag, db
 
 FEED_POSTS = 20
 SITEMAP_POSTS = 10_000  # the standard allows at most 50,000 URLs and 50 MB in one sitemap
@@ -22,11 +23,11 @@ def feed() -> Response:
 
 
 @bp.get("/tags/<slug:slug>/feed.xml")
-def tag_feed(slug: str) -> Response:
+def tag_feed(slug: str) -> AnyResponse:
     """Serve an Atom feed with the full texts of the newest posts that have a tag."""
     tag = db.session.scalar(select(Tag).where(Tag.slug == slug))
     if tag is None:
-        abort(404)
+        return redirect(url_for(".tag_feed", slug=pages.current_tag_slug(slug)), 301)
     return _atom(select(Post).join(Post.tags).where(Tag.id == tag.id), tag)
 
 
@@ -84,7 +85,7 @@ def _atom(query: Select[Post], tag: Tag | None = None) -> Response:
     posts = db.session.scalars(query.options(undefer(Post.body_html), selectinload(Post.tags))).all()
     if tag and not posts:
         abort(404)  # the page of such a tag answers 404 too
-    return _xml("feed.xml", "application/atom+xml", posts=posts, tag=tag)
+    return _xml("feed.xml", "application/atom+xml", posts=posts, tag=tag, site=Site.guid_of(db.session))
 
 
 def _xml(template: str, mimetype: str = "application/xml", **values: object) -> Response:

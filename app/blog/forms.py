@@ -1,10 +1,12 @@
 """Shared parts of forms: CSRF protection, and fields that refuse control characters, which break feeds."""
 
 import re
+from typing import Any
 
 from flask_wtf import FlaskForm
 from flask_wtf.csrf import CSRFProtect
 from wtforms import Field, StringField, TextAreaField
+from wtforms.fields.core import UnboundField
 from wtforms.validators import DataRequired, Length, ValidationError
 
 from .models import CONTROL_CHARACTER
@@ -15,7 +17,15 @@ __all__ = ["Form", "LineField", "ReaderForm", "TextField", "csrf", "email_addres
 
 
 class Form(FlaskForm):
-    """The base class of all forms, with a CSRF token."""
+    """The base class of all forms, with a CSRF token.
+
+    The id of a field begins with `blog_`, because headings of texts never have such an id.
+    """
+
+    class Meta(FlaskForm.Meta):
+        def bind_field(self, form: "Form", unbound_field: UnboundField, options: dict[str, Any]) -> Field:
+            """Create a field of a form."""
+            return super().bind_field(form, unbound_field, options | {"id": f"blog_{options['name']}"})
 
 
 class LineField(StringField):
@@ -51,13 +61,16 @@ def _refuse_control_characters(field: Field) -> None:
 
 
 class ReaderForm(Form):
-    """A form for people without an account. The hidden field `website` detects bots, which fill it in."""
+    """A form for people without an account. The hidden field `subject` detects bots, which fill it in.
+
+    Password managers and browsers do not know this name, so they do not fill in the field for a reader.
+    """
 
     name = LineField("Name", [DataRequired("Enter your name."), Length(max=80)])
     email = LineField("Email", [Length(max=254), email_address])
-    website = StringField("Leave this empty")
+    subject = StringField("Leave this empty")
 
     @property
     def is_trapped(self) -> bool:
-        """Tell whether the hidden field `website` was filled in."""
-        return bool(self.website.data)
+        """Tell whether the hidden field `subject` was filled in."""
+        return bool(self.subject.data)

@@ -16,7 +16,7 @@ from flask import Blueprint, Response, current_app, g, request
 from sqlalchemy import Executable, Update, event, inspect
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, UOWTransaction
 
-from .models import Comment, Page, Post
+from .models import Comment, Page, Post, Tag
 
 # nginx may cache a response until the end of the second in which the request arrived. For one more second,
 # nginx may serve this response while it requests a new one. So a response is at most two seconds old.
@@ -35,7 +35,10 @@ def _begin() -> None:
 
 @bp.after_app_request
 def _keep(response: Response) -> Response:
-    """Let caches keep a response without Cache-Control. With a session, accounts.py makes it private."""
+    """If a response has no Cache-Control, let caches keep it.
+
+    If the request has a session, accounts.py makes the response private afterwards.
+    """
     is_public = "Cache-Control" not in response.headers and "asked_at" in g
     if request.method not in ("GET", "HEAD") or response.status_code not in _KEPT or not is_public:
         return response
@@ -67,6 +70,14 @@ def begin_generation(folder: Path) -> None:
         for former in folder.glob(f"{_LINK}-*"):
             if former != new:
                 former.rmdir()
+
+
+def generation(folder: Path) -> str:
+    """Return the name of the present generation; empty before the first withdrawal."""
+    try:
+        return str((folder / _LINK).readlink())
+    except OSError:
+        return ""
 
 
 @event.listens_for(Session, "before_flush")
@@ -109,7 +120,7 @@ def _forget(session_: Session) -> None:
 
 def _is_withdrawn(row: object, *, gone: bool) -> bool:
     """Tell whether writing the row removes something that readers could see."""
-    if not isinstance(row, Comment | Page | Post):
+    if not isinstance(row, Comment | Page | Post | Tag):
         return False
     state: InstanceState[Any] = inspect(row)
     past = state.attrs
@@ -117,5 +128,7 @@ def _is_withdrawn(row: object, *, gone: bool) -> bool:
         return "approved" in past.state.history.deleted or (gone and row.state == "approved")
     if gone or past.slug.history.deleted:
         return True
+    if isinstance(row, Tag):
+        return any(past.name.history.deleted)
     # A draft had no publication time, so readers could not see it, and its change withdraws nothing.
     return isinstance(row, Post) and any(past.published_at.history.deleted)

@@ -4,16 +4,19 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
-from . import markdown
-from .models import CONTROL_CHARACTER, MAX_BYTES, SLUG
+from . import tags
+from .languages import is_language
+from .models import CONTROL_CHARACTER, GUID, MAX_BYTES
+from .names import SLUG_CHARACTERS, former_slugify, is_slug, slugify
 
+MAX_TAG_CHARACTERS = 200
 MAX_FILE_BYTES = MAX_BYTES + 64 * 1024  # the limit for a text with its front matter
 _YAML_BLOCK = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _PELICAN_LINE = re.compile(r"([A-Za-z][\w-]*):(?:[ \t]+(.*))?")
@@ -22,6 +25,7 @@ _SYNONYMS = {
     "categories": "category",
     "description": "summary",
     "isdraft": "draft",
+    "language": "lang",
     "modified": "updated",
     "pubdate": "publishdate",
     "redirectfrom": "aliases",
@@ -63,19 +67,26 @@ class NoFrontMatterError(ArticleError):
 class Article:
     """The content of a post's file.
 
-    slug_line: the line to report for a problem with the slug. summary: empty if the file has none.
-    published_at: None for a draft. tags: the names of the tags by slug. aliases: former slugs of the post.
+    slug_line: the line to report for a problem with the slug. former_slug: the slug that older releases made
+    from the title, or None if the file has a slug. summary, language: empty if the file has none.
+    guid: the id of the post in feeds, or None if the file has none.
+    published_at: None for a draft. planned_at: the date of a draft, if the file has one.
+    tags: the names of the tags. aliases: former slugs of the post.
     """
 
     slug: str
     slug_line: int
+    former_slug: str | None
     title: str
     summary: str
     body: str
+    language: str
     author: str
+    guid: str | None
     published_at: datetime | None
+    planned_at: datetime | None
     updated_at: datetime | None
-    tags: dict[str, str]
+    tags: list[str]
     aliases: list[str]
 
 
@@ -102,6 +113,7 @@ class _Field:
 
 
 _Fields = dict[str, _Field]
+_NONE = _Field([], 1)
 FrontMatter = str | int | list[str] | datetime
 
 
@@ -118,26 +130,32 @@ def read(path: Path, default_author: str, *, draft: bool = False) -> Article:
     draft = _is_draft(fields, problems, draft)
     # The post appears on the later of the two dates.
     moments = [_date(fields, name, problems) for name in ("date", "publishdate")]
-    published_at = max(filter(None, moments), default=None)
+    date = max(filter(None, moments), default=None)
     if not draft and not any(name in fields and fields[name].text for name in ("date", "publishdate")):
         problems.append((1, "has no date; add a line `date: 2026-01-31`, or `status: draft`"))
     updated_at = _date(fields, "updated", problems)
 
     slug, slug_line = _slug(fields, path, title, problems)
-    tags = _tags(fields, problems)
+    language = _language(fields, problems)
+    names_of_tags = _tags(fields, problems)
     aliases = _aliases(fields, problems)
+    guid = _guid(fields, problems)
     if problems:
         raise ArticleError(*sorted(problems))
     return Article(
         slug=slug,
         slug_line=slug_line,
+        former_slug=None if fields.get("slug", _NONE).text else _slug_of(title.text, path, former_slugify),
         title=title.text,
-        summary=fields.get("summary", _Field([], 1)).text,
+        summary=fields.get("summary", _NONE).text,
         body=body,
+        language=language,
         author=fields["author"].text if "author" in fields else default_author,
-        published_at=None if draft else published_at,
+        guid=guid,
+        published_at=None if draft else date,
+        planned_at=date if draft else None,
         updated_at=updated_at,
-        tags=tags,
+        tags=names_of_tags,
         aliases=aliases,
     )
 
@@ -168,14 +186,14 @@ def write(fields: Mapping[str, FrontMatter], body: str) -> str:
 
 
 def utc(moment: datetime) -> str:
-    """Return a time in the format of the files, in UTC to the microsecond: 2026-01-31T16:08:00Z."""
+    """Return a time as in the files: in UTC, with microseconds if they are not 0: 2026-01-31T16:08:00Z."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _parts(path: Path, problems: list[tuple[int, str]]) -> tuple[_Fields, _Field, str]:
     """Return the front matter, the title in it, and the body of a file."""
     fields, body, body_line = _split(_text(path))
-    title = fields.get("title", _Field([], 1))
+    title = fields.get("title", _NONE)
     if not title.text:
         problems.append((title.line, "has no title; add a line `title: ...` to its front matter"))
     if not body:
@@ -298,10 +316,10 @@ def _is_draft(fields: _Fields, problems: list[tuple[int, str]], draft: bool = Fa
 
 
 def _date(fields: _Fields, name: str, problems: list[tuple[int, str]]) -> datetime | None:
-    found = fields.get(name, _Field([], 1))
+    found = fields.get(name, _NONE)
     if not found.text:
         return None
-    wrong = f"has the wrong date {found.text!r} in the field {name}"
+    wrong = f"has a date that is not valid in the field {name}: {found.text!r}"
     try:
         # Jekyll writes a space before the offset: 10:00 +0200.
         moment = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d)", "", found.text))
@@ -319,33 +337,53 @@ def _slug(fields: _Fields, path: Path, title: _Field, problems: list[tuple[int, 
     """Return the slug, and the line to report for a problem with it."""
     slug, line = fields.get("slug", _Field([], title.line)).text, fields.get("slug", title).line
     if not slug:
-        slug = (markdown.slugify(title.text) or markdown.slugify(path.stem))[:100].strip("-")
-    if not re.fullmatch(SLUG, slug):
-        problems.append((line, f"has the wrong slug {slug!r}; set `slug:` to ASCII letters, digits and -._~"))
+        slug = _slug_of(title.text, path, slugify)
+    if not is_slug(slug):
+        problems.append((line, f"has a slug that is not valid: {slug!r}; set `slug:` to {SLUG_CHARACTERS}"))
     return slug, line
+
+
+def _slug_of(title: str, path: Path, slugify: Callable[[str], str]) -> str:
+    return (slugify(title) or slugify(path.stem))[:100].strip("-")
 
 
 def _aliases(fields: _Fields, problems: list[tuple[int, str]]) -> list[str]:
     """Return the former slugs. Other programs write whole addresses, so use the last part of each address."""
-    found = fields.get("aliases", _Field([], 1))
+    found = fields.get("aliases", _NONE)
     aliases = {value.rstrip("/").rpartition("/")[2] for value in found.values}
     for alias in sorted(aliases):
-        if not re.fullmatch(SLUG, alias):
-            problems.append(
-                (found.line, f"has the wrong alias {alias!r}; use ASCII letters, digits and -._~")
-            )
+        if not is_slug(alias):
+            problems.append((found.line, f"has an alias that is not valid: {alias!r}; use {SLUG_CHARACTERS}"))
     return sorted(aliases)
 
 
-def _tags(fields: _Fields, problems: list[tuple[int, str]]) -> dict[str, str]:
-    tags: dict[str, str] = {}
+def _language(fields: _Fields, problems: list[tuple[int, str]]) -> str:
+    found = fields.get("lang", _NONE)
+    if found.text and not is_language(found.text):
+        problems.append(
+            (
+                found.line,
+                f"has a language that is not valid: {found.text!r}; write a tag such as en or pt-BR",
+            )
+        )
+    return found.text
+
+
+def _guid(fields: _Fields, problems: list[tuple[int, str]]) -> str | None:
+    found = fields.get("guid", _NONE)
+    if found.text and not re.fullmatch(GUID, found.text):
+        advice = "write an absolute URI such as urn:uuid:..., or remove the line"
+        problems.append((found.line, f"has a guid that is not valid: {found.text!r}; {advice}"))
+    return found.text or None
+
+
+def _tags(fields: _Fields, problems: list[tuple[int, str]]) -> list[str]:
+    names: list[str] = []
     for key in ("tags", "category"):
-        found = fields.get(key, _Field([], 1))
+        found = fields.get(key, _NONE)
         for name in filter(None, (part.strip() for value in found.values for part in value.split(","))):
-            slug = markdown.slugify(name)
-            if not re.fullmatch(SLUG, slug):
-                problems.append(
-                    (found.line, f"has the wrong tag {name!r}; use 1 to 200 ASCII letters or digits")
-                )
-            tags.setdefault(slug, name)
-    return tags
+            if not tags.is_visible_name(name) or len(name) > MAX_TAG_CHARACTERS:
+                advice = f"use at most {MAX_TAG_CHARACTERS} characters, at least one of them visible"
+                problems.append((found.line, f"has a tag that is not valid: {name!r}; {advice}"))
+            names.append(name)
+    return tags.unique(names)

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 from flask import has_request_context, request
 
+LONGEST_PATH = 264  # a client chooses the path, and must not fill the log with it
+
 
 class JsonFormatter(logging.Formatter):
     """Format a record as a JSON object with ts (in UTC), level, logger, message, and traceback (if any).
@@ -41,9 +43,11 @@ class AccessFormatter(JsonFormatter):
         atoms = record.args
         if not isinstance(atoms, Mapping):
             return super().facts(record)
+        method, path = str(atoms["m"])[:16], str(atoms["U"])[:LONGEST_PATH]
         return super().facts(record) | {
-            "method": atoms["m"],
-            "path": atoms["U"],
+            "message": f"{method} {path} {atoms['s']}",
+            "method": method,
+            "path": path,
             "status": int(str(atoms["s"])),
             "duration_ms": int(str(atoms["M"])),
             "request_id": _request_id(str(atoms["{x-request-id}i"])),

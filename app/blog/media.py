@@ -1,10 +1,11 @@
 """Uploaded pictures. Each picture is re-encoded, with a limited size and without metadata.
 
-The type of a picture depends on its content, not on its file name.
+The type of a picture depends on its content, not on its file name. media_content.py stores the contents.
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -33,16 +34,18 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_wtf.file import FileField, FileRequired
-from sqlalchemy import select
+from sqlalchemy import Row, func, literal, select, union_all
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 from wtforms.validators import Length
 
+from . import media_content
 from .accounts import current_user, login_required, signed_in_user
 from .assets import YEAR_S
-from .author.desk import newest
+from .author.desk import may_edit, newest, place
 from .forms import Form, LineField
-from .models import Media, Post, db
+from .models import Media, Page, Post, db
 
 # The memory limit of the process that re-encodes a picture. The largest allowed picture, a WebP, needs 230
 # MiB. The container has enough memory for this process and the workers.
@@ -53,7 +56,19 @@ NAME = r"[0-9a-f]{24}-\d{1,5}x\d{1,5}\.(?:jpg|png|webp)"  # a hash of the conten
 
 BUSY = "The server is busy with other pictures. Try again in a moment."
 TOO_LARGE = "This picture needs too much memory. Save it as JPEG or make it smaller, then try again."
+FULL = (
+    "There is no space left for pictures. Ask an administrator to delete pictures that no post shows, or to "
+    "raise the limit MAX_MEDIA_MB."
+)
 TOO_SLOW = "This picture takes too long to read. Save it as JPEG or make it smaller, then try again."
+
+UPLOADED = "The picture is uploaded. Copy its Markdown line into a post."
+KNOWN = "The blog has this picture already. Copy its Markdown line into a post."
+CHANGED = "The blog has this picture already. The description is changed. Existing posts keep the old one."
+KEPT = (
+    "The blog has this picture already. You may not change its description, because somebody else uploaded "
+    "it. Copy its Markdown line into a post, and write your description between [ and ]."
+)
 
 _READER = Path(__file__).with_name("picture.py")
 _KINDS = {"JPEG": (".jpg", "image/jpeg"), "PNG": (".png", "image/png"), "WEBP": (".webp", "image/webp")}
@@ -80,12 +95,18 @@ class AltForm(Form):
 
 @bp.get("/media/<name>")
 def serve(name: str) -> Response:
-    """Serve a picture. Only used without a web server in front of the app, which would serve it itself."""
+    """Serve a picture. A web server in front of the app asks only for pictures that have no file."""
+    folder: Path = current_app.config["MEDIA_DIR"]
     if not re.fullmatch(NAME, name):
         abort(404)
-    response = send_from_directory(current_app.config["MEDIA_DIR"], name, max_age=YEAR_S)
+    if media_content.cached_bytes(folder, name) is None:
+        response = _from_database(folder, name)
+    else:
+        response = send_from_directory(folder, name, max_age=YEAR_S)
     response.cache_control.public = True
+    response.cache_control.max_age = YEAR_S
     response.cache_control.immutable = True
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
     return response
 
 
@@ -112,32 +133,47 @@ def library() -> str:
 @bp.post("/author/media")
 @login_required
 def upload() -> ResponseReturnValue:
-    """Store a picture. The editor's script gets JSON: `url` and `markdown`, or `error`."""
+    """Store a picture. The editor's script gets JSON: `url` and `markdown`, or `error`.
+
+    If the blog has the picture already, and the user may change it, a new description replaces the old one.
+    """
     form = UploadForm()
     wants_json = request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
     if not form.validate_on_submit():
         problem = " ".join(error for errors in form.errors.values() for error in errors)
         return (jsonify(error=problem), 422) if wants_json else (_library(form), 422)
     try:
-        picture = store(form.file.data.stream, form.file.data.filename or "", form.alt.data)
+        picture, is_new = store(form.file.data.stream, form.file.data.filename or "", form.alt.data)
     except PictureError as error:
         form.file.errors = [str(error)]
         return (jsonify(error=str(error)), 422) if wants_json else (_library(form), 422)
-    except OSError as error:
-        current_app.logger.error("MEDIA_DIR cannot be written. Let the blog write to it: %s", error)
-        abort(503)
+    alt = form.alt.data or picture.alt
+    if is_new:
+        message = UPLOADED
+    elif alt == picture.alt:
+        message = KNOWN
+    elif may_edit(picture):
+        picture.alt, message = alt, CHANGED
+    else:
+        message = KEPT
     db.session.commit()
     if wants_json:
-        return jsonify(url=url_of(picture), markdown=markdown_of(picture)), 201
-    flash("The picture is uploaded. Copy its Markdown line into a post.")
-    return redirect(url_for(".library"), 303)
+        return jsonify(url=url_of(picture), markdown=_markdown(url_of(picture), alt)), 201
+    flash(message)
+    before = None if is_new else place(picture.created_at, picture.id + 1)  # the picture is the first one
+    return redirect(url_for(".library", before=before), 303)
 
 
 @bp.post("/author/media/<int(max=2147483647):number>")
 @login_required
 def describe(number: int) -> AnyResponse:
-    """Change a picture's description. Markdown lines that were copied before keep the old description."""
+    """Change a picture's description. Markdown lines that were copied before keep the old description.
+
+    Only administrators and the user who uploaded the picture may do this.
+    """
     picture, form = _find(number), AltForm()
+    if not may_edit(picture):
+        abort(403)
     if not form.validate_on_submit():
         flash(" ".join(form.alt.errors) or "The description could not be saved. Try again.", "error")
         return redirect(url_for(".library"), 303)
@@ -152,34 +188,38 @@ def describe(number: int) -> AnyResponse:
 def delete(number: int) -> str | AnyResponse:
     """Ask whether to delete a picture. A POST request deletes it.
 
-    Only administrators may do this, because posts of any author may show the picture.
+    Only administrators may do this, because the texts of any author may show the picture.
     """
     if not signed_in_user().is_admin:
         abort(403)
     picture = _find(number)
     if request.method != "POST":
-        shows_it = Post.body.contains(picture.name, autoescape=True)
-        posts = db.session.scalars(select(Post).where(shows_it).order_by(Post.id).limit(20)).all()
-        return render_template("author/delete_picture.html", picture=picture, posts=posts)
+        return render_template("author/delete_picture.html", picture=picture, texts=_texts_with(picture))
     db.session.delete(picture)
     db.session.commit()
-    (current_app.config["MEDIA_DIR"] / picture.name).unlink(missing_ok=True)
+    try:
+        (current_app.config["MEDIA_DIR"] / picture.name).unlink(missing_ok=True)
+    except OSError as error:
+        current_app.logger.error("The file of a deleted picture is still served. Remove it: %s", error)
     flash("The picture is deleted.")
     return redirect(url_for(".library"), 303)
 
 
-def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
-    """Re-encode the picture in `stream` into MEDIA_DIR, and return its row. The caller commits.
+def store(stream: IO[bytes], original_name: str, alt: str) -> tuple[Media, bool]:
+    """Re-encode the picture in `stream`, and store it. Return its row, and whether it is new.
 
-    If the blog has the same picture, even under another file name, return its existing row.
-    Raises PictureError if the picture is refused, and OSError if the new file cannot be written.
+    If the blog has the same picture, even under another file name, its row does not change, but it gets the
+    content or the file that it lacks. The caller commits. Raises PictureError if the picture is refused.
     """
     folder: Path = current_app.config["MEDIA_DIR"]
     with _one_at_a_time(folder):
         data, image_format, (width, height) = rewrite(stream)
     suffix, mime = _KINDS[image_format]
     name = f"{hashlib.sha256(data).hexdigest()[:24]}-{width}x{height}{suffix}"
-    _write(folder, name, data)
+    same = select(Media).where(Media.name == name)
+    room = current_app.config["MAX_MEDIA_BYTES"] - _stored_bytes()
+    if len(data) > room and db.session.scalar(same) is None:
+        raise PictureError(FULL)
     row = {
         "name": name,
         "mime": mime,
@@ -188,9 +228,16 @@ def store(stream: IO[bytes], original_name: str, alt: str = "") -> Media:
         "size_bytes": len(data),
         "original_name": _plain_name(original_name),
         "alt": alt,
+        "author_id": signed_in_user().id,
     }
-    db.session.execute(insert(Media).values(row).on_conflict_do_nothing(index_elements=[Media.name]))
-    return db.session.scalars(select(Media).where(Media.name == name)).one()
+    add = insert(Media).values(row).on_conflict_do_nothing(index_elements=[Media.name])
+    added = db.session.scalar(add.returning(Media.id))
+    picture = db.session.scalars(same).one()
+    if media_content.lacks_content(db.session, picture.id):
+        media_content.add(db.session, picture.id, io.BytesIO(data), len(data))
+    if media_content.cached_bytes(folder, name) != len(data):
+        media_content.cache(folder, name, [data])
+    return picture, added is not None
 
 
 def rewrite(stream: IO[bytes]) -> tuple[bytes, str, tuple[int, int]]:
@@ -228,13 +275,49 @@ def url_of(picture: Media) -> str:
 @bp.app_template_global()
 def markdown_of(picture: Media) -> str:
     """Return the line of Markdown that shows a picture."""
-    alt = re.sub(r"([\\\[\]`*_<>!&])", r"\\\1", picture.alt)
-    return f"![{alt}]({url_of(picture)})"
+    return _markdown(url_of(picture), picture.alt)
+
+
+def _from_database(folder: Path, name: str) -> Response:
+    """Write the file of a picture that has none, and serve it. Without a file, read while sending."""
+    picture = media_content.find(db.session, name)
+    if picture is None:
+        abort(404)
+    number = picture.id
+    if media_content.cache(folder, name, media_content.parts(db.session, number)):
+        return send_from_directory(folder, name, max_age=YEAR_S)
+    # A reader may be slow, so do not hold a transaction, which a migration would have to wait for.
+    engine = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def send() -> Iterator[bytes]:
+        with Session(engine) as session:
+            yield from media_content.parts(session, number)
+
+    response = Response(send(), mimetype=picture.mime)
+    response.content_length = picture.size_bytes
+    return response
+
+
+def _markdown(url: str, alt: str) -> str:
+    escaped = re.sub(r"([\\\[\]`*_<>!&])", r"\\\1", alt)
+    return f"![{escaped}]({url})"
 
 
 def _library(form: UploadForm) -> str:
-    pictures, older = newest(select(Media), Media.id)
+    pictures, older = newest(select(Media), Media.created_at, Media.id)
     return render_template("author/media.html", form=form, pictures=pictures, older=older)
+
+
+def _texts_with(picture: Media) -> Sequence[Row[str, int, str]]:
+    """Return the kind (post or page), id and title of each text with the picture, drafts included."""
+    texts = [
+        select(literal(kind).label("kind"), id_, title).where(html.contains(picture.name, autoescape=True))
+        for kind, id_, title, html in (
+            ("page", Page.id, Page.title, Page.body_html),
+            ("post", Post.id, Post.title, Post.body_html),
+        )
+    ]
+    return db.session.execute(union_all(*texts).order_by("kind", "id")).all()
 
 
 def _find(number: int) -> Media:
@@ -266,8 +349,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
     Raises PictureError after WAIT_S seconds, because a waiting request occupies a thread that readers need.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
+    with _lock_file(folder) as lock:
         deadline = time.monotonic() + WAIT_S
         while True:
             try:
@@ -280,15 +362,18 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write(folder: Path, name: str, data: bytes) -> None:
-    """Write a file atomically, unless it exists."""
-    if (folder / name).exists():
-        return
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file:
-        file.write(data)
-    partial = Path(file.name)
-    partial.chmod(0o644)  # the web server runs as another user and must read the file
-    partial.rename(folder / name)
+def _lock_file(folder: Path) -> IO[bytes]:
+    """Open the file that the workers lock: in `folder`, or else one that they can only read."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("ab")
+    except OSError:
+        return _READER.open("rb")
+
+
+def _stored_bytes() -> int:
+    """Return the size of all pictures in bytes."""
+    return db.session.scalar(select(func.coalesce(func.sum(Media.size_bytes), 0))) or 0
 
 
 def _plain_name(name: str) -> str:

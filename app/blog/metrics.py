@@ -7,15 +7,22 @@ files of all workers.
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from . import media_content
+from .models import db
 
 PATH = "/metrics"
+ENDPOINT = "slipway.endpoint"  # the key of the request's endpoint in the WSGI environment
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"}
 
@@ -33,7 +40,7 @@ def init_app(app: Flask) -> None:
     """Measure each request. Serve the metrics on METRICS_PORT, and nothing else on that port."""
     app.before_request(_begin)
     app.after_request(_count)
-    app.wsgi_app = _PortSwitch(app.wsgi_app, app.config["METRICS_PORT"])  # type: ignore[method-assign]  # Flask's interface
+    app.wsgi_app = _PortSwitch(app, app.config["METRICS_PORT"])  # type: ignore[method-assign]  # Flask's interface
 
 
 def clear() -> None:
@@ -48,29 +55,53 @@ def forget_worker(pid: int) -> None:
     mark_process_dead(pid)
 
 
+def count(method: str, endpoint: str, status: int, seconds: float) -> None:
+    """Count a response that did not come from Flask's app, and the time that it took."""
+    _requests.labels(method, endpoint, status).inc()
+    _seconds.labels(endpoint).observe(seconds)
+
+
 class _PortSwitch:
     """Answer on the metrics port before the app does: the app would refuse the Host header of Prometheus."""
 
-    def __init__(self, app: WSGIApplication, port: int) -> None:
-        self._app, self._port = app, str(port)
+    def __init__(self, app: Flask, port: int) -> None:
+        self._app, self._next, self._port = app, app.wsgi_app, str(port)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("SERVER_PORT") != self._port:
-            return self._app(environ, start_response)
-        known = environ.get("PATH_INFO") == PATH
-        response = (
-            _metrics() if known else Response("this port serves only /metrics\n", 404, mimetype="text/plain")
-        )
+            return self._next(environ, start_response)
+        if environ.get("PATH_INFO") == PATH:
+            response = _metrics(self._app)
+        else:
+            response = Response("this port serves only /metrics\n", 404, mimetype="text/plain")
         return response(environ, start_response)
 
 
-def _metrics() -> Response:
+class _Pictures(Collector):
+    """The number of pictures that `flask media adopt` has to take over. Without the database, no number."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        with self._app.app_context():
+            try:
+                number = media_content.count_without_content(db.session)
+            except (DBAPIError, TimeoutError):
+                return
+        meaning = "Number of pictures that are only in MEDIA_DIR, not in the database"
+        yield GaugeMetricFamily("blog_pictures_without_content", meaning, number)
+
+
+def _metrics(app: Flask) -> Response:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
+    registry.register(_Pictures(app))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
 def _begin() -> None:
+    request.environ[ENDPOINT] = request.endpoint
     g.began_at = time.perf_counter()
 
 

@@ -1,58 +1,194 @@
-"""While the database is down, answer 503 at once. nginx then serves its cache, and no request waits."""
+"""Requests while the database is away: a short outage delays them, and a longer one ends them with 503.
 
+A restart of the database takes a few seconds. A request that arrives meanwhile waits for the database. If the
+database is lost in the middle of a request that only reads, the request is repeated. Any other request gets
+503 then, because nobody knows what it has changed. From PAUSE_S after its beginning, every request gets 503
+at once, so that no request waits in vain. If nginx has an older copy of the page, the request never waits:
+after the 503, nginx serves that copy.
+"""
+
+import socket
 import threading
+import time
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, Flask, Response, current_app, render_template, request
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, TimeoutError
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
 from .models import db
 
 RETRY_AFTER_S = 10
+PAUSE_S = 6  # how long requests wait, from the beginning of an outage
+_PROBE_S = 0.1  # the time between two attempts to connect
+# How long an attempt waits for a TCP connection. While the database's container is replaced, its address does
+# not exist, and libpq would wait longer.
+_REACH_S = 0.5
+# SQLSTATE of a lost connection (class 08), and of a server that stops, starts or has crashed.
+_LOST = ("08", "57P")
+# A second repetition may be necessary: a server that stops may answer once more over an old connection. Do
+# not repeat more often: the request itself may be what ends the connection.
+_REPETITIONS = 2
+_REPEATED = "blog.repeated"  # the key in the WSGI environment: how often the request was repeated
 
 bp = Blueprint("outage", __name__)
 
-_is_away = threading.Event()
-_looking = threading.Lock()
+
+class _Outage:
+    """The current outage of the database, if any, in this worker."""
+
+    def __init__(self) -> None:
+        self._is_over = threading.Event()
+        self._is_over.set()
+        self._lock, self._probe_lock, self._began = threading.Lock(), threading.Lock(), 0.0
+
+    def is_over(self) -> bool:
+        return self._is_over.is_set()
+
+    def begin(self, reason: object) -> None:
+        """Note that the database did not answer, and log the reason once."""
+        with self._lock:
+            if self.is_over():
+                self._began = time.monotonic()
+                self._is_over.clear()
+                current_app.logger.error("the database did not answer: %s", reason)
+
+    def end(self) -> None:
+        """Note that the database answers."""
+        with self._lock:
+            if not self.is_over():
+                seconds = time.monotonic() - self._began
+                self._is_over.set()
+                current_app.logger.warning("the database answers again, after %.1f s", seconds)
+
+    def wait(self, *, patiently: bool) -> bool:
+        """Wait for the database until PAUSE_S after it was lost. Tell whether it answers.
+
+        One request at a time per worker tries to connect. patiently: False to try once without waiting.
+        """
+        while not self.is_over():
+            if self._probe_lock.acquire(blocking=False):
+                try:
+                    if _database_answers():
+                        self.end()
+                finally:
+                    self._probe_lock.release()
+            left = self._began + PAUSE_S - time.monotonic() if patiently else 0
+            if left <= 0:
+                break
+            self._is_over.wait(min(left, _PROBE_S))
+        return self.is_over()
+
+
+_outage = _Outage()
+
+
+def _database_answers() -> bool:
+    url = db.engine.url
+    try:
+        if url.host:
+            socket.create_connection((url.host, url.port or 5432), _REACH_S).close()
+        with db.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except (OSError, DBAPIError, TimeoutError):
+        return False
+    return True
+
+
+class _LostError(BaseException):
+    """The database was lost during a request that can be repeated.
+
+    It derives from BaseException, because Flask's error handlers would catch an Exception.
+    """
+
+
+class _Repeater:
+    """Repeat a request that ends with _LostError."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        for number in range(_REPETITIONS):
+            environ[_REPEATED] = number
+            try:
+                return self._app(environ, start_response)
+            except _LostError:
+                time.sleep(_PROBE_S)
+        environ[_REPEATED] = _REPETITIONS
+        return self._app(environ, start_response)
+
+
+def init_app(app: Flask) -> None:
+    """Repeat requests that lose the database."""
+    app.wsgi_app = _Repeater(app.wsgi_app)  # type: ignore[method-assign]  # Flask's interface
+
+
+def _is_patient() -> bool:
+    """Tell whether this request may wait: not if nginx has a copy of the page, which it then serves."""
+    return request.headers.get("X-Cache-Status") != "EXPIRED"
+
+
+def _may_be_repeated() -> bool:
+    left = _REPETITIONS - request.environ[_REPEATED]
+    return request.method in ("GET", "HEAD") and _is_patient() and left > 0
 
 
 @bp.before_app_request
-def _refuse_at_once() -> None:
-    """While the database is down, let one request at a time per worker try to connect. Refuse the others."""
-    if not _is_away.is_set() or request.blueprint == "health" or request.endpoint == "static":
+def _wait_for_database() -> None:
+    if _outage.is_over() or request.blueprint == "health" or request.endpoint == "static":
         return
-    if not _looking.acquire(blocking=False):
+    if not _outage.wait(patiently=_is_patient()):
         raise ServiceUnavailable
-    try:
-        with db.engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-        _is_away.clear()
-    finally:
-        _looking.release()
 
 
 @bp.after_app_request
-def _let_go(response: Response) -> Response:
+def _close_session_early(response: Response) -> Response:
     """Close the database session now. The page is complete, so an error while closing must not replace it."""
+    _close_session()
+    return response
+
+
+def _close_session() -> None:
     try:
         db.session.close()
     except DBAPIError:
         db.session.invalidate()
-    return response
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Tell whether an error means that the database is away, not that it has refused a statement."""
+    if isinstance(error, PendingRollbackError | TimeoutError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    return error.connection_invalidated or code is None or code.startswith(_LOST)
 
 
 @bp.app_errorhandler(DBAPIError)
 @bp.app_errorhandler(PendingRollbackError)
 @bp.app_errorhandler(TimeoutError)
 def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
-    """Answer 503 if the connection failed. An error that the database itself reported is raised again."""
-    cause = getattr(error, "orig", None)
-    if isinstance(error, DBAPIError) and not error.connection_invalidated and getattr(cause, "pgcode", None):
+    """Answer 503, or repeat the request, if the database is away. Otherwise raise the error again."""
+    if not _is_lost(error):
         raise error
-    _is_away.set()
-    current_app.logger.error("the database did not answer: %s", cause or error)
+    _outage.begin(getattr(error, "orig", None) or error)
+    if _may_be_repeated() and not isinstance(error, TimeoutError):
+        _close_session()
+        raise _LostError
     return page(ServiceUnavailable())
+
+
+@bp.app_errorhandler(InternalServerError)
+def _handler_failed(error: InternalServerError) -> tuple[str, int, dict[str, str]]:
+    """If the database was lost while a handler treated another error, answer as for a lost database."""
+    original = error.original_exception
+    if isinstance(original, Exception) and _is_lost(original):
+        return _database_failed(original)
+    return render_template("error.html", error=error), 500, {}
 
 
 @bp.app_errorhandler(503)

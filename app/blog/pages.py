@@ -4,29 +4,25 @@ from calendar import month_name
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
+from string import punctuation
 from typing import Any, TypeVar
+from urllib.parse import quote
 
-from flask import Blueprint, abort, current_app, redirect, render_template, url_for
+from flask import Blueprint, abort, current_app, redirect, render_template, request, url_for
 from markupsafe import Markup
 from sqlalchemy import ColumnElement, Row, Select, extract, func, select, tuple_
 from sqlalchemy.orm import load_only, selectinload, undefer
-from werkzeug.routing import BaseConverter
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from . import markdown
-from .models import SLUG, Comment, Page, Post, PostAlias, Tag, db
+from .models import Comment, Page, Post, PostAlias, Tag, TagAlias, db
 
 MAX_PAGE = 1_000_000  # keeps Postgres' OFFSET in its range; the archive lists the posts beyond this limit
 
 bp = Blueprint("pages", __name__)
 
 _Query = TypeVar("_Query", bound=Select[*tuple[Any, ...]])
-
-
-class SlugConverter(BaseConverter):
-    """Match a slug as a part of a URL. Any other text gets 404."""
-
-    regex = SLUG
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,21 @@ class Listing:
     posts: list[Post]
     number: int
     has_more: bool
+
+
+@bp.before_app_request
+def _without_slash() -> AnyResponse | None:
+    """Redirect an address with a slash at the end, such as /about/, if it exists only without the slash."""
+    wrong = isinstance(request.routing_exception, NotFound) and request.path.endswith("/")
+    if not wrong or request.method not in ("GET", "HEAD"):
+        return None
+    try:
+        endpoint, arguments = current_app.url_map.bind("").match(request.path[:-1])
+    except HTTPException:
+        return None
+    # Build the address from its route: a path such as //evil.example/ would lead to another site.
+    query = quote(request.query_string, safe=punctuation)
+    return redirect(url_for(endpoint, **arguments) + (query and f"?{query}"), 301)
 
 
 @bp.get("/")
@@ -69,7 +80,7 @@ def post(slug: str) -> str | AnyResponse:
         image=_first_image(found),
         older=older,
         newer=newer,
-        comments=db.session.scalars(comments.order_by(Comment.id)).all(),
+        comments=db.session.scalars(comments.order_by(Comment.created_at, Comment.id)).all(),
     )
 
 
@@ -112,7 +123,7 @@ def tag(slug: str, number: int | None = None) -> str | AnyResponse:
         return redirect(url_for(".tag", slug=slug), 301)
     found = db.session.scalar(select(Tag).where(Tag.slug == slug))
     if found is None:
-        abort(404)
+        return redirect(url_for(".tag", slug=current_tag_slug(slug), number=number), 301)
     listing = _listing(select(Post).join(Post.tags).where(Tag.id == found.id), number or 1)
     if not listing.posts:
         abort(404)  # all posts with this tag are drafts or scheduled
@@ -156,10 +167,10 @@ def rfc3339(moment: datetime) -> str:
     return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
-def is_free_page_slug(slug: str) -> bool:
-    """Tell whether a page may have this slug: no other route may begin with it."""
-    taken = {rule.rule.split("/")[1] for rule in current_app.url_map.iter_rules()}
-    return slug == "contact" or slug not in taken  # the page `contact` appears above the contact form
+def current_tag_slug(former: str) -> str:
+    """Return the slug of the tag that had the slug `former`. Abort with 404 if no tag with posts had it."""
+    query = select(Tag.slug).join(Tag.aliases).where(TagAlias.slug == former, Tag.posts.any(is_visible()))
+    return db.session.scalar(query) or abort(404)
 
 
 def is_visible() -> ColumnElement[bool]:

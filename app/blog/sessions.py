@@ -6,7 +6,7 @@ Each write to this table is committed at once in a separate transaction, so it s
 import secrets
 from datetime import timedelta
 
-from flask import current_app, request
+from flask import current_app, request, session
 from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 
 from . import throttle
@@ -15,7 +15,7 @@ from .models import User, UserSession, db
 NOTED_AFTER = timedelta(minutes=5)  # last_seen_at is updated at most this often
 KEPT = 50  # the number of sessions per user; a new session beyond this ends the least recently used one
 
-# The first of these words in the User-Agent decides, because most browsers also name several others.
+# Most browsers name several of these words in the User-Agent, so the first match in this order decides.
 _BROWSERS = {
     "Edg": "Edge",
     "OPR": "Opera",
@@ -53,7 +53,10 @@ def begin(person: User, token: str | None = None) -> tuple[str, int]:
 
 
 def find(token: str) -> tuple[User, int] | None:
-    """Return the user of a session and the id of its row, or None if the session has ended."""
+    """Return the user of a session and the id of its row, or None if the session has ended.
+
+    From time to time this extends the session: the row, and the cookie of `flask.session`.
+    """
     long_ago = UserSession.last_seen_at < func.now() - NOTED_AFTER
     query = select(User, UserSession.id, long_ago).join(UserSession, UserSession.user_id == User.id)
     row = db.session.execute(query.where(UserSession.token == throttle.digest(token), _is_valid())).first()
@@ -63,6 +66,7 @@ def find(token: str) -> tuple[User, int] | None:
     if note:
         with db.engine.begin() as connection:
             connection.execute(update(UserSession).where(UserSession.id == number, long_ago).values(_seen()))
+        session.modified = True
     return person, number
 
 

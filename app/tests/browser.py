@@ -39,6 +39,13 @@ def from_npm(path: str) -> Path:
     return file
 
 
+def chromium() -> str:
+    """Return the path of the browser."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
+    return path
+
+
 def assert_accessible(page, what: str) -> None:
     """Assert that axe finds no accessibility problem on a page of the browser."""
     page.evaluate(from_npm("axe-core/axe.min.js").read_text())
@@ -118,12 +125,10 @@ def page(request, live):
 
     While the page is open, an event loop runs, so a test cannot use the app in this process.
     """
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    assert chromium, "neither `chromium` nor `google-chrome` in PATH: install the package `chromium`"
     scheme, width = request.param
     complaints = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))

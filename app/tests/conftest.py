@@ -45,8 +45,8 @@ ADA = {"email": "ada@blog.test", "password": PASSWORD}
 NEW_PASSWORD = "another long password"
 PASSWORD_CHANGE = {"old": PASSWORD, "new": NEW_PASSWORD, "again": NEW_PASSWORD}
 
-# The examples of a test share its fixtures. Hypothesis stores no failed examples, because they may depend on
-# the state of the fixtures.
+# Hypothesis calls a test with many inputs ("examples"). All examples of a test share its fixtures. Hypothesis
+# stores no failed examples, because they may depend on the state of the fixtures.
 hypothesis.settings.register_profile(
     "blog",
     database=None,
@@ -98,10 +98,20 @@ class Server:
         with self.connect(self.admin.database) as connection:
             connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
             connection.execute(text(f"CREATE DATABASE {name}"))
-            try:
-                yield name
-            finally:
+        try:
+            yield name
+        finally:
+            # A test may have restarted the server, so use a new connection.
+            with self.connect(self.admin.database) as connection:
                 connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+    @contextlib.contextmanager
+    def migrated(self, name: str) -> Iterator[str]:
+        """Make a database with the whole schema, and remove it at the end."""
+        with self.database(name):
+            with create_app(self.settings(name)).app_context():
+                schema.migrate(wait_s=5)
+            yield name
 
     def settings(self, database: str, **user: str) -> dict[str, str]:
         """Return the app's settings for a database of this server."""
@@ -128,68 +138,101 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield Server(make_url(given).set(drivername="postgresql+psycopg2"), folder)
     else:
-        with _cluster() as socket_folder:
-            url = f"postgresql+psycopg2://postgres@/postgres?host={socket_folder}"
-            yield Server(make_url(url), folder)
+        with cluster() as made:
+            yield made.server(folder)
 
 
-@contextlib.contextmanager
-def _cluster() -> Iterator[str]:
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    if not versions:
-        pytest.exit("No Postgres: install the package `postgresql`, or set TEST_DATABASE_URL.", returncode=1)
-    binaries = versions[-1].parent
-    # Postgres refuses to run as root.
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    as_user = (
-        {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user == "postgres" else {}
-    )
-    folder = tempfile.mkdtemp(prefix="slipway-test-")
-    shutil.chown(folder, user)
-    data = f"{folder}/data"
-    process = None
-    try:
+class Cluster:
+    """A temporary Postgres server. folder: the directory of its socket, its data and its log."""
+
+    def __init__(self, folder: str) -> None:
+        versions = sorted(
+            Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3])
+        )
+        if not versions:
+            pytest.exit(
+                "No Postgres: install the package `postgresql`, or set TEST_DATABASE_URL.", returncode=1
+            )
+        self.folder, self._binaries = folder, versions[-1].parent
+        # Postgres refuses to run as root.
+        user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        self._as_user = (
+            {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+            if user == "postgres"
+            else {}
+        )
+        shutil.chown(folder, user)
         subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            [
+                self._binaries / "initdb",
+                "-D",
+                f"{folder}/data",
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-sync",
+            ],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=folder,
-            **as_user,
+            **self._as_user,
         )
-        options = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off"}
+
+    def server(self, passwords: Path) -> Server:
+        """Return the server for the tests. passwords: a directory for files with passwords."""
+        return Server(make_url(f"postgresql+psycopg2://postgres@/postgres?host={self.folder}"), passwords)
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        options = {"listen_addresses": "", "unix_socket_directories": self.folder, "fsync": "off"}
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        log = Path(folder, "log")
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [binaries / "postgres", "-D", data, *flags],
+        log = Path(self.folder, "log")
+        with log.open("a") as output:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", f"{self.folder}/data", *flags],
                 stdout=output,
                 stderr=output,
-                cwd=folder,
-                **as_user,
+                cwd=self.folder,
+                **self._as_user,
             )
         deadline = time.monotonic() + 20
         while True:
             try:
-                psycopg2.connect(host=folder, user="postgres", dbname="postgres").close()
+                psycopg2.connect(host=self.folder, user="postgres", dbname="postgres").close()
                 break
             except psycopg2.OperationalError:
-                if process.poll() is not None or time.monotonic() > deadline:
+                if self._process.poll() is not None or time.monotonic() > deadline:
                     pytest.exit(f"Postgres does not start:\n{log.read_text()}", returncode=1)
                 time.sleep(0.05)
-        yield folder
+
+    def stop(self) -> None:
+        """Stop the server as `docker stop` does."""
+        self._process.send_signal(signal.SIGINT)  # SIGINT requests Postgres' fast shutdown
+        self._process.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Run a temporary Postgres server."""
+    folder = tempfile.mkdtemp(prefix="slipway-test-")
+    try:
+        cluster = Cluster(folder)
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
     finally:
-        if process is not None:
-            process.send_signal(signal.SIGINT)  # SIGINT requests Postgres' fast shutdown
-            process.wait(timeout=20)
         shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
 def migrated(server: Server) -> Iterator[str]:
     """Create a database with the whole schema, and return its name."""
-    with server.database("slipway_test") as name:
-        with create_app(server.settings(name)).app_context():
-            schema.migrate(wait_s=5)
+    with server.migrated("slipway_test") as name:
         yield name
 
 
@@ -197,7 +240,8 @@ def migrated(server: Server) -> Iterator[str]:
 def settings(server: Server, migrated: str) -> Iterator[dict[str, str]]:
     """Return the settings of an app whose database has the schema but no data."""
     yield server.settings(migrated)
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables if table.name != "schema_history")
+    kept = ("schema_history", "site")  # migrations write the rows of these tables
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables if table.name not in kept)
     with server.connect(migrated) as connection:
         connection.execute(text(f"TRUNCATE {tables}"))
 
@@ -292,7 +336,9 @@ def post(app):
         with app.app_context():
             found = db.session.scalars(select(Post).filter_by(**where).order_by(Post.id.desc())).first()
             columns = {
-                key: getattr(found, key) for key, _ in Post.__table__.columns.items() if key != "search"
+                key: getattr(found, key)
+                for key, _ in Post.__table__.columns.items()
+                if key not in ("search", "lexemes")
             }
             return columns | {
                 "tags": [tag.name for tag in found.tags],

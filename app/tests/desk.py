@@ -10,6 +10,11 @@ def value(page, name: str) -> str:
     return unescape(re.search(rf'<input[^>]* name="{name}"[^>]* value="([^"]*)"', page.text)[1])
 
 
+def action(page) -> str:
+    """Return the address to which the editor's form is sent, if it is not the address of the page."""
+    return re.search(r'<form class="form editor"[^>]* action="([^"]+)"', page.text)[1]
+
+
 def fields(page, **changes: object) -> dict[str, object]:
     """Return the fields that the editor's form would send."""
     texts = re.findall(r'<textarea[^>]* name="(\w+)"[^>]*>\r?\n?(.*?)</textarea>', page.text, re.DOTALL)
@@ -18,7 +23,7 @@ def fields(page, **changes: object) -> dict[str, object]:
         "slug",
         "version",
         "base",
-        *(["tags", "published_at"] if 'name="tags"' in page.text else ["position"]),
+        *(["tags", "published_at", "language"] if 'name="tags"' in page.text else ["position"]),
     ]
     status = re.search(r'<input checked[^>]*value="(\w+)"', page.text)
     return (
@@ -33,4 +38,4 @@ def differences(page) -> dict[str, tuple[str, list[str]]]:
     """Return the differences that the editor shows in a conflict: a text and the changed lines, by field."""
     found = re.findall(r"<dt>(.*?)<span>: (.*?)</span></dt>\s*<dd><pre>(.*?)</pre>", page.text, re.DOTALL)
     lines = {name: re.findall(r"<(?:ins|del)>(.*?)</", text) for name, _, text in found}
-    return {name: (fate, lines[name]) for name, fate, _ in found}
+    return {name: (changed_by, lines[name]) for name, changed_by, _ in found}

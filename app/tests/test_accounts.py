@@ -6,11 +6,11 @@ from threading import Thread
 from unittest.mock import patch
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from werkzeug.security import check_password_hash
 
-from blog import accounts, create_app
-from blog.models import User, db
+from blog import accounts, create_app, sessions
+from blog.models import User, UserSession, db
 
 from .conftest import ADA, BASE_URL, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, is_signed_in, token_of
 
@@ -71,8 +71,12 @@ def test_sessions_and_forms_of_a_removed_key_are_refused(with_key):
     assert client.post("/logout", data={"csrf_token": token}).status_code == 400
 
 
-def test_new_sessions_and_forms_are_signed_with_the_current_key(with_key, settings):
+def test_sessions_and_forms_that_are_used_are_signed_with_the_current_key(app, with_key, settings):
     client, _ = with_key([settings["SECRET_KEY"]])
+    with app.app_context():
+        earlier = UserSession.last_seen_at - sessions.NOTED_AFTER
+        db.session.execute(update(UserSession).values(last_seen_at=earlier))
+        db.session.commit()
     page = client.get("/account")
     cookie = client.get_cookie("session", domain="blog.test").value
     token = token_of(page)

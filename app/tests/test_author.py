@@ -5,16 +5,32 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
-from blog.models import Comment, ContactMessage, Page, Post, db
+from blog.models import Comment, ContactMessage, Page, Post, UserSession, db
 
-from .conftest import BASE_URL, clear, count
+from .conftest import BASE_URL, PASSWORD, clear, count, token_of
 from .desk import MINE, fields
 from .test_hostile import HOSTILE, what_runs
 
 EDITORS = ["/author/posts/new", "/author/posts/1", "/author/pages/new", "/author/pages/1"]
 DESK = ["/author/", "/author/comments", "/author/messages", "/author/pages", "/author/media", *EDITORS]
+
+
+def sign_in(client, name: str = "grace") -> None:
+    """Sign in with the form, as a browser does."""
+    form = {"email": f"{name}@blog.test", "password": PASSWORD}
+    page = client.get("/login")
+    assert client.post("/login", data=form | {"csrf_token": token_of(page)}).status_code == 303
+
+
+@pytest.fixture
+def author(app, admin, add_posts):
+    """Return the browser of Grace, an administrator, who signed in with the form. The blog has a post."""
+    add_posts(1)
+    client = app.test_client()
+    sign_in(client)
+    return client
 
 
 @pytest.mark.parametrize("path", [*DESK, "/author/posts/1/delete", "/author/pages/1/delete"])
@@ -81,6 +97,71 @@ def test_editor_keeps_the_text_after_the_session_has_ended(app, ada, client, pos
         assert "save again" in lost.text
     assert post()["body"] == "Some *text*."
     assert client.post(f"{path}/delete").status_code == 400
+
+
+def lose_cookie(_app, client) -> None:
+    client.delete_cookie("session", domain="blog.test")
+
+
+def end_sessions(app, _client) -> None:
+    with app.app_context():
+        db.session.execute(delete(UserSession))
+        db.session.commit()
+
+
+@pytest.mark.parametrize("lose", [lose_cookie, end_sessions])
+@pytest.mark.parametrize("path", ["/author/posts/new", "/author/posts/{}", "/author/pages/new"])
+def test_save_succeeds_after_the_session_was_lost_and_the_author_signed_in_again(
+    app, author, post, path, lose
+):
+    path = path.format(post()["id"])
+    page = author.get(path)
+    sent = fields(page, title="Mine", body="My long text.") | {"csrf_token": token_of(page)}
+    lose(app, author)
+    lost = author.post(path, data=sent)
+    assert lost.status_code == (400 if lose is lose_cookie else 403)
+    sign_in(author)
+    again = fields(lost) | {"csrf_token": token_of(lost)}
+    assert again["body"] == "My long text."
+    assert author.post(path, data=again).status_code == 303
+
+
+def test_save_succeeds_if_the_author_signed_in_again_before(author, post):
+    path = f"/author/posts/{post()['id']}"
+    page = author.get(path)
+    author.post("/logout", data={"csrf_token": token_of(page)})
+    sign_in(author)
+    sent = fields(page, body="My long text.") | {"csrf_token": token_of(page)}
+    assert author.post(path, data=sent).status_code == 303
+    assert post()["body"] == "My long text."
+
+
+def test_editor_keeps_the_text_if_another_user_signed_in_meanwhile(author, signed_in, post):
+    path = f"/author/posts/{post()['id']}"
+    page = author.get(path)
+    signed_in("Eve")
+    author.post("/logout", data={"csrf_token": token_of(page)})
+    sign_in(author, "eve")
+    sent = fields(page, body="My long text.") | {"csrf_token": token_of(page)}
+    other = author.post(path, data=sent)
+    assert other.status_code == 400
+    assert "perhaps as another user" in other.text
+    refused = author.post(path, data=fields(other) | {"csrf_token": token_of(other)})
+    assert refused.status_code == 403
+    assert "signed in as a user who may not change this" in refused.text
+    assert fields(refused)["body"] == "My long text."
+    author.post("/logout", data={"csrf_token": token_of(refused)})
+    sign_in(author)
+    mine = author.post(path, data=fields(refused) | {"csrf_token": token_of(refused)})
+    assert author.post(path, data=fields(mine) | {"csrf_token": token_of(mine)}).status_code == 303
+
+
+def test_form_of_one_user_is_not_valid_for_another(app, author, signed_in):
+    page = author.get("/author/posts/new")
+    eve = app.test_client()
+    signed_in("Eve")
+    sign_in(eve, "eve")
+    assert eve.post("/author/posts/new", data=MINE | {"csrf_token": token_of(page)}).status_code == 400
 
 
 def test_head_request_changes_nothing(app, admin, add_posts, post):

@@ -1,6 +1,7 @@
 """The pages where authors moderate comments and read messages."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import select
@@ -22,6 +23,22 @@ def commented(app, ada, post):
         db.session.add_all(comments)
         db.session.commit()
         return [comment.id for comment in comments]
+
+
+def test_comments_are_sorted_by_date(app, ada, client, post):
+    """The ids of comments from an import are in the order of the import."""
+    ada.send("/author/posts/new", **MINE)
+    with app.app_context():
+        for year in (2024, 2026, 2025):
+            moment = datetime(year, 1, 1, tzinfo=UTC)
+            comment = Comment(author="Ben", body=f"Text {year}", state="approved", created_at=moment)
+            comment.post_id = post()["id"]
+            db.session.add(comment)
+            db.session.flush()
+        db.session.commit()
+    listed = ada.get("/author/comments?state=approved").text
+    assert re.findall(r"Text (\d+)", listed) == ["2026", "2025", "2024"]
+    assert re.findall(r"Text (\d+)", client.get("/posts/a-post").text) == ["2024", "2025", "2026"]
 
 
 def states(app) -> list[str]:
@@ -90,3 +107,29 @@ def test_administrator_reads_and_deletes_messages(app, ada, admin):
     admin.send(path, decision="delete")
     assert count(app, ContactMessage) == 0
     assert admin.send(path, decision="delete").status_code == 404
+
+
+@pytest.fixture
+def message(app):
+    """Add a message to Spam, and return its path."""
+    with app.app_context():
+        found = ContactMessage(name="Cleo", email="c@d.test", body="Call me.", is_spam=True)
+        db.session.add(found)
+        db.session.commit()
+        return f"/author/messages/{found.id}"
+
+
+def test_spam_is_listed_separately_and_not_counted_as_waiting(admin, message):
+    inbox, spam = (admin.get(f"/author/messages{query}").text for query in ("", "?show=spam"))
+    assert ("Call me." in inbox, "Call me." in spam) == (False, True)
+    assert 'Spam <span class="count">1<' in inbox
+    assert "waiting</span>" not in inbox
+
+
+def test_administrator_moves_a_message_between_inbox_and_spam(admin, message):
+    response = admin.send(f"{message}?show=spam", decision="no spam")
+    assert response.location == "/author/messages?show=spam"
+    assert "The message from Cleo is now in Inbox." in admin.get(response.location).text
+    assert "Call me." in admin.get("/author/messages").text
+    admin.send(message, decision="spam")
+    assert "Call me." in admin.get("/author/messages?show=spam").text

@@ -1,5 +1,5 @@
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from blog.author import pages
 from blog.models import Page, db
@@ -36,6 +36,28 @@ def test_administrator_creates_changes_and_deletes_a_page(app, admin, client):
     assert admin.get(f"{made.location}/delete").status_code == 404
 
 
+def columns(app) -> dict[str, object]:
+    """Return the columns of the only page."""
+    with app.app_context():
+        found = db.session.scalars(select(Page)).one()
+        return {name: getattr(found, name) for name, _ in Page.__table__.columns.items()}
+
+
+def test_saving_an_unchanged_page_changes_nothing(app, admin):
+    path = admin.send("/author/pages/new", title="A", body="B", position="0").location
+    before = columns(app)
+    assert admin.send(path, **fields(admin.get(path))).status_code == 303
+    assert columns(app) == before
+
+
+@pytest.mark.parametrize("change", [{"title": "C"}, {"slug": "c"}, {"body": "C"}, {"position": "1"}])
+def test_saving_a_changed_page_sets_the_time_of_the_last_change(app, admin, change):
+    path = admin.send("/author/pages/new", title="A", body="B", position="0").location
+    before = columns(app)["updated_at"]
+    admin.send(path, **fields(admin.get(path), **change))
+    assert columns(app)["updated_at"] > before
+
+
 @pytest.mark.parametrize("slug", ["login", "archive", "tags", "feed.xml", "healthz", "robots.txt", "account"])
 def test_page_cannot_have_an_address_of_the_blog(admin, slug):
     response = admin.send("/author/pages/new", title="A", body="B", position="0", slug=slug)
@@ -55,10 +77,18 @@ def test_page_editor_refuses_invalid_fields(app, admin, change):
 
 
 def test_page_editor_refuses_an_address_of_another_page(app, admin):
-    for status in (303, 409):
-        assert admin.send("/author/pages/new", title="A", body="B", position="0").status_code == status
-    assert admin.send("/author/pages/new", title="港", body="B", position="0").status_code == 409
+    for body, status in (("B", 303), ("C", 409)):
+        assert admin.send("/author/pages/new", title="A", body=body, position="0").status_code == status
+    assert admin.send("/author/pages/new", title="🚢", body="B", position="0").status_code == 409
     assert admin.send("/author/pages/new", title="Contact", body="Hello", position="0").status_code == 303
+
+
+def test_new_page_that_is_sent_twice_is_one_page(app, admin):
+    page = {"title": "Colophon", "body": "Made by hand.", "position": "3"}
+    answers = [admin.send("/author/pages/new", **page) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [303, 303]
+    assert len({answer.location for answer in answers}) == 1
+    assert count(app, Page) == 1
 
 
 def test_page_change_or_deletion_at_the_same_moment_is_a_conflict(app, admin, monkeypatch):
@@ -69,9 +99,9 @@ def test_page_change_or_deletion_at_the_same_moment_is_a_conflict(app, admin, mo
     def meanwhile(slug):
         with db.engine.begin() as connection:
             connection.execute(statement)
-        return False
+        return True
 
-    monkeypatch.setattr(pages, "_is_route", meanwhile)
+    monkeypatch.setattr(pages, "is_free_page_name", meanwhile)
     assert "another version" in admin.send(path, **fields(page, title="C")).text
     page = admin.get(path)
     statement = Page.__table__.delete()

@@ -96,10 +96,26 @@ def test_form_keeps_the_text_after_the_session_has_expired(client, add_posts, st
 
 def test_form_with_the_hidden_field_filled_in_is_spam(client, add_posts, stored):
     add_posts(1)
-    assert client.send(URL, **COMMENT, website="https://spam.test").status_code == 303
-    assert client.send("/contact", **MESSAGE, website="https://spam.test").status_code == 303
+    assert client.send(URL, **COMMENT, subject="https://spam.test").status_code == 303
+    assert client.send("/contact", **MESSAGE, subject="https://spam.test").status_code == 303
     assert [comment.state for comment in stored(Comment)] == ["spam"]
-    assert stored(ContactMessage) == []
+    assert [(message.body, message.is_spam) for message in stored(ContactMessage)] == [
+        (MESSAGE["body"], True)
+    ]
+
+
+@pytest.mark.parametrize("path", [URL, "/contact"])
+def test_browsers_and_password_managers_are_told_to_leave_the_hidden_field_empty(client, add_posts, path):
+    add_posts(1)
+    field = re.search(r'<input[^>]* name="subject"[^>]*>', client.get(path).text)[0]
+    told = {
+        'autocomplete="off"',
+        "data-1p-ignore",
+        "data-bwignore",
+        'data-lpignore="true"',
+        'data-form-type="other"',
+    }
+    assert told - set(re.split(r"[ >]", field)) == set()
 
 
 def test_comment_of_an_administrator_needs_no_approval(signed_in, add_posts, stored):
@@ -107,7 +123,7 @@ def test_comment_of_an_administrator_needs_no_approval(signed_in, add_posts, sto
     ada = signed_in("Ada", is_admin=True)
     assert 'value="Ada"' in ada.get(URL).text
     response = ada.send(URL, **COMMENT)
-    assert response.location == "/posts/post-1#comments"
+    assert response.location == "/posts/post-1#blog_comments"
     assert "2 comments" not in ada.get("/posts/post-1").text
     assert [comment.state for comment in stored(Comment)] == ["approved"]
 

@@ -3,12 +3,14 @@ from datetime import datetime
 from xml.etree import ElementTree
 
 import feedparser
-from sqlalchemy import update
+import pytest
+from sqlalchemy import null, update
 
 from blog import feeds
 from blog.models import Page, Post, db
 
 from .conftest import BASE_URL
+from .desk import fields
 
 ATOM = {"a": "http://www.w3.org/2005/Atom"}
 
@@ -31,21 +33,74 @@ def test_feed_is_valid_atom(client, add_posts):
     entries = feed.findall("a:entry", ATOM)
     assert len(entries) == 20
     ids = [entry.findtext("a:id", namespaces=ATOM) for entry in entries]
-    assert ids[0] == f"{BASE_URL}/posts/post-21"
     assert len(set(ids)) == 20
+    assert all(re.fullmatch(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name) for name in ids)
     moments = [entry.findtext("a:updated", namespaces=ATOM) for entry in entries]
     assert feed.findtext("a:updated", namespaces=ATOM) == max(moments)
     for entry in entries:
         assert entry.findtext("a:title", namespaces=ATOM) == "A <b> & c"
         for name in ("published", "updated"):
             assert datetime.fromisoformat(entry.findtext(f"a:{name}", namespaces=ATOM)).tzinfo
-        assert entry.find("a:link", ATOM).get("href") == entry.findtext("a:id", namespaces=ATOM)
+        assert entry.find("a:link", ATOM).get("href").startswith(f"{BASE_URL}/posts/post-")
         content = entry.find("a:content", ATOM)
         assert content.get("type") == "html"
         assert "<b>&amp;</b>" in content.text
         urls = re.findall(r'(?:href|src)="([^"]*)"', content.text)
         assert len(urls) == 3
         assert all(url.startswith(BASE_URL) for url in urls)
+
+
+def ids(client, path: str = "/feed.xml") -> list[str]:
+    """Return the id of a feed and the ids of its entries."""
+    return [
+        element.text for element in ElementTree.fromstring(client.get(path).data).iterfind(".//a:id", ATOM)
+    ]
+
+
+def test_id_of_an_entry_does_not_change_with_its_address(admin, client, add_posts, post):
+    add_posts(1)
+    before = ids(client)
+    path = f"/author/posts/{post()['id']}"
+    admin.send(path, **fields(admin.get(path), slug="other"))
+    assert 'href="http://blog.test:8080/posts/other"' in client.get("/feed.xml").text
+    assert ids(client) == before
+
+
+def test_id_of_a_post_of_an_earlier_release_does_not_change_with_its_address(admin, client, add_posts, post):
+    add_posts(1, guid=null())
+    before = ids(client)
+    assert before == [f"{BASE_URL}/", f"{BASE_URL}/posts/post-1"]
+    path = f"/author/posts/{post()['id']}"
+    for slug in ("other", "another"):
+        admin.send(path, **fields(admin.get(path), slug=slug))
+        assert ids(client) == before
+
+
+def test_id_of_an_entry_does_not_change_when_the_post_is_published_again(admin, client, add_posts, post):
+    add_posts(1)
+    before = ids(client)
+    path = f"/author/posts/{post()['id']}"
+    for status in ("draft", "published"):
+        admin.send(path, **fields(admin.get(path), status=status))
+    assert ids(client) == before
+
+
+@pytest.mark.parametrize("path", ["/feed.xml", "/tags/harbour/feed.xml"])
+def test_ids_do_not_change_with_the_base_url(client, make_app, add_posts, path):
+    add_posts(2)
+    moved = make_app(BASE_URL="https://other.test").test_client()
+    feed = moved.get(path, base_url="https://other.test")
+    assert "https://other.test/posts/post-1" in feed.text
+    found = ElementTree.fromstring(feed.data).iterfind(".//a:id", ATOM)
+    assert [element.text for element in found] == ids(client, path)
+
+
+def test_save_without_a_change_does_not_change_the_feed(admin, client, add_posts, post):
+    add_posts(1)
+    before = client.get("/feed.xml").data
+    path = f"/author/posts/{post()['id']}"
+    admin.send(path, **fields(admin.get(path)))
+    assert client.get("/feed.xml").data == before
 
 
 def test_empty_feed_has_the_required_elements_of_atom(client):

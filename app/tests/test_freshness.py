@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from blog.models import Comment, Page, Post, db
+from blog.models import Comment, Page, Post, Tag, db
 
 KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 
@@ -86,6 +86,9 @@ def rename(row):
         (Post, publish(datetime.now(UTC) + timedelta(days=1)), True),
         (Post, rename, True),
         (Post, lambda post: setattr(post, "title", "Another"), False),
+        (Tag, lambda tag: db.session.delete(tag), True),
+        (Tag, rename, True),
+        (Tag, lambda tag: setattr(tag, "name", "Another"), True),
         (Page, lambda page: db.session.delete(page), True),
         (Page, rename, True),
         (Page, lambda page: setattr(page, "body", "Another."), False),

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from blog.models import Post, db
 
@@ -76,9 +76,9 @@ def test_import_reads_all_markdown_files_and_reports_other_files(run_import, pos
     assert "Ignored: 8 files, such as .trash/deleted.md, LICENSE, b/one.rst, c.html" in said
 
 
-def test_post_with_a_title_without_ascii_gets_its_slug_from_the_file_name(run_import, post, tmp_path):
-    run_import(article(tmp_path, "Salt Water.md", header="title: 水\ndate: 2025-01-01"))
-    assert post(slug="salt-water")["title"] == "水"
+def test_post_with_a_title_without_letters_gets_its_slug_from_the_file_name(run_import, post, tmp_path):
+    run_import(article(tmp_path, "Salt Water.md", header="title: 🚢\ndate: 2025-01-01"))
+    assert post(slug="salt-water")["title"] == "🚢"
 
 
 def test_option_existing_applies_to_posts(run_import, post, tmp_path):
@@ -106,3 +106,20 @@ def test_update_renders_html_of_another_release_again(app, run_import, post, tmp
     assert run_import(tmp_path, "--existing", "update") == counts(updated=1)
     assert post(slug="a")["updated_at"] == post(slug="a")["published_at"]
     assert run_import(tmp_path, "--existing", "update") == counts(unchanged=1)
+
+
+@pytest.mark.parametrize(("title", "slug"), [("Straße nach Łódź", "strae-nach-odz"), ("水", "salt-water")])
+def test_post_that_an_older_release_imported_keeps_its_slug(run_import, app, post, tmp_path, title, slug):
+    article(tmp_path, "salt-water.md", header=f"title: {title}\ndate: 2025-01-01")
+    run_import(tmp_path)
+    with app.app_context():
+        db.session.execute(update(Post).values(slug=slug))
+        db.session.commit()
+    assert run_import(tmp_path) == counts(unchanged=1)
+
+
+def test_post_with_another_title_does_not_get_the_slug_of_an_older_release(run_import, post, tmp_path):
+    article(tmp_path / "one", header="title: Ode\ndate: 2025-01-01")
+    run_import(tmp_path / "one")
+    article(tmp_path / "two", header="title: Łode\ndate: 2025-01-01")
+    assert run_import(tmp_path / "two")["created"] == 1

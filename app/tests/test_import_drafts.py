@@ -41,6 +41,19 @@ def test_unpublished_post_of_another_program_becomes_a_draft(run_import, post, c
     assert run_import(tmp_path) == counts(unchanged=1)
 
 
+def test_draft_keeps_its_date(run_import, post, tmp_path):
+    run_import(article(tmp_path, header=f"{DATED}\ndraft: true"))
+    assert post(slug="a")["planned_at"] == datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def test_imported_draft_that_is_published_later_has_the_date_of_its_file(run_import, post, tmp_path):
+    run_import(article(tmp_path, header=f"{DATED}\ndraft: true"))
+    article(tmp_path, header=DATED)
+    assert run_import(tmp_path, "--existing", "update") == counts(updated=1)
+    assert post(slug="a")["published_at"] == datetime(2025, 1, 1, tzinfo=UTC)
+    assert post(slug="a")["planned_at"] is None
+
+
 def test_draft_needs_no_date(run_import, post, tmp_path):
     run_import(article(tmp_path, header="title: A\ndraft: 1"))
     assert post(slug="a")["published_at"] is None
@@ -111,7 +124,7 @@ def test_published_post_of_another_program_becomes_public(run_import, post, tmp_
         ("expiry_date: 2099-01-01", "write `status: draft`, or remove the line"),
         ("unpublishDate: 2099-01-01", "has the field unpublishdate"),
         ("<<: {draft: true}", "write every field out"),
-        ("publishDate: soon", "has the wrong date 'soon' in the field publishdate"),
+        ("publishDate: soon", "has a date that is not valid in the field publishdate: 'soon'"),
     ],
 )
 def test_import_refuses_a_post_if_it_is_unclear_who_may_read_it(run_import, app, tmp_path, line, words):

@@ -233,8 +233,36 @@ def test_only_an_administrator_deletes_a_picture(app, ada, admin, client):
     assert admin.send(path).status_code == 404
 
 
-def test_upload_answers_503_if_media_dir_is_not_writable(make_app, ada, caplog):
-    ada.application = make_app(MEDIA_DIR="/proc/nowhere")
-    response = upload(ada, picture(), json=False)
-    assert response.status_code == 503
-    assert "/proc/nowhere" in caplog.text
+def test_deletion_lists_every_post_and_page_that_shows_the_picture(app, ada, admin):
+    url = upload(ada, picture(colour="gold")).json["url"]
+    with app.app_context():
+        path = f"/author/media/{db.session.scalar(select(Media.id))}/delete"
+    assert "No post and no page shows the picture." in admin.get(path).text
+    escaped = url.replace("-", r"\-")  # Markdown removes the backslash
+    for title, status, time in (
+        ("Draft", "draft", ""),
+        ("Public", "published", ""),
+        ("Scheduled", "published", "2099-01-01T00:00"),
+    ):
+        fields = {"status": status, "published_at": time}
+        admin.send("/author/posts/new", title=title, body=f"![x]({escaped})", **fields)
+    admin.send("/author/pages/new", title="About", body=f"![x][p]\n\n[p]: {url}", position="0")
+    admin.send("/author/posts/new", title="Other", body="Text.", status="draft")
+    listed = re.findall(r'<li><a href="/author/(\w+)/\d+">(\w+)</a>', admin.get(path).text)
+    assert listed == [("pages", "About"), ("posts", "Draft"), ("posts", "Public"), ("posts", "Scheduled")]
+
+
+def test_deletion_counts_the_texts_that_it_does_not_list(app, ada, admin, add_posts):
+    url = upload(ada, picture(colour="gold")).json["url"]
+    add_posts(23, body=f"![x]({url})")
+    with app.app_context():
+        path = f"/author/media/{db.session.scalar(select(Media.id))}/delete"
+    assert "<li>and 3 more</li>" in admin.get(path).text
+
+
+def test_upload_is_stored_and_served_if_media_dir_cannot_be_written(make_app, ada, client, caplog):
+    ada.application = client.application = make_app(MEDIA_DIR="/proc/nowhere")
+    response = upload(ada, picture(colour="coral"))
+    assert response.status_code == 201
+    assert fetch(client, response).size == (60, 40)
+    assert "MEDIA_DIR cannot be written" in caplog.text

@@ -1,12 +1,8 @@
 """The limits for uploaded pictures: memory, time, and the number of pictures at the same time."""
 
-import contextlib
-import ctypes
-import re
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -16,7 +12,7 @@ from blog import media
 from blog.models import Media
 
 from .conftest import count
-from .pictures import picture, upload
+from .pictures import little_memory, picture, upload
 
 
 def webp_of_one_colour(width: int, height: int) -> bytes:
@@ -81,20 +77,6 @@ BOMBS = {
     "gif": lambda: picture("GIF", size=(3530, 3530)),
     "jpeg with a large profile": jpeg_with_a_large_profile,
 }
-
-
-@contextlib.contextmanager
-def little_memory() -> Iterator[None]:
-    """Fail if this process allocates much memory inside the context, even if it frees the memory again."""
-    ctypes.CDLL(None).malloc_trim(0)  # return free memory, because its reuse would not be counted
-    before = memory_kb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # this resets the peak
-    yield
-    assert memory_kb("VmHWM") - before < 60_000
-
-
-def memory_kb(name: str) -> int:
-    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -166,6 +148,25 @@ def test_kill_of_the_picture_process_is_reported_and_logged(ada, monkeypatch, tm
     assert upload(ada, picture()).status_code == 201
 
 
+def test_upload_is_refused_when_all_pictures_together_reach_their_limit(app, ada, monkeypatch, tmp_path):
+    monkeypatch.setitem(app.config, "MEDIA_DIR", tmp_path)
+    first = upload(ada, picture())
+    path = tmp_path / first.json["url"].removeprefix("/media/")
+    monkeypatch.setitem(app.config, "MAX_MEDIA_BYTES", path.stat().st_size + 50)
+    path.unlink()
+    refused = upload(ada, picture(colour="teal"))
+    assert (refused.status_code, refused.json["error"]) == (422, media.FULL)
+    assert count(app, Media) == 1
+    assert upload(ada, picture()).status_code == 201, "the same picture needs no more space"
+
+
+def test_files_that_belong_to_no_picture_do_not_count_towards_the_limit(app, ada, monkeypatch, tmp_path):
+    monkeypatch.setitem(app.config, "MEDIA_DIR", tmp_path)
+    monkeypatch.setitem(app.config, "MAX_MEDIA_BYTES", 10_000)
+    (tmp_path / "other").write_bytes(bytes(20_000))
+    assert upload(ada, picture()).status_code == 201
+
+
 def test_upload_is_refused_after_the_wait_limit(app, ada, monkeypatch):
     monkeypatch.setattr(media, "WAIT_S", 0.1)
     with media._one_at_a_time(app.config["MEDIA_DIR"]):
@@ -175,12 +176,13 @@ def test_upload_is_refused_after_the_wait_limit(app, ada, monkeypatch):
     assert upload(ada, picture()).status_code == 201
 
 
-def test_pictures_are_processed_one_at_a_time(tmp_path):
+@pytest.mark.parametrize("folder", [None, Path("/proc/nowhere")], ids=["media dir", "no media dir"])
+def test_pictures_are_processed_one_at_a_time(tmp_path, folder):
     running, most = [], 0
 
     def take() -> None:
         nonlocal most
-        with media._one_at_a_time(tmp_path):
+        with media._one_at_a_time(folder or tmp_path):
             running.append(1)
             most = max(most, len(running))
             Path(tmp_path, "x").write_text("x")

@@ -1,24 +1,29 @@
 """The responses while the database is down, and when the database stops or returns."""
 
+import time
+
 import pytest
-from flask import Flask
+from flask import Flask, request
+from prometheus_client import REGISTRY
 from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 
 from blog import create_app, outage
+from blog.forms import csrf
 from blog.models import Post, db
 
 
 @pytest.fixture(autouse=True)
-def _is_there():
+def _reset_outage():
     """Reset the flag of an outage, so that the next test finds the database."""
     yield
-    outage._is_away.clear()
+    outage._outage = outage._Outage()
 
 
 @pytest.fixture
-def away(settings: dict[str, str], tmp_path) -> Flask:
-    """Return an app whose database does not answer."""
+def away(settings: dict[str, str], tmp_path, monkeypatch) -> Flask:
+    """Return an app whose database does not answer. Its requests wait only for a short time."""
+    monkeypatch.setattr(outage, "PAUSE_S", 0.3)
     url = make_url(settings["DATABASE_URL"]).set(host=None, query={"host": str(tmp_path)})
     return create_app(settings | {"DATABASE_URL": url.render_as_string(hide_password=False)})
 
@@ -40,18 +45,122 @@ def test_form_sent_during_an_outage_gets_503(away):
     assert answer.status_code == 503
 
 
+def get_timed(app: Flask, **headers: str) -> tuple[int, float]:
+    """Request the home page. Return its status, and how many seconds the answer took."""
+    began = time.monotonic()
+    answer = app.test_client().get("/", base_url=app.config["BASE_URL"], headers=headers)
+    return answer.status_code, time.monotonic() - began
+
+
+def test_requests_wait_only_at_the_beginning_of_an_outage(away):
+    status, seconds = get_timed(away)
+    assert status == 503
+    assert 0.3 <= seconds < 2
+    status, seconds = get_timed(away)
+    assert status == 503
+    assert seconds < 0.3
+
+
+def test_request_does_not_wait_if_nginx_has_a_copy_of_the_page(away, monkeypatch):
+    """After the 503, nginx serves its copy."""
+    monkeypatch.setattr(outage, "PAUSE_S", 20)
+    for _ in range(2):
+        status, seconds = get_timed(away, X_Cache_Status="EXPIRED")
+        assert status == 503
+        assert seconds < 2
+
+
 def test_only_one_request_per_worker_connects_during_an_outage(away):
     client = away.test_client()
     assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
-    with outage._looking:  # another request is just trying to connect
+    with outage._outage._probe_lock:  # another request is just trying to connect
         assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
         assert client.get("/healthz", base_url=away.config["BASE_URL"]).status_code == 200
 
 
 def test_first_request_after_an_outage_finds_the_database(app, client):
-    outage._is_away.set()
+    with app.app_context():
+        outage._outage.begin("of a test")
     assert client.get("/").status_code == 200
-    assert not outage._is_away.is_set()
+    assert outage._outage.is_over()
+
+
+@pytest.fixture
+def lose(app, server, migrated):
+    """Return a function that ends the connection of the current request, as a database that stops does."""
+
+    def lose() -> None:
+        number = db.session.scalar(text("SELECT pg_backend_pid()"))
+        with server.connect(migrated) as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:number)"), {"number": number})
+
+    return lose
+
+
+def test_request_that_only_reads_is_repeated_once(app, client, lose):
+    runs = []
+
+    @app.route("/once", methods=["GET", "POST"])
+    @csrf.exempt
+    def once() -> str:
+        runs.append(request.method)
+        if len(runs) == 1:
+            lose()
+        return str(db.session.scalar(text("SELECT 7")))
+
+    assert client.get("/once").text == "7"
+    assert runs == ["GET", "GET"]
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 3), ("HEAD", 3), ("POST", 1)])
+def test_request_that_loses_the_database_each_time_gets_503(app, client, lose, method, times):
+    """A POST is never repeated, because it may have changed something."""
+    runs = []
+
+    @app.route("/each", methods=["GET", "POST"])
+    @csrf.exempt
+    def each() -> str:
+        runs.append(request.method)
+        lose()
+        return str(db.session.scalar(text("SELECT 7")))
+
+    answer = client.open("/each", method=method)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "10"
+    assert len(runs) == times
+
+
+def test_database_that_is_lost_while_an_error_is_handled_causes_no_500(app, client, lose):
+    class Error(Exception):
+        pass
+
+    @app.errorhandler(Error)
+    def handle(_error: Error) -> str:
+        lose()
+        return str(db.session.scalar(text("SELECT 7")))
+
+    @app.post("/handled")
+    @csrf.exempt
+    def handled() -> str:
+        raise Error
+
+    assert client.post("/handled").status_code == 503
+
+
+def test_repeated_request_counts_once_in_the_metrics(app, client, lose):
+    runs = []
+
+    @app.get("/counted")
+    def counted() -> str:
+        runs.append(1)
+        if len(runs) == 1:
+            lose()
+        return str(db.session.scalar(text("SELECT 7")))
+
+    client.get("/counted")
+    name, labels = "blog_http_requests_total", {"endpoint": "counted", "method": "GET"}
+    assert REGISTRY.get_sample_value(name, labels | {"status": "200"}) == 1
+    assert REGISTRY.get_sample_value(name, labels | {"status": "503"}) is None
 
 
 def test_complete_page_is_sent_although_the_connection_is_lost(app, client, server, migrated):
@@ -76,4 +185,4 @@ def test_failed_statement_is_not_an_outage(app):
         return str(db.session.scalar(text("SELECT pg_sleep(5)")))
 
     assert app.test_client().get("/slow", base_url=app.config["BASE_URL"]).status_code == 500
-    assert not outage._is_away.is_set()
+    assert outage._outage.is_over()

@@ -1,12 +1,16 @@
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import insert, text
+from sqlalchemy import Engine, event, insert, text
 
 from blog import create_app, schema
 from blog.models import Base, SchemaHistory, db
@@ -14,13 +18,13 @@ from blog.models import Base, SchemaHistory, db
 from .browser import APP
 from .conftest import BASE_URL
 
-REVISIONS = ["0001", "0002", "0003"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
 HEAD = REVISIONS[-1]
-EXPAND = """
+EXPAND = f"""
 import sqlalchemy as sa
 from alembic import op
 revision = "9001"
-down_revision = "0003"
+down_revision = "{HEAD}"
 def upgrade():
     op.add_column("post", sa.Column("subtitle", sa.Text))
 """
@@ -39,6 +43,12 @@ down_revision = "9001"
 def upgrade():
     op.drop_column("post", "no_such_column")
 """
+
+
+INSERT_POST = (
+    "INSERT INTO post (slug, title, summary, body, body_html, word_count, author, published_at) "
+    "VALUES (:slug, 'A', '', 'B', '<p>B</p>', 1, '', '2025-01-01')"
+)
 
 
 @pytest.fixture
@@ -89,6 +99,79 @@ def test_migrations_create_the_schema_of_the_models(app):
     with app.app_context(), db.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_contents_of_pictures_are_stored_without_compression(app):
+    """Postgres can read a part of a content only if the content is not compressed."""
+    query = text(
+        "SELECT attstorage FROM pg_attribute "
+        "WHERE attrelid = 'media_content'::regclass AND attname = 'content'"
+    )
+    with app.app_context(), db.engine.connect() as connection:
+        assert connection.scalar(query) == "e"
+
+
+@pytest.fixture
+def from_0003(empty_settings, monkeypatch, tmp_path):
+    """Return an app whose database has the schema of revision 0003, and a post."""
+    app, newest, earlier = create_app(empty_settings), schema.MIGRATIONS, tmp_path / "migrations"
+    shutil.copytree(newest, earlier)
+    for path in earlier.glob("versions/*.py"):
+        if path.name >= "0004":
+            path.unlink()
+    monkeypatch.setattr(schema, "MIGRATIONS", earlier)
+    flask(app, "migrate")
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text(INSERT_POST), {"slug": "first"})
+    monkeypatch.setattr(schema, "MIGRATIONS", newest)
+    return app
+
+
+def test_migration_keeps_the_ids_that_the_feeds_of_earlier_releases_had(empty_settings, from_0003):
+    flask(from_0003, "migrate")
+    with from_0003.app_context(), db.engine.begin() as connection:
+        connection.execute(text(INSERT_POST), {"slug": "by-the-earlier-release"})
+    moved = create_app(empty_settings | {"BASE_URL": "https://other.test"})
+    for one, base_url in ((from_0003, BASE_URL), (moved, "https://other.test")):
+        feed = one.test_client().get("/feed.xml", base_url=base_url).text
+        names = ("/", "/posts/by-the-earlier-release", "/posts/first")
+        assert re.findall("<id>(.*)</id>", feed) == [f"{BASE_URL}{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "INSERT INTO comment (post_id, author, body) VALUES (1, 'Ben', 'Yes.')",
+        "SELECT FROM media; SELECT FROM post",
+        "SELECT FROM contact_message; SELECT FROM post",
+    ],
+    ids=["a comment", "the list of pictures", "the list of messages"],
+)
+def test_request_during_the_migrations_waits_and_succeeds(server, from_0003, statements):
+    database = from_0003.config["DATABASE_URL"].database
+    sent = []
+
+    def send() -> None:
+        with server.connect(database) as connection:
+            connection.execute(text(statements))
+
+    def send_while_post_is_locked(_connection, _cursor, statement, *_: object) -> None:
+        if "ADD COLUMN lexemes" in statement:
+            sent.append(executor.submit(send))
+            with server.connect(database) as observer:
+                waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                while observer.scalar(waiting) == 0:
+                    time.sleep(0.01)
+
+    with ThreadPoolExecutor() as executor:
+        event.listen(Engine, "before_cursor_execute", send_while_post_is_locked)
+        try:
+            result, _ = flask(from_0003, "migrate")
+        finally:
+            event.remove(Engine, "before_cursor_execute", send_while_post_is_locked)
+        assert result.exit_code == 0, result.stderr
+        [request] = sent
+        assert request.exception() is None
 
 
 def test_old_release_stays_ready_until_a_destructive_migration(

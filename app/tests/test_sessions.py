@@ -3,12 +3,12 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from blog import sessions
 from blog.models import User, UserSession, db
 
-from .conftest import ADA, BASE_URL, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, count, is_signed_in
+from .conftest import ADA, BASE_URL, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, count, is_signed_in, token_of
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 PHONE = (
@@ -53,6 +53,12 @@ def copy_of(app):
 def change_rows(app, **values: object) -> None:
     with app.app_context():
         db.session.execute(update(UserSession).values(values))
+        db.session.commit()
+
+
+def end_sessions(app) -> None:
+    with app.app_context():
+        db.session.execute(delete(UserSession))
         db.session.commit()
 
 
@@ -182,6 +188,25 @@ def test_use_of_a_session_extends_it(app, browser):
     assert row.client == "192.0.2.77"
 
 
+def test_response_replaces_the_cookie_only_to_extend_the_session(app, browser):
+    """Else a slow response could replace the cookie of a later sign-in, or repeat a message."""
+    one = browser()
+    one.get("/author/")
+    assert "Set-Cookie" not in one.get("/author/").headers
+    change_rows(app, last_seen_at=datetime.now(UTC) - timedelta(minutes=6))
+    assert "session=" in one.get("/author/").headers["Set-Cookie"]
+    assert "Set-Cookie" not in one.get("/author/").headers
+
+
+def test_post_request_does_not_replace_the_cookie_of_an_ended_session(app, browser):
+    one = browser()
+    page = one.get("/author/posts/new")
+    end_sessions(app)
+    refused = one.post("/author/preview", data={"body": "x", "csrf_token": token_of(page)})
+    assert refused.status_code == 403
+    assert "Set-Cookie" not in refused.headers
+
+
 def test_only_the_newest_sessions_of_a_user_are_kept(app, browser, monkeypatch):
     monkeypatch.setattr(sessions, "KEPT", 2)
     first, second, third = (browser() for _ in range(3))
@@ -237,6 +262,19 @@ def test_sign_out_ends_a_session_of_an_older_release_for_every_copy_of_its_cooki
     former.send("/logout")
     assert not any(is_signed_in(client) for client in (former, before, unused))
     assert count(app, UserSession) == 0
+
+
+def test_sign_out_ends_a_session_of_an_older_release_for_copies_from_before_its_first_form(
+    app, former, copy_of
+):
+    """The older release added a CSRF token to the cookie when it showed the first form."""
+    with former.session_transaction(base_url=BASE_URL) as session:
+        token = session.pop("csrf_token")
+    before = copy_of(former)
+    with former.session_transaction(base_url=BASE_URL) as session:
+        session["csrf_token"] = token
+    former.send("/logout")
+    assert not is_signed_in(before)
 
 
 def test_new_password_ends_a_session_of_an_older_release(app, former):

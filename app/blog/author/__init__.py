@@ -1,9 +1,9 @@
-"""The "desk": the pages below /author, where authors manage posts, pages, comments and messages.
+"""The "desk": the pages below /author, where authors manage posts, tags, pages, comments and messages.
 
 Every view requires a signed-in user.
 """
 
-from . import comments, errors, messages, pages, posts
+from . import comments, errors, messages, pages, posts, tags
 from .desk import bp
 
-__all__ = ["bp", "comments", "errors", "messages", "pages", "posts"]
+__all__ = ["bp", "comments", "errors", "messages", "pages", "posts", "tags"]

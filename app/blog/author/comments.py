@@ -15,11 +15,12 @@ from .desk import bp, editable, is_id, newest
 @bp.route("/comments", methods=["GET", "POST"])
 @login_required
 def comments() -> str | tuple[str, int] | AnyResponse:
-    """List the comments on the author's posts that have one state, such as pending. A POST moderates some.
+    """List the comments on the author's posts that have one state, such as pending.
 
-    A button for all selected comments sends the field `decision` (its value is approve, spam or delete) and
-    the field `ids` with the comments' ids. A button for one comment sends one field: its name is approve,
-    spam or delete, and its value is the comment's id.
+    A POST request approves, marks as spam or deletes comments. A button for all selected comments sends the
+    field `decision` (its value is approve, spam or delete) and the field `ids` with the comments' ids. A
+    button for one comment sends one field: its name is approve, spam or delete, and its value is the
+    comment's id.
     """
     state = request.args.get("state", "pending")
     if state not in COMMENT_STATES:
@@ -28,7 +29,8 @@ def comments() -> str | tuple[str, int] | AnyResponse:
     if request.method == "POST":
         return _decide(state, Comment.post_id.in_(mine))
     query = select(Comment).join(Comment.post).options(contains_eager(Comment.post))
-    found, older = newest(query.where(Comment.state == state, Comment.post_id.in_(mine)), Comment.id)
+    query = query.where(Comment.state == state, Comment.post_id.in_(mine))
+    found, older = newest(query, Comment.created_at, Comment.id)
     counts = dict(
         db.session.execute(
             select(Comment.state, func.count()).where(Comment.post_id.in_(mine)).group_by(Comment.state)

@@ -9,21 +9,33 @@ from typing import Self
 from flask import abort, render_template, request
 from markupsafe import Markup
 from wtforms import Field, HiddenField, RadioField
-from wtforms.validators import InputRequired, Length, Optional, Regexp, ValidationError
+from wtforms.validators import InputRequired, Length, Optional, ValidationError
+
+from renderer import words
 
 from .. import markdown
 from ..accounts import login_required
 from ..forms import Form, LineField, TextField
-from ..models import MAX_BYTES, SLUG
+from ..models import MAX_BYTES
+from ..names import SLUG_CHARACTERS, is_slug
 from .desk import bp
 
 CONFLICT = (
     "Somebody saved another version while you were writing. The form contains your changes; every field that "
     "you did not change shows the saved version. Check the differences, edit the form and save again."
 )
+MAX_COMPARED_LINES = 4000  # of both versions together: the time of difflib can be cubic
 SESSION_ENDED = (
     "Your session has ended, so nothing was saved. Your text is still here. Use another tab to sign in, "
     "then save again."
+)
+FORM_OF_ANOTHER_SESSION = (
+    "You have signed in again, perhaps as another user, since you opened this form. So nothing was saved. "
+    "Your text is still here: save again."
+)
+NOT_ALLOWED = (
+    "You are signed in as a user who may not change this, so nothing was saved. Your text is still here. Use "
+    "another tab to sign in as the right user, then save again."
 )
 
 
@@ -31,12 +43,12 @@ SESSION_ENDED = (
 class Difference:
     """A difference between two versions in one field.
 
-    fate: a text that tells who changed the field.
+    changed_by: a text that tells who changed the field.
     lines: a diff. Lines with + are in the form, and lines with - are in the other version.
     """
 
     label: str
-    fate: str
+    changed_by: str
     lines: list[str]
 
 
@@ -48,13 +60,7 @@ class TextForm(Form):
     """
 
     title = LineField("Title", [InputRequired("Enter a title."), Length(max=200)])
-    slug = LineField(
-        "Address",
-        [
-            Optional(),
-            Regexp(f"(?:{SLUG})$", message="Use ASCII letters, digits and -._~ only."),
-        ],
-    )
+    slug = LineField("Address", [Optional()])
     body = TextField("Text", [InputRequired("Write some text.")])
     version = HiddenField(default="0")
     base = HiddenField(default="")
@@ -72,26 +78,31 @@ class TextForm(Form):
         Fields that the author did not change take the saved value.
         """
         mine, theirs = self._texts(), saved._texts()
-        began = dict(zip(mine, self.base.data.split(), strict=False))
+        digests_at_start = dict(zip(mine, self.base.data.split(), strict=False))
         merged: dict[str, object] = {}
         differences = []
         for name in mine:
-            touched = _digest(mine[name]) != began.get(name)
+            touched = _digest(mine[name]) != digests_at_start.get(name)
             merged[name] = (self if touched else saved)[name].data
             if not touched:
-                fate, other, own = "changed by somebody else", mine[name], theirs[name]
-            elif _digest(theirs[name]) == began.get(name):
-                fate, other, own = "changed by you", theirs[name], mine[name]
+                changed_by, other, own = "changed by somebody else", mine[name], theirs[name]
+            elif _digest(theirs[name]) == digests_at_start.get(name):
+                changed_by, other, own = "changed by you", theirs[name], mine[name]
             else:
-                fate, other, own = "changed by both; yours is shown", theirs[name], mine[name]
+                changed_by, other, own = "changed by both; yours is shown", theirs[name], mine[name]
             if own != other:
-                differences.append(Difference(self[name].label.text, fate, _changed_lines(other, own)))
+                differences.append(Difference(self[name].label.text, changed_by, _changed_lines(other, own)))
         merged |= {"version": saved.version.data, "base": saved.base.data}
         return type(self)(formdata=None, data=merged), differences
 
     def _texts(self) -> dict[str, str]:
         """Return the text of each visible field, by name."""
         return {field.name: _text(field) for field in self if not isinstance(field, HiddenField)}
+
+    def validate_slug(self, field: Field) -> None:
+        """Refuse a text that cannot be a slug."""
+        if not is_slug(field.data):
+            raise ValidationError(f"Use 1 to 200 {SLUG_CHARACTERS}.")
 
     def validate_body(self, field: Field) -> None:
         """Refuse a text over MAX_BYTES, which is also the importer's limit."""
@@ -106,15 +117,18 @@ def preview() -> str | tuple[str, int]:
     text = request.form.get("body", "")
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         abort(413)
-    rendered = markdown.render(text)
-    minutes = max(1, round(rendered.word_count / 220))
     part = "author/preview_body.html" if request.args.get("part") == "body" else "author/preview.html"
+    title = request.form.get("title", "")
+    try:
+        rendered = markdown.render(text)
+    except markdown.RenderError as error:
+        return render_template(part, title=title, problem=str(error)), 422
     return render_template(
         part,
-        title=request.form.get("title", ""),
+        title=title,
         body=Markup(rendered.html),  # noqa: S704 (sanitised)
         word_count=rendered.word_count,
-        minutes=minutes,
+        minutes=words.minutes(rendered.word_count),
     )
 
 
@@ -130,6 +144,8 @@ def _text(field: Field) -> str:
 
 def _changed_lines(before: str, after: str) -> list[str]:
     old, new = (text.split("\n") if text else [] for text in (before, after))
+    if len(old) + len(new) > MAX_COMPARED_LINES:
+        return ["The text has too many lines to compare."]
     return list(unified_diff(old, new, lineterm="", n=1))[3:]  # skip the header lines of the diff
 
 

@@ -1,28 +1,34 @@
-"""Error responses to forms that were sent after the session ended, or after somebody changed the post."""
+"""Error responses to forms that the user may not send, and to forms that came after a change of the post."""
 
 from flask import render_template, request
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.orm.exc import StaleDataError
-from werkzeug.exceptions import Conflict, HTTPException
+from werkzeug.exceptions import Conflict, Forbidden, HTTPException
 
-from ..accounts import SignedOutError
+from ..accounts import current_user
 from ..models import db
 from .desk import bp
-from .editor import SESSION_ENDED
+from .editor import FORM_OF_ANOTHER_SESSION, NOT_ALLOWED, SESSION_ENDED
 from .pages import PageForm, page_editor
 from .posts import PostForm, post_editor
 
 
-@bp.errorhandler(SignedOutError)
+@bp.errorhandler(Forbidden)
 @bp.errorhandler(CSRFError)
-def _session_ended(error: HTTPException) -> tuple[str, int]:
-    """Show the editor again with the text that the author sent, so that the author does not lose it."""
-    if request.endpoint in ("author.new_post", "author.edit_post"):
-        page = post_editor(PostForm(), problem=SESSION_ENDED)
-    elif request.endpoint in ("author.new_page", "author.edit_page"):
-        page = page_editor(PageForm(), problem=SESSION_ENDED)
+def _refused(error: HTTPException) -> tuple[str, int]:
+    """If an editor was sent, show it again with the text that the author sent, so that it is not lost."""
+    is_post = request.endpoint in ("author.new_post", "author.edit_post")
+    is_page = request.endpoint in ("author.new_page", "author.edit_page")
+    if request.method != "POST" or not (is_post or is_page):
+        return render_template("error.html", error=error), error.code or 403
+    form = PostForm() if is_post else PageForm()
+    if current_user() is None:
+        # After the author has signed in, the token of the form is valid again, but no token of this session.
+        form.csrf_token.current_token = request.form.get("csrf_token", "")
+        problem = SESSION_ENDED
     else:
-        page = render_template("error.html", error=error)
+        problem = FORM_OF_ANOTHER_SESSION if isinstance(error, CSRFError) else NOT_ALLOWED
+    page = post_editor(form, problem=problem) if is_post else page_editor(form, problem=problem)
     return page, error.code or 403
 
 

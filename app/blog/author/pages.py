@@ -2,12 +2,11 @@
 
 from datetime import UTC, datetime
 
-from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from flask import abort, flash, redirect, render_template, request, url_for
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import undefer
 from sqlalchemy.orm.exc import StaleDataError
-from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 from wtforms import IntegerField
 from wtforms.validators import InputRequired, NumberRange
@@ -15,6 +14,7 @@ from wtforms.validators import InputRequired, NumberRange
 from .. import markdown
 from ..accounts import admin_required
 from ..models import Page, db
+from ..names import is_free_page_name, slugify
 from .desk import MAX_ID, bp
 from .editor import CONFLICT, TextForm
 
@@ -86,8 +86,10 @@ def _page_is_gone(form: PageForm) -> tuple[str, int]:
     return page_editor(form, problem=problem, action=url_for(".new_page")), 409
 
 
-def _page_conflict(form: PageForm, page: Page) -> tuple[str, int]:
+def _page_conflict(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
     merged, differences = form.merge(PageForm.of(_page_values(page)))
+    if not differences:  # the form was sent twice
+        return _is_saved(page)
     return page_editor(merged, page, CONFLICT, differences=differences), 409
 
 
@@ -97,32 +99,41 @@ def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
         return page_editor(form, known), 422
     if known and form.version.data != str(page.version):
         return _page_conflict(form, page)
-    slug = form.slug.data or (known.slug if known else markdown.slugify(form.title.data)[:90].strip("-"))
-    if not slug or _is_route(slug):
+    slug = form.slug.data or (known.slug if known else slugify(form.title.data)[:90].strip("-"))
+    if not slug or not is_free_page_name(slug):
         form.slug.errors = ["A page cannot have this address. Choose another address."]
         return page_editor(form, known), 409
-    page.slug, page.title, page.position = slug, form.title.data, form.position.data
-    page.body, page.updated_at = form.body.data, datetime.now(UTC)
-    db.session.add(page)
     try:
+        if page.body != form.body.data:
+            page.body = form.body.data
+        page.slug, page.title, page.position = slug, form.title.data, form.position.data
+        db.session.add(page)
+        if db.session.is_modified(page):
+            page.updated_at = datetime.now(UTC)
         db.session.commit()
+    except markdown.RenderError as error:
+        db.session.rollback()
+        form.body.errors = [str(error)]
+        return page_editor(form, known), 422
     except StaleDataError:
         db.session.rollback()
         found = _find_page(number)
         return _page_conflict(form, found) if found else _page_is_gone(form)
     except IntegrityError:
         db.session.rollback()
+        if not known and (sent := _find_copy(form, slug)):
+            return _is_saved(sent)
         form.slug.errors = ["Another page has this address. Choose another address."]
         return page_editor(form, known), 409
+    return _is_saved(page)
+
+
+def _find_copy(form: PageForm, slug: str) -> Page | None:
+    """Return the page that this form made when it was sent before, as by a double click."""
+    values = {"title": form.title.data, "body": form.body.data, "position": form.position.data}
+    return db.session.scalar(select(Page).filter_by(slug=slug, **values).options(undefer(Page.body)))
+
+
+def _is_saved(page: Page) -> AnyResponse:
     flash("The page is saved. Readers can see it.")
     return redirect(url_for(".edit_page", number=page.id), 303)
-
-
-def _is_route(slug: str) -> bool:
-    """Tell whether the address /SLUG belongs to another part of the site."""
-    adapter = current_app.url_map.bind("")
-    try:
-        endpoint, _arguments = adapter.match(f"/{slug}")
-    except HTTPException:  # the route exists and redirects to the address with a slash at the end
-        return True
-    return endpoint not in ("pages.page", "contact.contact")  # the form shows this page above itself

@@ -1,21 +1,25 @@
 """The list and the editor of posts."""
 
+import re
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from markupsafe import Markup
 from sqlalchemy import delete, func, select, true
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload, undefer
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.wrappers import Response as AnyResponse
-from wtforms import DateTimeLocalField, Field, RadioField, SelectChoice
+from wtforms import DateTimeLocalField, Field, HiddenField, RadioField, SelectChoice
 from wtforms.validators import Length, Optional, ValidationError
 
-from .. import markdown
+from .. import markdown, search, tags
 from ..accounts import login_required, signed_in_user
 from ..forms import LineField, TextField
-from ..models import Comment, Post, PostAlias, Tag, db
+from ..languages import is_language
+from ..models import GUID, Comment, Post, PostAlias, Site, db
+from ..names import slugify
 from .desk import MAX_ID, bp, editable, may_edit, newest
 from .editor import CONFLICT, TextForm
 
@@ -23,10 +27,15 @@ MAX_TAGS = 20
 
 
 class PostForm(TextForm):
-    """The form for a post."""
+    """The form for a post.
 
+    guid: the id of a new post. With it, a form that is sent twice, as by a double click, makes only one post.
+    """
+
+    guid = HiddenField(default=lambda: uuid4().urn)
     summary = TextField("Summary", [Length(max=1000)])
     tags = LineField("Tags", [Length(max=1000)])
+    language = LineField("Language", [Optional()])
     status = RadioField(
         "Status",
         choices=[SelectChoice("draft", "Draft"), SelectChoice("published", "Published")],
@@ -39,14 +48,19 @@ class PostForm(TextForm):
     )
 
     def validate_tags(self, field: Field) -> None:
-        """Refuse tags that give no slug, tags that are too long, and too many tags."""
+        """Refuse tags that readers cannot see, tags that are too long, and too many tags."""
         names = tag_names(field.data)
-        if bad := [name for slug, name in names.items() if not slug or len(name) > 60]:
-            raise ValidationError(
-                f"The tag {bad[0]!r} is not valid. Use at most 60 characters, with an ASCII letter or digit."
-            )
+        if bad := [
+            name for name in names if not tags.is_visible_name(name) or len(name) > tags.MAX_CHARACTERS
+        ]:
+            raise ValidationError(f"The tag {bad[0]!r} is not valid. {tags.VALID_NAME}")
         if len(names) > MAX_TAGS:
             raise ValidationError(f"The post has {len(names)} tags. Use at most {MAX_TAGS} tags.")
+
+    def validate_language(self, field: Field) -> None:
+        """Refuse a text that cannot be a language tag."""
+        if not is_language(field.data):
+            raise ValidationError("Enter a language tag, such as en, ar or pt-BR.")
 
     def validate_published_at(self, field: Field) -> None:
         """Refuse years that are probably typing errors."""
@@ -54,34 +68,27 @@ class PostForm(TextForm):
             raise ValidationError("Choose a year from 1970 to 2199.")
 
     def moment(self, before: datetime | None) -> datetime | None:
-        """Return the publication time, or None for a draft.
+        """Return the time in the form, or None.
 
-        before: the stored publication time, or None.
-        If the form has no time, a public post keeps the stored time, and any other post is published now.
+        before: the stored time, or None.
+        The form has no seconds. If the author did not change the time, return the stored time.
         """
-        if self.status.data == "draft":
-            return None
         if self.published_at.data is None:
-            now = datetime.now(UTC)
-            return min(before or now, now)
+            return None
         said = self.published_at.data.replace(tzinfo=UTC)
-        # The form has no seconds. If the author did not change the time, keep the stored seconds.
         return before if before and before.replace(second=0, microsecond=0) == said else said
 
 
-def tag_names(text: str | None) -> dict[str, str]:
-    """Split a line at its commas into tags. Return the names of the tags by slug."""
-    names = filter(None, (" ".join(part.split()) for part in (text or "").split(",")))
-    tags: dict[str, str] = {}
-    for name in names:
-        tags.setdefault(markdown.slugify(name), name)
-    return tags
+def tag_names(text: str | None) -> list[str]:
+    """Split a line at its commas into the names of tags."""
+    parts = re.split(f"[{tags.COMMAS}]", text or "")
+    return tags.unique(filter(None, (" ".join(part.split()) for part in parts)))
 
 
 @bp.get("/")
 @login_required
 def posts() -> str:
-    """List the posts that the author may change, newest first."""
+    """List the posts that the author may change, newest first. A draft's date is its last change."""
     show, words = request.args.get("show", ""), request.args.get("q", "").replace("\0", "").strip()[:200]
     states = {
         "drafts": Post.published_at.is_(None),
@@ -90,8 +97,8 @@ def posts() -> str:
     }
     query = select(Post).where(editable(), states.get(show, true()))
     if words:
-        query = query.where(Post.search.op("@@")(func.websearch_to_tsquery("english", words)))
-    found, older = newest(query, Post.id)
+        query = query.where(search.matches(words))
+    found, older = newest(query, func.coalesce(Post.published_at, Post.updated_at), Post.id)
     return render_template(
         "author/posts.html", posts=found, older=older, show=show, words=words, now=datetime.now(UTC)
     )
@@ -104,7 +111,12 @@ def new_post() -> str | tuple[str, int] | AnyResponse:
     form = PostForm()
     if request.method != "POST":
         return post_editor(form)
-    return _save_post(form, Post(author=signed_in_user().name or current_app.config["SITE_AUTHOR"]))
+    if found := _sent_before(form):
+        return _save_post(form, found)
+    if not re.fullmatch(GUID, form.guid.data):
+        abort(400)
+    author = signed_in_user().name or current_app.config["SITE_AUTHOR"]
+    return _save_post(form, Post(guid=form.guid.data, author=author))
 
 
 @bp.route(f"/posts/<int(max={MAX_ID}):number>", methods=["GET", "POST"])
@@ -115,6 +127,22 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
     if request.method != "POST":
         return post_editor(PostForm.of(_post_values(found or abort(404))), found)
     return _save_post(PostForm(), found) if found else _post_is_gone(PostForm())
+
+
+@bp.get(f"/posts/<int(max={MAX_ID}):number>/view")
+@login_required
+def view_post(number: int) -> str | AnyResponse:
+    """Show a saved draft or scheduled post as readers will see it. Redirect to a public post."""
+    found = _find_post(number) or abort(404)
+    if found.published_at and found.published_at <= datetime.now(UTC):
+        return redirect(url_for("pages.post", slug=found.slug))
+    return render_template(
+        "author/preview.html",
+        post=found,
+        title=found.title,
+        body=Markup(found.body_html),  # noqa: S704 (sanitised when it was written)
+        minutes=found.reading_minutes,
+    )
 
 
 @bp.route(f"/posts/<int(max={MAX_ID}):number>/delete", methods=["GET", "POST"])
@@ -140,16 +168,32 @@ def _find_post(number: int) -> Post | None:
     return found
 
 
+def _sent_before(form: PostForm) -> Post | None:
+    """Return the post that this form has already created, or None.
+
+    If there is one, set the form's version, so that saving changes that post.
+    """
+    mine = (Post.guid == form.guid.data, Post.author_id == signed_in_user().id)
+    number = db.session.scalar(select(Post.id).where(*mine))
+    if number is None:
+        return None
+    form.version.data = "1"
+    return _find_post(number)
+
+
 def _post_values(post: Post) -> dict[str, object]:
+    generated = {markdown.summary(post.body), *markdown.MISSING_SUMMARIES}
     return {
         "title": post.title,
         "slug": post.slug,
-        "summary": "" if post.summary == markdown.render(post.body).summary else post.summary,
+        "summary": "" if post.summary in generated else post.summary,
         "body": post.body,
+        "language": post.language,
         "tags": ", ".join(tag.name for tag in post.tags),
         "status": "published" if post.published_at else "draft",
-        "published_at": post.published_at and post.published_at.astimezone(UTC),
+        "published_at": post.date and post.date.astimezone(UTC),
         "version": str(post.version),
+        "guid": post.feed_id(Site.guid_of(db.session)),
     }
 
 
@@ -174,12 +218,17 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
         db.session.rollback()
         found = _find_post(number)
         return _post_conflict(form, found) if found else _post_is_gone(form)
+    except markdown.RenderError as error:
+        db.session.rollback()
+        form.body.errors = [str(error)]
+        return post_editor(form, known), 422
     except IntegrityError:
         db.session.rollback()
-        problem = "Somebody saved another post with this address at the same moment. Save again."
+        if not known and (found := _sent_before(form)):
+            return _save_post(form, found)
+        problem = "Somebody saved the same address or the same new tag at this moment. Save again."
         return post_editor(form, known, problem=problem), 409
-    flash(_saved(post))
-    return redirect(url_for(".edit_post", number=post.id), 303)
+    return _is_saved(post)
 
 
 def _post_is_gone(form: PostForm) -> tuple[str, int]:
@@ -187,10 +236,13 @@ def _post_is_gone(form: PostForm) -> tuple[str, int]:
     return post_editor(form, problem=problem, action=url_for(".new_post")), 409
 
 
-def _post_conflict(form: PostForm, post: Post) -> tuple[str, int]:
+def _post_conflict(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
     """Show the form merged with the newer version. If the author saves the form, it replaces that version."""
     merged, differences = form.merge(PostForm.of(_post_values(post)))
-    return post_editor(merged, post, CONFLICT, differences=differences), 409
+    if not differences:  # the form was sent twice
+        return _is_saved(post)
+    action = url_for(".edit_post", number=post.id)
+    return post_editor(merged, post, CONFLICT, differences=differences, action=action), 409
 
 
 def _fill_post(post: Post, form: PostForm, slug: str) -> None:
@@ -200,26 +252,26 @@ def _fill_post(post: Post, form: PostForm, slug: str) -> None:
         if was_public and slug != post.slug:
             db.session.add(PostAlias(slug=post.slug, post_id=post.id))
         if post.id:
-            mine_again = (PostAlias.slug == slug) & (PostAlias.post_id == post.id)
-            db.session.execute(delete(PostAlias).where(mine_again))
+            reused_alias = (PostAlias.slug == slug) & (PostAlias.post_id == post.id)
+            db.session.execute(delete(PostAlias).where(reused_alias))
+            if slug != post.slug:
+                post.guid = post.feed_id(Site.guid_of(db.session))  # the id must not change with the address
         else:
             post.author_id = signed_in_user().id
-        post.slug, post.title = slug, form.title.data
+        post.slug, post.title, post.language = slug, form.title.data, form.language.data or ""
         if post.body != form.body.data:
             post.body = form.body.data
         post.summary = " ".join(form.summary.data.split()) or markdown.render(post.body).summary
-        post.tags = _tags(tag_names(form.tags.data))
-        post.published_at = form.moment(post.published_at)
-        post.updated_at = max(now, post.published_at or now)
+        book = tags.TagBook(db.session)
+        post.tags = [book.get(name) for name in tag_names(form.tags.data)]
+        said = form.moment(post.date)
+        if form.status.data == "draft":
+            post.published_at, post.planned_at = None, said
+        else:
+            post.published_at, post.planned_at = said or min(post.published_at or now, now), None
         db.session.add(post)
-
-
-def _tags(names: dict[str, str]) -> list[Tag]:
-    """Return the tags with these names, and create those that do not exist."""
-    if names:
-        rows = [{"slug": slug, "name": name} for slug, name in sorted(names.items())]
-        db.session.execute(insert(Tag).values(rows).on_conflict_do_nothing(index_elements=[Tag.slug]))
-    return list(db.session.scalars(select(Tag).where(Tag.slug.in_(names))))
+        if db.session.is_modified(post):
+            post.updated_at = max(now, post.published_at or now)
 
 
 def _slug_is_taken(slug: str, post: Post | None) -> bool:
@@ -231,7 +283,7 @@ def _slug_is_taken(slug: str, post: Post | None) -> bool:
 
 def _free_slug(title: str) -> str:
     """Return a slug made from the title, with a number if the slug is taken."""
-    stem = markdown.slugify(title)[:90].strip("-") or "post"
+    stem = slugify(title)[:90].strip("-") or "post"
     slug, number = stem, 1
     while _slug_is_taken(slug, None):
         number += 1
@@ -239,9 +291,11 @@ def _free_slug(title: str) -> str:
     return slug
 
 
-def _saved(post: Post) -> str:
+def _is_saved(post: Post) -> AnyResponse:
     if post.published_at is None:
-        return "The draft is saved."
-    if post.published_at > datetime.now(UTC):
-        return "Saved. The post will appear at the scheduled time."
-    return "Saved. Readers can see it."
+        flash("The draft is saved.")
+    elif post.published_at > datetime.now(UTC):
+        flash("Saved. The post will appear at the scheduled time.")
+    else:
+        flash("Saved. Readers can see it.")
+    return redirect(url_for(".edit_post", number=post.id), 303)

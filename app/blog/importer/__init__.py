@@ -14,8 +14,10 @@ from ..exporter import MARKER
 from .comments import check_comments, write_comments
 from .files import ignore, markdown_files, walk
 from .media import read_media, write_media
+from .site import read_site, write_site
 from .step import Import, ImportProblemsError, Result
-from .texts import Pages, Posts, check_addresses
+from .tags import read_tags, write_tags
+from .texts import Pages, Posts, check_addresses, check_guids
 
 __all__ = ["OUTCOMES", "ImportProblemsError", "Result", "import_posts", "import_site"]
 
@@ -40,8 +42,10 @@ def import_posts(session: Session, source: Path, *, existing: str, default_autho
     )
     posts.check(markdown_files(step))
     check_addresses(posts.found, step)
+    check_guids(posts, step)
     step.stop_at_problems()
     posts.write()
+    step.stop_at_problems()
     return step.result()
 
 
@@ -52,7 +56,7 @@ def import_site(
 
     media_dir: the directory for the pictures. The other arguments are those of `import_posts`.
     Returns the same numbers, but for posts and pages together, and the numbers of new comments and pictures.
-    Raises the same errors as `import_posts`, and OSError if a picture cannot be written.
+    Raises the same errors as `import_posts`, and OSError if a picture cannot be read.
     """
     step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "comments", "media"), 0)))
     posts = Posts(step, lambda path: front_matter.read(path, default_author))
@@ -64,14 +68,20 @@ def import_site(
     )
     posts.check(texts)
     check_addresses(posts.found, step)
+    check_guids(posts, step)
     its_pages.check(page_texts)
     check_comments(comments, posts.found, step)
-    pictures = read_media(step)
+    site = read_site(step)
+    pictures = read_media(site, step)
+    exported_tags = read_tags(site, step)
     known = {source / MARKER, *texts, *page_texts, *comments, *(path for path, _picture in pictures)}
     ignore((path for path in files if path not in known), step)
     step.stop_at_problems()
+    write_site(site, step)
+    write_tags(exported_tags, posts.tags)
     posts.write()
     its_pages.write()
+    step.stop_at_problems()
     write_comments(comments, step)
     write_media(pictures, media_dir, step)
     return step.result()

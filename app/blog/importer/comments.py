@@ -17,6 +17,7 @@ def check_comments(paths: list[Path], posts: dict[str, Found], step: Import) -> 
     for path in paths:
         if path.stem not in posts:
             step.problems.append(f"{path}:1: does not belong to a post of this export; remove the file")
+        # Reading the entries reports those that are not valid.
         for _comment in _comments(path, step):
             pass
 

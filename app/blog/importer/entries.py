@@ -1,4 +1,4 @@
-"""Read the JSON lists of an export, and make an object of the models from each entry."""
+"""Read the JSON lists of an export, and make a Comment, a Media or a Tag from each entry."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..models import CONTROL_CHARACTER, Comment, Media
+from ..models import CONTROL_CHARACTER, Comment, Media, Tag
 from .step import Import
 
-_Entry = TypeVar("_Entry", Comment, Media)
+_Entry = TypeVar("_Entry", Comment, Media, Tag)
 
 
 def read_json(path: Path, step: Import) -> object:

@@ -1,36 +1,30 @@
 """Import the pictures of an export."""
 
-import hashlib
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from .. import media
-from ..exporter import FORMAT, MARKER, MEDIA_FIELDS
+from .. import media, media_content
+from ..exporter import MARKER, MEDIA_FIELDS
 from ..models import Media
-from .entries import entries, moment, read_json, refuse_control_characters
+from .entries import entries, moment, refuse_control_characters
 from .step import Import
 
 
-def read_media(step: Import) -> list[tuple[Path, Media]]:
-    marker = step.source / MARKER
-    site = read_json(marker, step)
-    if not isinstance(site, dict) or site.get("format") != FORMAT:
-        step.problems.append(f"{marker}:1: does not have the format {FORMAT}; export again with this release")
-        return []
+def read_media(site: dict[str, Any], step: Import) -> list[tuple[Path, Media]]:
+    """Read the pictures that `site`, the content of export.json, describes."""
     pictures = []
-    for picture in entries(marker, site.get("media"), _picture, step):
+    for picture in entries(step.source / MARKER, site["media"], _picture, step):
         path = step.source / "media" / picture.name
         try:
             with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                intact = media_content.is_intact(file, picture.name, picture.size_bytes)
         except OSError as error:
             step.problems.append(f"{path}:1: cannot be read ({error.strerror}); restore the file")
         else:
-            if not digest.startswith(picture.name.partition("-")[0]):
+            if not intact:
                 step.problems.append(
                     f"{path}:1: is damaged: the content does not match the name; replace the file"
                 )
@@ -51,16 +45,17 @@ def _picture(row: dict[str, Any]) -> Media:
 
 
 def write_media(pictures: list[tuple[Path, Media]], media_dir: Path, step: Import) -> None:
-    names = [picture.name for _path, picture in pictures]
-    known = set(step.session.scalars(select(Media.name).where(Media.name.in_(names))))
-    media_dir.mkdir(parents=True, exist_ok=True)
+    """Store the pictures that the blog lacks, or whose content or file it lacks."""
+    session = step.session
     for path, picture in pictures:
-        target = media_dir / picture.name
-        if not target.exists():
-            partial = target.with_name(f".{picture.name}")
-            shutil.copyfile(path, partial)
-            partial.chmod(0o644)  # the web server runs as another user and must read the file
-            partial.rename(target)
-        if picture.name not in known:
-            step.session.add(picture)
+        number = session.scalar(select(Media.id).where(Media.name == picture.name))
+        if number is None:
+            session.add(picture)
+            session.flush()
+            number = picture.id
+        if media_content.lacks_content(session, number):
+            with path.open("rb") as file:
+                media_content.add(session, number, file, picture.size_bytes)
             step.counts["media"] += 1
+        if media_content.cached_bytes(media_dir, picture.name) != picture.size_bytes:
+            media_content.cache(media_dir, picture.name, media_content.parts_of_file(path))

@@ -57,7 +57,7 @@ class Import:
         return wanted
 
     def refuse(self, path: Path, line: int, kind: str, slug: str) -> None:
-        """If `existing` is `refuse`, report a slug whose text in the blog has other content."""
+        """If `existing` is `refuse`, report that the blog has a text with this slug but other content."""
         if self.existing == "refuse":
             self.problems.append(
                 f"{path}:{line}: the blog has a {kind} {slug!r} with other content; "
@@ -80,5 +80,11 @@ class Import:
 
 
 def is_rendered(text: Post | Page) -> bool:
-    """Tell whether the stored HTML is the HTML that this release renders."""
-    return text.body_html == markdown.render(text.body).html
+    """Tell whether the stored HTML is what this release renders.
+
+    A text that cannot be rendered counts as rendered: another attempt would fail too.
+    """
+    try:
+        return text.body_html == markdown.render(text.body).html
+    except markdown.RenderError:
+        return True

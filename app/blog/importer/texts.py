@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -10,14 +10,17 @@ from typing import ClassVar, Generic, TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload, undefer
 
-from .. import markdown, pages
+from .. import markdown, tags
 from ..front_matter import Article, ArticleError, NoFrontMatterError, PageText
-from ..models import Page, Post, PostAlias, Tag
+from ..models import Page, Post, PostAlias, Site
+from ..names import is_free_page_name
+from ..tags import TagBook
 from .step import Import
 
 # The limits of a batch of texts in memory: the number of texts, and their total length in characters.
 _BATCH = 25
 _BATCH_CHARACTERS = 1024 * 1024
+_FIELDS = ("title", "body", "language", "author", "published_at")
 
 _Text = TypeVar("_Text", Article, PageText)
 _Row = TypeVar("_Row", Post, Page)
@@ -31,6 +34,7 @@ class Found:
     line: int
     digest: bytes
     aliases: list[str]
+    guid: str | None
 
 
 class _Texts(Generic[_Text, _Row]):
@@ -66,7 +70,7 @@ class _Texts(Generic[_Text, _Row]):
     def write(self) -> None:
         """Read the files a second time, and write their texts into the database.
 
-        Raises ImportProblemsError if a file has changed since `check` read it.
+        Report files that have changed since `check` read them, and texts that cannot be rendered.
         """
         for batch in self._batches(found.path for found in self.found.values()):
             rows = self._rows(batch)
@@ -77,24 +81,29 @@ class _Texts(Generic[_Text, _Row]):
                     continue
                 row = rows.get(text.slug)
                 changed = row is None or self._differs(row, text)
-                if row is None:
-                    rows[text.slug] = row = self.model(slug=text.slug)
-                    self.step.session.add(row)
-                    self.step.counts["created"] += 1
-                else:
+                if row is not None:
                     if changed:
                         self.step.refuse(path, text.slug_line, self.kind, text.slug)
                     if not self.step.is_wanted(changed, row):
                         continue
+                try:
+                    markdown.render(text.body)  # `_fill` gets this result from the cache
+                except markdown.RenderError as error:
+                    self.step.problems.append(f"{path}:{text.slug_line}: {error}")
+                    continue
+                if row is None:
+                    rows[text.slug] = row = self.model(slug=text.slug)
+                    self.step.session.add(row)
+                    self.step.counts["created"] += 1
                 self._fill(row, text, changed)
-            self.step.stop_at_problems()
             self.step.session.flush()
             for row in rows.values():
                 self.step.session.expunge(row)
 
     def _note(self, path: Path, text: _Text) -> None:
         """Store the data of a file that later steps need."""
-        self.found[text.slug] = Found(path, text.slug_line, _digest(text), getattr(text, "aliases", []))
+        aliases, guid = getattr(text, "aliases", []), getattr(text, "guid", None)
+        self.found[text.slug] = Found(path, text.slug_line, _digest(text), aliases, guid)
 
     def _batches(self, paths: Iterable[Path]) -> Iterator[list[tuple[Path, _Text]]]:
         """Yield the texts of the files in batches, and report files that cannot be read."""
@@ -139,19 +148,21 @@ class Posts(_Texts[Article, Post]):
 
     def __init__(self, step: Import, read: Callable[[Path], Article]) -> None:
         super().__init__(step, read)
-        self.tag_names: dict[str, str] = {}
-        self.tags: dict[str, Tag] = {}
+        self.site = Site.guid_of(step.session)
+        self.tags = TagBook(step.session)
 
-    def write(self) -> None:
-        known = self.step.session.scalars(select(Tag).where(Tag.slug.in_(self.tag_names)))
-        self.tags = {tag.slug: tag for tag in known}
-        for slug in sorted(self.tag_names.keys() - self.tags.keys()):
-            self.tags[slug] = Tag(slug=slug, name=self.tag_names[slug])
-        super().write()
-
-    def _note(self, path: Path, text: Article) -> None:
-        super()._note(path, text)
-        self.tag_names |= text.tags
+    def _batches(self, paths: Iterable[Path]) -> Iterator[list[tuple[Path, Article]]]:
+        """Yield the batches. A post that an older release imported from the same title keeps its slug."""
+        for batch in super()._batches(paths):
+            former = {text.former_slug for _path, text in batch} - {None}
+            query = select(Post.slug, Post.title).where(Post.slug.in_(former))
+            known = {tuple(row) for row in self.step.session.execute(query)} if former else set()
+            yield [
+                (path, replace(text, slug=text.former_slug))
+                if text.former_slug and (text.former_slug, text.title) in known
+                else (path, text)
+                for path, text in batch
+            ]
 
     def _rows(self, batch: list[tuple[Path, Article]]) -> dict[str, Post]:
         query = select(Post).where(Post.slug.in_([text.slug for _path, text in batch]))
@@ -162,26 +173,27 @@ class Posts(_Texts[Article, Post]):
 
     def _differs(self, row: Post, text: Article) -> bool:
         return (
-            any(
-                getattr(row, name) != getattr(text, name)
-                for name in ("title", "body", "author", "published_at")
-            )
-            or row.summary != _summary(text)
-            or {tag.slug for tag in row.tags} != text.tags.keys()
+            any(getattr(row, name) != getattr(text, name) for name in _FIELDS)
+            or (row.published_at is None and row.planned_at != text.planned_at)
+            or text.guid not in (None, row.feed_id(self.site))
+            or row.summary not in (_summary(text), *markdown.MISSING_SUMMARIES)
+            or {tags.key(tag.name) for tag in row.tags} != set(map(tags.key, text.tags))
             or not {alias.slug for alias in row.aliases} >= set(text.aliases)
             or text.updated_at not in (None, row.updated_at)
         )
 
     def _fill(self, row: Post, text: Article, changed: bool) -> None:
         is_new = row.id is None
-        for name in ("title", "body", "author", "published_at"):
+        for name in (*_FIELDS, "planned_at"):
             setattr(row, name, getattr(text, name))
+        if text.guid:
+            row.guid = text.guid
         row.summary = _summary(text)
         if is_new:
             row.updated_at = text.updated_at or text.published_at or datetime.now(UTC)
         elif changed:
             row.updated_at = text.updated_at or datetime.now(UTC)
-        row.tags = [self.tags[slug] for slug in text.tags]
+        row.tags = [self.tags.get(name) for name in text.tags]
         known = {alias.slug for alias in row.aliases}
         row.aliases += [PostAlias(slug=alias) for alias in text.aliases if alias not in known]
 
@@ -192,7 +204,7 @@ class Pages(_Texts[PageText, Page]):
 
     def _note(self, path: Path, text: PageText) -> None:
         super()._note(path, text)
-        if not pages.is_free_page_slug(text.slug):
+        if not is_free_page_name(text.slug):
             self.step.problems.append(
                 f"{path}:{text.slug_line}: /{text.slug} is an address of the blog itself; change the slug"
             )
@@ -209,11 +221,12 @@ class Pages(_Texts[PageText, Page]):
 
     def _fill(self, row: Page, text: PageText, changed: bool) -> None:
         row.title, row.body, row.position = text.title, text.body, text.position
-        row.updated_at = text.updated_at or row.updated_at or datetime.now(UTC)
+        if row.id is None or changed:
+            row.updated_at = text.updated_at or datetime.now(UTC)
 
 
 def _summary(article: Article) -> str:
-    return article.summary or markdown.render(article.body).summary
+    return article.summary or markdown.summary(article.body)
 
 
 def _digest(text: Article | PageText) -> bytes:
@@ -241,3 +254,15 @@ def check_addresses(found: dict[str, Found], step: Import) -> None:
                     f"{file.path}:{file.line}: the alias {alias!r} is an address of the post "
                     f"{owners[alias]!r}; remove the alias"
                 )
+
+
+def check_guids(posts: Posts, step: Import) -> None:
+    """Report every guid that would belong to two posts."""
+    guids = {file.guid for file in posts.found.values() if file.guid}
+    guid = Post.feed_id_in_sql(posts.site).label("guid")
+    rows = step.session.execute(select(guid, Post.slug).where(guid.in_(guids)))
+    owners = {row.guid: row.slug for row in rows}
+    for slug, file in posts.found.items():
+        if file.guid and owners.setdefault(file.guid, slug) != slug:
+            owner = owners[file.guid]
+            step.problems.append(f"{file.path}:1: has the guid of the post {owner!r}; remove the guid")

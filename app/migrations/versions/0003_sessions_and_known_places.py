@@ -1,4 +1,7 @@
-"""Add the tables of sessions, which can be ended one by one, and of known places (see blog/guesses.py)."""
+"""Add the tables of sessions, which can be ended one by one, and of known places.
+
+blog/sign_in_limits.py says what a known place is.
+"""
 
 import sqlalchemy as sa
 from alembic import op

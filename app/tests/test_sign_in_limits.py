@@ -1,6 +1,7 @@
 """The limits of attempts to guess a password.
 
-A browser or an address from which a user has signed in is a known place of this user (see blog/guesses.py).
+A browser or an address from which a user has signed in is a known place of this user: see
+blog/sign_in_limits.py.
 """
 
 import io
@@ -11,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import func, select, update
 
-from blog import guesses
+from blog import sign_in_limits
 from blog.models import KnownPlace, User, db
 
 from .conftest import ADA, NEW_PASSWORD, PASSWORD, PASSWORD_CHANGE, count, token_of
@@ -22,6 +23,12 @@ HOME = "198.51.100.7"
 @pytest.fixture(autouse=True)
 def ada(signed_in):
     return signed_in("Ada")
+
+
+@pytest.fixture
+def began() -> float:
+    """Return the time before the first attempt to sign in."""
+    return time.time()
 
 
 @pytest.fixture
@@ -64,12 +71,11 @@ def number_of(app, name: str) -> int:
         return db.session.scalar(select(User.id).where(User.name == name))
 
 
-def test_many_guesses_lock_out_only_unknown_places(regular, visitor, guess):
-    began = time.time()
+def test_many_guesses_lock_out_only_unknown_places(began, regular, visitor, guess):
     assert guess(60).status_code == 429
     refused = visitor("192.0.2.1").send("/login", **ADA)
     assert refused.status_code == 429
-    # The hour begins with the first guess. On a busy machine, the guesses take some seconds.
+    # The hour begins with the first attempt. On a busy machine, the attempts take some seconds.
     assert 3599 - (time.time() - began) <= int(refused.headers["Retry-After"]) <= 3600
     assert "Wait 60 minutes" in refused.text
     assert visitor("192.0.2.1", regular).send("/login", **ADA).status_code == 303, "a known browser"
@@ -95,7 +101,7 @@ def test_known_browser_of_one_account_is_unknown_to_another_account(app, signed_
 
 
 def test_guesses_from_a_known_browser_are_limited_too(regular, visitor, guess, monkeypatch):
-    monkeypatch.setattr(guesses, "KNOWN_TRIES", 2)
+    monkeypatch.setattr(sign_in_limits, "KNOWN_TRIES", 2)
     guess(60)
     elsewhere = visitor("192.0.2.1", regular)
     for status in (422, 422, 429):
@@ -113,8 +119,8 @@ def test_guesses_from_a_known_address_do_not_lock_out_the_known_browser(regular,
 
 
 def test_tries_of_one_client_are_limited_per_account_and_in_total(visitor, monkeypatch):
-    monkeypatch.setattr(guesses, "PAIR_TRIES", 2)
-    monkeypatch.setattr(guesses, "CLIENT_TRIES", 5)
+    monkeypatch.setattr(sign_in_limits, "PAIR_TRIES", 2)
+    monkeypatch.setattr(sign_in_limits, "CLIENT_TRIES", 5)
     guesser = visitor("203.0.113.1")
     waits = []
     for email in ("ada", "ada", "ada", "eve", "ivy"):
@@ -127,8 +133,8 @@ def test_tries_of_one_client_are_limited_per_account_and_in_total(visitor, monke
 
 
 def test_sign_in_resets_the_counts_of_its_place(regular, monkeypatch):
-    monkeypatch.setattr(guesses, "KNOWN_TRIES", 2)
-    monkeypatch.setattr(guesses, "PAIR_TRIES", 0)
+    monkeypatch.setattr(sign_in_limits, "KNOWN_TRIES", 2)
+    monkeypatch.setattr(sign_in_limits, "PAIR_TRIES", 0)
     for _ in range(4):
         assert regular.send("/login", **ADA | {"password": "wrong"}).status_code == 422
         assert regular.send("/login", **ADA).status_code == 303
@@ -164,7 +170,7 @@ def test_place_stays_known_for_half_a_year(app, regular, guess):
 
 
 def test_oldest_known_places_of_a_user_are_deleted(app, visitor, monkeypatch):
-    monkeypatch.setattr(guesses, "KEPT", 3)
+    monkeypatch.setattr(sign_in_limits, "KEPT", 3)
     for number in range(4):
         assert visitor(f"192.0.2.{number}").send("/login", **ADA).status_code == 303
     assert count(app, KnownPlace) == 3

@@ -1,0 +1,53 @@
+"""The rule for names in addresses: the slugs of posts, pages and tags. The editor and the importer use it.
+
+nginx refuses no address of a name that this rule allows; tests/test_names.py compares nginx's configuration
+with this rule.
+"""
+
+import re
+import unicodedata
+
+from flask import current_app
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from renderer.headings import slugify
+
+__all__ = [
+    "SLUG",
+    "SLUG_CHARACTERS",
+    "SlugConverter",
+    "former_slugify",
+    "is_free_page_name",
+    "is_slug",
+    "slugify",
+]
+
+SLUG = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}"
+SLUG_CHARACTERS = "ASCII letters, digits and -._~ (beginning with a letter or a digit)"
+
+
+class SlugConverter(BaseConverter):
+    """Match a slug as a part of a URL. Any other text gets 404."""
+
+    regex = SLUG
+
+
+def is_slug(text: str) -> bool:
+    """Tell whether the text is a valid slug."""
+    return re.fullmatch(SLUG, text) is not None
+
+
+def former_slugify(text: str) -> str:
+    """Return the slug that older releases made from `text`. They left out what is not ASCII."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return "-".join(re.findall(r"[a-z0-9]+", ascii_text.lower()))
+
+
+def is_free_page_name(slug: str) -> bool:
+    """Tell whether a page may have this slug: no other part of the blog answers at /SLUG."""
+    try:
+        endpoint, _arguments = current_app.url_map.bind("").match(f"/{slug}")
+    except HTTPException:  # the route exists and redirects to the address with a slash at the end
+        return False
+    return endpoint in ("pages.page", "contact.contact")  # the form shows the page `contact` above itself
