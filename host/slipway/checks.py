@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from slipway.containers import out_of_memory_hint
-from slipway.database import SPARE_DISK
 from slipway.ledger import Release
+from slipway.settings import SPARE_DISK
 from slipway.shell import CommandFailure, Failure, last_lines
 from slipway.stack import Stack
 
@@ -13,12 +14,14 @@ from slipway.stack import Stack
 def check_host(stack: Stack, image: str) -> None:
     """Raise Failure if the image is missing, disk space is low or nginx's configuration is invalid."""
     stack.host.run("docker", "image", "inspect", image)
-    free = stack.host.free(stack.state)
-    if free < SPARE_DISK:
-        raise Failure(
-            f"{stack.state} has {free // 2**20} MB of free space, but a release needs "
-            f"{SPARE_DISK // 2**20} MB: free some space."
-        )
+    engine = Path(stack.host.run("docker", "info", "--format={{.DockerRootDir}}").strip())
+    for directory in (stack.state, engine):
+        free = stack.host.free(directory)
+        if free < SPARE_DISK:
+            raise Failure(
+                f"{directory} has {free // 2**20} MB of free space, but a release needs "
+                f"{SPARE_DISK // 2**20} MB: free some space."
+            )
     check_nginx(stack)
 
 
@@ -39,12 +42,12 @@ def check_nginx(stack: Stack, attempts: int = 3) -> None:
         check_nginx(stack, attempts - 1)
 
 
-def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | None = None) -> None:
+def wait_until_ready(stack: Stack, slot: str, if_not_ready: Callable[[], object] | None = None) -> None:
     """Return once the slot's /readyz answers 200; raise Failure at the deadline or if its container stops.
 
     Args:
         slot: the slot.
-        unless: a function to call once, when /readyz answers another status; the deadline then restarts.
+        if_not_ready: called once, if /readyz answers a status other than 200; then the deadline starts again.
     """
     config = stack.config
     deadline = time.monotonic() + config["ready_timeout"]
@@ -53,9 +56,9 @@ def wait_until_ready(stack: Stack, slot: str, unless: Callable[[], object] | Non
         status, body = stack.host.get(address, "/readyz", config["host"], timeout=2)
         if status == 200:
             return
-        if status and unless:
-            unless()
-            unless, deadline = None, time.monotonic() + config["ready_timeout"]
+        if status and if_not_ready:
+            if_not_ready()
+            if_not_ready, deadline = None, time.monotonic() + config["ready_timeout"]
         container = stack.container(slot)
         if container is None or container["State"]["Status"] != "running" or container["RestartCount"]:
             raise Failure(

@@ -8,11 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from slipway import maintenance, nginx, release, rollback, rotation, status, tls, transfer
+from slipway import (
+    backups,
+    drills,
+    healing,
+    maintenance,
+    nginx,
+    release,
+    restore,
+    rollback,
+    rotation,
+    startup,
+    status,
+    tls,
+    transfer,
+    updates,
+)
 from slipway.credentials import ROTATIONS
 from slipway.host import Host
+from slipway.pgbackrest import KINDS
 from slipway.settings import Configuration, load
-from slipway.shell import Failure
+from slipway.shell import Failure, describe
 from slipway.stack import Stack
 
 # The type that `add_subparsers` returns.
@@ -31,13 +47,18 @@ def add_release_arguments(command: ArgumentParser) -> None:
     add_unit_arguments(command)
 
 
-def add_unit_arguments(command: ArgumentParser) -> None:
-    """Add the arguments of every command that runs as a systemd unit and writes to the ledger."""
+def add_name(command: ArgumentParser) -> None:
+    """Add the argument with the name of the person who runs the command."""
     command.add_argument(
         "--by",
         default=os.environ.get("SUDO_USER", "root"),
         help="your name, for the ledger (default %(default)s)",
     )
+
+
+def add_unit_arguments(command: ArgumentParser) -> None:
+    """Add the arguments of every command that runs as a systemd unit and writes to the ledger."""
+    add_name(command)
     command.add_argument(
         "--check",
         action="store_true",
@@ -162,7 +183,7 @@ def add_blog(commands: Commands) -> None:
 
 
 def add_nginx(commands: Commands) -> None:
-    """Add the commands that change nginx."""
+    """Add the commands that change nginx, and start nginx and the database."""
     command = commands.add_parser("nginx", help="change nginx without losing a request")
     what = command.add_subparsers(required=True, metavar="WHAT")
 
@@ -176,7 +197,15 @@ def add_nginx(commands: Commands) -> None:
 
     reload = what.add_parser("reload", help="reload nginx's configuration and certificate")
     reload.set_defaults(run=nginx.command_reload)
-    for each in (apply, reload):
+
+    up = commands.add_parser(
+        "up",
+        help="start nginx and the database as compose.yml defines them",
+        description="Start nginx and the database as compose.yml defines them, and wait until they are "
+        "healthy. If the definition of the database has changed, the blog waits for some seconds.",
+    )
+    up.set_defaults(run=startup.command_up)
+    for each in (apply, reload, up):
         each.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
         each.set_defaults(needs_stack=False)
 
@@ -197,6 +226,95 @@ def add_tls(commands: Commands) -> None:
     command.set_defaults(run=tls.command, needs_stack=False)
 
 
+def add_updates(commands: Commands) -> None:
+    """Add the commands for security updates of the images' packages."""
+    command = commands.add_parser("updates", help="install security updates in the images")
+    what = command.add_subparsers(required=True, metavar="WHAT")
+    for name, run, words in (
+        ("check", updates.command_check, "look for pending updates; a timer does this daily"),
+        ("build", updates.command_build, "install pending updates in the images; site.yml does this"),
+        ("apply", updates.command_apply, "look for updates, install them, and put the images into service"),
+    ):
+        each = what.add_parser(name, help=words)
+        each.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
+        each.set_defaults(run=run, needs_stack=True)
+        if name == "apply":
+            add_name(each)
+
+
+def add_backups(commands: Commands) -> None:
+    """Add the commands for backups, restores and drills."""
+    command = commands.add_parser("backup", help="make and check backups of the database")
+    what = command.add_subparsers(required=True, metavar="WHAT")
+    for name, run, words in (
+        ("run", backups.command_run, "make a backup now; timers do this"),
+        (
+            "check",
+            backups.command_check,
+            "check that the archive and the backups are current; a timer does this",
+        ),
+        ("verify", backups.command_verify, "read every file of the repository; a timer does this daily"),
+        ("list", backups.command_list, "list the backups"),
+        ("prepare", backups.command_prepare, "create the repository; site.yml does this"),
+    ):
+        each = what.add_parser(name, help=words)
+        each.set_defaults(run=run, needs_stack=True)
+        if name == "run":
+            each.add_argument(
+                "kind",
+                nargs="?",
+                choices=KINDS,
+                default="incr",
+                help="kind of the backup (default %(default)s)",
+            )
+        if name == "list":
+            each.add_argument("--json", action="store_true", help="print one JSON array")
+
+    command = commands.add_parser(
+        "restore",
+        help="restore the database from the backups",
+        description="Restore the database as it was at any moment since the oldest full backup. The present "
+        "database is kept beside it.",
+    )
+    command.add_argument(
+        "--to", metavar="TIME", help='such as "2026-11-22 10:00:00+00" (default: everything that is archived)'
+    )
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--into",
+        metavar="DIRECTORY",
+        type=Path,
+        help="write posts and a dump of the restored database to this directory instead",
+    )
+    instead.add_argument(
+        "--undo",
+        metavar="FORMER",
+        nargs="?",
+        const="",
+        help="put a former database back into service (default: the newest)",
+    )
+    instead.add_argument("--forget", action="store_true", help="remove the former databases")
+    command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
+    add_name(command)
+    command.set_defaults(run=restore.command_restore, needs_stack=True)
+
+    command = commands.add_parser(
+        "drill",
+        help="restore the newest backup and a random moment into a throwaway container, and check both",
+    )
+    command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
+    command.set_defaults(run=drills.command_drill, needs_stack=True)
+
+
+def add_heal(commands: Commands) -> None:
+    """Add the command that restarts unhealthy containers."""
+    command = commands.add_parser(
+        "heal", help=f"restart unhealthy containers until it is ended; {healing.UNIT} runs this"
+    )
+    command.set_defaults(run=healing.command_heal, needs_stack=False)
+
+
 def parser() -> ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
@@ -212,6 +330,9 @@ def parser() -> ArgumentParser:
         add_blog,
         add_nginx,
         add_tls,
+        add_updates,
+        add_backups,
+        add_heal,
     ):
         add(commands)
     return top
@@ -229,9 +350,15 @@ def main(arguments: Sequence[str], host: Host | None = None) -> int:
         if options.needs_stack:
             return int(options.run(stack_of(host), options))
         return int(options.run(host, options))
+    except KeyboardInterrupt:
+        print("slipway: interrupted. A release under way continues: see `slipway status`.", file=sys.stderr)
+        return 130
     except Failure as failure:
         print(f"slipway: {failure}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        message = describe(error)
+        print(f"slipway: {message}. `slipway status` shows what serves readers.", file=sys.stderr)
+    return 1
 
 
 def stack_of(host: Host) -> Stack:

@@ -5,14 +5,24 @@ import time
 from typing import Any
 
 from slipway.host import Host
-from slipway.settings import LOG_LINES
-from slipway.shell import last_lines
+from slipway.shell import LOG_LINES, CommandFailure, last_lines
 
 # The object that `docker inspect` prints for one container.
 Inspected = dict[str, Any]
 
 # A filter of `docker ps` for the project's containers. Unlike compose, `docker ps` needs no .env.
 PROJECT = "--filter=label=com.docker.compose.project=slipway"
+
+
+def compose(host: Host, *arguments: str, stdin: str | None = None) -> str:
+    """Run docker compose; stdin replaces compose.yml."""
+    project = (
+        "--progress=quiet",
+        "--project-directory",
+        str(host.settings.project),
+        *(("--file", "-") if stdin else ()),
+    )
+    return host.run("docker", "compose", *project, *arguments, stdin=stdin)
 
 
 def of_service(host: Host, service: str, which: str = "--all") -> list[str]:
@@ -28,8 +38,25 @@ def inspect(host: Host, *ids: str) -> list[Inspected]:
 
 
 def config_hash(container: Inspected) -> str:
-    """Return compose's hash of the definition that the container was created from."""
-    return str(container["Config"]["Labels"]["com.docker.compose.config-hash"])
+    """Return compose's hash of the definition that the container was created from; empty without one."""
+    return str(container["Config"]["Labels"].get("com.docker.compose.config-hash", ""))
+
+
+def wait_for_engine(host: Host) -> None:
+    """Wait until the engine answers: while it restarts, its containers go on, but no command works.
+
+    Raises:
+        CommandFailure: the engine does not answer within `start_seconds`.
+    """
+    deadline = time.monotonic() + host.settings.start_seconds
+    while True:
+        try:
+            host.run("docker", "version", "--format={{.Server.Version}}")
+            return
+        except CommandFailure:
+            if time.monotonic() > deadline:
+                raise
+        host.sleep(0.5)
 
 
 def events(host: Host, container: Inspected, kind: str) -> list[dict[str, str]]:

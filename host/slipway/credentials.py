@@ -3,8 +3,7 @@
 import os
 import secrets
 import string
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 from slipway.database import OWNERS, scram_verifier, stored_verifiers
 from slipway.files import write_secret
@@ -33,15 +32,27 @@ def copy_secrets(stack: Stack, slot: str) -> None:
     if active and not stack.forget_flag.exists():
         signed = stack.slot_secret(active, "app_secret_key")
         former = stack.slot_secret(active, FORMER_KEYS) if signed == key else signed
-    directory = stack.in_service / slot
+    write_copies(
+        stack, slot, {name: stack.secret(name) for name in SLOT_SECRETS} | {FORMER_KEYS: former or ""}
+    )
+
+
+def write_copies(stack: Stack, name: str, values: Mapping[str, str]) -> None:
+    """Write secrets to a new directory that one of the blog's containers mounts.
+
+    Args:
+        stack: the stack.
+        name: the name of the directory, such as that of a slot.
+        values: the secrets by the names of their files.
+    """
+    directory = stack.in_service / name
     stack.in_service.mkdir(parents=True, exist_ok=True)
     # The engine may have created this directory for a mount, with access for everyone: correct the mode.
     stack.in_service.chmod(0o700)
     directory.mkdir(mode=0o500)
     os.chown(directory, stack.host.settings.blog_uid, stack.host.settings.blog_uid)
-    values = {name: stack.secret(name) for name in SLOT_SECRETS} | {FORMER_KEYS: former or ""}
-    for name, value in values.items():
-        write_secret(directory / name, value, stack.host.settings.blog_uid)
+    for file, value in values.items():
+        write_secret(directory / file, value, stack.host.settings.blog_uid)
 
 
 def run_user_command(stack: Stack, image: str, command: str, slot: str | None = None) -> None:
@@ -65,7 +76,7 @@ def admin_password_changed(stack: Stack) -> bool:
     A password that the admin chose in the blog since then does not count.
     """
     last = stack.in_service / "admin_password"
-    return last.exists() and last.read_text() != stack.secret("admin_password")
+    return last.exists() and last.read_bytes() != stack.secret("admin_password").encode()
 
 
 def set_admin_password(stack: Stack, image: str) -> bool:
@@ -105,7 +116,7 @@ def regenerate(stack: Stack, names: Iterable[str]) -> None:
     """
     alphabet = string.ascii_letters + string.digits
     for name in names:
-        path = Path(stack.config["secrets"]) / name
+        path = stack.secret_file(name)
         length = max(SECRET_LENGTH, len(stack.secret(name)))
         value = "".join(secrets.choice(alphabet) for _place in range(length))
         write_secret(path, value, path.stat().st_uid)

@@ -12,11 +12,9 @@ from pathlib import Path
 from slipway.containers import inspect, state_and_log
 from slipway.files import replace
 from slipway.ledger import Release
-from slipway.settings import SLOTS
+from slipway.settings import SLOTS, SPARE_DISK
 from slipway.shell import CommandFailure, Failure
 from slipway.stack import PSQL, Stack
-
-SPARE_DISK = 64 * 2**20  # bytes that must stay free
 
 # The roles that do not belong to a slot, each with the secret that holds its password.
 OWNERS = {"postgres": "db_superuser_password", "blog_migrator": "db_migrator_password"}
@@ -27,7 +25,10 @@ ROLES = """
     SELECT md5(string_agg(fact, ' ' ORDER BY fact)) FROM (
         SELECT t::text FROM pg_authid t UNION ALL SELECT t::text FROM pg_auth_members t
         UNION ALL SELECT t::text FROM pg_default_acl t
-        UNION ALL SELECT datacl::text FROM pg_database WHERE datname = 'blog'
+        UNION ALL SELECT datname || datacl::text FROM pg_database
+        UNION ALL SELECT relname || relacl::text FROM pg_class
+            WHERE relname IN ('alembic_version', 'schema_history')
+        UNION ALL SELECT proname || proacl::text FROM pg_proc WHERE proname ~ '^(lo_|pg_(try_)?advisory_)'
         UNION ALL SELECT nspowner || nspacl::text FROM pg_namespace WHERE nspname = 'public'
     ) facts (fact)
 """
@@ -42,7 +43,8 @@ END_SESSIONS = """
 def start_database(stack: Stack) -> None:
     """Start the database and wait until it answers; raise Failure with its state and last log lines."""
     try:
-        stack.compose("up", "--detach", "--wait", "--wait-timeout", "120", "db")
+        # Only `slipway up` replaces the container by one with a changed definition.
+        stack.compose("up", "--detach", "--no-recreate", "--wait", "--wait-timeout", "120", "db")
     except CommandFailure as failure:
         found = stack.compose("ps", "--all", "--quiet", "db").split()
         words = [state_and_log(stack.host, container) for container in inspect(stack.host, *found)]
@@ -133,7 +135,8 @@ def dump_path(stack: Stack, entry: Release) -> Path:
 def dump_database(stack: Stack, entry: Release) -> None:
     """Write the database to the entry's dump; raise Failure beforehand if the disk has too little space."""
     stack.dumps.mkdir(mode=0o700, exist_ok=True)
-    size = int(stack.query("SELECT pg_database_size('blog')"))
+    # pg_dump writes pictures as hexadecimal digits; compressed, these are a seventh larger than the pictures.
+    size = int(stack.query("SELECT pg_database_size('blog')")) * 6 // 5
     free = stack.host.free(stack.dumps)
     if free < size + SPARE_DISK:
         raise Failure(

@@ -1,7 +1,14 @@
 """File operations that survive a crash and follow no symbolic links."""
 
+import ctypes
+import hashlib
+import json
 import os
+import stat
 from pathlib import Path
+
+# renameat2(2); Python has no function for it.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def sync(path: Path) -> None:
@@ -45,6 +52,45 @@ def replace(new: Path, path: Path) -> None:
     """Move the flushed file new to path, and flush the directory."""
     new.replace(path)
     sync(path.parent)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or directories of one file system change places in one step; the caller flushes it.
+
+    Raises:
+        OSError: one of them is missing, or the file system cannot do it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
+
+
+def rewrite_managed(path: Path, text: str, record: Path) -> None:
+    """Replace a file that a role wrote, and note its new state in the record of such files.
+
+    Otherwise, status.yml would report the file as changed by hand.
+
+    Args:
+        path: the file. It keeps its owner and its permissions.
+        text: its new content.
+        record: the record, which plugins/module_utils/managed_files.py defines.
+    """
+    status = path.stat()
+    write(path, text, mode=stat.S_IMODE(status.st_mode), uid=status.st_uid)
+    items = json.loads(record.read_text()) if record.exists() else {}
+    if str(path) in items:
+        # The playbook last sent the former content. If it wants that again, it must send it again.
+        items[str(path)] |= {"entry": "", "found": managed_digest(path)}
+        write(record, json.dumps(items, indent=1, sort_keys=True), mode=0o600)
+
+
+def managed_digest(path: Path) -> str:
+    """Return the digest of a file's state, as `digest` in plugins/module_utils/managed_files.py does."""
+    status, content = path.stat(), path.read_bytes()
+    owner, mode = f"{status.st_uid}:{status.st_gid}", f"{stat.S_IMODE(status.st_mode):04o}"
+    state = json.dumps({"kind": "file", "mode": mode, "owner": owner})
+    return hashlib.sha256(f"{path}\0{state}\0{len(content)}\0".encode() + content).hexdigest()
 
 
 def special_files(directory: Path) -> list[str]:

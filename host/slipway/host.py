@@ -1,15 +1,16 @@
 """The program's access to the host. Tests replace it with a fake."""
 
-import contextlib
 import datetime
+import math
 import os
 import shutil
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from slipway import probe, shell
+from slipway import http_get, shell
 from slipway.settings import Settings
 
 
@@ -34,11 +35,19 @@ class Host:
         """Run a command as shell.output does."""
         return shell.output(*command)
 
+    def show(self, *command: str) -> int:
+        """Print the output of a command as shell.show does."""
+        return shell.show(*command)
+
+    def follow(self, *command: str) -> shell.Follower:
+        """Start a command that prints lines until it is ended, as a shell.Follower."""
+        return shell.Follower(*command)
+
     def get(
         self, address: str, path: str, host: str, timeout: float = 5, tls: bool = False, cookie: str = ""
     ) -> tuple[int | None, str]:
-        """Request a page as probe.get does."""
-        return probe.get(address, path, host, timeout, tls, cookie)
+        """Request a page as http_get.get does."""
+        return http_get.get(address, path, host, timeout, tls, cookie)
 
     def is_root(self) -> bool:
         """Tell whether the program runs as root."""
@@ -55,24 +64,67 @@ class Host:
         """Return the time in UTC, to the second, as in RFC 3339."""
         return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def new_id(self) -> str:
-        """Return the id of a release that begins now."""
-        return datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    def new_id(self, taken: Collection[str]) -> str:
+        """Return the id of a release that begins now: the time, or the next second that is not in taken."""
+        moment = datetime.datetime.now(datetime.UTC)
+        while (name := moment.strftime("%Y%m%dT%H%M%SZ")) in taken:
+            moment += datetime.timedelta(seconds=1)
+        return name
 
     def children(self, pid: str, command: str) -> set[str]:
-        """Return the ids of a process's children that have this command line."""
-        found = set()
-        for child in Path("/proc", pid, "task", pid, "children").read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if Path("/proc", child, "cmdline").read_text().rstrip("\0 ") == command:
-                    found.add(child)
-        return found
+        """Return the ids of a process's children that have this command line; none if it has ended."""
+        children = read_process(pid, f"task/{pid}/children").split()
+        return {child for child in children if read_process(child, "cmdline").rstrip("\0 ") == command}
+
+    def is_frozen(self, pid: str) -> bool:
+        """Tell whether a process was stopped by a signal, such as SIGSTOP; it reacts to SIGKILL only."""
+        return read_process(pid, "stat").rpartition(")")[2].split()[:1] == ["T"]
 
     def started(self, pid: str) -> float:
-        """Return when a process was started, in seconds since the epoch."""
-        after_name = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+        """Return when a process was started, in seconds since the epoch; infinity if it has ended."""
+        after_name = read_process(pid, "stat").rpartition(")")[2].split()
+        if not after_name:
+            return math.inf
         boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         return boot + int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd the state of the unit that this process runs in, as sd_notify(3) does."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+        # A leading @ stands for an abstract socket.
+        to.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+
+
+def read_process(pid: str, name: str) -> str:
+    """Return a file in the directory of a process in /proc; empty if the process has ended."""
+    try:
+        return Path("/proc", pid, name).read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def moment(text: str) -> datetime.datetime:
+    """Return a time in RFC 3339 as an object; raise ValueError if it is none."""
+    return datetime.datetime.fromisoformat(text)
+
+
+def seconds_of(text: str) -> float:
+    """Return a time in RFC 3339 in seconds since the epoch."""
+    return moment(text).timestamp()
+
+
+def time_of(seconds: float) -> str:
+    """Return a time in seconds since the epoch as in RFC 3339."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def age(host: Host, text: str) -> float:
+    """Return the seconds since a time in RFC 3339."""
+    return (moment(host.now()) - moment(text)).total_seconds()
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:

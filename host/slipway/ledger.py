@@ -5,10 +5,11 @@ import json
 import os
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 from slipway.files import replace, write
+from slipway.json_types import has_type
+from slipway.settings import SLOTS
 from slipway.shell import Failure
 
 ENTRIES = 200
@@ -75,7 +76,7 @@ class Release:
         `others`, and `to_json` writes them back.
 
         Raises:
-            ValueError: a key is missing, or its value has another type.
+            ValueError: a key is missing, or its value has another type or is no slot.
         """
         if not isinstance(entry, dict):
             raise ValueError("an entry is not an object")
@@ -85,7 +86,10 @@ class Release:
         values["others"] = {key: value for key, value in values.items() if key not in names}
         if values.get("blocked") is not None:
             values["blocked"] = build(Blocked, values["blocked"])
-        return build(cls, values)
+        release = build(cls, values)
+        if release.slot not in SLOTS:
+            raise ValueError(f"the `slot` of an entry is neither {' nor '.join(SLOTS)}")
+        return release
 
     def to_json(self) -> dict[str, Any]:
         """Return the object for releases.json, the webhook and `--json`; leave out fields that are None."""
@@ -111,19 +115,6 @@ def build(cls: type[Record], values: object) -> Record:
         elif each.default is MISSING and each.default_factory is MISSING:
             raise ValueError(f"an entry has no `{each.name}`")
     return cls(**given)
-
-
-def has_type(value: Any, annotation: Any) -> bool:
-    """Tell whether a value from JSON, and each item in it, has the type of an annotation."""
-    if isinstance(annotation, UnionType):
-        return any(has_type(value, option) for option in get_args(annotation))
-    # JSON writers may leave out the fraction of a whole number.
-    if annotation is float and isinstance(value, int):
-        return True
-    if not isinstance(value, get_origin(annotation) or annotation):
-        return False
-    items = value.values() if isinstance(value, dict) else value
-    return all(has_type(item, kind) for kind in get_args(annotation)[-1:] for item in items)
 
 
 class Ledger:
@@ -176,13 +167,13 @@ class Ledger:
     def set_in_service(self, entry: Release) -> None:
         """Add the entry of a release in service; unblock its image, and block the release it rolled back.
 
-        If the new release undoes a rollback, block nothing: nobody found a fault in the release that served
-        in between.
+        If the rollback goes forward again, to an image that is newer than the one in service, block nothing:
+        nobody found a fault in the releases that served in between.
         """
-        changed = []
-        before = {other.id for other in self.successful() if other.image == entry.image}
+        changed, places = [], self.places()
         for other in self.successful():
-            if other.id == entry.instead_of and other.instead_of not in before:
+            goes_back = places.get(entry.image, -1) < places[other.image]
+            if other.id == entry.instead_of and goes_back:
                 changed.append(dataclasses.replace(other, blocked=Blocked(entry.at, entry.by)))
             elif other.image == entry.image and other.blocked:
                 changed.append(dataclasses.replace(other, blocked=None))
@@ -191,6 +182,20 @@ class Ledger:
     def successful(self) -> list[Release]:
         """Return the entries of releases that were put into service, oldest first."""
         return [entry for entry in self.entries() if entry.outcome == "in service"]
+
+    def places(self) -> dict[str, int]:
+        """Return the place in history of each image that was in service: an index in `successful()`.
+
+        An image gets its place when it is released. It keeps this place when a rollback returns to it, and
+        when it is released again while it serves, such as for new secrets.
+        """
+        places: dict[str, int] = {}
+        before = None
+        for number, entry in enumerate(self.successful()):
+            if not (entry.instead_of or entry.image == before) or entry.image not in places:
+                places[entry.image] = number
+            before = entry.image
+        return places
 
     def current(self) -> Release | None:
         """Return the entry of the release in service, or None."""
@@ -209,8 +214,9 @@ class Ledger:
 
     def all_blocked(self) -> list[Release]:
         """Return the blocked entries, oldest first; a later entry with the same image ends the block."""
-        newest = {entry.image: entry for entry in self.successful()}
-        return sorted((entry for entry in newest.values() if entry.blocked), key=lambda entry: entry.id)
+        served = self.successful()
+        newest = {entry.image: entry for entry in served}
+        return [entry for entry in served if entry.blocked and newest[entry.image] is entry]
 
     def blocked(self, image: str) -> Release | None:
         """Return the entry that blocks this image, or None if the image is not blocked."""

@@ -1,19 +1,31 @@
-"""The host's only lock, for releases, changes of nginx and restores."""
+"""The host's lock, for releases, changes of containers and restores; and the lock of a run of a playbook."""
 
 import contextlib
 import fcntl
+import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from slipway.host import Host, wait_until
 from slipway.shell import Failure
 
+# How healing.py describes itself while it restarts a container. This takes some seconds, so all others wait.
+HEALING = "a restart of"
+# How drills.py describes itself. Every other operation ends a drill, which is repeated later.
+DRILL = "a restore drill"
+
+
+class Busy(Failure):
+    """Another process has the lock."""
+
 
 @contextlib.contextmanager
 def lock(host: Host, holder: str, seconds: float = 0, other: str = "Another release") -> Iterator[None]:
-    """Hold the lock during the block; raise Failure with the holder's name if another process has it.
+    """Hold the lock during the block; raise Busy with the holder's name if another process has it.
 
     The kernel releases the lock when its process ends, so a dead process holds no lock.
 
@@ -23,9 +35,12 @@ def lock(host: Host, holder: str, seconds: float = 0, other: str = "Another rele
         seconds: how long to wait for the lock.
         other: how the message refers to another holder.
     """
-    path = host.settings.lock
-    path.parent.mkdir(mode=0o755, exist_ok=True)
-    with path.open("a+") as file:
+    # Whoever can open the lock can hold it. Former versions let every user open it, so correct the modes.
+    host.settings.runtime.mkdir(mode=0o700, exist_ok=True)
+    host.settings.runtime.chmod(0o700)
+    descriptor = os.open(host.settings.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
+        os.fchmod(descriptor, 0o600)
 
         def is_ours() -> bool:
             with contextlib.suppress(BlockingIOError):
@@ -33,15 +48,35 @@ def lock(host: Host, holder: str, seconds: float = 0, other: str = "Another rele
                 return True
             return False
 
+        there = file.read().strip()
+        if there.startswith(DRILL) and not holder.startswith(DRILL) and not is_ours():
+            end_drill(there)
         if not wait_until(is_ours, seconds):
             file.seek(0)
-            raise Failure(
-                f"{other} is under way: {file.read().strip()}. Wait until it ends (`slipway status`)."
-            )
-        file.truncate(0)
-        file.write(f"{holder}, since {host.now()}, process {os.getpid()}")
-        file.flush()
-        yield
+            there = file.read().strip()
+            if not (there.startswith((HEALING, DRILL)) and wait_until(is_ours, host.settings.heal_seconds)):
+                raise Busy(f"{other} is under way: {there}. Wait until it ends (`slipway status`).")
+        describe(file, f"{holder}, since {host.now()}, process {os.getpid()}")
+        try:
+            yield
+        finally:
+            # A process that goes on would otherwise seem to have the lock.
+            describe(file, "")
+
+
+def end_drill(holder: str) -> None:
+    """End the drill that holds the lock."""
+    if found := re.search(r"process (\d+)$", holder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(found[1]), signal.SIGTERM)
+
+
+def describe(file: IO[str], holder: str) -> None:
+    """Write to the lock who has it."""
+    file.seek(0)
+    file.truncate()
+    file.write(holder)
+    file.flush()
 
 
 def is_held(host: Host) -> bool:
@@ -49,3 +84,20 @@ def is_held(host: Host) -> bool:
     path = host.settings.lock
     last = re.search(r"process (\d+)$", path.read_text()) if path.exists() else None
     return last is not None and Path("/proc", last[1]).exists()
+
+
+def playbook_run(host: Host) -> dict[str, str] | None:
+    """Return the run of a playbook that has its lock: `playbook`, `by` and `since`; None if there is none.
+
+    The module `host_facts` takes this lock, in plugins/module_utils/run_lock.py.
+    """
+    path = host.settings.runtime / "run.lock"
+    if not path.exists():
+        return None
+    with path.open() as file, contextlib.suppress(ValueError):
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            run = json.load(file)
+            return {key: str(run[key]) for key in ("playbook", "by", "since")}
+    return None

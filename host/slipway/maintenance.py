@@ -9,6 +9,8 @@ from slipway.stack import Stack
 
 def command_maintenance(stack: Stack, options: Namespace) -> int:
     """Switch the maintenance page. nginx checks the flag for each request, so it needs no reload."""
+    # From now on, the operator decides, also after an interrupted restore.
+    stack.restore_flag.unlink(missing_ok=True)
     changed = stack.maintenance_flag.exists() != (options.state == "on")
     if options.state == "on":
         stack.maintenance_flag.touch()

@@ -15,16 +15,17 @@ import hashlib
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from slipway import containers
-from slipway.containers import Inspected
+from slipway.containers import Inspected, compose
 from slipway.host import Host, wait_until
 from slipway.lock import lock
 from slipway.settings import load
 from slipway.shell import Failure
+from slipway.startup import database_changes, is_running
 from slipway.unit import exec_in_unit
 
 # The service of the temporary nginx, and its name in the previous version.
@@ -94,7 +95,7 @@ class Container:
         return all(self.host.started(pid) > changed for pid in self.workers())
 
     def is_healthy(self) -> bool:
-        """Tell whether the engine's last health check passed; it runs every ten seconds."""
+        """Tell whether the engine's last health check passed; it runs every five seconds."""
         status = self.host.run("docker", "inspect", "--format={{.State.Health.Status}}", self.id)
         return status.strip() == "healthy"
 
@@ -120,17 +121,6 @@ def status(host: Host, address: str, port: int, url: str) -> int | None:
     """Return the HTTP status of url, requested at a container's address; None without an answer."""
     at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return host.get(at, "/", urlsplit(url).netloc, timeout=10, tls=port == 443)[0]
-
-
-def compose(host: Host, *arguments: str, stdin: str | None = None) -> str:
-    """Run docker compose; stdin replaces compose.yml."""
-    project = (
-        "--progress=quiet",
-        "--project-directory",
-        str(host.settings.project),
-        *(("--file", "-") if stdin else ()),
-    )
-    return host.run("docker", "compose", *project, *arguments, stdin=stdin)
 
 
 def public_url(host: Host) -> str:
@@ -262,7 +252,7 @@ def is_finished(host: Host) -> bool:
     text = (host.settings.project / "compose.yml").read_bytes()
     try:
         known = load(host.settings.configuration)
-    except ValueError:
+    except Failure:
         return False
     return known.get("compose") == hashlib.sha256(text).hexdigest()
 
@@ -275,8 +265,7 @@ def is_up(host: Host, wanted: dict[str, str]) -> bool:
 def is_as_defined(host: Host, service: str, definition: str) -> bool:
     """Tell whether a service has exactly one container, which has this definition and is healthy."""
     found = containers.inspect(host, *containers.of_service(host, service))
-    states = [(one["State"]["Status"], one["State"].get("Health", {}).get("Status")) for one in found]
-    return states == [("running", "healthy")] and containers.config_hash(found[0]) == definition
+    return [is_running(one) for one in found] == [True] and containers.config_hash(found[0]) == definition
 
 
 def is_interrupted(host: Host, nginx: Container | None) -> bool:
@@ -356,15 +345,18 @@ def apply(host: Host) -> list[str]:
 
 
 def command_apply(host: Host, options: Namespace) -> int:
+    text = sys.stdin.read() if options.check else None
+    wanted = definitions(host, text)
+    up = is_up(host, wanted) and (options.check or is_finished(host))
+    database = [] if up else database_changes(host, wanted["db"], text)
     if options.check:
-        return report([task(host, definitions(host, sys.stdin.read()))])
-    wanted = definitions(host)
+        return report([task(host, wanted)], up, database)
     if task(host, wanted) == "nothing":
-        return report([], up=is_finished(host) and is_up(host, wanted))
+        return report([], up, database)
     if not options.in_unit:
         exec_in_unit("slipway-nginx", options.arguments)
     with lock(host, "a change of nginx", other="Another operation"):
-        return report(apply(host))
+        return report(apply(host), database=database)
 
 
 def command_reload(host: Host, options: Namespace) -> int:
@@ -377,12 +369,14 @@ def command_reload(host: Host, options: Namespace) -> int:
     return report(["reload"])
 
 
-def report(done: list[str], up: bool = False) -> int:
+def report(done: list[str], up: bool = False, database: Collection[str] = ()) -> int:
     """Print the tasks as one JSON object; return the exit status.
 
     Args:
         done: the tasks.
-        up: whether `docker compose up` has nothing to do for nginx and the database.
+        up: whether `slipway up` has nothing to do.
+        database: how `slipway up` would change the database.
     """
-    print(json.dumps({"changed": done not in ([], ["nothing"]), "done": done, "up": up}))
+    changed = done not in ([], ["nothing"])
+    print(json.dumps({"changed": changed, "done": done, "up": up, "database": list(database)}))
     return 0

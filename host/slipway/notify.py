@@ -50,7 +50,8 @@ def run_hook(stack: Stack, hook: str, entry: Release) -> None:
         try:
             output, _errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise Failure(
                 f"The hook `{hook}` ({command}) did not end within {seconds} s and was killed."
             ) from None
@@ -65,15 +66,15 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         """Return None, so that the redirect counts as an error."""
 
 
-def call_webhook(stack: Stack, entry: Release) -> None:
-    """POST the host's name and the entry as JSON to the webhook, if any; raise Failure if that fails."""
+def call_webhook(stack: Stack, key: str, value: object) -> None:
+    """POST the host's name, and a value with its key, to the webhook, if any; raise Failure if that fails."""
     url = stack.config.get("webhook_url")
     if not url:
         return
     headers = {"Content-Type": "application/json", "User-Agent": "slipway"}
-    with contextlib.suppress(FileNotFoundError):
+    if stack.secret_file("webhook_token").exists():
         headers["Authorization"] = f"Bearer {stack.secret('webhook_token')}"
-    body = json.dumps({"host": stack.config["host"], "release": entry.to_json()}).encode()
+    body = json.dumps({"host": stack.config["host"], key: value}).encode()
     seconds = stack.host.settings.webhook_seconds
     problems: list[str] = []
 
@@ -98,7 +99,7 @@ def notify(stack: Stack, hook: str, entry: Release) -> None:
     """Run a hook and call the webhook; print a failure, which does not affect the release."""
     notifications: list[Callable[[], None]] = [
         lambda: run_hook(stack, hook, entry),
-        lambda: call_webhook(stack, entry),
+        lambda: call_webhook(stack, "release", entry.to_json()),
     ]
     for send in notifications:
         try:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from slipway.checks import check_public
-from slipway.containers import state_and_log
+from slipway.containers import state_and_log, wait_for_engine
 from slipway.database import dump_path, reconcile_roles
 from slipway.ledger import Release
 from slipway.lock import lock
 from slipway.notify import notify
 from slipway.schema import end_migration
 from slipway.settings import SLOTS
-from slipway.shell import Failure
+from slipway.shell import Failure, describe
 from slipway.stack import Stack
 
 
@@ -80,7 +80,7 @@ def undo(stack: Stack, entry: Release, serving: dict[str, str], failure: BaseExc
     """
     slot, problems, tail = entry.slot, [], ""
     had_readers = stack.routed() == slot
-    entry = replace(entry, outcome="failed", at=stack.host.now(), reason=str(failure), stage=None)
+    entry = replace(entry, outcome="failed", at=stack.host.now(), reason=describe(failure), stage=None)
 
     def log() -> None:
         nonlocal tail
@@ -88,17 +88,21 @@ def undo(stack: Stack, entry: Release, serving: dict[str, str], failure: BaseExc
 
     # Route readers first, then write the state, so that a failing engine or disk does not affect readers.
     steps: list[Callable[[], object]] = [
+        lambda: stack.isolate(slot),
         lambda: stack.switch(next(other for other in SLOTS if other != slot)),
         lambda: stack.set_slots(serving),
         lambda: stack.ledger.put(entry),
+        # If the engine restarts, the command that runs the migration ends, but the migration goes on.
+        lambda: wait_for_engine(stack.host),
+        lambda: end_migration(stack),
         log,
         lambda: stack.remove(slot, at_once=not had_readers),
     ]
     for step in steps:
         try:
             step()
-        except (Failure, OSError) as problem:
-            problems.append(f"A step of undoing the release failed: {problem}\n")
+        except Exception as problem:
+            problems.append(f"A step of undoing the release failed: {describe(problem)}\n")
     end_logins(stack, serving)
     active = next(iter(serving), None)
     after = f"The {active} slot serves as before." if active else "No release was in service before."
@@ -109,7 +113,7 @@ def undo(stack: Stack, entry: Release, serving: dict[str, str], failure: BaseExc
         if dump_path(stack, entry).exists():
             after += f" The dump from before the migration is {dump_path(stack, entry)}."
     notify(stack, "failed", entry)
-    return Failure(f"{failure}\n{tail}{''.join(problems)}{after}")
+    return Failure(f"{entry.reason}\n{tail}{''.join(problems)}{after}")
 
 
 def slot_log(stack: Stack, slot: str) -> str:
@@ -120,7 +124,7 @@ def slot_log(stack: Stack, slot: str) -> str:
 
 def end_logins(stack: Stack, slots: Collection[str]) -> None:
     """End the database logins of all other slots. If the database is down, the next release ends them."""
-    with contextlib.suppress(Failure):
+    with contextlib.suppress(Failure, OSError):
         reconcile_roles(stack, slots)
 
 

@@ -19,10 +19,11 @@ from slipway.credentials import (
 from slipway.database import dump_database, reconcile_roles, start_database
 from slipway.ledger import Release
 from slipway.notify import notify, run_hook
+from slipway.pictures import adopt_pictures
 from slipway.recovery import inconsistencies, locked, reconcile, undo
 from slipway.retention import copy_static, tidy
-from slipway.schema import plan_migrations
-from slipway.shell import Failure
+from slipway.schema import end_migration, plan_migrations
+from slipway.shell import Failure, describe
 from slipway.stack import Stack
 from slipway.unit import detach
 
@@ -98,6 +99,7 @@ class Rollout:
         """Dump the database, then run the pending migrations."""
         stack, entry = self.stack, self.entry
         with self.stage("schema"):
+            end_migration(stack)
             plan = plan_migrations(stack, self.image, self.slot, self.allow)
             entry.schema = plan["head"]
         if plan["pending"]:
@@ -108,20 +110,24 @@ class Rollout:
             entry.applied = plan["pending"]
             with self.stage("migrate"):
                 stack.flask(self.image, "migrate", slot=self.slot, service="flask_migrate")
+                # The first migration created tables that the blog may only read.
+                reconcile_roles(stack, {*self.serving, self.slot})
 
     def start(self) -> None:
         """Start the slot, and wait until it is ready."""
         stack, slot = self.stack, self.slot
         with self.stage("start"):
+            stack.isolate(slot)
             stack.set_slots({**self.serving, slot: self.image})
             self.entry.config = stack.wanted_hash(slot, self.image)
-            stack.compose("up", "--detach", f"flask_blog_{slot}")
+            # Never replace the database here. `--no-deps` would change the hash of the slot's definition.
+            stack.compose("up", "--detach", "--no-recreate", f"flask_blog_{slot}")
         if not self.is_rollback:
             with self.stage("admin"):
                 run_user_command(stack, self.image, "ensure-admin", slot)
         with self.stage("ready"):
             # In a rollback, the slot is nearly always ready at once: check the schema only if it is not.
-            wait_until_ready(stack, slot, self.prepare_schema if self.is_rollback else None)
+            wait_until_ready(stack, slot, if_not_ready=self.prepare_schema if self.is_rollback else None)
 
     def smoke_test(self) -> None:
         """Request pages of the new slot through nginx, while readers still use the other slot."""
@@ -149,11 +155,14 @@ class Rollout:
         with self.stage("tidy"):
             try:
                 tidy(stack)
-            except (Failure, OSError) as failure:
+            except Exception as failure:
                 print(
-                    f"Images, dumps or static files of old releases could not be removed: {failure}",
+                    "Images, dumps or static files of old releases could not be removed: "
+                    f"{describe(failure)}",
                     flush=True,
                 )
+        with self.stage("pictures"):
+            adopt_pictures(stack, self.image, self.slot)
         print(f"switched after {entry.switched:.2f} s, {stages.total():.2f} s in all", flush=True)
         entry.stages = stages.seconds
         with contextlib.suppress(OSError):
@@ -191,7 +200,7 @@ def release(
     if active and stack.serves(active, image):
         return None
     entry = Release(
-        id=stack.host.new_id(),
+        id=stack.new_id(),
         image=image,
         version=version,
         revision=revision,
@@ -208,7 +217,14 @@ def release(
         rollout.attempt()
     except Exception as failure:
         raise undo(stack, entry, rollout.serving, failure) from None
-    rollout.finish()
+    try:
+        rollout.finish()
+    except Exception as failure:
+        raise Failure(
+            f"Release {entry.id} serves readers in the {entry.slot} slot, but a step after the switch "
+            f"failed: {describe(failure)}\nCorrect the cause, then run `slipway release {image}`, which "
+            "finishes the rest."
+        ) from None
     return entry
 
 
@@ -262,20 +278,45 @@ def command_release(stack: Stack, options: Namespace) -> int:
             options.by,
             allow=options.allow_destructive,
         )
-        changed = changed or bool(recovered)
-    if options.json:
-        answer = {"changed": changed, **({"blocked": blocked} if blocked else {})}
-        print(json.dumps(answer | (entry.to_json() if entry else {})))
-        return 0
+        if entry:
+            message = f"Release {entry.id} is in service in the {entry.slot} slot."
+        else:
+            message, renamed = nothing_to_release(stack, chosen)
+            message += " Database roles, passwords or lost state were corrected." if changed else ""
+            if renamed:
+                stack.ledger.put(renamed)
+            changed = changed or renamed is not None
     if blocked:
-        print(blocked["message"])
-    if entry:
-        print(f"Release {entry.id} is in service in the {entry.slot} slot.")
-    elif changed and not recovered:
-        print("Database roles or passwords were corrected; the image is already in service as configured.")
+        message = "\n".join([block_message(stack, blocked), *([message] if entry else [])])
+    if options.json:
+        answer = result(changed or bool(recovered), message, blocked)
+        print(json.dumps(answer | (entry.to_json() if entry else {})))
     else:
-        print("Nothing to do: this image is already in service with the current configuration.")
+        print(message)
     return 0
+
+
+def result(changed: bool, message: str, blocked: Release | None) -> dict[str, Any]:
+    """Return the object that `slipway release --json` prints, except the ledger's new entry."""
+    about = {"blocked": {"id": blocked.id, **asdict(blocked)["blocked"]}} if blocked else {}
+    return {"changed": changed, "message": message, **about}
+
+
+def nothing_to_release(stack: Stack, wanted: Namespace | Release) -> tuple[str, Release | None]:
+    """Return why the image in service is not released again, and its entry if that gets another version.
+
+    The entry gets the wanted version, but not if that is only the git revision, which is the default: the
+    image has the content of both revisions.
+    """
+    current = stack.ledger.current()
+    if not current or current.image != wanted.image:
+        return "Nothing to release: this image already serves, with the current configuration.", None
+    serves = f"{current.id} ({current.version or 'no version'}) of {current.at}"
+    message = f"Nothing to release: {serves} already serves this image, with the current configuration."
+    if wanted.version in ("", wanted.revision, current.version):
+        return message, None
+    message += f" Its version in the ledger becomes {wanted.version}."
+    return message, replace(current, version=wanted.version)
 
 
 def print_changes(stack: Stack, options: Namespace) -> int:
@@ -284,30 +325,35 @@ def print_changes(stack: Stack, options: Namespace) -> int:
     image = image_in_service(stack) if blocked else options.image
     text = options.compose.read_text() if options.compose else None
     serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
+    message, renamed = nothing_to_release(stack, options) if serves and not blocked else ("", None)
     changed = (
         not serves
+        or bool(renamed)
         or bool(inconsistencies(stack))
         or reconcile_roles(stack, keep=False)
         or admin_password_changed(stack)
     )
-    print(json.dumps({"changed": changed, **({"blocked": blocked} if blocked else {})}))
+    print(json.dumps(result(changed, block_message(stack, blocked) if blocked else message, blocked)))
     return 0
 
 
-def find_block(stack: Stack, options: Namespace) -> dict[str, Any] | None:
-    """Return who blocked the requested image, since when, and a message; None if it is not blocked.
+def find_block(stack: Stack, options: Namespace) -> Release | None:
+    """Return the release that blocks the requested image, or None if the image is not blocked.
 
     If the image is blocked, the image in service stays, and still gets the present configuration.
     """
     entry = stack.ledger.blocked(options.image)
-    if not entry or not entry.blocked or not stack.active() or options.unblock in (entry.id, entry.version):
+    if not entry or not stack.active() or options.unblock in (entry.id, entry.version):
         return None
-    current = stack.ledger.in_service()
-    return {
-        **asdict(entry.blocked),
-        "id": entry.id,
-        "message": f"Release {entry.id} ({entry.version or 'no version'}) was rolled back by "
-        f"{entry.blocked.by} at {entry.blocked.since} and is blocked; release "
-        f"{current.id} ({current.version or 'no version'}) stays in service. To release {entry.id} anyway, "
-        f"run the playbook with -e release_unblock={entry.id}, or `slipway rollback {entry.id}` on the host.",
-    }
+    return entry
+
+
+def block_message(stack: Stack, entry: Release) -> str:
+    """Return who blocked a release, since when, what serves instead, and how to release it anyway."""
+    current, blocked = stack.ledger.in_service(), asdict(entry)["blocked"]
+    return (
+        f"Release {entry.id} ({entry.version or 'no version'}) was rolled back by {blocked['by']} at "
+        f"{blocked['since']} and is blocked; release {current.id} ({current.version or 'no version'}) stays "
+        f"in service. To release {entry.id} anyway, run the playbook with -e release_unblock={entry.id}, or "
+        f"`slipway rollback {entry.id}` on the host."
+    )

@@ -19,22 +19,19 @@ def kept_releases(ledger: Ledger, keep: int) -> list[Release]:
         ledger: the ledger of the host.
         keep: how many images that were in service to keep, counted from the newest; at least 2.
     """
-    images = []
-    for entry in reversed(ledger.successful()):
-        if entry.image not in images:
-            images.append(entry.image)
-    chosen = set(images[: max(keep, 2)])
-    # Keep the image of the newest release that is not a rollback, and those of all later rollbacks. Keep
-    # them even if they are blocked: site.yml may still ask for a blocked image. If it had to build the image
-    # again, the new image would have another id, and would not be blocked.
-    ordinary = [number for number, entry in enumerate(ledger.successful()) if not entry.instead_of]
-    recent = ledger.successful()[ordinary[-1] :] if ordinary else []
-    chosen |= {entry.image for entry in recent}
-    oldest = min((entry.id for entry in ledger.successful() if entry.image in chosen), default="")
+    entries, served = ledger.entries(), ledger.successful()
+    chosen = set(list(dict.fromkeys(entry.image for entry in reversed(served)))[: max(keep, 2)])
+    # Keep the image that was released last, and those of all rollbacks since then. Keep them even if they are
+    # blocked: site.yml may still ask for a blocked image. If it had to build the image again, the new image
+    # would have another id, and would not be blocked.
+    chosen |= {entry.image for entry in served[max(ledger.places().values(), default=0) :]}
     # Keep a dump while a release from before its migration is kept, even if the migrating release failed.
-    migrated = {revision: entry for entry in ledger.entries() for revision in entry.applied or []}
-    needed = [entry for entry in migrated.values() if entry.id > oldest] + ledger.entries()[-1:]
-    return [entry for entry in ledger.entries() if entry.image in chosen or entry in needed]
+    # Compare places in the ledger, not ids: an id is a time, and the clock may have been set back.
+    kept = [entry.outcome == "in service" and entry.image in chosen for entry in entries]
+    oldest = kept.index(True) if any(kept) else -1
+    migrated = {revision: place for place, entry in enumerate(entries) for revision in entry.applied or []}
+    needed = {place for place in migrated.values() if place > oldest} | {len(entries) - 1}
+    return [entry for place, entry in enumerate(entries) if entry.image in chosen or place in needed]
 
 
 def copy_static(stack: Stack, slot: str, name: str) -> None:
@@ -53,13 +50,15 @@ def copy_static(stack: Stack, slot: str, name: str) -> None:
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir()
     stack.host.run("docker", "cp", "--quiet", f"{container['Id']}:{stack.config['static']}/.", str(incoming))
-    if special := special_files(incoming):
-        shutil.rmtree(incoming)
-        raise Failure(
-            f"The image's static files contain links or special files: {', '.join(special)}. Through a link, "
-            "nginx could serve files that are not for readers: replace each link with a copy of its target."
+    # Through a link, nginx could serve files of this host. In the list, each name is one line.
+    paths = {str(path.relative_to(incoming)) for path in incoming.rglob("*") if path.is_file()}
+    skipped = {*special_files(incoming), *(name for name in paths if not name.isprintable())}
+    if skipped:
+        told = ", ".join(ascii(name)[1:-1] for name in sorted(skipped))
+        print(
+            f"Links, special files and names with special characters are left to the slot: {told}", flush=True
         )
-    names = [str(path.relative_to(incoming)) for path in incoming.rglob("*") if path.is_file()]
+    names = sorted(paths - skipped)
     write(stack.manifests / f"{name}.txt", "\n".join(names) + "\n")
     for file in names:
         target = stack.static / file

@@ -1,4 +1,7 @@
-"""Roll back to an earlier release, or restore the database from before a release's migrations."""
+"""Roll back to an earlier release, or restore the database from before a release's migrations.
+
+The image itself decides whether it can run on the present schema: `check_compatible` in app/blog/schema.py.
+"""
 
 import contextlib
 import json
@@ -50,20 +53,23 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
 
 
 def previous_release(stack: Stack) -> Release:
-    """Return the newest earlier release that a rollback may use.
+    """Return the release that served before the place in history of the one in service.
 
-    Its image differs from the one in service, is not blocked and is still on this host.
+    Its image is not blocked and is still on this host. If no such release served before that place, because a
+    rollback by name went back past all of them, return the newest other one.
     """
-    current = stack.ledger.current()
-    if not current:
+    served = stack.ledger.successful()
+    if not served:
         raise Failure(
             "No release is in service yet, so a rollback is not possible: run the playbook deploy.yml."
         )
     here = set(stack.host.run("docker", "image", "ls", "--no-trunc", "--quiet", "--all").split())
-    for entry in reversed(stack.ledger.successful()):
-        other = entry.image != current.image and not stack.ledger.blocked(entry.image)
-        if other and entry.image in here:
-            return entry
+    usable = here - {served[-1].image} - {entry.image for entry in stack.ledger.all_blocked()}
+    newest = {entry.image: entry for entry in served}
+    place = stack.ledger.places()[served[-1].image]
+    for entry in (*reversed(served[:place]), *reversed(served[place:])):
+        if entry.image in usable:
+            return newest[entry.image]
     raise Failure(
         "There is no earlier release to roll back to: each one is blocked, or its image is no longer on this "
         "host. `slipway history` lists all releases; name a blocked release to roll back to it."

@@ -30,8 +30,9 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by):
-        # Reconcile before making new values: if that fails, no secret has changed.
+        # Reconcile, and read each secret, before making new values: if that fails, no secret has changed.
         reconcile(stack)
+        changed_secrets(stack)
         image = image_in_service(stack)
         if options.forget:
             stack.forget_flag.touch()
@@ -59,7 +60,7 @@ def release_new_secrets(stack: Stack, image: str, names: list[str], by: str) -> 
         raise Failure(f"{failure}\n{after}") from None
     if entry is None:
         entry = Release(
-            id=stack.host.new_id(),
+            id=stack.new_id(),
             image=image,
             version=version,
             revision=revision,

@@ -1,4 +1,7 @@
-"""Migrations: the changes that an image would make to the schema, and how to undo them."""
+"""Migrations: the changes that an image would make to the schema, and how to undo them.
+
+The image itself tells which changes it would make, and whether it can run on the schema: app/blog/schema.py.
+"""
 
 import contextlib
 from collections.abc import Collection
@@ -9,8 +12,9 @@ from slipway.database import dump_path
 from slipway.shell import Failure
 from slipway.stack import Stack
 
+# End the sessions of a migration, and wait at most ten seconds for the end of each.
 END_MIGRATION = (
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'blog_migrator'"
+    "SELECT bool_and(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE usename = 'blog_migrator'"
 )
 
 
@@ -47,7 +51,7 @@ def plan_migrations(stack: Stack, image: str, slot: str, allow: Collection[str])
 
 
 def restore_advice(stack: Stack, image: str, revision: str) -> str:
-    """Return advice: which migration keeps an older image from running, and how to go back.
+    """Return a text that says which migration keeps an older image from running, and how to go back.
 
     To go back, the operator restores the dump that was taken before this migration.
     """
@@ -55,12 +59,13 @@ def restore_advice(stack: Stack, image: str, revision: str) -> str:
     applied_by = next((e for e in reversed(stack.ledger.entries()) if revision in (e.applied or [])), None)
     if not applied_by or not dump_path(stack, applied_by).exists():
         return (
-            f"revision {revision} removed what it needs, and this host has no dump from before that revision."
+            f"revision {revision} removed parts that this release needs, and this host has no dump from "
+            "before that revision."
         )
     name = next((e.id for e in reversed(stack.ledger.successful()) if e.image == image), "RELEASE")
     return (
-        f"revision {revision}, applied by release {applied_by.id}, removed what it needs. To roll "
-        f"back, restore the dump from before that revision; data written since then is lost:\n"
+        f"revision {revision}, applied by release {applied_by.id}, removed parts that this release needs. To "
+        f"roll back, restore the dump from before that revision; data written since then is lost:\n"
         f"    slipway maintenance on\n"
         f"    slipway restore-dump {applied_by.id}\n"
         f"    slipway rollback {name}\n"
@@ -76,8 +81,16 @@ def remove_oneoff_containers(stack: Stack, which: str) -> None:
 
 
 def end_migration(stack: Stack) -> None:
-    """End a migration left by a killed run; a migration is one transaction."""
+    """End a migration whose run was killed or whose engine restarted; a migration is one transaction.
+
+    Raises:
+        Failure: the engine failed, or the database has not ended the migration.
+    """
     remove_oneoff_containers(stack, "label=com.docker.compose.service=flask_migrate")
-    # Otherwise the database would finish the abandoned statement, and the next migration would wait for it.
+    ended = ""
+    # Otherwise the database would finish the abandoned statement, and the next migration would wait for it. A
+    # database that does not run has no migration.
     with contextlib.suppress(Failure):
-        stack.query(END_MIGRATION)
+        ended = stack.query(END_MIGRATION)
+    if ended == "f":
+        raise Failure("The database has not ended the migration within 10 s: see `slipway logs db`.")

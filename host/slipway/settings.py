@@ -3,12 +3,15 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast, get_type_hints
+
+from slipway.json_types import has_type
+from slipway.shell import Failure
 
 SLOTS = ("blue", "green")
-# How many of a command's last lines a message shows.
-LOG_LINES = 15
 DAY = 86400  # seconds
+# Bytes that must stay free on the disk, or a release is refused. `slipway status` only shows the free space.
+SPARE_DISK = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Settings:
 
     project: Path = Path("/opt/slipway")
     runtime: Path = Path("/run/slipway")
-    # nginx's key and certificate, in this order.
+    # One file: nginx's key, then its certificate.
     certificate: Path = Path("/etc/slipway/tls/blog.pem")
     tls_configuration: Path = Path("/etc/slipway/tls.json")
     # The host's own certificate authority.
@@ -26,7 +29,12 @@ class Settings:
     lineages: Path = Path("/etc/letsencrypt/live")
     renewals: Path = Path("/etc/letsencrypt/renewal")
     units: Path = Path("/etc/systemd/system")
+    # A link to the version of this program that starts next.
+    program: Path = Path("/usr/local/lib/slipway/current")
+    # The engine's directory, with all volumes.
+    engine: Path = Path("/var/lib/docker")
     timers: Path = Path("/var/lib/systemd/timers")
+    firewall: Path = Path("/etc/nftables.conf")
     # The TLS program of a former version. `slipway tls` replaces it.
     former_tls: Path = Path("/usr/local/sbin/slipway-tls")
 
@@ -44,6 +52,18 @@ class Settings:
     # nginx's stop_grace_period: a response that takes longer is lost.
     stop_seconds: int = 35
 
+    # How long a container may take to stop that is restarted because it is unhealthy.
+    heal_stop_seconds: int = 3
+    # How long others wait for such a restart.
+    heal_seconds: float = 30
+    # When to look for unhealthy containers again: while a restart must wait, and without any event.
+    heal_again_seconds: float = 2
+    heal_look_seconds: float = 30
+    # At most `heal_limit` restarts of a service in `heal_period` seconds.
+    heal_limit: int = 3
+    heal_period: int = 600
+
+    # The certificates of the host's own authority. certbot decides when it renews those of an ACME authority.
     leaf_days: int = 90
     authority_days: int = 3650
     renew_days: int = 30
@@ -51,18 +71,18 @@ class Settings:
 
     @property
     def configuration(self) -> list[Path]:
-        """The files that the roles `stack` and `release` write; a later file overrides an earlier one."""
+        """The files that the roles `stack`, `backup` and `release` write; a later file wins."""
         # slipway.json is from a former version; the role `release` removes it.
-        return [self.project / name for name in ("slipway.json", "stack.json", "release.json")]
+        return [self.project / name for name in ("slipway.json", "stack.json", "backup.json", "release.json")]
 
     @property
     def lock(self) -> Path:
-        """The host's only lock, for releases, changes of nginx and restores."""
+        """The host's lock, for releases, changes of containers and restores."""
         return self.runtime / "lock"
 
 
 class Configuration(TypedDict):
-    """This host's configuration: first the keys from the role `stack`, then those from `release`."""
+    """This host's configuration: the keys from the roles `stack`, `backup` and `release`, in this order."""
 
     directory: str
     state: str
@@ -77,6 +97,12 @@ class Configuration(TypedDict):
     # SHA-256 of the compose.yml with which `docker compose up` last finished. A former version of this
     # program did not write this key.
     compose: NotRequired[str]
+    # The blog's public URL. A former version did not write this key either.
+    url: NotRequired[str]
+
+    # A host without the role `backup` has no such keys.
+    backup_repository: NotRequired[str]
+    backup_heartbeat_url: NotRequired[str]
 
     admin_email: str
     static: str
@@ -84,9 +110,13 @@ class Configuration(TypedDict):
     ready_timeout: float
     drain_seconds: float
     keep: int
-    hooks: dict[str, str]
+    hooks: dict[str, str | None]
     hook_timeout: float
     webhook_url: str
+    # The directory of the images' lists of packages. A former version did not write this key.
+    sbom: NotRequired[str]
+    # Where the images come from: build, pull or archive. A former version did not write this key either.
+    images_blog: NotRequired[str]
 
 
 class TlsConfiguration(TypedDict):
@@ -102,14 +132,29 @@ class TlsConfiguration(TypedDict):
 
 
 def load(paths: list[Path]) -> Configuration:
-    """Return the configuration from the roles `stack` and `release`."""
+    """Return the configuration from the roles' files; raise Failure if a file is broken."""
     known: dict[str, object] = {}
     for path in paths:
         if path.exists():
-            known |= json.loads(path.read_text())
+            known |= read(path, get_type_hints(Configuration))
     return cast(Configuration, known)
 
 
 def load_tls(path: Path) -> TlsConfiguration:
-    """Return the content of tls.json."""
-    return cast(TlsConfiguration, json.loads(path.read_text()))
+    """Return the content of tls.json; raise Failure if it is missing or broken."""
+    if not path.exists():
+        raise Failure(f"{path} is missing: run the playbook site.yml, which configures TLS.")
+    return cast(TlsConfiguration, read(path, get_type_hints(TlsConfiguration)))
+
+
+def read(path: Path, types: dict[str, object]) -> dict[str, object]:
+    """Return the JSON object in a file; raise Failure unless its values have the types of their keys."""
+    try:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it is not an object")
+        if wrong := [key for key in values if key in types and not has_type(values[key], types[key])]:
+            raise ValueError(f"values of the wrong type: {', '.join(wrong)}")
+    except ValueError as error:
+        raise Failure(f"{path} is broken ({error}): run the playbook site.yml, which writes it.") from None
+    return values

@@ -43,6 +43,8 @@ class Stack:
         self.green_flag = state / "slot" / "green"
         self.maintenance_flag = state / "slot" / "maintenance"
         self.state = state
+        # It says that a restore, and no operator, switched the maintenance page on.
+        self.restore_flag = state / "restore_maintenance"
         self.static = state / "www" / "static"
         self.dumps = state / "dumps"
         self.manifests = state / "static"
@@ -50,6 +52,11 @@ class Stack:
         # `rotate --forget` creates this file, so that the release with the new key drops the former key.
         self.forget_flag = self.in_service / "forget"
         self.ledger = Ledger(state / "releases.json")
+
+    def new_id(self) -> str:
+        """Return the id of a release that begins now, which no release and no dump on this host has yet."""
+        taken = {entry.id for entry in self.ledger.entries()} | {path.stem for path in self.dumps.glob("*")}
+        return self.host.new_id(taken)
 
     def compose(
         self,
@@ -86,15 +93,16 @@ class Stack:
             return {}
         text = self.slots_file.read_text(errors="replace")
         lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-        try:
-            return {
-                slot: lines[f"{slot.upper()}_IMAGE"] for slot in lines["COMPOSE_PROFILES"].split(",") if slot
-            }
-        except KeyError as missing:
+        listed = [slot for slot in lines.get("COMPOSE_PROFILES", "").split(",") if slot]
+        keys = ["COMPOSE_PROFILES", *(f"{slot.upper()}_IMAGE" for slot in listed)]
+        problems = [f"it has no {key}" for key in keys if key not in lines]
+        problems += [f"it lists {slot}, which is no slot" for slot in listed if slot not in SLOTS]
+        if problems:
             raise Failure(
-                f"{self.slots_file} is broken: it has no {missing.args[0]}. Remove it and run "
+                f"{self.slots_file} is broken: {', '.join(problems)}. Remove it and run "
                 "site.yml, which writes it again. The release in service keeps running."
-            ) from None
+            )
+        return {slot: lines[f"{slot.upper()}_IMAGE"] for slot in listed}
 
     def set_slots(self, images: Mapping[str, str]) -> None:
         """Write to slots.env which slots run with which image, for `docker compose up` in the directory."""
@@ -133,8 +141,18 @@ class Stack:
             states[service] = "unhealthy" if "(unhealthy)" in status else state
         return {slot: states[f"flask_blog_{slot}"] for slot in SLOTS if f"flask_blog_{slot}" in states}
 
+    def isolation_flag(self, slot: str) -> Path:
+        """Return the flag of a slot whose release is not accepted: nginx does not use it as a backup."""
+        return self.green_flag.with_name(f"isolated-{slot}")
+
+    def isolate(self, slot: str) -> None:
+        """Keep readers from slot, also if the other slot is down, until `switch` sends them to slot."""
+        self.isolation_flag(slot).touch()
+        sync(self.green_flag.parent)
+
     def switch(self, slot: str) -> None:
         """Send new requests to slot. nginx checks the flag for each request, so this closes no connection."""
+        self.isolation_flag(slot).unlink(missing_ok=True)
         if slot == "green":
             self.green_flag.touch()
         else:
@@ -195,6 +213,7 @@ class Stack:
         self.compose("--profile", slot, "rm", "--stop", "--force", f"flask_blog_{slot}")
         if (self.in_service / slot).exists():
             shutil.rmtree(self.in_service / slot)
+        self.isolation_flag(slot).unlink(missing_ok=True)
 
     def flask(
         self,
@@ -223,14 +242,22 @@ class Stack:
         """Run one SQL statement as the superuser, and return the result."""
         return self.compose(*PSQL, f"--command={statement}").strip()
 
+    def secret_file(self, name: str) -> Path:
+        """Return the path of a secret's file."""
+        return Path(self.config["secrets"]) / name
+
     def secret(self, name: str) -> str:
         """Return the content of a secret's file, which is the wanted value.
 
         Raises:
-            FileNotFoundError: there is no file.
-            Failure: the file is empty or damaged.
+            Failure: the file is missing, empty or damaged.
         """
-        path = Path(self.config["secrets"]) / name
+        path = self.secret_file(name)
+        if not path.exists():
+            raise Failure(
+                f"The secret {path} is missing: run site.yml, which creates missing secrets and puts them "
+                "into service. The release in service keeps its own copies."
+            )
         value = path.read_bytes().strip()
         if not SECRET_FORM.fullmatch(value):
             raise Failure(
@@ -240,6 +267,8 @@ class Stack:
         return value.decode()
 
     def slot_secret(self, slot: str, name: str) -> str | None:
-        """Return the slot's own copy of a secret, or None if it has none."""
-        path = self.in_service / slot / name
-        return path.read_text().strip() if path.exists() else None
+        """Return the slot's own copy of a secret, or None if it has none or the copy is damaged."""
+        try:
+            return (self.in_service / slot / name).read_text().strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None

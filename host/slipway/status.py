@@ -2,20 +2,21 @@
 
 import datetime
 import json
-import os
 import re
 import ssl
 import time
 from argparse import Namespace
+from dataclasses import asdict
 from typing import Any
 
+from slipway import backups, drills, firewall, healing, restore, updates
 from slipway.containers import config_hash
 from slipway.ledger import Release
-from slipway.lock import is_held
+from slipway.lock import is_held, playbook_run
 from slipway.recovery import inconsistencies
 from slipway.release import image_in_service
 from slipway.settings import DAY
-from slipway.shell import Failure
+from slipway.shell import Failure, printable
 from slipway.stack import Stack
 
 
@@ -44,11 +45,13 @@ def certificate(stack: Stack) -> dict[str, Any]:
     file = stack.host.settings.certificate
     command = ("openssl", "x509", "-in", str(file), "-noout", "-issuer", "-enddate", "-ext", "subjectAltName")
     text = stack.host.run(*command, "-nameopt", "multiline")
-    end, issuer = (re.findall(form, text)[0] for form in ("notAfter=(.*)", "commonName += (.*)"))
+    [end] = re.findall("notAfter=(.*)", text)
+    # An authority need not have a common name.
+    issuer = dict(re.findall(r"^ +(\w+) += (.*)$", text, re.MULTILINE))
     seconds = ssl.cert_time_to_seconds(end)
     return {
         "names": re.findall(r"DNS:([^,\s]+)", text),
-        "issuer": issuer,
+        "issuer": issuer.get("commonName") or issuer.get("organizationName") or "an unnamed authority",
         "until": datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d"),
         "days_left": int((seconds - time.time()) // DAY),
     }
@@ -56,7 +59,12 @@ def certificate(stack: Stack) -> dict[str, Any]:
 
 def command_status(stack: Stack, options: Namespace) -> int:
     current, active = stack.ledger.current(), stack.active()
-    differences = drift(stack, current)
+    differences, shown = drift(stack, current), None
+    if stack.config["tls"]:
+        try:
+            shown = certificate(stack)
+        except Failure as failure:
+            differences.append(f"The certificate cannot be read: run site.yml. {failure}")
     services = [json.loads(line) for line in stack.compose("ps", "--all", "--format", "json").splitlines()]
     status: dict[str, Any] = {
         "release": current,
@@ -64,9 +72,19 @@ def command_status(stack: Stack, options: Namespace) -> int:
         "image": stack.running(active) if active else None,
         "containers": {s["Service"]: s.get("Health") or s["State"] for s in services},
         "under_way": stack.ledger.under_way(),
+        "run": playbook_run(stack.host),
         "blocked": stack.ledger.all_blocked(),
         "maintenance": stack.maintenance_flag.exists(),
-        "certificate": certificate(stack) if stack.config["tls"] else None,
+        "certificate": shown,
+        "url": stack.config.get("url"),
+        "firewall": firewall.problems(stack, services),
+        "updates": updates.describe(stack),
+        "backup": backups.sentences(stack),
+        "drill": [sentence for sentence in (drills.sentence(stack),) if sentence],
+        "restore": restore.sentences(stack),
+        "healed": [asdict(entry) for entry in healing.read_record(stack)],
+        "healer": healing.problems(stack),
+        "failing": healing.failing(stack.host, services),
         "drift": differences,
         "disk_free_mb": stack.host.free(stack.state) // 10**6,
     }
@@ -94,14 +112,29 @@ def show(stack: Stack, status: dict[str, Any]) -> None:
         how = "under way" if is_held(stack.host) else "interrupted"
         advice = "" if is_held(stack.host) else "; the next run finishes or undoes it"
         print(f"{how:<12} {entry.id} by {entry.by}: {entry.stage or 'starting'}{advice}")
+    if run := status["run"]:
+        print(f"run          {run['playbook']} by {run['by']} since {run['since']}")
     for entry in status["blocked"]:
         print(f"blocked      {entry.id} since {entry.blocked.since} by {entry.blocked.by}")
+    if status["url"]:
+        print(f"url          {status['url']}")
     print(f"maintenance  {'ON: readers get a page with status 503' if status['maintenance'] else 'off'}")
     print(f"disk         {status['disk_free_mb']} MB free")
     if status["certificate"]:
         shown = status["certificate"]
         print(f"tls          {', '.join(shown['names'])}")
         print(f"until        {shown['until']}, {shown['days_left']} days, by {shown['issuer']}")
+    for sentence in status["firewall"]:
+        print(f"firewall     {sentence}")
+    for name in ("updates", "backup", "drill", "restore"):
+        for sentence in status[name]:
+            print(f"{name:<12} {sentence}")
+    for entry in status["healed"]:
+        print(f"healed       {entry['service']} {entry['at']} (unhealthy for {entry['seconds']} s)")
+    for sentence in status["healer"]:
+        print(f"healer       {sentence}")
+    for text in status["failing"]:
+        print(f"failing      {text}")
     for sentence in status["drift"] or ["none"]:
         print(f"drift        {sentence}")
 
@@ -132,15 +165,17 @@ def command_logs(stack: Stack, options: Namespace) -> int:
         *("logs", "--tail", str(options.lines), *(["--follow"] if options.follow else [])),
         *chosen,
     ]
-    os.execvp(command[0], command)
+    return stack.host.show(*command)
 
 
 def command_metrics(stack: Stack, options: Namespace) -> int:
+    # First, because the blog may be down.
+    print("".join(f"{line}\n" for line in backups.metrics(stack)), end="", flush=True)
     image_in_service(stack)
     slot = stack.active() or stack.routed()
     address = f"{stack.config['slots'][slot]}:{stack.host.settings.metrics_port}"
     status, body = stack.host.get(address, "/metrics", stack.config["host"])
     if status != 200:
         raise Failure(f"{address} answered {status or body} to /metrics: see `slipway logs flask_blog`.")
-    print(body, end="")
+    print(printable(body), end="")
     return 0

@@ -5,6 +5,7 @@ matches the new certificate. If nginx runs, it reloads. If nginx refuses the new
 restored.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -65,7 +66,7 @@ def pair_matches(certificate: Path, key: Path | None = None) -> bool:
     """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except (FileNotFoundError, ssl.SSLError):
+    except OSError:
         return False
     return True
 
@@ -77,7 +78,9 @@ def served(host: Host) -> str | None:
         return None
     status = path.stat()
     ours = (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (uid, uid, 0o400)
-    return path.read_text() if ours else None
+    with contextlib.suppress(UnicodeDecodeError):
+        return path.read_text() if ours else None
+    return None
 
 
 def install(host: Host, pem: str, check: bool = False) -> bool:
@@ -260,7 +263,13 @@ def proxies() -> dict[str, str]:
 
 def pair(lineage: Path) -> str:
     """Return the key and the certificates of one of certbot's lineages, as nginx reads them."""
-    return "".join((lineage / name).read_text() for name in ("privkey.pem", "fullchain.pem"))
+    files = [lineage / name for name in ("privkey.pem", "fullchain.pem")]
+    if missing := [str(file) for file in files if not file.exists()]:
+        raise Failure(
+            f"The certificate from certbot is incomplete, without {' and '.join(missing)}. Remove it with "
+            f"`certbot delete --cert-name {lineage.name}`, then run site.yml, which requests it again."
+        )
+    return "".join(file.read_text() for file in files)
 
 
 def correct_hooks(host: Host) -> None:
@@ -296,6 +305,8 @@ def issue(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
     """Install the certificate that certbot renewed, if it is the one in use (certbot's deploy hook)."""
+    if "RENEWED_LINEAGE" not in os.environ:
+        raise Failure("Only certbot runs `slipway tls renewed`: it sets RENEWED_LINEAGE.")
     lineage = Path(os.environ["RENEWED_LINEAGE"])
     return config["mode"] == "acme" and lineage.name == config["lineage"] and install(host, pair(lineage))
 

@@ -1,14 +1,21 @@
 """Shared fixtures: a host without a release, and a host with a release in service."""
 
+import http.server
 import json
 import os
+import threading
+import time
+import types
 
 import pytest
-from fakes import NEW, OLD, SECRETS, THIRD, Engine
+from backup_fakes import Vault
+from fakes import NEW, OLD, SECRETS, THIRD, Engine, Killed
 from parsers import check
+from ward import Ward, shown
 
 from slipway import cli
 from slipway.credentials import copy_secrets, set_admin_password
+from slipway.healing import Healer
 from slipway.host import Host
 from slipway.release import release
 from slipway.settings import Settings
@@ -29,7 +36,9 @@ def _owners(monkeypatch):
 @pytest.fixture
 def settings(tmp_path):
     """Settings of a host whose files are in tmp_path."""
-    return Settings(project=tmp_path / "project", runtime=tmp_path / "run")
+    return Settings(
+        project=tmp_path / "project", runtime=tmp_path / "run", firewall=tmp_path / "nftables.conf"
+    )
 
 
 @pytest.fixture
@@ -94,7 +103,7 @@ def main(stack):
 def clock(engine):
     """Make release ids a minute apart, because releases within one second would have the same id."""
     ids = iter(f"20260101T00{minute:02}00Z" for minute in range(60))
-    engine.new_id = lambda: next(ids)
+    engine.new_id = lambda taken: next(ids)
     engine.now = lambda: "2026-01-01T00:00:00Z"
 
 
@@ -106,6 +115,19 @@ def released(stack, engine, clock):
         engine.stored.add(image)
         release(stack, image, version, "", "anna")
     return stack.ledger.entries()
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The commands that replaced this process, which instead raise Killed."""
+    commands = []
+
+    def become(name, command):
+        commands.append(command)
+        raise Killed
+
+    monkeypatch.setattr(os, "execvp", become)
+    return commands
 
 
 @pytest.fixture
@@ -132,3 +154,79 @@ def values(stack):
     """A function that returns the values in the secrets' files, by name."""
     directory = stack.directory.parent / "secrets"
     return lambda: {name: (directory / name).read_text() for name in SECRETS}
+
+
+@pytest.fixture
+def ward(stack, engine):
+    """The fake engine, with a release in service in the blue slot."""
+    ward = Ward(engine.run)
+    engine.run, engine.now = ward.run, lambda: shown(ward.time)
+    engine.is_frozen = lambda pid: pid in ward.frozen
+    [*_, file] = engine.settings.configuration
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(stack.config))
+    return ward
+
+
+@pytest.fixture
+def healer(engine, ward):
+    return Healer(engine)
+
+
+@pytest.fixture
+def vault(stack, engine, monkeypatch, tmp_path):
+    """The fake engine, with a release in service, backups of the database, and a clock that does not wait."""
+    vault = Vault(engine, tmp_path / "volume")
+    engine.run, engine.output = vault.run, vault.output
+    engine.now, engine.sleep = lambda: shown(vault.time), vault.sleep
+    engine.unit = "inactive"  # the unit of the full backup
+    engine.settings.runtime.mkdir()
+    monkeypatch.setattr(time, "monotonic", vault.monotonic)
+    monkeypatch.setattr(time, "sleep", vault.sleep)
+    stack.config |= {"backup_repository": "s3", "backup_window_days": 14, "backup_heartbeat_url": ""}
+    return vault
+
+
+@pytest.fixture
+def run_restore(main, vault, capsys):
+    """A function that runs `restore` as its unit does, and returns its exit status, output and errors."""
+
+    def call(*arguments):
+        status = main("restore", "--in-unit", "--by=anna", *arguments)
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def receiver():
+    """A web server: `got` has the requests; `status` is the status of its answers."""
+    state = types.SimpleNamespace(got=[], status=200, drips=False)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            state.got.append((self.path, self.headers["Authorization"], json.loads(body or "null")))
+            self.send_response(state.status)
+            while state.drips:
+                self.send_header("Patience", "a virtue")
+                self.flush_headers()
+                time.sleep(0.01)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}/hook"
+    yield state
+    state.drips = False
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -43,9 +43,11 @@ class Engine(Host):
         self.plan = {"pending": [], "current": "0001", "head": "0001", "destructive": [], "blocked_by": None}
         self.migrate_output = 'a log line\n{"changed": true, "applied": ["0002"], "head": "0002"}\n'
         self.starting = []  # errors of a database that is still starting
-        self.space = 10**12
+        self.space, self.full = 10**12, None
+        self.unit = "active"  # the state of the unit of `slipway heal`
         # A function that replaces the blog's own import and export.
         self.blog = None
+        self.adopt_output = '{"changed": false, "adopted": 0, "missing": [], "damaged": []}\n'
         self.static, self.stored, self.labels = ["style.1.css"], {OLD, NEW}, {}
 
     def run(self, *command, stdin=None, env=None, source=None, into=None):
@@ -56,6 +58,8 @@ class Engine(Host):
         self.readers |= {env["TOOL_SLOT"]} if "TOOL_SLOT" in (env or {}) else set()
         if command[:2] == ("docker", "compose"):
             self.stack.slot_images()  # compose reads slots.env too, and fails if it is broken
+        if command[:2] == ("docker", "version"):
+            return "26.1\n"
         if command[:3] == ("docker", "ps", "--all") and "--format" in words:
             states = {one: self.states.get(one, "running") for one in self.images}
             told = {"unhealthy": "running Up 2 minutes (unhealthy)", "running": "running Up 2 minutes"}
@@ -100,7 +104,7 @@ class Engine(Host):
         elif " pg_dump " in words:
             self.happen("dump")
             into.write(b"a dump")
-        elif words.endswith(" up --detach --wait --wait-timeout 120 db"):
+        elif words.endswith(" up --detach --no-recreate --wait --wait-timeout 120 db"):
             self.happen("database")
         elif " pg_isready " in words:
             if self.starting:
@@ -117,12 +121,17 @@ class Engine(Host):
         elif " flask user set-password " in words:
             self.events.append(f"set-password while {self.stack.routed()} serves")
             return '{"changed": true}\n'
+        elif words.endswith(" flask flask media adopt"):
+            self.happen("pictures")
+            return self.adopt_output
         elif " flask flask import " in words or " flask flask export " in words:
             return json.dumps(self.blog(*command))
-        elif " up --detach flask_blog_" in words:
+        elif " up --detach --no-recreate flask_blog_" in words:
             self.happen("start")
             self.images[slot] = self.stack.slot_images()[slot]
             self.states.pop(slot, None)
+        elif command[:2] == ("docker", "info"):
+            return "/var/lib/docker\n"
         elif command[:2] == ("docker", "cp"):
             for name in self.static:
                 (Path(command[-1]) / name).write_text(name)
@@ -144,7 +153,9 @@ class Engine(Host):
         return answer, "a page" if answer == 200 else ""
 
     def output(self, *command):
-        """Return the log of a container."""
+        """Return the log of a container, or the state of a unit."""
+        if command[:2] == ("systemctl", "is-active"):
+            return f"{self.unit}\n"
         assert command[:2] == ("docker", "logs")
         service = command[-1].removeprefix("id-")
         self.events.append(f"log of {service} while {self.stack.routed()} serves")
@@ -157,8 +168,8 @@ class Engine(Host):
         return True
 
     def free(self, path):
-        """Return the free space that the test sets."""
-        return self.space
+        """Return the free space that the test sets; a full directory has none."""
+        return 0 if path == self.full else self.space
 
     def inspect(self, slot):
         """Return the `docker inspect` output of a slot's container."""

@@ -12,6 +12,15 @@ from slipway.settings import Settings
 from slipway.shell import Failure
 
 OLD, NEW = "old-definition", "new-definition"
+# The definition of the database, as `docker compose config --format json` prints it.
+DB = {
+    "image": "sha256:db",
+    "command": ["postgres", "-c", "max_connections=50"],
+    "environment": {"POSTGRES_DB": "blog"},
+    "mem_limit": "536870912",
+    "cpus": 1.5,
+    "labels": {"slipway.volume": "db_volume"},
+}
 
 
 class Host(real.Host):
@@ -49,10 +58,15 @@ class Host(real.Host):
             "Id": f"{service}-{number}",
             "Name": f"/{service}",
             "Created": "2026-01-01T00:00:00Z",
-            "State": {"Pid": number, "Status": "restarting"},
+            "State": {"Pid": number, "Status": "restarting", "StartedAt": "2026-01-01T00:00:00Z"},
+            "Image": DB["image"],
+            "HostConfig": {"Memory": 536870912, "NanoCpus": 1500000000},
             "Config": {
                 "Hostname": f"host-of-{service}-{number}",
+                "Cmd": DB["command"],
+                "Env": ["PATH=/bin", "POSTGRES_DB=blog"],
                 "Labels": {
+                    "slipway.volume": "db_volume",
                     "com.docker.compose.service": service,
                     "com.docker.compose.config-hash": definition,
                 },
@@ -108,9 +122,18 @@ class Host(real.Host):
             case ["docker", "compose", *_, "config", "--hash=nginx,db"]:
                 return f"db {OLD}\nnginx {stdin or self.definition}\n"
             case ["docker", "compose", *_, "config", "--format", "json"]:
-                return json.dumps({"x-blog-environment": {"BASE_URL": "https://blog.example.org"}})
+                return json.dumps(
+                    {"x-blog-environment": {"BASE_URL": "https://blog.example.org"}, "services": {"db": DB}}
+                )
             case ["docker", "compose", *_, "up", "--detach", "--no-deps", "--wait", _, service]:
                 self.up(service)
+            case ["docker", "compose", *_, "psql", _, "--command=CHECKPOINT"]:
+                self.events.append("checkpoint")
+            case ["docker", "compose", *_, "up", "--detach", "--pull=never", "--wait", _, "db", "nginx"]:
+                self.events.append("up")
+                self.start_all()
+            case ["docker", "network" | "volume", "ls", "--quiet", _]:
+                return f"{command[1]}-1\n"
             case ["docker", "stop", _, name]:
                 self.change(f"stop {name.partition('-')[0]}")
             case ["docker", "rm", "--force", name]:
@@ -148,6 +171,9 @@ class Host(real.Host):
             raise Failure(f"container {service} exited (1)")
         if self.taken:
             raise Failure("Bind for 0.0.0.0:443 failed: port is already allocated")
+
+    def start_all(self):
+        """Start nginx and the database. A test replaces this function."""
 
     def output(self, *command):
         assert command[:2] == ("docker", "logs")

@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 import types
+from pathlib import Path
 
 import pytest
 from fakes import NEW
@@ -94,10 +95,10 @@ def test_stopped_container_fails_at_once(stack, blue, change, memory):
     assert len(blue.requests) == 1
 
 
-def test_slot_that_answers_not_ready_triggers_the_callback_once(stack, blue):
+def test_if_not_ready_is_called_once_for_a_slot_that_is_not_ready(stack, blue):
     stack.config["ready_timeout"] = 10
     blue.statuses, asked = [503, 503, 200], []
-    wait_until_ready(stack, "blue", lambda: asked.append(len(blue.requests)))
+    wait_until_ready(stack, "blue", if_not_ready=lambda: asked.append(len(blue.requests)))
     assert asked == [1]
 
 
@@ -105,3 +106,12 @@ def test_release_survives_an_engine_that_briefly_cannot_start_a_process(stack, e
     engine.sleep = lambda seconds: engine.wrong.pop("nginx", None)
     engine.wrong["nginx"] = CommandFailure(["docker"], 126, "OCI runtime exec failed")
     assert release(stack, NEW, "", "", "anna")
+
+
+@pytest.mark.parametrize("directory", ["state", "engine"])
+def test_release_is_refused_if_a_disk_is_full_and_nothing_changes(stack, engine, directory):
+    engine.full = stack.state if directory == "state" else Path("/var/lib/docker")
+    before = dict(engine.images)
+    with pytest.raises(Failure, match=rf"{engine.full} has 0 MB of free space, but a release needs 64 MB"):
+        release(stack, NEW, "", "", "anna")
+    assert engine.images == before

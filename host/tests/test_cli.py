@@ -22,7 +22,8 @@ def test_help_lists_the_commands():
     done = command_line("--help")
     assert done.returncode == 0
     commands = ["status", "logs", "history", "release", "rollback", "restore-dump", "maintenance"]
-    commands += ["rotate", "import", "export", "metrics", "nginx", "tls"]
+    commands += ["rotate", "import", "export", "metrics", "nginx", "up", "tls", "updates"]
+    commands += ["backup", "restore", "drill", "heal"]
     assert re.findall(r"^    ([a-z-]+)(?:  |$)", done.stdout, re.MULTILINE) == commands
 
 
@@ -39,6 +40,9 @@ def test_help_lists_the_commands():
         ["nginx"],
         ["nginx", "unknown"],
         ["tls", "renew"],
+        ["backup"],
+        ["backup", "run", "weekly"],
+        ["restore", "--undo", "--forget"],
     ],
 )
 def test_wrong_arguments_exit_with_status_2_and_the_usage(arguments):
@@ -47,7 +51,7 @@ def test_wrong_arguments_exit_with_status_2_and_the_usage(arguments):
     assert done.stderr.startswith("usage: slipway ")
 
 
-@pytest.mark.parametrize("command", [["status"], ["nginx", "apply"], ["tls", "keep"]])
+@pytest.mark.parametrize("command", [["status"], ["nginx", "apply"], ["tls", "keep"], ["drill"]])
 def test_program_tells_other_users_to_use_sudo(main, engine, command):
     engine.is_root = lambda: False
     with pytest.raises(SystemExit, match="sudo slipway"):
@@ -83,3 +87,48 @@ def test_launcher_ignores_the_caller_s_python_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert command_line("--help").returncode == 0
     assert "exec /usr/bin/python3 -I -B /" in (ROOT / "roles/host_program/files/slipway").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "Expecting property name"),
+        ("", "Expecting value"),
+        ("[]", "it is not an object"),
+        ('{"keep": "many", "slots": {"blue": 1}, "new": 1}', "values of the wrong type: keep, slots"),
+    ],
+    ids=["half", "empty", "list", "types"],
+)
+def test_broken_configuration_is_reported_with_a_remedy(main, engine, capsys, content, says):
+    file = engine.settings.configuration[-1]
+    main("history")
+    file.write_text(content)
+    assert cli.main(["history"], engine) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"slipway: {file} is broken ({says}")
+    assert told.endswith("): run the playbook site.yml, which writes it.\n")
+
+
+def test_error_of_the_operating_system_is_reported_without_a_traceback(main, stack, capsys):
+    stack.ledger.path.mkdir()
+    assert main("history") == 1
+    assert capsys.readouterr().err.startswith(
+        f"slipway: Is a directory: {stack.ledger.path}. `slipway status`"
+    )
+
+
+def test_unexpected_error_is_reported_with_its_place(main, monkeypatch, capsys):
+    monkeypatch.setattr(cli.status, "command_history", lambda stack, options: {}["a key"])
+    assert main("history") == 1
+    assert re.match(
+        r"slipway: KeyError: 'a key' \(test_cli\.py, line \d+\)\. `slipway", capsys.readouterr().err
+    )
+
+
+def test_interrupted_command_says_that_a_release_continues(main, engine, capsys):
+    def interrupted(*command, **options):
+        raise KeyboardInterrupt
+
+    engine.run = interrupted
+    assert main("status") == 130
+    assert "A release under way continues" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_old_login_stays_valid_until_its_slot_is_removed(stack, engine, change):
     during, after = engine.variables
     assert fits(during["blog_app_blue"], "value of db_app_password")
     assert fits(during["blog_app_green"], "another value of db_app_password")
-    assert engine.events[-1] == "remove blue while green serves"
+    assert engine.events[-2:] == ["remove blue while green serves", "pictures"]
     assert after["blog_app_blue"] == "NOLOGIN PASSWORD NULL"
 
 
@@ -136,4 +136,20 @@ def test_admin_s_password_is_set_only_when_its_file_changes(stack, engine, chang
     change("admin_password")
     assert put_into_service(stack, OLD, "", "", "anna") == (True, None)
     assert put_into_service(stack, OLD, "", "", "anna") == (False, None)
+    assert engine.events == ["set-password while blue serves"]
+
+
+@pytest.mark.parametrize("name", ["db_app_password", "app_secret_key", "app_secret_key_fallbacks"])
+def test_release_replaces_a_slot_with_damaged_secrets(stack, engine, name):
+    copy = stack.in_service / "blue" / name
+    copy.chmod(0o600)
+    copy.write_bytes(b"\xff" * 40)
+    assert release(stack, NEW, "", "", "anna").slot == "green"
+    assert stack.slot_secret("green", "app_secret_key") == "value of app_secret_key"
+
+
+def test_damaged_record_of_the_admin_s_password_counts_as_a_change(stack, engine):
+    (stack.in_service / "admin_password").chmod(0o600)
+    (stack.in_service / "admin_password").write_bytes(b"\xff" * 40)
+    assert put_into_service(stack, OLD, "", "", "anna") == (True, None)
     assert engine.events == ["set-password while blue serves"]

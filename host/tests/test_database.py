@@ -45,7 +45,7 @@ def test_new_verifier_gets_its_own_salt(existing):
 
 def test_dump_does_not_start_without_enough_disk_space(stack, engine):
     engine.plan |= {"pending": ["0002"]}
-    engine.space = SPARE_DISK + 10**6 - 1
+    engine.space = SPARE_DISK + 1_200_000 - 1
     with pytest.raises(Failure, match=r"dump before the migration may need 1 MB.*has 68 MB of free space"):
         release(stack, NEW, "", "", "anna")
     assert not {"dump", "migrate"} & set(engine.events)

@@ -87,6 +87,7 @@ WRONG = {
     "no author of the block": WHOLE | {"blocked": {"since": "2026-01-02T00:00:00Z"}},
     "list of blocked": WHOLE | {"blocked": ["since", "by"]},
     "blocked": WHOLE | {"blocked": 1},
+    "slot": WHOLE | {"slot": "purple"},
 }
 
 

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,19 +116,12 @@ def test_check_reports_the_task_for_a_compose_yml_and_changes_nothing(host, monk
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     assert cli.main(["nginx", "apply", "--check"], host) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"changed": done != "nothing", "done": [done], "up": False}
+    assert told == {"changed": done != "nothing", "done": [done], "up": False, "database": []}
     assert host.events == []
 
 
 @pytest.mark.parametrize("command", ["apply", "reload"])
-def test_changes_run_in_a_systemd_unit(host, monkeypatch, command):
-    started = []
-
-    def become(name, command):
-        started.append(command)
-        raise Killed
-
-    monkeypatch.setattr(os, "execvp", become)
+def test_changes_run_in_a_systemd_unit(host, started, command):
     with pytest.raises(Killed):
         cli.main(["nginx", command], host)
     assert host.events == []
@@ -169,16 +161,20 @@ def database(host):
     return host.containers[name]
 
 
+def another_definition(host):
+    """Make the database's container differ from compose.yml."""
+    container = database(host)
+    container["Config"]["Labels"]["com.docker.compose.config-hash"] = NEW
+    container["HostConfig"]["Memory"] = 1
+
+
 @pytest.mark.parametrize(
     ("change", "up"),
     [
         (lambda host: None, True),
         (lambda host: database(host)["State"].update(Status="exited"), False),
         (lambda host: database(host)["State"].update(Health={"Status": "unhealthy"}), False),
-        (
-            lambda host: database(host)["Config"]["Labels"].update({"com.docker.compose.config-hash": NEW}),
-            False,
-        ),
+        (another_definition, False),
         (lambda host: host.containers.pop(*host.of("db")), False),
         (lambda host: host.containers.pop(*host.of("nginx")), False),
         (lambda host: (host.settings.project / "compose.yml").write_text("networks: {}\n"), False),
@@ -194,7 +190,9 @@ def database(host):
 def test_apply_reports_whether_compose_has_nothing_to_start(host_that_is_up, capsys, change, up):
     change(host_that_is_up)
     assert cli.main(["nginx", "apply"], host_that_is_up) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": False, "done": [], "up": up}
+    told = json.loads(capsys.readouterr().out)
+    assert told.pop("database") == (["memory"] if change is another_definition else [])
+    assert told == {"changed": False, "done": [], "up": up}
     assert host_that_is_up.events == []
 
 
@@ -214,6 +212,7 @@ def test_apply_writes_its_purpose_to_the_lock(host, capsys):
     holders, change = [], host.change
     host.change = lambda event: (holders.append(host.settings.lock.read_text()), change(event))
     assert cli.main(["nginx", "apply", "--in-unit"], host) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True, "done": ["replace"], "up": False}
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"changed": True, "done": ["replace"], "up": False, "database": []}
     assert all(holder.startswith("a change of nginx, since 2") for holder in holders)
     assert holders

@@ -1,6 +1,7 @@
 """Recovery from a killed run and from lost state."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from fakes import NEW, OLD, THIRD, Killed, fits, make_entry
@@ -8,8 +9,9 @@ from fakes import NEW, OLD, THIRD, Killed, fits, make_entry
 from slipway.credentials import copy_secrets
 from slipway.recovery import recover
 from slipway.release import put_into_service, release
+from slipway.schema import end_migration
 from slipway.settings import SLOTS
-from slipway.shell import Failure
+from slipway.shell import CommandFailure, Failure
 from slipway.status import drift
 
 STAGES = ["image", "nginx", "database", "schema", "dump", "migrate", "start", "admin"]
@@ -23,6 +25,7 @@ def test_next_run_undoes_a_release_that_was_killed_before_the_switch(main, stack
         release(stack, NEW, "1.2", "", "anna")
     [left] = stack.ledger.entries()
     assert left.outcome == "under way"
+    assert stack.isolation_flag("green").exists() == (stage in ("start", "admin"))
 
     del engine.wrong[stage]
     assert main("release", "--in-unit", NEW) == 0
@@ -30,8 +33,10 @@ def test_next_run_undoes_a_release_that_was_killed_before_the_switch(main, stack
     assert f"Release {left.id} was interrupted during the stage" in told
     assert "it was undone" in told
     assert engine.images == stack.slot_images() == {"green": NEW}
-    # Both releases have the id of the same second, so the new entry replaces the undone one.
-    assert stack.ledger.current().image == NEW
+    assert not stack.isolation_flag("green").exists()
+    undone, current = stack.ledger.entries()
+    assert undone.outcome == "failed"
+    assert current.image == NEW
 
 
 def test_next_run_finishes_a_release_that_was_killed_after_the_switch(
@@ -47,7 +52,7 @@ def test_next_run_finishes_a_release_that_was_killed_after_the_switch(
     assert main("release", "--in-unit", "--json", NEW) == 0
     out = capsys.readouterr().out
     assert "after the switch; it was finished" in out
-    assert json.loads(out.splitlines()[-1]) == {"changed": True}
+    assert json.loads(out.splitlines()[-1])["changed"] is True
     assert engine.images == stack.slot_images() == {"green": NEW}
     [entry] = stack.ledger.entries()
     assert entry.outcome == "in service"
@@ -127,7 +132,7 @@ def test_release_repairs_lost_state_while_the_slot_keeps_serving(
         return answer
 
     assert main("release", "--check", "--json", image) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True}
+    assert json.loads(capsys.readouterr().out)["changed"] is True
     engine.run = watched
     assert main("release", "--in-unit", "--json", image) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["changed"] is True
@@ -140,7 +145,7 @@ def test_release_repairs_lost_state_while_the_slot_keeps_serving(
     stack.ledger.put(make_entry(id="9", image=image))
     assert drift(stack, stack.ledger.current()) == []
     assert main("release", "--in-unit", "--json", image) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": False}
+    assert json.loads(capsys.readouterr().out)["changed"] is False
 
 
 @pytest.mark.parametrize("damage", ["slots.env lost", "flag lost, or left", "flag and slots.env"])
@@ -214,3 +219,66 @@ def test_recovery_undoes_a_switched_release_that_does_not_serve(stack, engine):
     assert stack.slot_images() == {"blue": OLD}
     assert engine.images == {"blue": OLD}
     assert stack.ledger.entries()[0].outcome == "failed"
+
+
+@pytest.fixture
+def restarting(engine, monkeypatch):
+    """An engine that restarts during the migration: the command ends, and the migration goes on.
+
+    Return the list of what happens, in order.
+    """
+    happened, down, run = [], iter(range(5)), engine.run
+    engine.plan |= {"pending": ["0002"]}
+    monkeypatch.setattr(engine, "sleep", lambda seconds: happened.append("wait"))
+
+    def fails(*command):
+        raise CommandFailure(command, 1, "Cannot connect to the Docker daemon")
+
+    def restarted(*command, **options):
+        words = " ".join(command)
+        if words.endswith(" flask_migrate flask migrate"):
+            happened.append("migrate")
+            fails(*command)
+        if "migrate" not in happened or command[0] != "docker":
+            return run(*command, **options)
+        if next(down, None) is not None:
+            fails(*command)
+        if "service=flask_migrate" in words:
+            return "" if "end" in happened else "id-migration\n"
+        if command == ("docker", "rm", "--force", "id-migration"):
+            happened.append("end")
+            return ""
+        if "pg_terminate_backend" in words and "blog_migrator" in words:
+            happened.append("end in the database")
+            return "t\n"
+        return run(*command, **options)
+
+    engine.run = restarted
+    return happened
+
+
+def test_migration_is_ended_before_a_release_is_undone_after_a_restart_of_the_engine(
+    stack, engine, restarting
+):
+    with pytest.raises(
+        Failure, match=r"The new slot was removed\. The blue slot serves as before"
+    ) as failure:
+        release(stack, NEW, "", "", "anna")
+    assert "A step of undoing" not in str(failure.value)
+    assert restarting == ["migrate", *["wait"] * 5, "end", "end in the database"]
+
+
+def test_next_release_ends_a_migration_that_an_undone_one_could_not_end(stack, engine, restarting):
+    engine.settings = replace(engine.settings, start_seconds=0)
+    with pytest.raises(Failure, match=r"(?s)A step of undoing .* Docker daemon") as failure:
+        release(stack, NEW, "", "", "anna")
+    assert "The new slot was removed" not in str(failure.value)
+    engine.plan |= {"pending": []}
+    assert release(stack, NEW, "", "", "anna")
+    assert restarting.index("end") > restarting.index("migrate")
+
+
+def test_migration_that_does_not_end_is_reported(stack, engine):
+    engine.verifiers = "f\n"
+    with pytest.raises(Failure, match="database has not ended the migration"):
+        end_migration(stack)

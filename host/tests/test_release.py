@@ -1,12 +1,16 @@
 """A release, against a fake engine."""
 
+import contextlib
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from fakes import NEW, OLD, Engine, make_entry
+from fakes import NEW, OLD, SECRETS, THIRD, Engine, make_entry
 
 from slipway.release import put_into_service, release
+from slipway.settings import SLOTS
 from slipway.shell import CommandFailure, Failure
 
 
@@ -24,11 +28,13 @@ def test_release_runs_its_stages_in_order(stack, engine, capsys):
         "/feed.xml at 10.0.0.10:8081 while blue serves",
         "/ at 127.0.0.1:80 while green serves",
         "remove blue while green serves",
+        "pictures",
     ]
     assert engine.images == stack.slot_images() == {"green": NEW}
     assert stack.active() == "green"
 
-    stages = ["check", "database", "schema", "start", "admin", "ready", "smoke", "switch", "drain", "tidy"]
+    before = ["check", "database", "schema", "start", "admin", "ready", "smoke"]
+    stages = [*before, "switch", "drain", "tidy", "pictures"]
     *lines, total = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [stage for stage in stages for _ in ("begins", "ends")]
     assert re.fullmatch(r"switched after \d\.\d\d s, \d\.\d\d s in all", total)
@@ -186,7 +192,7 @@ def test_release_refuses_a_tag(main, engine, capsys):
 )
 def test_release_check_reports_changes_and_makes_none(main, engine, stack, capsys, image, changed):
     assert main("release", "--check", "--json", image) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": changed}
+    assert json.loads(capsys.readouterr().out)["changed"] is changed
     assert engine.events == []
     assert stack.ledger.entries() == []
 
@@ -197,7 +203,7 @@ def test_release_of_the_image_in_service_corrects_the_database_roles(
 ):
     engine.roles = "before\nafter\n"
     assert main("release", how, "--json", OLD) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True}
+    assert json.loads(capsys.readouterr().out)["changed"] is True
     assert engine.events == []
     assert engine.endings == [ending]
     assert stack.ledger.entries() == []
@@ -209,8 +215,39 @@ def test_release_prints_one_json_object_last(main, engine, capsys):
     assert last["changed"] is True
     assert last["by"] == "anna"
     assert last["slot"] == "green"
+    assert last["message"] == f"Release {last['id']} is in service in the green slot."
     assert main("release", "--in-unit", "--json", NEW) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": False}
+    assert json.loads(capsys.readouterr().out)["changed"] is False
+
+
+@pytest.mark.parametrize("how", ["--in-unit", "--check"])
+@pytest.mark.parametrize("version", ["1.2", "abc123"], ids=["the same version", "only a revision"])
+def test_unchanged_image_is_not_released_and_the_message_says_why(
+    main, stack, engine, released, capsys, how, version
+):
+    assert main("release", how, "--json", f"--version={version}", "--revision=abc123", THIRD) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {
+        "changed": False,
+        "message": f"Nothing to release: {released[2].id} (1.2) of 2026-01-01T00:00:00Z already serves this "
+        "image, with the current configuration.",
+    }
+    assert stack.ledger.entries() == released
+
+
+def test_unchanged_image_gets_a_new_version_in_the_ledger(main, stack, engine, released, capsys):
+    ask = ("release", "--json", "--version=1.4", "--revision=abc123", THIRD)
+    assert main(*ask, "--check") == 0
+    assert stack.ledger.entries() == released, "a dry run"
+    assert main(*ask, "--in-unit") == 0
+    dry, real = map(json.loads, capsys.readouterr().out.splitlines())
+    assert dry == real
+    assert real["changed"] is True
+    assert "(1.2) of" in real["message"]
+    assert real["message"].endswith(" Its version in the ledger becomes 1.4.")
+    assert stack.ledger.entries() == [*released[:2], replace(released[2], version="1.4")]
+    assert main(*ask, "--in-unit") == 0
+    assert json.loads(capsys.readouterr().out)["changed"] is False
 
 
 def test_release_check_compares_another_compose_yml_and_reports_an_interrupted_release(
@@ -221,10 +258,10 @@ def test_release_check_compares_another_compose_yml_and_reports_an_interrupted_r
     compose.write_text("another-compose.yml")
     for arguments, changed in (((), False), (("--compose", str(compose)), True)):
         assert main(*ask, *arguments) == 0
-        assert json.loads(capsys.readouterr().out) == {"changed": changed}
+        assert json.loads(capsys.readouterr().out)["changed"] is changed
     stack.ledger.put(make_entry(outcome="under way"))
     assert main(*ask) == 0
-    assert json.loads(capsys.readouterr().out) == {"changed": True}, "it was interrupted"
+    assert json.loads(capsys.readouterr().out)["changed"] is True, "it was interrupted"
     assert engine.events == []
     assert engine.images == {"blue": OLD}
 
@@ -233,3 +270,85 @@ def test_release_prints_the_reason_of_its_failure(main, engine, capsys):
     engine.wrong["smoke"] = 500
     assert main("release", "--in-unit", NEW) == 1
     assert capsys.readouterr().err.startswith("slipway: The green slot behind nginx answered 500 to / (Host ")
+
+
+def test_release_after_the_clock_was_set_back_keeps_the_entry_and_the_dump_of_an_earlier_one(stack, engine):
+    engine.plan["pending"] = ["0002"]
+    first, second = (release(stack, image, "", "", "anna") for image in (NEW, OLD))
+    assert [entry.image for entry in stack.ledger.entries()] == [NEW, OLD]
+    assert {path.stem for path in stack.dumps.glob("*.dump")} == {first.id, second.id}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"smoke": 500}, {"switch": 502}], ids=["works", "refused", "undone"])
+def test_slot_is_no_backup_for_readers_until_the_switch(stack, engine, wrong):
+    """While the slot's container exists, nginx sends readers to it, or the flag keeps them from it."""
+    seen, real = set(), {name: getattr(engine, name) for name in ("run", "get", "output")}
+
+    def watch(name):
+        def watched(*arguments, **options):
+            if "green" in engine.images:
+                seen.add((stack.routed(), stack.isolation_flag("green").exists()))
+            return real[name](*arguments, **options)
+
+        return watched
+
+    for name in real:
+        setattr(engine, name, watch(name))
+    engine.wrong |= wrong
+    with contextlib.suppress(Failure):
+        release(stack, NEW, "", "", "anna")
+    before, after = ("blue", True), ("green", False)
+    assert seen == ({before} if "smoke" in wrong else {before, after})
+    assert not any(stack.isolation_flag(slot).exists() for slot in SLOTS)
+
+
+def test_full_disk_after_the_switch_is_reported_and_the_next_run_finishes(main, stack, engine, capsys):
+    written = stack.ledger.put
+
+    def full(*changed):
+        if changed[-1].outcome == "in service":
+            raise OSError(28, "No space left on device", "/var/lib/slipway/releases.json")
+        written(*changed)
+
+    stack.ledger.put = full
+    with pytest.raises(Failure) as failure:
+        release(stack, NEW, "", "", "anna")
+    message = str(failure.value)
+    assert "serves readers in the green slot, but a step after the switch failed: " in message
+    assert "No space left on device: /var/lib/slipway/releases.json" in message
+    assert stack.active() == "green"
+    assert engine.images == {"blue": OLD, "green": NEW}
+
+    del stack.ledger.put
+    [advice] = re.findall("`slipway (release .*?)`", message)
+    assert main(*advice.split(), "--in-unit") == 0
+    assert "after the switch; it was finished." in capsys.readouterr().out
+    assert stack.ledger.current().image == NEW
+    assert engine.images == {"green": NEW}
+
+
+def test_unreadable_list_of_static_files_does_not_fail_a_release_that_serves(stack, engine, capsys):
+    stack.manifests.mkdir()
+    (stack.manifests / "20250101T000000Z.txt").write_bytes(b"\xff\n")
+    assert release(stack, NEW, "", "", "anna").outcome == "in service"
+    assert "static files of old releases could not be removed: UnicodeDecodeError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_missing_secret_is_reported_with_a_remedy(main, stack, engine, capsys, name):
+    path = Path(stack.config["secrets"]) / name
+    path.unlink()
+    assert main("release", "--in-unit", NEW) == 1
+    assert (
+        f"The secret {path} is missing: run site.yml, which creates missing secrets"
+        in capsys.readouterr().err
+    )
+    assert engine.images == {"blue": OLD}
+
+
+def test_missing_roles_file_is_reported_and_the_old_slot_serves(main, stack, engine, capsys):
+    (stack.directory / "roles.sql").unlink()
+    assert main("release", "--in-unit", NEW) == 1
+    assert f"slipway: No such file or directory: {stack.directory}/roles.sql\n" in capsys.readouterr().err
+    assert engine.images == {"blue": OLD}
+    assert stack.ledger.entries()[-1].outcome == "failed"

@@ -1,5 +1,6 @@
 """Which images, dumps and static files are kept."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,25 +51,42 @@ def test_tidy_removes_an_incomplete_dump(stack, engine):
     assert [path.name for path in stack.dumps.iterdir()] == ["by-hand.dump"]
 
 
-def test_link_in_the_static_files_fails_the_release(stack, engine, tmp_path):
-    """nginx would follow the link, for example to its key."""
-    (tmp_path / "secret").write_text("a key")
+@pytest.fixture
+def odd_files(engine, tmp_path):
+    """Static files with links to a key of this host, special files and names with a line break."""
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls/blog.pem").write_text("a key")
 
     def copied(*command, **options):
         if command[:2] == ("docker", "cp"):
-            (Path(command[-1]) / "fonts").mkdir()
-            (Path(command[-1]) / "fonts/a.woff2").symlink_to(tmp_path / "secret")
-            (Path(command[-1]) / "more").symlink_to(tmp_path)
-            return ""
+            place = Path(command[-1])
+            (place / "fonts").mkdir()
+            (place / "fonts/a.woff2").write_text("a font")
+            (place / "x.css").symlink_to(tmp_path / "tls/blog.pem")
+            (place / "up.css").symlink_to("../../../tls/blog.pem")
+            (place / "fonts/more").symlink_to(tmp_path / "tls")
+            (place / "gone.css").symlink_to("nothing")
+            os.mkfifo(place / "fifo.css")
+            (place / "two\nlines.css").write_text("a")
+            (place / os.fsdecode(b"\xff.css")).write_text("a")
         return run(*command, **options)
 
     run, engine.run = engine.run, copied
-    with pytest.raises(Failure, match=r"links or special files: more, fonts/a\.woff2"):
-        release(stack, NEW, "", "", "anna")
-    assert stack.active() == "blue"
-    assert engine.images == {"blue": OLD}
-    assert [*stack.static.parent.rglob("*")] == [stack.static]
-    assert (tmp_path / "secret").read_text() == "a key"
+
+
+@pytest.mark.usefixtures("odd_files")
+def test_links_and_special_files_among_the_static_files_are_left_to_the_slot(stack, engine, tmp_path, capsys):
+    """nginx would follow a link, for example to its key."""
+    entry = release(stack, NEW, "", "", "anna")
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Links, special files")]
+    names = r"\udcff.css, fifo.css, fonts/more, gone.css, two\nlines.css, up.css, x.css"
+    assert {name for line in told for name in line.partition(": ")[2].split(", ")} == set(names.split(", "))
+    here = {str(path.relative_to(stack.static)) for path in stack.static.rglob("*")}
+    assert here == {"fonts", "fonts/a.woff2", "style.1.css"}
+    listed = (stack.manifests / f"{entry.id}.txt").read_text().splitlines()
+    assert listed == ["fonts/a.woff2", "style.1.css"]
+    assert [path.name for path in stack.static.parent.iterdir()] == ["static"]
+    assert (tmp_path / "tls/blog.pem").read_text() == "a key"
 
 
 def test_tidy_removes_no_images_of_other_projects(stack, engine, released):
@@ -99,3 +117,29 @@ def test_dump_is_kept_with_releases_from_before_its_migration(stack, engine, rel
     for image, stays in (("sha256:5", True), ("sha256:6", False)):
         release(stack, image, "", "", "anna")
         assert dump.exists() is stays
+
+
+def test_after_many_releases_only_the_last_five_images_are_left(stack, engine, released):
+    stack.config["keep"] = 5
+    for number in range(4, 14):
+        engine.static = [f"style.{number}.css"]
+        engine.stored.add(f"sha256:{number}")
+        release(stack, f"sha256:{number}", "", "", "anna")
+    assert engine.stored == {f"sha256:{number}" for number in range(9, 14)}
+    assert {path.name for path in stack.static.iterdir()} == {
+        f"style.{number}.css" for number in range(9, 14)
+    }
+
+
+def test_dump_is_kept_although_the_clock_was_set_back(stack, engine, released):
+    """The id of a release is its time, so the ids are not in the order of the releases."""
+    stack.config["keep"] = 2
+    engine.new_id = lambda taken: "20250101T000000Z"
+    engine.plan["pending"], engine.wrong["smoke"] = ["0007"], 500
+    with pytest.raises(Failure):
+        release(stack, "sha256:4", "", "", "anna")
+    engine.new_id = lambda taken: "20250102T000000Z"
+    engine.plan["pending"] = []
+    engine.wrong.clear()
+    release(stack, "sha256:5", "", "", "anna")
+    assert [path.stem for path in stack.dumps.glob("*.dump")] == ["20250101T000000Z"]

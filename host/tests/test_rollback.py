@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 from fakes import NEW, OLD, THIRD, fits, former_keys
 
 from slipway.ledger import Blocked
@@ -28,6 +29,94 @@ def test_rollback_returns_to_the_previous_release_and_blocks_the_current_one(
     assert stack.ledger.current().image == OLD
     assert main("rollback", "--in-unit") == 1
     assert "no earlier release to roll back to" in capsys.readouterr().err
+
+
+# What an operator does after the releases 1.0, 1.1 and 1.2, and the version that serves afterwards: "back" is
+# a rollback without a name, "to" one with a name. None: there is nothing to go back to.
+SEQUENCES = {
+    "forward past two rollbacks": [
+        ("back", "1.1"),
+        ("back", "1.0"),
+        ("to 1.2", "1.2"),
+        ("back", "1.0"),
+        ("back", None),
+    ],
+    "forward past one of two rollbacks": [
+        ("back", "1.1"),
+        ("back", "1.0"),
+        ("to 1.1", "1.1"),
+        ("back", "1.0"),
+    ],
+    "forward and back, twice": [
+        *[("back", "1.1"), ("to 1.2", "1.2")] * 2,
+        ("back", "1.1"),
+        ("back", "1.0"),
+        ("back", None),
+    ],
+    "forward after new secrets": [
+        ("back", "1.1"),
+        ("back", "1.0"),
+        ("rotate", "1.0"),
+        ("to 1.2", "1.2"),
+        ("back", "1.0"),
+    ],
+    "far back, then further": [("release 1.3", "1.3"), ("to 1.1", "1.1"), ("back", "1.0"), ("back", "1.2")],
+    "far back, new secrets, then further": [
+        ("release 1.3", "1.3"),
+        ("to 1.1", "1.1"),
+        ("rotate", "1.1"),
+        ("back", "1.0"),
+    ],
+    "far back, then a release": [
+        ("to 1.0", "1.0"),
+        ("release 1.3", "1.3"),
+        ("back", "1.0"),
+        ("back", "1.1"),
+        ("back", "1.0"),
+        ("back", None),
+    ],
+    "release after each rollback": [
+        ("back", "1.1"),
+        ("release 1.3", "1.3"),
+        ("back", "1.1"),
+        ("release 1.4", "1.4"),
+        ("back", "1.1"),
+        ("back", "1.0"),
+    ],
+}
+
+
+@pytest.mark.parametrize("steps", SEQUENCES.values(), ids=SEQUENCES)
+def test_rollback_without_a_name_finds_the_release_that_served_before(
+    main, stack, engine, released, capsys, steps
+):
+    images = {entry.version: entry.image for entry in released}
+    for step, serves in steps:
+        what, _, version = step.partition(" ")
+        if what == "release":
+            images[version] = f"sha256:{version}"
+            engine.stored.add(images[version])
+            status = main("release", "--in-unit", "--version", version, images[version])
+        elif what == "rotate":
+            status = main("rotate", "--in-unit", "key")
+        else:
+            status = main("rollback", "--in-unit", *([version] if version else []))
+        assert status == (serves is None), (step, capsys.readouterr().err)
+        if serves:
+            assert stack.ledger.current().version == serves, step
+            assert engine.images[stack.active()] == images[serves], step
+
+
+def test_second_rollback_of_a_release_blocks_it_again(main, stack, engine, released):
+    for name in ([], ["1.2"], []):
+        assert main("rollback", "--in-unit", *name) == 0
+    assert stack.ledger.blocked(THIRD)
+
+
+def test_rollback_past_a_blocked_release_keeps_it_blocked(main, stack, engine, released):
+    for name in ([], [], ["1.2"]):
+        assert main("rollback", "--in-unit", *name) == 0
+    assert [entry.image for entry in stack.ledger.all_blocked()] == [NEW]
 
 
 def test_rollback_uses_the_present_secrets(main, stack, engine, released, change):
@@ -123,11 +212,9 @@ def test_blocked_release_is_not_released_until_it_is_named(main, stack, engine, 
         assert main("release", how, "--json", THIRD) == 0
         told = json.loads(capsys.readouterr().out)
         assert told["changed"] is False
-        assert (
-            "was rolled back by bert at 2026-01-01T00:00:00Z and is blocked; release "
-            in told["blocked"]["message"]
-        )
-        assert f"-e release_unblock={released[2].id}" in told["blocked"]["message"]
+        assert told["blocked"] == {"id": released[2].id, "since": "2026-01-01T00:00:00Z", "by": "bert"}
+        assert "was rolled back by bert at 2026-01-01T00:00:00Z and is blocked; release " in told["message"]
+        assert f"-e release_unblock={released[2].id}" in told["message"]
     assert engine.events == []
     assert main("release", "--in-unit", "--unblock", released[2].id, THIRD) == 0
     assert stack.ledger.current().image == THIRD

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from fakes import OLD, SECRETS, former_keys
@@ -109,3 +110,13 @@ def test_rotation_requires_a_release(main, stack, engine, capsys):
     engine.images.clear()
     assert main("rotate", "all") == 1
     assert "run the playbook deploy.yml first" in capsys.readouterr().err
+
+
+def test_rotation_with_a_missing_secret_changes_no_other(main, stack, engine, values, capsys):
+    before = values()
+    path = Path(stack.config["secrets"]) / "admin_password"
+    path.unlink()
+    assert main("rotate", "--in-unit", "all") == 1
+    assert f"The secret {path} is missing" in capsys.readouterr().err
+    path.write_text(before["admin_password"])
+    assert values() == before

@@ -12,7 +12,7 @@ from slipway.settings import Configuration, Settings, TlsConfiguration, load, lo
 def test_templates_contain_exactly_the_keys_that_the_program_reads():
     written = [
         key
-        for role in ("stack", "release")
+        for role in ("stack", "backup", "release")
         for key in re.findall(r'^    "(\w+)":', template(role).read_text(), re.MULTILINE)
     ]
     assert sorted(written) == sorted(Configuration.__annotations__)
@@ -32,13 +32,19 @@ def test_tls_configuration_is_read(tmp_path):
     assert load_tls(tmp_path / "file") == {"names": ["blog.example.org"]}
 
 
-def test_configuration_of_both_roles_overrides_that_of_a_former_version(tmp_path):
-    former, stack, release = Settings(project=tmp_path).configuration
-    assert load([former, stack, release]) == {}
+def test_configuration_of_the_roles_overrides_that_of_a_former_version(tmp_path):
+    paths = former, stack, backup, release = Settings(project=tmp_path).configuration
+    assert load(paths) == {}
     former.write_text(json.dumps({"host": "old.example.org", "keep": 3, "public": "127.0.0.1:80"}))
     stack.write_text(json.dumps({"host": "blog.example.org"}))
+    backup.write_text(json.dumps({"backup_repository": "s3"}))
     release.write_text(json.dumps({"keep": 5}))
-    assert load([former, stack, release]) == {"host": "blog.example.org", "keep": 5, "public": "127.0.0.1:80"}
+    assert load(paths) == {
+        "host": "blog.example.org",
+        "keep": 5,
+        "public": "127.0.0.1:80",
+        "backup_repository": "s3",
+    }
 
 
 def test_paths_match_those_of_the_roles():

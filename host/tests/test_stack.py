@@ -1,8 +1,10 @@
 """The slot in service, for each state of the host."""
 
 import pytest
-from fakes import NEW, OLD
+from fakes import NEW, OLD, Engine
 
+from slipway.release import release
+from slipway.shell import Failure
 from slipway.status import drift
 
 
@@ -59,3 +61,18 @@ def test_no_slot_is_active_before_the_first_release(stack, engine):
     stack.set_slots({})
     assert stack.active() is None
     assert drift(stack, None) == []
+
+
+def test_slots_env_with_an_unknown_slot_is_reported(stack):
+    stack.slots_file.write_text("COMPOSE_PROFILES=purple\nPURPLE_IMAGE=sha256:1\n")
+    with pytest.raises(
+        Failure, match=r"is broken: it lists purple, which is no slot\. Remove it and run site"
+    ):
+        stack.slot_images()
+
+
+def test_container_without_a_hash_of_compose_is_replaced_by_a_release(stack, engine):
+    """Such as one that somebody started by hand, with the labels of the project and the service."""
+    found = {"blue": engine.inspect("blue") | {"Config": {"Labels": {}}}}
+    engine.inspect = lambda slot: found.get(slot) or Engine.inspect(engine, slot)
+    assert release(stack, OLD, "", "", "anna").slot == "green"

@@ -2,10 +2,14 @@
 
 import json
 import os
+import subprocess
+from dataclasses import replace
 
 import pytest
 from fakes import NEW, OLD, THIRD, make_entry
 
+from slipway import status
+from slipway.host import Host
 from slipway.status import drift
 
 
@@ -59,6 +63,30 @@ def services(engine):
 
 
 @pytest.mark.usefixtures("services")
+def test_status_shows_the_run_of_a_playbook(main, stack, engine, monkeypatch, capsys):
+    run = {"playbook": "site.yml", "by": "anna@laptop", "since": "2026-01-01T00:00:00Z"}
+    monkeypatch.setattr(status, "playbook_run", lambda host: run)
+    assert main("status") == 0
+    assert "run          site.yml by anna@laptop since 2026-01-01T00:00:00Z\n" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("services")
+def test_status_shows_backups_drills_and_former_databases(main, stack, vault, capsys):
+    for command in (("drill",), ("restore", "--by=anna")):
+        assert main(*command, "--in-unit") == 0
+    main("backup", "check")
+    capsys.readouterr()
+    assert main("status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [" ".join(line.split()[:2]) for line in lines]
+    [former] = vault.live.parent.glob("former-*")
+    assert {"backup newest", "drill passed", f"restore {former.name}"} <= set(told)
+    assert main("status", "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    assert [len(status[key]) for key in ("backup", "drill", "restore")] == [2, 1, 1]
+
+
+@pytest.mark.usefixtures("services")
 def test_status_shows_what_runs(main, stack, engine, released, capsys):
     engine.space = 123_456_789
     main("rollback", "--in-unit", "--by=bert")
@@ -90,8 +118,75 @@ def test_status_shows_what_runs(main, stack, engine, released, capsys):
     assert told["disk_free_mb"] == 123
 
 
+@pytest.fixture
+def certificate(stack, engine, tmp_path):
+    """A function that makes nginx's certificate with the real openssl; its subject is also its issuer."""
+    file = tmp_path / "blog.pem"
+    engine.settings = replace(engine.settings, certificate=file)
+    stack.config["tls"] = True
+    run = engine.run
+    engine.run = lambda *command, **options: (
+        Host.run(engine, *command, **options) if command[0] == "openssl" else run(*command, **options)
+    )
+
+    def make(subject):
+        key = (
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-noenc",
+            "-keyout",
+            tmp_path / "key",
+        )
+        names = ("-addext", "subjectAltName = DNS:blog.example.org,DNS:www.example.org")
+        command = ("openssl", "req", "-x509", "-days", "90", *key, "-out", file, "-subj", subject, *names)
+        subprocess.run(command, check=True, capture_output=True)
+        return file
+
+    return make
+
+
 @pytest.mark.usefixtures("services")
-@pytest.mark.parametrize(("pid", "says"), [(os.getpid(), "under way"), (2**22 + 1, "interrupted")])
+@pytest.mark.parametrize(
+    ("subject", "issuer"),
+    [
+        ("/O=An authority/CN=Its name", "Its name"),
+        ("/C=DE/O=An authority", "An authority"),
+        ("/", "an unnamed authority"),
+        ("/O=commonName = x", "commonName = x"),
+    ],
+)
+def test_status_names_the_issuer_of_any_certificate(
+    main, stack, engine, released, certificate, capsys, subject, issuer
+):
+    certificate(subject)
+    assert main("status", "--json") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["certificate"]["issuer"] == issuer
+    assert told["certificate"]["names"] == ["blog.example.org", "www.example.org"]
+    assert told["certificate"]["days_left"] in (89, 90)
+    assert told["drift"] == []
+
+
+@pytest.mark.usefixtures("services")
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("damaged")])
+def test_status_reports_a_certificate_that_it_cannot_read(
+    main, stack, engine, released, certificate, capsys, damage
+):
+    damage(certificate("/CN=blog"))
+    assert main("status", "--json") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["certificate"] is None
+    assert told["image"] == THIRD
+    [sentence] = told["drift"]
+    assert sentence.startswith("The certificate cannot be read: run site.yml. `openssl x509 ")
+
+
+@pytest.mark.usefixtures("services")
+@pytest.mark.parametrize(
+    ("pid", "says"), [(os.getpid(), "under way"), (2**22 + 1, "interrupted")], ids=["alive", "dead"]
+)
 def test_status_distinguishes_a_running_release_from_an_interrupted_one(
     main, stack, engine, capsys, pid, says
 ):
@@ -115,3 +210,17 @@ def test_history_shows_the_outcome_of_each_release(main, stack, engine, released
     assert "slot behind nginx answered 500" in reason
     assert main("history", "--json") == 0
     assert json.loads(capsys.readouterr().out) == [entry.to_json() for entry in stack.ledger.entries()]
+
+
+def test_logs_shows_the_containers_of_the_slot_in_service(main, stack, engine, released):
+    shown = []
+    engine.show = lambda *command: shown.append(command) or 0
+    assert main("logs", "--lines=5", "flask_blog") == 0
+    [command] = shown
+    assert command[-4:] == ("logs", "--tail", "5", f"flask_blog_{stack.active()}")
+
+
+def test_metrics_have_no_control_characters(main, engine, released, capsys):
+    engine.get = lambda *arguments, **options: (200, "requests 1\n\x9b2J")
+    assert main("metrics") == 0
+    assert capsys.readouterr().out == "requests 1\n\\x9b2J"

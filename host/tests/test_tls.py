@@ -321,3 +321,44 @@ def test_command_prints_one_json_object(host, capsys, arguments, changed):
     told = json.loads(capsys.readouterr().out)
     assert told["changed"] is changed
     assert told["advice"].startswith("Browsers trust this blog") is not bool(arguments)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"names": "blog.example.org"}'])
+def test_missing_or_broken_configuration_is_reported(host, capsys, content):
+    file = host.settings.tls_configuration
+    if content:
+        file.write_text(content)
+    assert cli.main(["tls", "keep"], host) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"slipway: {file} is {'broken' if content else 'missing'}")
+    assert "run the playbook site.yml" in told
+
+
+@pytest.mark.parametrize("name", ["privkey.pem", "fullchain.pem"])
+def test_incomplete_certificate_of_certbot_is_reported(host, name):
+    tls.prepare(host, config("acme"), check=False)
+    before = host.settings.certificate.read_text()
+    (lineage(host, config("acme")["lineage"]) / name).unlink()
+    with pytest.raises(
+        Failure, match=f"incomplete, without .*/{name}.*`certbot delete --cert-name slipway-ca"
+    ):
+        tls.keep(host, config("acme"), check=False)
+    assert host.settings.certificate.read_text() == before
+
+
+def test_deploy_hook_without_certbot_is_reported(host, monkeypatch):
+    monkeypatch.delenv("RENEWED_LINEAGE", raising=False)
+    with pytest.raises(Failure, match="Only certbot runs `slipway tls renewed`"):
+        tls.renewed(host, config("acme"), check=False)
+
+
+def test_certificate_with_a_comment_that_is_not_utf8_is_replaced(host):
+    tls.prepare(host, config(), check=False)
+    file = host.settings.certificate
+    content = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(b"Herr M\xfcller\n" + content)
+    file.chmod(0o400)
+    assert tls.pair_matches(file)
+    assert tls.prepare(host, config(), check=False)
+    assert tls.own_is_current(host, NAMES)

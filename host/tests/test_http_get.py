@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from slipway.probe import get
+from slipway.http_get import get
 
 
 class Server(http.server.HTTPServer):

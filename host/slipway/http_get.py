@@ -1,4 +1,4 @@
-"""Page requests over HTTP and TLS."""
+"""One GET request over HTTP or HTTPS."""
 
 import http.client
 import socket

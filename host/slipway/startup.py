@@ -1,0 +1,99 @@
+"""Start nginx and the database as compose.yml defines them.
+
+A changed definition of the database replaces its container, so the blog waits for some seconds. This happens
+under the lock, so that it never interrupts a migration, a release or a dump.
+"""
+
+import contextlib
+import json
+from argparse import Namespace
+from typing import Any
+
+from slipway import containers
+from slipway.containers import Inspected, compose
+from slipway.host import Host
+from slipway.lock import lock
+from slipway.shell import CommandFailure, Failure
+from slipway.unit import exec_in_unit
+
+SERVICES = ("db", "nginx")
+
+
+def database_changes(host: Host, wanted: str, text: str | None = None) -> list[str]:
+    """Return how compose.yml changes the database's container; empty if its definition stays.
+
+    Args:
+        host: the host.
+        wanted: compose's hash of the database's definition.
+        text: used instead of the content of compose.yml.
+    """
+    found = containers.inspect(host, *containers.of_service(host, "db")[:1])
+    if not found or containers.config_hash(found[0]) == wanted:
+        return []
+    service = json.loads(compose(host, "config", "--format", "json", stdin=text))["services"]["db"]
+    return [name for name, differs in differences(found[0], service).items() if differs] or ["other settings"]
+
+
+def differences(container: Inspected, service: dict[str, Any]) -> dict[str, bool]:
+    """Tell for each part of a definition whether it differs from a container.
+
+    Args:
+        container: the `docker inspect` output.
+        service: the definition, from `docker compose config --format json`.
+    """
+    config, limits = container["Config"], container["HostConfig"]
+    environment = {f"{name}={value}" for name, value in service.get("environment", {}).items()}
+    return {
+        "image": container["Image"] != service["image"],
+        "command": config["Cmd"] != service.get("command"),
+        "environment": not environment <= set(config["Env"]),
+        "memory": limits["Memory"] != int(service.get("mem_limit", 0)),
+        "processors": limits["NanoCpus"] != round(float(service.get("cpus", 0)) * 1e9),
+        "volume": config["Labels"].get("slipway.volume") != service.get("labels", {}).get("slipway.volume"),
+    }
+
+
+def is_running(container: Inspected) -> bool:
+    """Tell whether a container runs and is healthy."""
+    state = container["State"]
+    return (state["Status"], state.get("Health", {}).get("Status")) == ("running", "healthy")
+
+
+def found_services(host: Host) -> list[Inspected]:
+    """Return the `docker inspect` output of the containers of nginx and the database."""
+    return containers.inspect(host, *(one for name in SERVICES for one in containers.of_service(host, name)))
+
+
+def state(host: Host) -> object:
+    """Return what `docker compose up` may change: containers and their starts, networks and volumes."""
+    objects = [
+        host.run("docker", kind, "ls", "--quiet", containers.PROJECT) for kind in ("network", "volume")
+    ]
+    return objects, [(found["Id"], found["State"].get("StartedAt")) for found in found_services(host)]
+
+
+def up(host: Host) -> bool:
+    """Start nginx and the database, and wait until they are healthy; return whether anything changed.
+
+    Raises:
+        Failure: with the state and the last log lines of each container that does not run.
+    """
+    before = state(host)
+    # Write the changes to the disk now: then the database stops quickly. It may not run.
+    with contextlib.suppress(Failure):
+        compose(host, "exec", "-T", "db", "psql", "--username=postgres", "--command=CHECKPOINT")
+    try:
+        compose(host, "up", "--detach", "--pull=never", "--wait", "--wait-timeout=120", *SERVICES)
+    except CommandFailure as failure:
+        down = [found for found in found_services(host) if not is_running(found)]
+        words = [str(failure), *(containers.state_and_log(host, container) for container in down)]
+        raise Failure("\n".join(words)) from None
+    return state(host) != before
+
+
+def command_up(host: Host, options: Namespace) -> int:
+    if not options.in_unit:
+        exec_in_unit("slipway-up", options.arguments)
+    with lock(host, "a start of nginx and the database", other="Another operation"):
+        print(json.dumps({"changed": up(host)}))
+    return 0

@@ -1,0 +1,116 @@
+"""The start of nginx and the database, and changes of the database's definition."""
+
+import copy
+import fcntl
+import json
+
+import pytest
+from fakes import Killed
+from nginx_host import DB, OLD, make_host
+
+from slipway import cli, startup
+from slipway.shell import CommandFailure
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A host where nginx and the database run."""
+    host = make_host(tmp_path)
+    host.create("db", OLD)
+    for container in host.containers.values():
+        container["State"] |= {"Status": "running", "Health": {"Status": "healthy"}}
+    return host
+
+
+def up(host):
+    return cli.main(["up", "--in-unit"], host)
+
+
+def test_up_changes_nothing_if_compose_changes_nothing(host, capsys):
+    assert up(host) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": False}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda host: host.create("db", OLD),
+        lambda host: host.containers["nginx-1"]["State"].update(StartedAt="2026-01-02T00:00:00Z"),
+    ],
+    ids=["created", "started"],
+)
+def test_up_reports_containers_that_it_created_or_started(host, capsys, change):
+    host.start_all = lambda: change(host)
+    assert up(host) == 0
+    assert json.loads(capsys.readouterr().out) == {"changed": True}
+
+
+def test_database_writes_its_changes_before_it_is_replaced(host):
+    """So the database stops quickly."""
+    up(host)
+    assert host.events == ["checkpoint", "up"]
+
+
+def test_database_is_not_replaced_during_a_release_or_a_migration(host, capsys):
+    host.settings.runtime.mkdir()
+    with host.settings.lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("anna, since 2026-11-22T18:00:00Z, process 7")
+        file.flush()
+        assert up(host) == 1
+    assert "Another operation is under way: anna, since 2026-11-22T18:00:00Z" in capsys.readouterr().err
+    assert host.events == []
+
+
+def test_release_is_refused_while_the_database_is_replaced(host):
+    holders = []
+    host.start_all = lambda: holders.append(host.settings.lock.read_text())
+    up(host)
+    assert holders[0].startswith("a start of nginx and the database, since 2")
+
+
+def test_up_runs_in_a_systemd_unit(host, started):
+    """A lost control node must not leave the host without its database."""
+    with pytest.raises(Killed):
+        cli.main(["up"], host)
+    assert started[0][0] == "systemd-run"
+    assert started[0][-2:] == ["up", "--in-unit"]
+    assert host.events == []
+
+
+def test_failed_start_shows_the_log_of_the_containers_that_do_not_run(host, capsys):
+    def fail():
+        host.containers["db-2"]["State"] |= {"Status": "exited", "Health": {"Status": "unhealthy"}}
+        raise CommandFailure(["docker"], 1, "container slipway-db-1 exited (1)")
+
+    host.start_all = fail
+    assert up(host) == 1
+    told = capsys.readouterr().err
+    assert "container slipway-db-1 exited (1)" in told
+    assert "The container db is exited (exit code 1). Its last lines:\n    last words of db" in told
+    assert "nginx" not in told
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("image", {"image": "sha256:other"}),
+        ("command", {"command": ["postgres"]}),
+        ("environment", {"environment": {"POSTGRES_DB": "other"}}),
+        ("memory", {"mem_limit": "1"}),
+        ("processors", {"cpus": 0.5}),
+        ("volume", {"labels": {"slipway.volume": "other"}}),
+    ],
+)
+def test_each_change_of_the_database_is_named(host, name, change):
+    found = startup.differences(host.containers["db-2"], copy.deepcopy(DB) | change)
+    assert [part for part, differs in found.items() if differs] == [name]
+
+
+def test_change_of_another_setting_is_announced_too(host):
+    assert startup.database_changes(host, "another-definition") == ["other settings"]
+
+
+def test_first_start_of_the_database_is_no_change(host):
+    del host.containers["db-2"]
+    assert startup.database_changes(host, "another-definition") == []
