@@ -19,7 +19,7 @@ class ActionModule(ActionBase):
     """Ansible's entry point."""
 
     def run(self, tmp=None, task_vars=None):
-        """Send all entries at once, except those known to be unchanged; notify handlers of written files."""
+        """Send the entries that may have changed, all at once; notify the handlers of the written files."""
         result = super().run(tmp, task_vars)
         files = [dict(file) for file in self._task.args["files"] if boolean(file.get("when", True))]
         listeners = {path_of(file): file.pop("notify", []) for file in files}
@@ -40,6 +40,10 @@ class ActionModule(ActionBase):
             file["digest"] = digest(file)
         known = task_vars["ansible_facts"].get("host_files", {})
         unknown = [file for file in files if known.get(path_of(file)) != file["digest"]]
+        manifest = task_vars["ansible_facts"].get("host_manifest", [])
+        stale = {item["path"] for item in manifest if not item["in_force"]} - known.keys()
+        for file in unknown:
+            file["stale"] = path_of(file) in stale
         if not unknown:
             return result | {"changed": False, "written": [], "diff": []}
         arguments = self._task.args | {"files": unknown}
@@ -65,7 +69,7 @@ def path_of(entry):
 
 
 def contents(directory):
-    """Return the text of each Python module below a directory, by its path from the directory's parent."""
+    """Return the text of each Python module below a directory; the keys are paths relative to its parent."""
     directory = directory.resolve()
     return {
         str(path.relative_to(directory.parent)): path.read_text() for path in sorted(directory.rglob("*.py"))

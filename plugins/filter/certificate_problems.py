@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def certificate_problems(certificate, key, names):
-    """Return the problems of a certificate and its key, before a host gets them.
+    """Return the problems of a certificate and its key. The preflight calls this before a host gets them.
 
     Args:
         certificate: the result or the failure of C(community.crypto.x509_certificate_info).
@@ -16,12 +16,15 @@ def certificate_problems(certificate, key, names):
         names: the DNS names that the certificate must cover.
 
     Returns:
-        One sentence for each problem, with the variable; an empty list if there is none.
+        One sentence for each problem, which names the variable to correct; an empty list if there is none.
     """
     if "public_key" not in certificate:
         return [f"tls_certificate_file is not a PEM certificate: {certificate['msg']}"]
     if "public_key" not in key:
-        return ["tls_key_file is not a PEM private key without a passphrase"]
+        return [
+            "tls_key_file is not a PEM private key, or a passphrase protects it: "
+            "give a PEM key without a passphrase"
+        ]
     problems = []
     if key["public_key"] != certificate["public_key"]:
         problems.append("the key in tls_key_file does not match the certificate in tls_certificate_file")

@@ -12,7 +12,7 @@ import socket
 RECORDS = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
 
 
-def dns_problems(names, own):
+def dns_problems(names, host):
     """Resolve names on the control node, and compare the results with a host's addresses.
 
     A certificate authority may connect to the address of any A or AAAA record, so a record with another
@@ -20,20 +20,20 @@ def dns_problems(names, own):
 
     Args:
         names: DNS names.
-        own: addresses and names of the host; loopback addresses do not count.
+        host: addresses and names of the host; loopback addresses do not count.
 
     Returns:
         One sentence for each name without a record, and for each record with another address.
     """
-    found = {address for one in own for record in RECORDS for address in _addresses(one, record)}
-    own = {address for address in found if not address.is_loopback}
+    found = {address for one in host for record in RECORDS for address in _addresses(one, record)}
+    host_addresses = {address for address in found if not address.is_loopback}
     problems = []
     for name in names:
-        found = {record: _addresses(name, record) for record in RECORDS}
-        if not any(found.values()):
+        records = {record: _addresses(name, record) for record in RECORDS}
+        if not any(records.values()):
             problems.append(f"{name} has neither an A nor an AAAA record")
-        for record, addresses in found.items():
-            elsewhere = sorted(map(str, addresses - own))
+        for record, addresses in records.items():
+            elsewhere = sorted(map(str, addresses - host_addresses))
             if elsewhere:
                 problems.append(
                     f"the {record} record of {name} is {', '.join(elsewhere)}, "

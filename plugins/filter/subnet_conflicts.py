@@ -15,10 +15,11 @@ def subnet_conflicts(subnets, facts, own=()):
     Args:
         subnets: networks in CIDR notation by the variable that holds them.
         facts: C(ansible_facts) of the host, with the subset C(network).
-        own: interfaces that belong to these subnets and therefore do not count.
+        own: interfaces that Docker made for these subnets; their networks are not conflicts.
 
     Returns:
-        One sentence for each conflict or malformed subnet, with the variable; an empty list if there is none.
+        One sentence for each conflict or malformed subnet, which names the variable to correct; an empty list
+        if there is none.
     """
     problems, networks = [], {}
     for variable, value in subnets.items():

@@ -4,8 +4,9 @@
 
 """The record of the paths that host_files wrote on a host, and the check whether they are unchanged.
 
-The record has one item for each entry: its role, a digest of the entry that the control node requested, and a
-digest of the path after it was written. If both digests still match, host_files does not connect to the host.
+The record has one item for each entry: its role, the unit that reads it, a digest of the entry that the
+control node requested, and a digest of the path after it was written. If both digests still match, and the
+unit has read the path since, host_files does not connect to the host.
 The playbooks status and teardown use the record as the list of the paths that Slipway wrote.
 """
 
@@ -18,6 +19,7 @@ import stat
 from pathlib import Path
 
 RECORD = "/var/lib/slipway/files.json"
+UNITS = "/etc/systemd/system"
 
 
 def observe(path, kind):
@@ -77,19 +79,28 @@ def read(record):
     return {path: item for path, item in items.items() if isinstance(item, dict) and keys <= item.keys()}
 
 
-def manifest(record):
+def manifest(record, units=None):
     """Return the items of a record as a list.
 
-    Each has the `path`, its `kind`, the `role` that wrote it, the digest of its `entry`, and whether the path
-    is `unchanged` since it was written.
+    Args:
+        record: path of the record.
+        units: the active systemd units by name; each has `since`, the time of its last start or reload in
+            seconds since the epoch, and `outdated`, whether systemd must read the unit's files again.
+
+    Returns:
+        Items with the `path`, its `kind`, the `role` that wrote it, the unit that reads it as `reader`, the
+        digest of its `entry`, whether the path is `unchanged` since it was written, and whether it is
+        `in_force`.
     """
     return [
         {
             "path": path,
             "kind": item["kind"],
             "role": item.get("role"),
+            "reader": item.get("reader"),
             "entry": item["entry"],
             "unchanged": is_unchanged(Path(path), item),
+            "in_force": is_in_force(Path(path), (units or {}).get(item.get("reader"))),
         }
         for path, item in read(record).items()
     ]
@@ -101,3 +112,14 @@ def is_unchanged(path, item):
         return digest(path, item["kind"]) == item["found"]
     except OSError:
         return False
+
+
+def is_in_force(path, unit):
+    """Tell whether a unit has read path since path changed; None means that no active unit reads it."""
+    if unit is None:
+        return True
+    if path.is_relative_to(UNITS):
+        return not unit["outdated"]
+    # The removal of a file changes its directory.
+    place = next(each for each in (path, *path.parents) if each.exists())
+    return place.stat().st_mtime <= unit["since"]

@@ -11,9 +11,10 @@ DOCUMENTATION = r"""
 module: host_facts
 short_description: Facts about what a host already has
 description:
-  - Returns as facts the installed packages, the running units, the users with a locked password, the chains
-    of the firewall, the programs that listen at ports, the objects and images of the container engine, the
-    images that SBOMs describe, the sizes of the secrets' files, and what M(slipway.blog.host_files) wrote.
+  - Returns as facts the installed packages, the running units, the kernel settings that are not in force, the
+    users with a locked password, the chains of the firewall, the programs that listen at ports, the objects
+    and images of the container engine, the images that SBOMs describe, the sizes of the secrets' files, and
+    what M(slipway.blog.host_files) wrote.
   - If a host lacks the program that reads a fact, the fact is empty.
 options:
   record:
@@ -24,6 +25,29 @@ options:
     description: Directory of the images' SBOMs.
     type: path
     default: /var/lib/slipway/sbom
+  lock:
+    description:
+      - Whether this run of ansible-playbook takes the host's lock first, and keeps it until the run ends.
+        If another run has the lock, or the program C(slipway) is at work, the task fails with C(held).
+      - A run that has the lock may take it again. In check mode, no lock is taken, and a warning names a run
+        that has it.
+      - If the variable C(host_take_over) has the id of another run, which the error names, the lock is taken
+        from that run.
+      - Only over connections of the plugin P(ansible.builtin.ssh#connection), because they tell the host when
+        the run ends. Over other connections, a warning says that there is no lock.
+    type: bool
+    default: false
+  runtime:
+    description: Directory of the lock.
+    type: path
+    default: /run/slipway
+  run:
+    description: Description of the run that takes the lock. The control node fills it in.
+    type: dict
+  take_over:
+    description: Id of the run to take the lock from. The control node fills it in.
+    type: str
+    default: ''
 attributes:
   check_mode:
     description: Can run in check mode, in which it reports changes and makes none.
@@ -39,6 +63,10 @@ EXAMPLES = r"""
 - name: Gather packages, units, ports and containers
   slipway.blog.host_facts:
 
+- name: Keep other runs away until this run ends, and gather the facts
+  slipway.blog.host_facts:
+    lock: true
+
 - name: Install a package only where it is missing
   ansible.builtin.apt:
     name: nftables
@@ -46,6 +74,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+held:
+  description: Present if another run, or the program C(slipway), keeps this run away.
+  returned: if the lock cannot be taken
+  type: bool
+taken:
+  description: Whether the task has taken the lock. It is false if the run has the lock already.
+  returned: always
+  type: bool
 ansible_facts:
   description: The facts.
   returned: always
@@ -57,12 +93,27 @@ ansible_facts:
     host_units:
       description: Names of the systemd units that are active now and enabled for the next boot.
       type: list
+    host_sysctl:
+      description: Names of Slipway's kernel settings whose value in the kernel is not that of the files.
+      type: list
     host_locked:
       description: Names of the users whose password is locked.
       type: list
+    host_uids:
+      description:
+        - The users of the host that have a uid of a container's user. Each has its C(uid), its C(name), and
+          whether it can C(login).
+      type: list
+      elements: dict
     host_chains:
       description: Chains of nftables as C(FAMILY TABLE CHAIN).
       type: list
+    host_unforwarded:
+      description: Published ports of Slipway's containers that the engine's firewall rules do not forward.
+      type: list
+    host_maintenance:
+      description: Whether readers get the maintenance page.
+      type: bool
     host_ports:
       description:
         - Names of the programs that listen at a TCP port, by the port's number.
@@ -73,23 +124,31 @@ ansible_facts:
       type: dict
     host_files:
       description:
-        - The digest of each entry of M(slipway.blog.host_files) that is unchanged, by its path.
+        - The digest of each entry of M(slipway.blog.host_files) that is unchanged and in force, by its path.
       type: dict
     host_manifest:
       description:
         - What M(slipway.blog.host_files) wrote. Each item has the C(path), its C(kind), the C(role) that
-          wrote it, the digest of its C(entry), and whether it is C(unchanged).
+          wrote it, the unit that reads it as C(reader), the digest of its C(entry), whether it is
+          C(unchanged), and whether the reader has read it since its last change (C(in_force)).
       type: list
       elements: dict
     host_images:
       description:
         - The engine's images by each of their names, which are their tags, their digests in registries and
           their ids.
-        - Each has its C(id), the C(label) slipway.image, and the C(revision) of the code in it.
+        - Each has its C(id), the C(label) slipway.image, the name of its C(base) image, and the C(revision)
+          of the code in it.
       type: dict
     host_sbom:
       description: The image that each file C(SERVICE.cdx.json) describes, as C(REPOSITORY:TAG), by service.
       type: dict
+    host_updates:
+      description:
+        - The ids of the images in service whose packages have pending security updates, by the last check of
+          C(slipway updates check).
+      type: list
+      elements: str
     host_engine:
       description:
         - All C(volumes), C(networks) and C(containers) of the engine; null if no engine answers.
@@ -98,23 +157,23 @@ ansible_facts:
         - A volume has its C(mountpoint). The volume of Slipway's database also has the version of each
           Postgres cluster in it, as C(clusters) by directory.
         - A network has its C(bridge).
-        - A container has its C(image), its C(state), the C(ports) that it publishes, its C(volumes)
-          and C(networks).
+        - A container has its C(image), its C(state), the C(ports) that it publishes, its C(volumes), its
+          C(networks), and the C(families) of its addresses.
       type: dict
 """
 
 import contextlib
-import http.client
 import json
-import os
+import pwd
 import re
-import socket
-import stat
 import subprocess
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.blog.plugins.module_utils.engine import ask_engine, engine, images
 from ansible_collections.slipway.blog.plugins.module_utils.managed_files import RECORD, manifest
+from ansible_collections.slipway.blog.plugins.module_utils.run_lock import RUNTIME, Held, other_run, take
 
 
 def ask(*command):
@@ -127,6 +186,8 @@ def ask(*command):
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
+# The uids of the containers' users, as in roles/host/vars/main.yml.
+UIDS = (101, 999, 10001)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -136,18 +197,70 @@ def packages():
 
 
 def units():
+    """Return the active units by name.
+
+    Each has `since`, the time of its last start or reload in seconds since the epoch, `outdated`, whether
+    systemd must read its files again, and whether it is `enabled`.
+    """
     # This command takes half as long as list-unit-files, which reads every unit on the disk.
-    lines = ask("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "*")
+    wanted = "Id,ActiveState,UnitFileState,NeedDaemonReload,StateChangeTimestampMonotonic"
+    lines = ask("systemctl", "show", f"--property={wanted}", "*")
+    boot = time.time() - time.monotonic()
     found = [
         dict(line.split("=", 1) for line in unit.splitlines()) for unit in "\n".join(lines).split("\n\n")
     ]
-    wanted = {"ActiveState": "active", "UnitFileState": "enabled"}
-    return sorted(unit["Id"] for unit in found if wanted.items() <= unit.items())
+    return {
+        unit["Id"]: {
+            "since": boot + int(unit["StateChangeTimestampMonotonic"]) / 10**6,
+            "outdated": unit["NeedDaemonReload"] == "yes",
+            "enabled": unit.get("UnitFileState") == "enabled",
+        }
+        for unit in found
+        if unit.get("ActiveState") == "active"
+    }
+
+
+def outdated_sysctl(root):
+    """Return the names of Slipway's kernel settings whose value in the kernel is not that of the files.
+
+    As at boot, a file with a later name overrides ours, so an operator may choose other values. Settings that
+    this kernel does not have are left out.
+    """
+    places = [root / place for place in ("usr/lib/sysctl.d", "run/sysctl.d", "etc/sysctl.d")]
+    files = {file.name: file for place in places for file in place.glob("*.conf")}
+    wanted = {}
+    for name in sorted(files):
+        wanted |= sysctl_values(files[name])
+    own = sysctl_values(root / "etc/sysctl.d/60-slipway.conf")
+    kernel = {name: root / "proc/sys" / name.replace(".", "/") for name in own}
+    return [
+        name
+        for name, file in kernel.items()
+        if file.exists() and file.read_text().split() != wanted[name].split()
+    ]
+
+
+def sysctl_values(file):
+    """Return the values in a file of sysctl.d by name, or none if there is no such file."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    pairs = [line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith(("#", ";"))]
+    return {name.strip().lstrip("-"): value for name, value in pairs}
 
 
 def locked():
     lines = [line.split(":") for line in Path("/etc/shadow").read_text().splitlines()]
     return [user for user, password, *_rest in lines if password.startswith("!")]
+
+
+def owners(uids):
+    """Return the users that have these uids, also those of a directory service."""
+    found = []
+    for uid in uids:
+        with contextlib.suppress(KeyError):
+            user = pwd.getpwuid(uid)
+            login = Path(user.pw_shell).name not in ("nologin", "false")
+            found.append({"uid": uid, "name": user.pw_name, "login": login})
+    return found
 
 
 def chains():
@@ -167,128 +280,29 @@ def ports(containers):
     return {port: sorted(names) for port, names in found.items()}
 
 
-# --- The engine ---------------------------------------------------------------------------------------------
-
-# Docker's own client and Ansible's modules choose the engine in this way too.
-SOCKET = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or "/var/run/docker.sock"
-PROJECT = "slipway"
-DIRECTORY = "/opt/slipway"
-
-
-class Engine(http.client.HTTPConnection):
-    """A connection to the engine's socket, which is faster than starting the docker client."""
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect(SOCKET)
-
-    def get(self, path):
-        """Return the engine's answer; raise OSError, HTTPException or ValueError if there is none."""
-        self.request("GET", path)
-        response = self.getresponse()
-        answer = json.loads(response.read())
-        if response.status != 200:
-            raise http.client.HTTPException(answer)
-        return answer
-
-
-def ask_engine():
-    """Return the engine's objects by kind, or None if no engine answers."""
-    connection = Engine("engine")
-    try:
-        return {
-            "volumes": connection.get("/volumes")["Volumes"] or [],
-            "networks": connection.get("/networks"),
-            "containers": connection.get("/containers/json?all=1"),
-            "images": connection.get("/images/json"),
+def unforwarded(containers, tables):
+    """Return the published ports of Slipway's containers that the engine's rules do not forward."""
+    # With another firewall backend, the engine has these tables instead of rules of iptables.
+    if any(" docker-bridges " in chain for chain in tables):
+        return []
+    lost = set()
+    for family, command in {"ipv4": "iptables-save", "ipv6": "ip6tables-save"}.items():
+        wanted = {
+            port
+            for one in containers
+            if one["managed"] and family in one["families"]
+            for port in one["ports"]
         }
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()
+        lost |= wanted - forwarded("\n".join(ask(command))) if wanted else set()
+    return sorted(lost)
 
 
-def engine(told):
-    """Return the volumes, networks and containers of an engine."""
-    return {
-        "volumes": [
-            volume | {"clusters": clusters(volume) if holds_database(volume) else {}}
-            for volume in (
-                about(volume["Name"], volume["Labels"], "volume") | {"mountpoint": volume["Mountpoint"]}
-                for volume in told["volumes"]
-            )
-        ],
-        "networks": [
-            about(network["Name"], network["Labels"], "network")
-            | {"bridge": (network["Options"] or {}).get("com.docker.network.bridge.name", "")}
-            for network in told["networks"]
-        ],
-        "containers": [
-            about(container["Names"][0].lstrip("/"), container["Labels"], "service")
-            | {
-                "image": container["ImageID"],
-                "state": container["State"],
-                "volumes": [mount["Name"] for mount in container["Mounts"] if mount["Type"] == "volume"],
-                "networks": sorted(container["NetworkSettings"]["Networks"] or {}),
-                "ports": sorted({port["PublicPort"] for port in container["Ports"] if "PublicPort" in port}),
-            }
-            for container in told["containers"]
-        ],
-    }
-
-
-def images(told):
-    """Return id, label and revision of an engine's images, by each of their names."""
-    found = {}
-    for image in told["images"]:
-        labels = image["Labels"] or {}
-        known = {
-            "id": image["Id"],
-            "label": labels.get("slipway.image", ""),
-            "revision": labels.get("org.opencontainers.image.revision", ""),
-        }
-        names = [*(image["RepoTags"] or []), *(image["RepoDigests"] or []), image["Id"]]
-        found |= dict.fromkeys(names, known)
-    return found
-
-
-def holds_database(volume):
-    """Tell whether a volume is that of Slipway's database."""
-    return volume["managed"] and volume["compose_key"] == "db_volume"
-
-
-def about(name, labels, kind):
-    """Return facts from compose's labels; leave out other labels, because they may hold secrets."""
-    compose = {key.removeprefix("com.docker.compose."): value for key, value in (labels or {}).items()}
-    project, directory = compose.get("project", ""), compose.get("project.working_dir", DIRECTORY)
-    # Another compose project may have the name `slipway` too. Only a container has a label with the
-    # project's directory, which tells the two projects apart.
-    managed = (project, directory) == (PROJECT, DIRECTORY)
-    return {"name": name, "managed": managed, "compose_key": compose.get(kind, ""), "project": project}
-
-
-def clusters(volume):
-    """Return the versions of the Postgres clusters in a volume, by their directories."""
-    root, found = Path(volume["mountpoint"]), {}
-    for depth in ("PG_VERSION", "*/PG_VERSION", "*/*/PG_VERSION"):
-        for file in sorted(root.glob(depth)):
-            directory = file.relative_to(root).parent
-            # Skip unfinished clusters, and the databases within a cluster: they have a file PG_VERSION too.
-            within = any(str(parent) in found for parent in directory.parents)
-            if directory.suffix != ".init" and not within and (version := first_line(file)):
-                found[str(directory)] = version
-    return found
-
-
-def first_line(file):
-    """Return the version in a file PG_VERSION, or an empty string: a volume may hold anything."""
-    try:
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as opened:
-            text = opened.read(20).strip() if stat.S_ISREG(os.fstat(opened.fileno()).st_mode) else ""
-    except (OSError, ValueError):
-        return ""
-    return text if re.fullmatch(r"[0-9.]+", text) else ""
+def forwarded(text):
+    """Return the ports that the engine's rules forward, as host/slipway/firewall.py does."""
+    jumps = re.findall(r"^-A (PREROUTING|FORWARD) .*-j DOCKER", text, re.MULTILINE)
+    if set(jumps) != {"PREROUTING", "FORWARD"}:
+        return set()
+    return {int(port) for port in re.findall(r"^-A DOCKER .*--dport (\d+) .*-j DNAT", text, re.MULTILINE)}
 
 
 def sizes(directory):
@@ -306,29 +320,68 @@ def subjects(directory):
     return found
 
 
+def pending_updates(record, containers):
+    """Return the ids of the containers' images that have pending security updates, by the last check."""
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+        pending = json.loads(record.read_text())["images"]
+        return sorted({one["image"] for one in containers if pending.get(one["image"])})
+    return []
+
+
+def take_lock(module):
+    """Take the lock of the run; tell whether it was taken now. In check mode, only warn of another run."""
+    run, runtime = module.params["run"], module.params["runtime"]
+    try:
+        if not module.check_mode:
+            return take(run, module.params["take_over"], runtime)
+        if other := other_run(run, runtime):
+            module.warn(other)
+    except Held as held:
+        module.fail_json(msg=str(held), held=True)
+    except OSError as error:
+        module.fail_json(msg=f"The lock of this run cannot be taken in {runtime}: {error}", held=True)
+    return False
+
+
 def main():
     options = {
         "record": {"type": "path", "default": RECORD},
         "sbom_directory": {"type": "path", "default": "/var/lib/slipway/sbom"},
+        "lock": {"type": "bool", "default": False},
+        "runtime": {"type": "path", "default": RUNTIME},
+        "run": {"type": "dict"},
+        "take_over": {"type": "str", "default": ""},
     }
-    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=options, supports_check_mode=True, required_if=[("lock", True, ("run",))]
+    )
+    taken = module.params["lock"] and take_lock(module)
     told = ask_engine()
     engine_has = engine(told) if told else None
-    written = manifest(module.params["record"])
+    active, tables = units(), chains()
+    containers = engine_has["containers"] if engine_has else []
+    written = manifest(module.params["record"], active)
     facts = {
         "host_packages": packages(),
-        "host_units": units(),
+        "host_units": sorted(name for name, unit in active.items() if unit["enabled"]),
+        "host_sysctl": outdated_sysctl(Path("/")),
         "host_locked": locked(),
-        "host_chains": chains(),
-        "host_ports": ports(engine_has["containers"] if engine_has else []),
+        "host_uids": owners(UIDS),
+        "host_chains": tables,
+        "host_unforwarded": unforwarded(containers, tables),
+        "host_maintenance": Path("/var/lib/slipway/slot/maintenance").exists(),
+        "host_ports": ports(containers),
         "host_engine": engine_has,
-        "host_files": {item["path"]: item["entry"] for item in written if item["unchanged"]},
+        "host_files": {
+            item["path"]: item["entry"] for item in written if item["unchanged"] and item["in_force"]
+        },
         "host_manifest": written,
         "host_images": images(told) if told else {},
         "host_sbom": subjects(Path(module.params["sbom_directory"])),
+        "host_updates": pending_updates(Path("/var/lib/slipway/updates.json"), containers),
         "host_secrets": sizes(Path("/etc/slipway/secrets")),
     }
-    module.exit_json(ansible_facts=facts)
+    module.exit_json(ansible_facts=facts, taken=taken)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,11 @@ options:
     description: Path of the record.
     type: path
     default: /var/lib/slipway/files.json
+  lock:
+    description:
+      - Path of a lock to hold while entries are written, such as that of the program C(slipway). If another
+        process has the lock for more than five minutes, the task fails.
+    type: path
   files:
     description: The entries. Each has one of C(file), C(directory), C(link), C(tree) and C(absent).
     type: list
@@ -30,7 +35,7 @@ options:
     required: true
     suboptions:
       file:
-        description: Path of a file.
+        description: Path of a file. Missing parents are created, and are not recorded.
         type: path
       directory:
         description: Path of a directory. Missing parents get the same owner and mode.
@@ -81,6 +86,16 @@ options:
         description: Handlers to notify when this entry is written.
         type: list
         elements: str
+      reader:
+        description:
+          - Unit of systemd that reads this path when it starts or reloads. If the path changed after the last
+            start or reload of an active unit, the entry counts as changed. A run that was killed before its
+            handlers leaves such a unit.
+        type: str
+      stale:
+        description: Whether the reader has not read the path yet. The control node knows it from the facts.
+        type: bool
+        default: false
       when:
         description: Whether this entry applies.
         type: bool
@@ -131,6 +146,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -141,6 +157,7 @@ from ansible_collections.slipway.blog.plugins.module_utils.managed_files import 
     read,
     sync,
 )
+from ansible_collections.slipway.blog.plugins.module_utils.run_lock import Held, hold
 
 KINDS = ("file", "directory", "link", "tree", "absent")
 
@@ -201,7 +218,10 @@ def outdated(top, version):
 
 
 def validate(command, path, contents, module):
-    """Raise Invalid if command fails for the contents of path: of a file, or of a tree's files by name."""
+    """Raise Invalid if command refuses new contents of a path.
+
+    contents: the content of a file; for a tree, a dict with the content of each of its files by name.
+    """
     with tempfile.TemporaryDirectory() as directory:
         candidate = Path(directory, path.name)
         files = contents if isinstance(contents, dict) else {"": contents}
@@ -224,13 +244,10 @@ def write(path, state):
         sync(path.parent)
         return
     if state["kind"] == "directory":
-        for directory in [*reversed(path.parents), path]:
-            if not directory.exists():
-                directory.mkdir()
-                sync(directory.parent)
-                own(directory, state)
+        make_directories([*reversed(path.parents), path], state)
         own(path, state)
         return
+    make_directories(reversed(path.parents), {"owner": OWNER, "mode": "0755"})
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     if state["kind"] == "link":
@@ -244,6 +261,15 @@ def write(path, state):
             os.fsync(file.fileno())
     new.replace(path)
     sync(path.parent)
+
+
+def make_directories(paths, state):
+    """Create the missing directories, each with the owner and the mode of a state."""
+    for directory in paths:
+        if not directory.exists():
+            directory.mkdir()
+            sync(directory.parent)
+            own(directory, state)
 
 
 def own(path, state):
@@ -275,10 +301,9 @@ def remember(record, entries):
     for entry in entries:
         path, kind = place(entry), next(kind for kind in KINDS if entry[kind])
         found = digest(path, kind)
-        after[str(path)] = {"role": entry["role"], "entry": entry["digest"], "kind": kind, "found": found}
+        item = {"role": entry["role"], "reader": entry["reader"], "entry": entry["digest"]}
+        after[str(path)] = item | {"kind": kind, "found": found}
     if after != before:
-        if not record.parent.exists():
-            write(record.parent, {"kind": "directory", "owner": OWNER, "mode": "0755"})
         content = json.dumps(after, indent=1, sort_keys=True).encode()
         write(record, {"kind": "file", "owner": OWNER, "mode": "0600", "content": content})
 
@@ -288,11 +313,13 @@ def main():
     # The action plugin replaces these parameters before the module runs.
     entry |= {name: {"type": "str"} for name in ("template", "copy", "source")}
     entry |= {"when": {"type": "bool", "default": True}, "notify": {"type": "list", "elements": "str"}}
-    texts = ("content", "to", "mode", "validate", "version", "role", "digest")
+    entry |= {"stale": {"type": "bool", "default": False}}
+    texts = ("content", "to", "mode", "validate", "version", "role", "reader", "digest")
     entry |= {name: {"type": "str"} for name in texts}
     module = AnsibleModule(
         argument_spec={
             "record": {"type": "path", "default": RECORD},
+            "lock": {"type": "path"},
             "files": {
                 "type": "list",
                 "elements": "dict",
@@ -314,7 +341,7 @@ def main():
                 path = place(part)
                 after = wanted(part)
                 before = observe(path, after["kind"])
-                if before != after:
+                if before != after or part.get("stale"):
                     changes[path], changed = after, True
                     diff += difference(str(path), before, after, part.get("former"))
             if changed:
@@ -323,11 +350,12 @@ def main():
                 if entry["validate"] and not module.check_mode:
                     validate(entry["validate"], path, entry["contents"] or entry["content"], module)
         if not module.check_mode:
-            for path, state in changes.items():
-                write(path, state)
+            with hold(module.params["lock"]) if module.params["lock"] and changes else nullcontext():
+                for path, state in changes.items():
+                    write(path, state)
             path = Path(module.params["record"])
             remember(path, module.params["files"])
-    except Invalid as error:
+    except (Invalid, Held) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{path} cannot be written: {error.strerror}")

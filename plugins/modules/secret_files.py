@@ -17,13 +17,16 @@ description:
   - Never puts a value into its output or diff.
 options:
   directory:
-    description: Directory of the files, mode 0711, owned by the user who runs the module, usually root.
+    description:
+      - Directory of the files. It and its parent get mode 0700 and belong to the user who runs the module,
+        usually root. So no other user of the host reaches a file, even with the uid of its reader.
     type: path
     required: true
   names:
     description:
       - The secrets by name, each a dictionary with the C(uid) of its reader.
       - An C(optional) secret is not generated. If its value is not given, its file is removed.
+      - A C(permanent) secret encrypts data, so the module fails if another value than the file's is given.
     type: dict
     required: true
   given:
@@ -82,7 +85,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.blog.plugins.module_utils.managed_files import sync
 
 MODE = 0o400
-DIRECTORY_MODE = 0o711
+DIRECTORY_MODE = 0o700
 # A secret: one line of 12 or more ASCII characters. An editor may have added the line break.
 FORM = re.compile(rb"(?=.{12})[!-~][ -~]*[!-~]\n?")
 
@@ -93,19 +96,22 @@ def generate(length):
 
 
 def keep(directory, check):
-    """Create the directory, or correct its owner and mode; return whether that was necessary."""
+    """Keep all but the owner out of the directory and its parent; return whether a change was necessary."""
     owner = (os.geteuid(), os.getegid(), DIRECTORY_MODE)
-    if directory.exists():
-        status = directory.stat()
-        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == owner:
-            return False
-    if not check:
-        for made in [*reversed(directory.parents), directory]:
-            if not made.exists() or made == directory:
-                made.mkdir(exist_ok=True)
-                os.chown(made, *owner[:2])
-                made.chmod(DIRECTORY_MODE)
-    return True
+    wrong = [place for place in (directory.parent, directory) if owner_and_mode(place) != owner]
+    for place in wrong if not check else ():
+        place.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        os.chown(place, *owner[:2])
+        place.chmod(DIRECTORY_MODE)
+    return bool(wrong)
+
+
+def owner_and_mode(path):
+    """Return uid, gid and mode of a path, or None if it does not exist."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
 
 
 def write(path, value, uid):
@@ -127,6 +133,11 @@ def damaged(path):
     return path.exists() and not FORM.fullmatch(path.read_bytes())
 
 
+def differs(path, value):
+    """Tell whether a file exists and holds another value."""
+    return path.exists() and path.read_bytes().strip() != str(value).encode()
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -146,6 +157,14 @@ def main():
             "file on the host, or set the value in secrets_vault; then run site.yml, which generates missing "
             "secrets and puts them into service."
         )
+    names = module.params["names"]
+    permanent = [name for name in given if names.get(name, {}).get("permanent")]
+    if other := [name for name in permanent if differs(directory / name, given[name])]:
+        module.fail_json(
+            msg=f"secrets_vault has another value for {', '.join(other)} than the host. Nothing was changed: "
+            f"the backups are encrypted with the host's value, in {directory}, and could not be read any "
+            "more. Put that value into the vault."
+        )
     made = keep(directory, module.check_mode)
     for name, reader in module.params["names"].items():
         path, uid = directory / name, reader["uid"]
@@ -161,8 +180,7 @@ def main():
             if not module.check_mode:
                 write(path, generate(module.params["length"]) if value is None else str(value), uid)
             continue
-        status = path.stat()
-        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) != (uid, uid, MODE):
+        if owner_and_mode(path) != (uid, uid, MODE):
             mended.append(name)
             if not module.check_mode:
                 os.chown(path, uid, uid)

@@ -75,7 +75,18 @@ initialise() (
   mv --no-target-directory "$PGDATA" "$target"
 )
 
+# pgBackRest reads its secrets only from its configuration or from the environment.
+configure_pgbackrest() {
+  umask 077
+  mkdir -p "$PGBACKREST_CONFIG_INCLUDE_PATH"
+  printf '[global]\nrepo1-cipher-pass=%s\n' "$(<"$BACKUP_PASSPHRASE_FILE")" > "$PGBACKREST_CONFIG_INCLUDE_PATH/secrets.conf"
+}
+
 [[ $1 != -* ]] || set -- postgres "$@"
+
+if [[ -n $BACKUP_PASSPHRASE_FILE ]]; then
+  (configure_pgbackrest)
+fi
 
 if [[ $1 == postgres && ! " $* " =~ \ (-\?|--help|-V|--version|--describe-config|-C)\  ]]; then
   if [[ ! -s $PGDATA/PG_VERSION ]]; then

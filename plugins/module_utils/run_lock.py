@@ -1,0 +1,210 @@
+# Copyright: (c) 2026, The Slipway developers
+# GNU General Public License v3.0+ (see plugins/COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lock of a run of ansible-playbook on a host: two runs must not change a host at the same time.
+
+A small process on the host, the keeper, holds the lock. It ends when the last writer of a FIFO closes it.
+That writer is the control node, through SSH, as long as its ansible-playbook runs. So the lock ends when the
+run ends or is killed, and when the connection is lost.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+RUNTIME = "/run/slipway"
+FIFO = "run.fifo"
+# Seconds to wait for a run that is just ending, and for the control node to open the FIFO.
+ENDING, GRACE = 3, 30
+# Seconds to wait for the host program before its configuration is written.
+WAITING = 300
+# Seconds to wait for a restart of an unhealthy container, as heal_seconds in host/slipway/settings.py.
+HEALING = 30
+# Seconds after which the lock ends in any case: no run takes that long.
+LONGEST = 12 * 3600
+
+KEEPER = """
+import os, select, signal, sys
+fifo, grace, longest = map(int, sys.argv[1:])
+signal.alarm(longest)
+if select.select([fifo], [], [], grace)[0]:
+    os.set_blocking(fifo, True)
+    while os.read(fifo, 4096):
+        pass
+"""
+
+
+class Held(Exception):
+    """Another run has the lock, or the program `slipway` is at work. The message tells what to do."""
+
+
+def take(run, take_over="", runtime=RUNTIME):
+    """Take the lock of a run, and start its keeper.
+
+    Args:
+        run: a description of the run: its `id`, its `playbook`, and by whom, as `by`.
+        take_over: the id of another run. If this run has the lock, end its keeper.
+        runtime: the directory of the lock.
+
+    Returns:
+        Whether the lock was taken; False if this run has it already.
+
+    Raises:
+        Held: another run has the lock, or the program `slipway` is at work.
+        OSError: the directory or the lock cannot be written.
+    """
+    directory = Path(runtime)
+    make_private(directory)
+    with private(directory / "run.lock") as lock:
+        if not acquire(lock, 0):
+            holder = describe(lock)
+            if holder["id"] == run["id"]:
+                return False
+            if take_over and take_over == holder["id"]:
+                os.kill(holder["process"], signal.SIGTERM)
+            if not acquire(lock, ENDING):
+                raise Held(refusal(describe(lock)))
+        deadline = time.monotonic() + HEALING
+        # A restart of an unhealthy container takes some seconds: see HEALING in host/slipway/lock.py.
+        while (
+            (operation := under_way(directory))
+            and "(a restart of" in operation
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
+        if operation:
+            raise Held(
+                f"{operation} is under way on this host. Nothing was changed. Wait until it ends "
+                "(`slipway status`)."
+            )
+        fifo = directory / FIFO
+        fifo.unlink(missing_ok=True)
+        os.mkfifo(fifo, 0o600)
+        keeper = start_keeper(fifo, lock)
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        lock.seek(0)
+        lock.truncate()
+        lock.write(json.dumps({**run, "since": since, "process": keeper}))
+    return True
+
+
+def other_run(run, runtime=RUNTIME):
+    """Return a sentence about another run that has the lock, or None. This takes no lock."""
+    path = Path(runtime, "run.lock")
+    if not path.exists():
+        return None
+    with path.open() as lock:
+        if acquire(lock, 0, fcntl.LOCK_SH):
+            return None
+        holder = describe(lock)
+    return None if holder["id"] == run["id"] else sentence(holder)
+
+
+@contextmanager
+def hold(path):
+    """Hold the lock of the host program `slipway` during the block, so that it never reads half a change.
+
+    Raises:
+        Held: the program is still at work after WAITING seconds.
+    """
+    directory = Path(path).parent
+    make_private(directory)
+    with private(path) as lock:
+        if not acquire(lock, WAITING):
+            raise Held(
+                f"{under_way(directory)} is under way on this host. Wait until it ends, then try again."
+            )
+        lock.truncate()
+        lock.write(f"a change of its configuration by a playbook, process {os.getpid()}")
+        lock.flush()
+        yield
+
+
+def make_private(directory):
+    """Create a directory for locks that only its owner may open. Former versions let every user open it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    directory.chmod(0o700)
+
+
+@contextmanager
+def private(path):
+    """Open a file that only its owner may open, and that the keeper inherits."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
+        os.fchmod(descriptor, 0o600)
+        yield file
+
+
+def acquire(lock, seconds, kind=fcntl.LOCK_EX):
+    """Tell whether the lock was acquired, within some seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+
+
+def describe(lock):
+    """Return the holder of the lock, as it wrote it."""
+    lock.seek(0)
+    try:
+        return json.load(lock)
+    except ValueError:
+        # Another run has taken the lock in this moment, and has not written its description yet.
+        return {"id": "", "by": "unknown", "playbook": "a playbook", "since": "now"}
+
+
+def sentence(holder):
+    """Return a sentence about the holder of the lock."""
+    return (
+        f"Another run is under way on this host: {holder['playbook']} by {holder['by']}, "
+        f"since {holder['since']}."
+    )
+
+
+def refusal(holder):
+    """Return the message for a run that another run excludes."""
+    return (
+        f"{sentence(holder)} Nothing was changed. Wait until it ends. The lock ends with that run, or at "
+        "most ten minutes after its connection is lost. If you are sure that the other run is dead or stuck, "
+        f"take the lock from it: -e host_take_over={holder['id']}"
+    )
+
+
+def under_way(directory):
+    """Return what the host program `slipway` does now, as its lock tells; None if it does nothing."""
+    path = directory / "lock"
+    if not path.exists():
+        return None
+    with path.open() as lock:
+        return None if acquire(lock, 0, fcntl.LOCK_SH) else f"An operation ({lock.read().strip()})"
+
+
+def start_keeper(fifo, lock):
+    """Start the process that holds the lock as long as a writer has the FIFO open; return its id."""
+    descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        command = [sys.executable, "-I", "-S", "-c", KEEPER, str(descriptor), str(GRACE), str(LONGEST)]
+        return subprocess.Popen(
+            command,
+            pass_fds=(descriptor, lock.fileno()),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+        ).pid
+    finally:
+        os.close(descriptor)
