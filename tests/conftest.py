@@ -43,7 +43,7 @@ def host_files(tmp_path, capsys):
     place, main = tmp_path / "host", load_program(ROOT / "plugins/modules/host_files.py").main
     place.mkdir()
 
-    def run(*files, check=False, fails=False):
+    def run(*files, check=False, fails=False, **arguments):
         entries = [
             {
                 k: str(place / value) if k in ("file", "directory", "link", "tree", "absent") else value
@@ -54,7 +54,9 @@ def host_files(tmp_path, capsys):
         always = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": str(tmp_path)}
         entries = [entry | {"digest": digest_of(entry)} for entry in entries]
         with (
-            patch_module_args({"files": entries, "record": str(tmp_path / "state/files.json"), **always}),
+            patch_module_args(
+                {"files": entries, "record": str(tmp_path / "state/files.json"), **arguments, **always}
+            ),
             pytest.raises(SystemExit),
         ):
             main()

@@ -18,9 +18,13 @@ EXAMPLES = {
     "stack_domain": "blog.example.org",
 }
 # Variables that a role's example sets, because their defaults need roles that are not in the example.
-ALONE = {"tls": {"tls_names": ["blog.example.org"], "tls_acme_email": "you@example.org"}}
+ALONE = {
+    "backup": {"backup_accept_local_only": True},
+    "tls": {"tls_names": ["blog.example.org"], "tls_acme_email": "you@example.org"},
+}
 # The roles that must run on a host before a role.
 NEEDS = {
+    "backup": ["secrets"],
     "images": ["docker"],
     "tls": ["host_program"],
     "stack": ["baseline", "docker", "secrets", "images", "host_program"],

@@ -21,6 +21,7 @@ CASES = {
         "baseline_host_tcp_ports": [1],
         "baseline_host_udp_ports": [51820, 51821],
         "baseline_container_interfaces": ["ctr-*", "virbr0"],
+        "baseline_isolated_interfaces": [],
         "baseline_ssh_rate": 1,
         "baseline_ssh_burst": 1,
         "baseline_reboot_time": "",
@@ -47,11 +48,19 @@ CASES = {
         "stack_cpus": 0.5,
         "stack_log_max_size": "1m",
         "stack_log_max_file": 7,
+        "stack_security_contact": "https://example.org/report?a=$b",
         "stack_blog_environment": {
             "CSP_IMG_SRC": "'self' https://img.example.org",
             "PRICE": "$5",
             "COUNT": 3,
         },
+    },
+    "large_host": {
+        **REQUIRED,
+        "render_vcpus": 96,
+        "render_memory_mb": 257700,
+        "stack_cpus": 24,
+        "stack_blog_environment": {"WEB_THREADS": 8},
     },
     # YAML reads a bare `off` as false.
     "plain_http": {
@@ -65,6 +74,7 @@ CASES = {
         "render_system": "Debian 12",
         "baseline_public_tcp_ports": [],
         "baseline_reboot_time": "23:59",
+        "stack_site_language": "no",
         "stack_site_title": 'Anna\'s "blog": $HOME ${BLUE_IMAGE} $$ # {1: &a *b} \\n ünïcødé 🚢',
         "stack_site_description": "two\nlines, and a tab\t",
         "stack_site_author": "no",

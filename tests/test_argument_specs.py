@@ -99,7 +99,16 @@ def test_each_template_is_marked_as_managed_by_ansible(role):
 
 
 # Templates that no program on the host can validate before they are in place.
-UNVALIDATED = {"apt.conf", "journald.conf", "modprobe.conf", "sysctl.conf", "nftables.service"}
+UNVALIDATED = {
+    "apt.conf",
+    "journald.conf",
+    "modprobe.conf",
+    "nftables.service",
+    "pgbackrest.conf",
+    "slipway-media.service",
+    "slipway-updates.service",
+    "sysctl.conf",
+}
 
 
 def test_each_file_has_a_source_and_is_validated(role):
@@ -115,6 +124,16 @@ def test_each_file_has_a_source_and_is_validated(role):
             assert Path(entry["source"].replace("{{ role_path }}", str(role.path))).is_dir(), entry
             assert "validate" in entry, entry
         assert set(entry.get("notify", [])) <= listens, entry
+
+
+# The kernel settings have no reader: host_facts compares them with the values in the kernel.
+READ_BACK = {"/etc/sysctl.d/60-slipway.conf"}
+
+
+def test_each_entry_that_notifies_a_handler_names_its_reader(role):
+    """Otherwise, a handler that a killed run lost would never run."""
+    notifying = [entry for entry in role.host_files if "notify" in entry]
+    assert {entry.get("file") for entry in notifying if "reader" not in entry} <= READ_BACK
 
 
 def test_no_role_uses_groups_or_hostvars(role):

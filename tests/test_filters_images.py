@@ -13,6 +13,7 @@ FILTERS = ROOT / "plugins/filter"
 tree_digest = load_program(FILTERS / "tree_digest.py").tree_digest
 bundle_problems = load_program(FILTERS / "bundle_problems.py").bundle_problems
 image_ids = load_program(FILTERS / "image_ids.py").image_ids
+superseded_images = load_program(FILTERS / "superseded_images.py").superseded_images
 
 # --- tree_digest --------------------------------------------------------------------------------------------
 
@@ -157,3 +158,67 @@ def test_missing_image_keeps_its_name():
         "nginx": "sha256:a",
         "db": "slipway/db:2",
     }
+
+
+# --- superseded_images --------------------------------------------------------------------------------------
+
+DIGESTS = {"old": "sha256:" + "a" * 64, "new": "sha256:" + "b" * 64}
+
+
+def found(*images):
+    """Return images as host_facts does, each given as its label, its base and its names."""
+    return {
+        name: {"id": label, "label": label, "base": base, "revision": ""}
+        for label, base, *names in images
+        for name in names
+    }
+
+
+def test_image_is_superseded_once_its_repository_has_a_newer_one():
+    images = found(
+        ("slipway/nginx:1", "slipway/base-nginx:1", "slipway/nginx:1"),
+        ("slipway/nginx:2", "slipway/base-nginx:2", "slipway/nginx:2"),
+        ("slipway/base-nginx:1", "slipway/base-debian:1", "slipway/base-nginx:1"),
+        ("slipway/base-nginx:2", "slipway/base-debian:1", "slipway/base-nginx:2"),
+        ("slipway/base-debian:1", "", "slipway/base-debian:1"),
+    )
+    wanted = ["slipway/nginx:2", "slipway/base-nginx:2", "slipway/base-debian:1"]
+    assert superseded_images(images, wanted) == ["slipway/base-nginx:1", "slipway/nginx:1"]
+
+
+def test_official_base_is_superseded_with_the_image_that_was_built_on_it():
+    old, new = (f"postgres@{digest}" for digest in DIGESTS.values())
+    images = found(
+        ("slipway/db:1", f"postgres:17.1-trixie@{DIGESTS['old']}", "slipway/db:1"),
+        ("slipway/db:2", f"postgres:17.2-trixie@{DIGESTS['new']}", "slipway/db:2"),
+        ("", "", old),
+        ("", "", new),
+        ("", "", "postgres:16"),
+    )
+    assert superseded_images(images, ["slipway/db:2", f"postgres:17.2-trixie@{DIGESTS['new']}"]) == [
+        old,
+        "slipway/db:1",
+    ]
+
+
+def test_image_without_a_successor_is_not_superseded():
+    """A host that loads a bundle wants no base images, and keeps those that it has."""
+    images = found(("slipway/base-nginx:1", "", "slipway/base-nginx:1"), ("", "", "redis:7"))
+    assert superseded_images(images, ["slipway/nginx:2", "redis:8"]) == []
+
+
+def test_image_of_a_registry_with_a_port_has_a_repository():
+    old, new = (f"registry.example.org:5000/mirror/nginx@{digest}" for digest in DIGESTS.values())
+    base = old.replace("@", ":1.2@")
+    images = found(("slipway/nginx:1", base, "slipway/nginx:1"), ("", "", old), ("", "", new))
+    assert superseded_images(images, [new]) == [old]
+
+
+def test_year_of_monthly_base_images_leaves_one_generation():
+    services, images = ("nginx", "postgres", "python"), {}
+    for month in range(12):
+        debian = f"slipway/base-debian:{month}"
+        wanted = [debian, *(f"slipway/base-{service}:{month}" for service in services)]
+        images |= found((debian, "", debian), *((name, debian, name) for name in wanted[1:]))
+        images = {name: images[name] for name in images.keys() - set(superseded_images(images, wanted))}
+    assert sorted(images) == sorted(wanted)

@@ -91,5 +91,5 @@ def test_file_without_a_certificate_or_key_is_reported():
         "tls_certificate_file is not a PEM certificate: Cannot parse it"
     ]
     [problem] = certificate_problems(CERTIFICATE, {"failed": True, "msg": "hush"}, [])
-    assert problem.startswith("tls_key_file is not a PEM private key")
+    assert problem.startswith("tls_key_file is not a PEM private key, or a passphrase protects it")
     assert "hush" not in problem

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from socketserver import UnixStreamServer
 from types import SimpleNamespace
@@ -15,10 +16,13 @@ from project import ROOT, load_program
 OUTPUT = {
     "dpkg-query": ["installed nftables", "config-files gone", "installed docker.io"],
     "systemctl": [
-        *("Id=docker.service", "ActiveState=active", "UnitFileState=enabled", ""),
-        *("Id=cron.service", "ActiveState=active", "UnitFileState=disabled", ""),
-        *("Id=nftables.service", "ActiveState=failed", "UnitFileState=enabled", ""),
-        *("Id=-.mount", "ActiveState=active"),
+        *("Id=docker.service", "ActiveState=active", "UnitFileState=enabled", "NeedDaemonReload=no"),
+        *("StateChangeTimestampMonotonic=1500000", ""),
+        *("Id=cron.service", "ActiveState=active", "UnitFileState=disabled", "NeedDaemonReload=yes"),
+        *("StateChangeTimestampMonotonic=0", ""),
+        *("Id=nftables.service", "ActiveState=failed", "UnitFileState=enabled", "NeedDaemonReload=no"),
+        *("StateChangeTimestampMonotonic=0", ""),
+        *("Id=-.mount", "ActiveState=active", "NeedDaemonReload=no", "StateChangeTimestampMonotonic=0"),
     ],
     "nft": [
         '{"nftables": [{"metainfo": {}},',
@@ -49,7 +53,9 @@ def container(name, labels, ports=(), mounts=(), networks=()):
         "State": "running",
         "Ports": [{"PrivatePort": 80, "Type": "tcp"}, *({"PublicPort": port} for port in ports)],
         "Mounts": [{"Type": "bind"}, *({"Type": "volume", "Name": volume} for volume in mounts)],
-        "NetworkSettings": {"Networks": {network: {} for network in networks}},
+        "NetworkSettings": {
+            "Networks": {network: {"IPAddress": "10.0.0.2", "GlobalIPv6Address": ""} for network in networks}
+        },
     }
 
 
@@ -86,6 +92,7 @@ def engine_answers(database, other):
                 "RepoDigests": ["registry.example.org/blog@sha256:b"],
                 "Labels": {
                     "slipway.image": "slipway/flask_blog:1",
+                    "org.opencontainers.image.base.name": "slipway/base-python:1",
                     "org.opencontainers.image.revision": "1.4",
                     "secret": "never-to-be-shown",
                 },
@@ -131,7 +138,7 @@ def engine(tmp_path, monkeypatch):
             (volume / directory / "PG_VERSION").write_text("17\n")
     answers = engine_answers(database, other)
     socket_path = str(tmp_path / "docker.sock")
-    module = load_program(ROOT / "plugins/modules/host_facts.py")
+    module = load_program(ROOT / "plugins/module_utils/engine.py")
     monkeypatch.setattr(module, "SOCKET", socket_path)
     with serve(socket_path, answers):
         yield SimpleNamespace(
@@ -154,7 +161,14 @@ def facts(monkeypatch):
 
 def test_facts_come_from_the_output_of_the_hosts_programs(facts):
     assert facts.packages() == ["nftables", "docker.io"]
-    assert facts.units() == ["docker.service"]
+    active = facts.units()
+    assert {name: (unit["enabled"], unit["outdated"]) for name, unit in active.items()} == {
+        "docker.service": (True, False),
+        "cron.service": (False, True),
+        "-.mount": (False, False),
+    }
+    assert active["docker.service"]["since"] - active["-.mount"]["since"] == pytest.approx(1.5)
+    assert time.time() - active["-.mount"]["since"] == pytest.approx(time.monotonic(), abs=1)
     assert facts.chains() == ["inet slipway forward"]
     containers = [{"name": "web", "ports": [80]}, {"name": "many", "ports": [90, 91]}]
     assert facts.ports(containers) == {
@@ -182,6 +196,7 @@ def test_facts_mark_slipways_own_volumes_networks_and_containers(engine):
     assert database["compose_key"] == "db"
     assert database["volumes"] == ["db_volume"]
     assert database["networks"] == ["slipway_data"]
+    assert database["families"] == ["ipv4"]
     assert database["image"] == "sha256:slipway-db-1"
     assert database["state"] == "running"
     assert web["ports"] == [80]
@@ -216,9 +231,15 @@ def test_invalid_version_of_a_cluster_is_ignored(engine):
 def test_facts_list_images_by_each_of_their_names(engine):
     """Only labels that are known to be public are returned."""
     told = engine.module.images(engine.module.ask_engine())
-    blog = {"id": "sha256:a", "label": "slipway/flask_blog:1", "revision": "1.4"}
+    blog = {
+        "id": "sha256:a",
+        "label": "slipway/flask_blog:1",
+        "base": "slipway/base-python:1",
+        "revision": "1.4",
+    }
+    other = {"id": "sha256:c", "label": "", "base": "", "revision": ""}
     names = ("slipway/flask_blog:1", "blog:latest", "registry.example.org/blog@sha256:b", "sha256:a")
-    assert told == dict.fromkeys(names, blog) | {"sha256:c": {"id": "sha256:c", "label": "", "revision": ""}}
+    assert told == dict.fromkeys(names, blog) | {"sha256:c": other}
 
 
 def test_facts_name_the_image_of_each_sbom(facts, tmp_path):
@@ -250,6 +271,69 @@ def test_facts_of_a_bare_host_are_empty(facts, monkeypatch):
     assert facts.ask("false") == []
     monkeypatch.setattr(facts, "ask", lambda *command: [])
     assert facts.packages() == []
-    assert facts.units() == []
+    assert facts.units() == {}
     assert facts.chains() == []
     assert facts.ports([]) == {}
+
+
+def test_kernel_settings_that_are_not_in_force_are_found(facts, tmp_path):
+    """A file with a later name may override a setting, and this kernel may lack one."""
+    files = {
+        "usr/lib/sysctl.d/50-default.conf": "kernel.sysrq = 438\n",
+        "etc/sysctl.d/60-slipway.conf": "# a = b\nkernel.sysrq = 0\nnet.a = 1\nnet.b=2\nvm.c = 3\nno.x = 1\n",
+        "etc/sysctl.d/99-local.conf": "; x = y\n-vm.c = 4\n",
+        "proc/sys/kernel/sysrq": "438\n",
+        "proc/sys/net/a": "1\n",
+        "proc/sys/net/b": "0\n",
+        "proc/sys/vm/c": "4\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert facts.outdated_sysctl(tmp_path) == ["kernel.sysrq", "net.b"]
+    assert facts.outdated_sysctl(tmp_path / "nowhere") == []
+
+
+FORWARDING = [
+    "-A FORWARD -j DOCKER-USER",
+    "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+    "-A DOCKER ! -i slipway-edge -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.83.1.2:80",
+    "-A DOCKER ! -i slipway-edge -p tcp -m tcp --dport 443 -j DNAT --to-destination 10.83.1.2:443",
+]
+OWN = {"name": "nginx", "managed": True, "ports": [80, 443], "families": ["ipv4", "ipv6"]}
+WITHOUT_IPV6 = OWN | {"families": ["ipv4"]}
+OTHER = {"name": "web", "managed": False, "ports": [90], "families": ["ipv4"]}
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "containers", "lost"),
+    [
+        (FORWARDING, FORWARDING, [OWN, OTHER], []),
+        ([], [], [OWN], [80, 443]),
+        (FORWARDING, [], [OWN], [80, 443]),
+        (FORWARDING, [], [WITHOUT_IPV6], []),
+        (FORWARDING[:3], FORWARDING, [OWN], [443]),
+        (FORWARDING[1:], FORWARDING, [OWN], [80, 443]),
+        (FORWARDING[:1] + FORWARDING[2:], FORWARDING, [OWN], [80, 443]),
+        ([], [], [OTHER], []),
+    ],
+    ids=[
+        "complete",
+        "flushed",
+        "no IPv6 rules",
+        "no IPv6",
+        "one port",
+        "no FORWARD",
+        "no PREROUTING",
+        "others",
+    ],
+)
+def test_ports_that_the_engine_does_not_forward_are_found(facts, monkeypatch, ipv4, ipv6, containers, lost):
+    rules = {"iptables-save": ipv4, "ip6tables-save": ipv6}
+    monkeypatch.setattr(facts, "ask", lambda command: rules[command])
+    assert facts.unforwarded(containers, ["inet slipway forward"]) == lost
+
+
+def test_rules_of_another_firewall_backend_are_not_judged(facts, monkeypatch):
+    monkeypatch.setattr(facts, "ask", lambda command: [])
+    assert facts.unforwarded([OWN], ["ip docker-bridges nat-prerouting"]) == []

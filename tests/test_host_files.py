@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,12 +138,15 @@ def test_obstacle_to_a_file_is_reported(host_files):
     (host_files.place / "etc").touch()
     assert host_files(SET[2], fails=True) == f"{host_files.place}/program cannot be written: Is a directory"
     assert "cannot be written: Not a directory" in host_files(SET[0], fails=True)
-    assert "nowhere/conf cannot be written: No such file" in host_files(
-        {"file": "nowhere/conf", "content": ""}, fails=True
-    )
 
 
-def test_temporary_file_of_a_crash_is_replaced(host_files):
+def test_missing_parents_of_a_file_are_created_and_not_recorded(host_files):
+    host_files({"file": "unit.d/conf", "content": ""})
+    assert modes(host_files.place) == {"unit.d": "0755", "unit.d/conf": "0644"}
+    assert unchanged_paths(host_files) == ["unit.d/conf"]
+
+
+def test_temporary_file_left_by_a_crash_is_replaced(host_files):
     (host_files.place / ".program.new").write_text("half")
     host_files(*SET)
     assert modes(host_files.place) == MADE
@@ -176,3 +180,56 @@ def test_removal_of_a_link_keeps_its_target(host_files):
     host_files(*SET)
     host_files({"absent": "link"})
     assert set(modes(host_files.place)) == set(MADE) - {"link"}
+
+
+# --- Entries with `reader` ----------------------------------------------------------------------------------
+
+CONF = {"file": "program.conf", "content": "new\n", "reader": "program.service"}
+
+
+def unit(since, outdated=False):
+    """Return the active units of a host, as host_facts does."""
+    return {"program.service": {"since": since, "outdated": outdated, "enabled": True}}
+
+
+def in_force(host_files, units):
+    """Return by path whether each entry of the record is in force."""
+    return {Path(item["path"]).name: item["in_force"] for item in manifest(host_files.record, units)}
+
+
+def test_file_is_in_force_once_its_reader_has_started_after_the_change(host_files):
+    host_files(CONF)
+    written = (host_files.place / "program.conf").stat().st_mtime
+    assert in_force(host_files, unit(since=written - 1)) == {"program.conf": False}
+    assert in_force(host_files, unit(since=written + 1)) == {"program.conf": True}
+    assert in_force(host_files, {}) == {"program.conf": True}, "a unit reads its files when it starts"
+
+
+def test_removal_of_a_file_is_in_force_once_its_reader_has_started(host_files):
+    host_files(CONF)
+    host_files({"absent": "program.conf", "reader": "program.service"})
+    removed = host_files.place.stat().st_mtime
+    assert in_force(host_files, unit(since=removed - 1)) == {"program.conf": False}
+    assert in_force(host_files, unit(since=removed + 1)) == {"program.conf": True}
+
+
+def test_absent_file_may_have_no_directory_either(host_files):
+    host_files({"absent": "nowhere/program.conf", "reader": "program.service"})
+    assert in_force(host_files, unit(since=time.time() + 1)) == {"program.conf": True}
+
+
+def test_file_of_a_unit_is_in_force_once_systemd_has_read_it(host_files, monkeypatch):
+    """A unit need not restart for a change of its file, so only systemd's own answer counts."""
+    monkeypatch.setitem(manifest.__globals__, "UNITS", host_files.place)
+    host_files(CONF)
+    assert in_force(host_files, unit(since=0, outdated=True)) == {"program.conf": False}
+    assert in_force(host_files, unit(since=0, outdated=False)) == {"program.conf": True}
+
+
+def test_entry_that_its_reader_has_not_read_is_written_again(host_files):
+    host_files(CONF)
+    file = host_files.place / "program.conf"
+    os.utime(file, (0, 0))
+    assert host_files(CONF)["written"] == []
+    assert host_files(CONF | {"stale": True})["written"] == ["program.conf"]
+    assert file.stat().st_mtime > 0

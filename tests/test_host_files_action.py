@@ -97,3 +97,43 @@ def test_later_task_with_the_same_path_wins(ansible, tmp_path):
         done = ansible("playbook", "--inventory", "localhost,", tmp_path / "play.yml")
         assert done.returncode == 0, done.stdout + done.stderr
         assert (tmp_path / "file").read_text() == "a"
+
+
+LOST = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars: {{ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"}}
+  tasks:
+    - ansible.builtin.set_fact:
+        host_files: {known}
+        host_manifest: [{{path: {file}, in_force: {in_force}}}]
+        cacheable: true
+    - slipway.blog.host_files:
+        record: {record}
+        files: [{{file: {file}, content: a, reader: a.service, notify: [restart a]}}]
+    - slipway.blog.host_files:
+        record: {record}
+        files: [{{file: {file}, content: a, reader: a.service, notify: [restart a]}}]
+    - ansible.builtin.fail: {{msg: a later task fails}}
+      when: {fails}
+  handlers:
+    - {{name: Restart, listen: restart a, ansible.builtin.debug: {{msg: HANDLER}}}}
+"""
+
+
+def test_handler_that_a_failed_run_lost_runs_in_the_next_one(ansible, tmp_path):
+    """The failed run wrote the file, so only its reader, which has not restarted, shows that it is new."""
+
+    def run(fails, in_force):
+        names = {"file": tmp_path / "file", "record": tmp_path / "files.json"}
+        states = {"known": {}, "fails": str(fails).lower(), "in_force": str(in_force).lower()}
+        (tmp_path / "play.yml").write_text(LOST.format(**names, **states))
+        done = ansible("playbook", "--inventory", "localhost,", tmp_path / "play.yml")
+        assert done.returncode == (2 if fails else 0), done.stdout + done.stderr
+        changed = int(done.stdout.partition("changed=")[2].split()[0])
+        return done.stdout.count("msg: HANDLER"), changed
+
+    assert run(fails=True, in_force=True) == (0, 1)
+    assert run(fails=False, in_force=False) == (1, 1)
+    assert run(fails=False, in_force=True) == (0, 0)

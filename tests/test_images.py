@@ -33,7 +33,7 @@ CASES = {
         for name in ("archive", "archive_from_here", "archive_from_home")
     },
     "ca_from_here": {"images_ca_file": "LICENSE"},
-    # The engine has two images that went to the same repository.
+    # The engine has two images that were pushed to the same repository.
     "published_twice": PULL
     | {
         "images_blog_reference": f"registry.example.org/blog@{DIGEST}",
@@ -128,7 +128,7 @@ def test_build_names_images_by_their_content(results):
     assert results["login"]["__images_names"] == case["__images_names"]
 
 
-def test_published_reference_is_that_of_the_given_image(results):
+def test_published_reference_is_that_of_the_configured_image_and_not_of_a_newer_one(results):
     assert results["published_twice"]["__images_references"] == [f"registry.example.org/blog@{DIGEST}"]
 
 
@@ -190,7 +190,7 @@ def test_build_removes_only_the_contexts_of_an_earlier_build(contexts, tmp_path)
     assert (place / "backup/of-the-host").is_dir()
 
 
-def test_build_context_has_only_the_files_of_the_digest(contexts, tmp_path):
+def test_build_context_has_only_the_files_that_count_in_the_digest(contexts, tmp_path):
     source, pack = tmp_path / "source", tmp_path / "pack"
     named = {"Dockerfile", "blog/app.py", "blog/environment.py", ".gitignore", "blog/test.env"}
     for name in named | {".env", "blog/.env", ".git/config", "README.md", "tests/a/b.py", "blog/tests/c.py"}:

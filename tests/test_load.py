@@ -125,10 +125,10 @@ def test_client_reconnects_after_an_answer_with_connection_close(server, lanes):
 
 def test_lost_doubled_and_refused_posts_are_reported(load):
     posts = {"done": ["a", "b", "c"], "refused": ["d", "e"], "unanswered": ["f", "g"]}
-    assert load.wrong_accounts(posts, ["a", "c", "c", "e", "f"]) == [
-        "lost: the POST of “b” was done and is not there",
-        "doubled: “c” is there 2 times",
-        "there, and yet refused: “e”",
+    assert load.wrong_posts(posts, ["a", "c", "c", "e", "f"]) == [
+        "lost: the blog accepted the POST of “b”, but the post is not in the database",
+        "doubled: “c” is in the database 2 times",
+        "stored, although the blog refused it: “e”",
     ]
 
 

@@ -18,9 +18,12 @@ def secret_files(tmp_path):
     """A function that runs the module as Ansible does, and returns its result and its whole output."""
     directory = tmp_path / "etc/secrets"
 
-    def run(names=("admin_password",), check=False, fails=False, optional=(), **parameters):
+    def run(names=("admin_password",), check=False, fails=False, optional=(), permanent=(), **parameters):
         arguments = tmp_path / "arguments.json"
-        readers = {name: {"uid": READER, "optional": name in optional} for name in names}
+        readers = {
+            name: {"uid": READER, "optional": name in optional, "permanent": name in permanent}
+            for name in names
+        }
         parameters |= {"directory": str(directory), "names": readers, "_ansible_check_mode": check}
         arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": parameters}))
         importable = os.environ | {"PYTHONPATH": str(ROOT / "collections")}
@@ -47,24 +50,46 @@ def test_secret_is_generated_once(secret_files):
     assert all(value.isalnum() and value.isascii() and len(value) == 24 for value in values.values())
 
 
+def test_permanent_secret_is_never_replaced(secret_files):
+    names = ["admin_password", "backup_passphrase"]
+    secret_files(names)
+    before = {name: (secret_files.directory / name).read_text() for name in names}
+    given = {"admin_password": "another password", "backup_passphrase": "another passphrase"}
+    told, output = secret_files(names, permanent=["backup_passphrase"], given=given, fails=True)
+    assert "another value for backup_passphrase than the host" in told["msg"]
+    assert "another passphrase" not in output.replace(json.dumps(given), "")
+    assert {name: (secret_files.directory / name).read_text() for name in names} == before
+
+
+def test_given_value_of_a_permanent_secret_is_accepted_if_it_is_the_same(secret_files):
+    secret_files(["backup_passphrase"])
+    given = {"backup_passphrase": (secret_files.directory / "backup_passphrase").read_text()}
+    told, _output = secret_files(["backup_passphrase"], permanent=["backup_passphrase"], given=given)
+    assert told == {"changed": False, "written": [], "mended": []}
+
+
 def test_only_its_reader_can_read_a_secret(secret_files):
     secret_files()
     status = (secret_files.directory / "admin_password").stat()
     assert (status.st_uid, status.st_gid, oct(status.st_mode & 0o7777)) == (READER, READER, "0o400")
 
 
-def test_only_the_owner_can_list_the_directory(secret_files):
-    def modes():
-        return [oct(path.stat().st_mode & 0o7777) for path in (directory.parent, directory)]
+@pytest.mark.parametrize("harmed", ["directory", "parent"])
+def test_only_the_owner_can_enter_the_directory_and_its_parent(secret_files, harmed):
+    """A user of the host who happens to have the uid of a secret's reader must not reach the file."""
 
-    directory = secret_files.directory
+    def modes():
+        return {name: oct(path.stat().st_mode & 0o7777) for name, path in paths.items()}
+
+    paths = {"directory": secret_files.directory, "parent": secret_files.directory.parent}
+    private = dict.fromkeys(paths, "0o700")
     secret_files()
-    assert modes() == ["0o711", "0o711"]
-    directory.chmod(0o755)
+    assert modes() == private
+    paths[harmed].chmod(0o711)
     assert secret_files(check=True)[0]["changed"]
-    assert modes() == ["0o711", "0o755"]
+    assert modes() == private | {harmed: "0o711"}
     assert secret_files()[0] == {"changed": True, "written": [], "mended": []}
-    assert modes() == ["0o711", "0o711"]
+    assert modes() == private
 
 
 def test_optional_secret_exists_only_while_it_is_given(secret_files):
@@ -91,12 +116,12 @@ def test_given_value_replaces_the_generated_one_and_stays(secret_files):
     assert (secret_files.directory / "admin_password").read_text() == "given by the vault"
 
 
-@pytest.mark.parametrize("left", [b"", b"\n", bytes(40), b"too short", b"two lines\nof it", b"\xff" * 40])
-def test_damaged_secret_is_refused_with_the_remedies(secret_files, left):
+@pytest.mark.parametrize("content", [b"", b"\n", bytes(40), b"too short", b"two lines\nof it", b"\xff" * 40])
+def test_damaged_secret_is_refused_and_each_remedy_works(secret_files, content):
     names = ["admin_password", "app_secret_key"]
     path = secret_files.directory / "admin_password"
     path.parent.mkdir(parents=True)
-    path.write_bytes(left)
+    path.write_bytes(content)
     for check in (True, False):
         told = secret_files(names, check=check, fails=True)[0]["msg"]
         assert told.startswith(f"A secret's file is empty or damaged: {path}. Nothing was changed.")
@@ -105,7 +130,7 @@ def test_damaged_secret_is_refused_with_the_remedies(secret_files, left):
     assert secret_files(names)[0]["written"] == names
 
     path.chmod(0o600)
-    path.write_bytes(left)
+    path.write_bytes(content)
     given = {"admin_password": "given by the vault"}
     assert secret_files(names, given=given)[0]["written"] == ["admin_password"]
     assert path.read_text() == "given by the vault"
@@ -155,7 +180,7 @@ def test_no_secret_is_printed(secret_files):
         assert file.read_text() not in output
 
 
-def test_temporary_file_of_a_crash_is_replaced(secret_files):
+def test_temporary_file_left_by_a_crash_is_replaced(secret_files):
     secret_files()
     (secret_files.directory / ".admin_password.new").write_text("half")
     secret_files(given={"admin_password": "given by the vault"})

@@ -69,6 +69,12 @@ def test_sshd_accepts_its_settings(rendered, check, case):
         assert f"allowusers {user}" in in_force
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_sshd_counts_an_ipv6_network_as_one_client_for_penalties(rendered, case):
+    written = settings(rendered / case)
+    assert ("PerSourcePenalties" in written) == (written.get("PerSourceNetBlockSize") == "32:64")
+
+
 @each_system
 def test_algorithms_are_supported_by_the_system_and_not_broken(rendered, system):
     text = (rendered / f"{system}-everything").read_text()

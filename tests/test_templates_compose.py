@@ -8,6 +8,8 @@ import pytest
 
 NGINX = ["nginx", "nginx_temporary"]
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
+# Containers of a restore or a drill, with their networks.
+RECOVERY = {"db_restore": "none", "db_drill": "none", "flask_drill": "service:db_drill"}
 
 
 def test_each_service_has_its_image(variables, services):
@@ -16,6 +18,9 @@ def test_each_service_has_its_image(variables, services):
         "nginx": ids["nginx"],
         "nginx_temporary": ids["nginx"],
         "db": ids["db"],
+        "db_restore": ids["db"],
+        "db_drill": ids["db"],
+        "flask_drill": "sha256:tool",
         "flask": "sha256:tool",
         "flask_migrate": "sha256:tool",
         "flask_blog_blue": "sha256:blue",
@@ -30,6 +35,9 @@ def test_slots_tools_and_the_temporary_nginx_have_profiles(services):
         "flask_blog_green": ["green"],
         "flask": ["tools"],
         "flask_migrate": ["tools"],
+        "db_restore": ["tools"],
+        "db_drill": ["drill"],
+        "flask_drill": ["drill"],
     }
 
 
@@ -59,7 +67,8 @@ def test_temporary_nginx_equals_nginx_except_for_ports_and_addresses(services):
 
 
 def test_networks_separate_the_database_from_the_world(compose, services):
-    assert {name: set(service["networks"]) for name, service in services.items()} == {
+    assert {name: set(service.get("networks", [])) for name, service in services.items()} == {
+        **{name: set() for name in RECOVERY},
         "nginx": {"edge", "app"},
         "nginx_temporary": {"edge", "app"},
         "db": {"data"},
@@ -76,6 +85,17 @@ def test_networks_separate_the_database_from_the_world(compose, services):
         assert network["enable_ipv6"]
 
 
+def test_restores_and_drills_have_no_network(services):
+    modes = {name: service["network_mode"] for name, service in services.items() if "network_mode" in service}
+    assert modes == RECOVERY
+
+
+def test_restores_and_drills_cannot_write_to_the_repository(services):
+    for name in ("db_restore", "db_drill"):
+        [repository] = [mount for mount in services[name]["volumes"] if mount["source"] == "backup_volume"]
+        assert repository["read_only"], name
+
+
 def test_nginx_and_slipway_use_the_addresses_that_compose_gives_the_slots(
     compose, services, blog_conf, configuration
 ):
@@ -85,8 +105,8 @@ def test_nginx_and_slipway_use_the_addresses_that_compose_gives_the_slots(
     blue, green = (f"server {slots[slot]}:8000" for slot in ("blue", "green"))
     upstreams = re.findall(r"upstream (\w+) \{\s*((?:server [^;]*;\s*)+)", blog_conf)
     assert {name: [server.strip() for server in servers.split(";")[:-1]] for name, servers in upstreams} == {
-        "blue": [f"{blue} max_fails=0", f"{green} backup"],
-        "green": [f"{green} max_fails=0", f"{blue} backup"],
+        "blue": [f"{blue} max_fails=0", "server 127.0.0.1:8084 max_fails=0 backup"],
+        "green": [f"{green} max_fails=0", "server 127.0.0.1:8083 max_fails=0 backup"],
         "blue_alone": [blue],
         "green_alone": [green],
     }
@@ -120,33 +140,69 @@ def test_each_service_is_confined(services):
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert not {"cap_add", "privileged", "pid", "ipc", "network_mode", "devices"} & set(service), name
+        assert not {"cap_add", "privileged", "pid", "ipc", "devices"} & set(service), name
         for tmpfs in service["tmpfs"]:
             assert {"noexec", "nosuid", "nodev"} <= set(re.split("[:,]", tmpfs)), name
 
 
-def test_each_service_is_limited(variables, services):
+def test_each_service_is_limited(template_case, variables, services):
+    cpus = variables["stack_cpus"] if isinstance(variables["stack_cpus"], float | int) else 2
     for name, service in services.items():
-        assert 0 < service["cpus"] <= 2, name
-        assert 0 < service["pids_limit"] <= 100, name
+        assert service["cpus"] == cpus, name
+        assert 0 < service["pids_limit"] <= (500 if template_case == "large_host" else 100), name
         assert int(service["mem_limit"]) > 64 * 2**20, name
-    blog = variables["stack_flask_blog_memory_mb"] * 2**20
-    assert {int(services[name]["mem_limit"]) for name in BLOG} == {blog}
+        assert service["memswap_limit"] == service["mem_limit"], name
+
+
+def test_memory_limits_fit_the_host_during_a_release_a_replacement_of_nginx_and_a_drill(variables, services):
+    always = {"nginx", "flask_blog_blue", "db"}
+    at_once = ({*always, "flask_blog_green"}, {*always, *NGINX}, {*always, "db_drill", "flask_drill"})
+    host_mb = variables.get("render_memory_mb", 3915)
+    for names in at_once:
+        memory = sum(int(services[name]["mem_limit"]) for name in names)
+        assert memory + variables["stack_host_memory_mb"] * 2**20 <= host_mb * 2**20
+
+
+def test_memory_limit_of_a_user_stays(variables, services):
+    [blog] = {int(services[name]["mem_limit"]) // 2**20 for name in BLOG}
+    assert blog == (variables["stack_flask_blog_memory_mb"] or max(blog, 384))
+
+
+def test_number_of_workers_follows_from_the_cpu_limit_and_not_from_the_host(template_case, services):
+    at = {"large_host": 24, "everything_else": 1}.get(template_case, 2)
+    for name in NGINX:
+        assert services[name]["command"] == ["nginx", "-g", f"daemon off; worker_processes {at};"]
+    assert {services[name]["environment"]["WEB_CONCURRENCY"] for name in BLOG} == {str(max(at, 2))}
+
+
+def test_database_admits_the_connections_of_both_slots(services):
+    environment = services["flask_blog_blue"]["environment"]
+    both = 2 * int(environment["WEB_CONCURRENCY"]) * int(environment["WEB_THREADS"])
+    [connections] = [
+        int(word.partition("=")[2]) for word in services["db"]["command"] if "max_connections" in word
+    ]
+    assert both + 13 <= connections
 
 
 def test_each_log_is_rotated(variables, services):
-    options = {"max-size": variables["stack_log_max_size"], "max-file": str(variables["stack_log_max_file"])}
-    for service in services.values():
-        assert service["logging"] == {"driver": "json-file", "options": options}
+    for name, service in services.items():
+        prefix = "stack_nginx_log" if name in NGINX else "stack_log"
+        size, files = variables[f"{prefix}_max_size"], variables[f"{prefix}_max_file"]
+        options = {"max-size": size, "max-file": str(files)} | ({"compress": "true"} if name in NGINX else {})
+        assert service["logging"] == {"driver": "json-file", "options": options}, name
 
 
 def test_serving_containers_restart_and_have_health_checks(services):
     restarts = {name: service["restart"] for name, service in services.items()}
-    once = {name: "no" for name in ("flask", "flask_migrate", "nginx_temporary")}
+    once = {name: "no" for name in ("flask", "flask_migrate", "nginx_temporary", *RECOVERY)}
     assert restarts == {name: "unless-stopped" for name in services} | once
-    for service in services.values():
-        assert service["healthcheck"]["test"][0] == "CMD"
-        assert service["healthcheck"]["retries"] == 3
+    for name in (*NGINX, *BLOG, "db"):
+        check = services[name]["healthcheck"]
+        assert check["test"][0] == "CMD"
+        seconds = {name: int(check[name].removesuffix("s")) for name in ("interval", "timeout")}
+        # Each check of a container that hangs takes all its time. The restart takes up to five seconds more.
+        assert check["retries"] * sum(seconds.values()) + 5 < 30
+        assert check["start_interval"] == "1s"
     assert "/healthz" in services["flask_blog_blue"]["healthcheck"]["test"][-1]
     assert "/healthz" in services["nginx"]["healthcheck"]["test"][-1]
     assert "pg_isready" in services["db"]["healthcheck"]["test"]
@@ -163,6 +219,7 @@ def readable(services):
     """The secrets that each service can read: the path in the container, and the path on the host."""
     in_service = "/etc/slipway/in-service"
     of_a_slot = ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
+    of_a_drill = ("app_secret_key", "db_app_password")
 
     def files(service):
         for mount in service.get("secrets", []):
@@ -172,6 +229,12 @@ def readable(services):
                 assert mount["read_only"]
                 assert mount["source"] in (f"{in_service}/blue", f"{in_service}/green")
                 yield from ((f"/run/secrets/blog/{name}", f"{mount['source']}/{name}") for name in of_a_slot)
+            if mount["target"] == "/run/secrets/drill":
+                assert mount["read_only"]
+                assert mount["source"] == f"{in_service}/drill"
+                yield from (
+                    (f"/run/secrets/drill/{name}", f"{mount['source']}/{name}") for name in of_a_drill
+                )
 
     return {name: dict(files(service)) for name, service in services.items()}
 
@@ -179,7 +242,7 @@ def readable(services):
 def test_environment_names_only_secret_files_that_the_service_can_read(services, readable):
     for name, service in services.items():
         environment = service.get("environment", {})
-        named = {value for name, value in environment.items() if name.endswith("_FILE")}
+        named = {value for name, value in environment.items() if name.endswith("_FILE") and value}
         assert named <= readable[name].keys(), name
 
 
@@ -190,7 +253,10 @@ def test_each_service_can_read_only_its_own_secrets(readable):
     assert {name: set(files) for name, files in readable.items()} == {
         "nginx": set(),
         "nginx_temporary": set(),
-        "db": {"/run/secrets/db_superuser_password"},
+        "db": {"/run/secrets/db_superuser_password", "/run/secrets/backup_passphrase"},
+        "db_restore": {"/run/secrets/backup_passphrase"},
+        "db_drill": {"/run/secrets/backup_passphrase"},
+        "flask_drill": {"/run/secrets/drill/app_secret_key", "/run/secrets/drill/db_app_password"},
         "flask_migrate": {"/run/secrets/db_migrator_password", *blog},
         "flask_blog_blue": blog,
         "flask_blog_green": blog,
@@ -214,25 +280,36 @@ def test_environment_contains_no_secret(services):
 
 def test_data_is_in_named_volumes(compose, services, variables):
     assert compose["volumes"] == {
-        name: {"name": variables[f"stack_{name}"]} for name in ("db_volume", "media_volume")
+        **{
+            name: {"name": variables[f"stack_{name}"]}
+            for name in ("db_volume", "media_volume", "backup_volume")
+        },
+        "drill_volume": {"name": "slipway_drill"},
+    }
+    data = {
+        "db": {"db_volume", "backup_volume"},
+        "db_restore": {"db_volume"},
+        "db_drill": {"drill_volume"},
+        **{name: {"media_volume"} for name in BLOG},
     }
     for name, service in services.items():
         writable = {mount["source"] for mount in service.get("volumes", []) if not mount.get("read_only")}
-        expected = {"db_volume"} if name == "db" else set() if name in NGINX else {"media_volume"}
-        assert writable == expected, name
+        assert writable == data.get(name, set()), name
 
 
-def test_label_of_the_volume_recreates_containers_when_its_name_changes(services, variables):
-    for name, service in services.items():
+def test_label_has_the_volume_name_so_that_a_new_name_recreates_containers(services, variables):
+    for name in (*NGINX, *BLOG, "db"):
         volume = variables["stack_db_volume" if name == "db" else "stack_media_volume"]
-        assert service["labels"] == {"slipway.volume": volume}, name
+        assert services[name]["labels"] == {"slipway.volume": volume}, name
 
 
 def test_blog_gets_texts_unchanged(variables, services):
     words = {
+        "SITE_LANGUAGE": variables["stack_site_language"],
         "SITE_TITLE": variables["stack_site_title"],
         "SITE_DESCRIPTION": variables["stack_site_description"],
         "SITE_AUTHOR": variables["stack_site_author"],
+        "SECURITY_CONTACT": variables["stack_security_contact"],
         **{name: str(value) for name, value in variables["stack_blog_environment"].items()},
     }
     for name in BLOG:

@@ -41,21 +41,29 @@ def test_nginx_trusts_and_exempts_only_the_given_networks(variables, blog_conf):
     }
 
 
-def test_nginx_limits_requests_to_the_blog(variables, blog_conf):
+def test_nginx_limits_requests_to_the_blog(variables, blog_conf, has_tls):
     assert f"zone=pages:1m rate={variables['stack_rate_pages']}r/s;" in blog_conf
     assert f"zone=writes:1m rate={variables['stack_rate_writes']}r/m;" in blog_conf
-    places = re.findall(r"(?:limit_req .*;\s*)*proxy_pass .*;", blog_conf)
+    places = re.findall(r"(?:limit_req .*;\s*)*proxy_pass http://\$slot;", blog_conf)
     limits = [
         f"limit_req zone=pages burst={variables['stack_rate_pages'] * 4} nodelay;",
         f"limit_req zone=writes burst={variables['stack_rate_writes'] - 1} nodelay;",
         "proxy_pass http://$slot;",
     ]
     ways = [tuple(re.split(r"\s*\n\s*", place)) for place in places]
-    assert ways.count(tuple(limits)) == 2 * 6
+    assert ways.count(tuple(limits)) == 2 * 7
+    # Two more locations pass requests on: those of the listeners that are the backup of a slot.
+    others = {f"proxy_pass http://{slot}_alone;" for slot in ("blue", "green")}
+    assert set(re.findall("proxy_pass .*;", blog_conf)) == {limits[2], *others}
     # An author's large body counts towards the rates before nginx asks the blog whether an author sends it.
-    assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 6 == 2 * 2
+    assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 7 == 2 * 2
     assert blog_conf.count("\n        ".join([*limits[:2], "auth_request /author/may-upload;"])) == 2
-    assert blog_conf.count(f"limit_conn connections {variables['stack_rate_connections']};") == 2 * 2
+    redirects = bool(variables["stack_domain_redirects"])
+    redirecting_servers = (redirects or has_tls) + (redirects and has_tls)
+    connections = f"limit_conn connections {variables['stack_rate_connections']};"
+    assert blog_conf.count(connections) == 2 * 2 + redirecting_servers
+    redirect = f"{limits[0]}\n        {limits[1]}\n        root /usr/share/nginx;"
+    assert blog_conf.count(redirect) == blog_conf.count("return 308 ") == redirecting_servers
     assert blog_conf.count(f"client_max_body_size {variables['stack_max_body_kb']}k;") == 2
     assert blog_conf.count(f'!~ "^({"|".join(variables["stack_methods"])})$"') == 2
 
@@ -72,15 +80,26 @@ def test_no_location_of_nginx_follows_a_link_to_a_file(blog_conf):
     assert {*with_files, *answered} == set(locations)
 
 
+def test_cache_of_pages_keeps_no_picture(blog_conf):
+    found = re.findall(r"^    location @picture \{\n(.*?)^    \}$", blog_conf, re.MULTILINE | re.DOTALL)
+    assert ["proxy_cache off;" in location for location in found] == [True, True]
+
+
+def test_nginx_asks_the_blog_only_for_a_picture_that_is_not_in_the_volume(blog_conf):
+    found = re.findall(r'^    location ~ "\^/media/.*?^    \}$', blog_conf, re.MULTILINE | re.DOTALL)
+    assert ["try_files $uri @picture;" in location for location in found] == [True, True]
+    assert "proxy_pass" not in "".join(found)
+
+
 def test_maintenance_closes_every_location_that_leads_readers_to_the_blog(blog_conf):
-    """Readers reach all other locations, except /healthz, through these three.
+    """Readers reach all other locations, except /healthz, through these.
 
     In the server for the pre-switch check, $maintenance stays empty.
     """
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
-    assert closed == {"/", "/author/", "= /author/media"}
+    assert closed == {"/", "@picture", "/author/", "= /author/media"}
     behind_a_closed_one = {
         "@page",
         "@author_page",
@@ -104,6 +123,12 @@ def test_each_server_that_answers_can_be_drained(blog_conf):
         # All refusals come before the drain: a drained request does not pass them again.
         assert "return" not in drain.partition("location @drain {")[2].partition("location ")[0]
         assert before.count("recursive_error_pages on;") == 1
+
+
+def test_nginx_refuses_hidden_files_but_asks_the_blog_for_security_txt(blog_conf):
+    [refused] = set(re.findall(r'location ~\* "(.+)" \{\n +return 404;', blog_conf))
+    paths = ("/.env", "/.well-knownot", "/backup/blog.sql.gz", "/.well-known/security.txt")
+    assert [path for path in paths if not re.search(refused, path, re.IGNORECASE)] == [paths[-1]]
 
 
 def test_nginx_listens_with_tls_only_if_the_host_has_it(variables, blog_conf, has_tls, has_http3):

@@ -1,5 +1,6 @@
 """Define the option --soak, and load the fixtures from fixtures_*.py.
 
+The tests marked `soak` take too long for `make test`: they run only with --soak, as in `make soak`.
 If a fixture returns a function, the docstring of the fixture describes that function.
 """
 

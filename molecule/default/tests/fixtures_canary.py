@@ -4,8 +4,8 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from marks import forms
 from outside import wait_until
+from planted_secrets import forms
 
 # A shell script that prints each place where a mark is. The last search runs as the user nobody.
 SCAN = """

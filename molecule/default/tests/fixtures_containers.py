@@ -1,9 +1,11 @@
 """Fixtures: Docker and the containers on the host."""
 
 import json
+import runpy
 
 import pytest
-from outside import wait_until
+import yaml
+from outside import ROOT, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,19 @@ def healthy(inspect):
         return wait_until(found, seconds, "three healthy containers")
 
     return healthy
+
+
+@pytest.fixture(scope="session")
+def limits(host, variables):
+    """Compute the limits of the containers, as the role does, for memory limits of a user in MiB."""
+    container_limits = runpy.run_path(str(ROOT / "plugins/filter/container_limits.py"))["container_limits"]
+    files = yaml.safe_load((ROOT / "roles/stack/vars/main.yml").read_text())["__stack_memory"].values()
+    names = ("nginx", "flask_blog", "db", "host")
+    set_by_user = {name: variables[f"stack_{name}_memory_mb"] for name in names}
+    memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo"))
+    cpus = min(int(host.check_output("nproc")), 2)
+    files_mb = sum(one["mb"] for one in files)
+    return lambda **memory_mb: container_limits(set_by_user | memory_mb, cpus, memory, files_mb, {})
 
 
 @pytest.fixture

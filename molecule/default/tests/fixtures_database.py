@@ -58,13 +58,13 @@ def login(host, containers, secrets, app_role):
     }
     address = containers["db"]["NetworkSettings"]["Networks"]["slipway_data"]["IPAddress"]
 
-    def run(role, statement, password=None):
+    def run(role, statement, password=None, database="blog"):
         return host.run(
             "docker exec --env PGPASSWORD=%s %s psql --no-password -XAtqc %s %s",
             passwords[role] if password is None else password,
             containers["db"]["Id"],
             statement,
-            f"host={address} user={role} dbname=blog",
+            f"host={address} user={role} dbname={database}",
         )
 
     return run

@@ -12,10 +12,12 @@ CONNECTION = ("host", "port", "user", "ssh_private_key_file", "ssh_common_args")
 
 
 @pytest.fixture(scope="module")
-def context(deploy, inventory, machine, variables, host, tmp_path_factory):
-    """The values and functions that the cases use."""
+def context(deploy, inventory, machine, variables, host, limits, tmp_path_factory):
+    """The values and functions that the cases use.
+
+    memory: half of the host's memory, in MiB. two_slots: what the stack needs if each slot has this limit.
+    """
     memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo")) // 2
-    others = sum(variables[f"stack_{name}_memory_mb"] for name in ("nginx", "db", "host"))
     return SimpleNamespace(
         deploy=deploy,
         inventory=inventory,
@@ -25,7 +27,7 @@ def context(deploy, inventory, machine, variables, host, tmp_path_factory):
         subnet=machine.subnet,
         subnet_ipv6=machine.subnet_ipv6,
         memory=memory,
-        two_slots=2 * memory + others,
+        two_slots=limits(flask_blog=memory)["peak_mb"],
     )
 
 

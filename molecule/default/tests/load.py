@@ -23,7 +23,8 @@ from urllib.parse import urlencode
 
 from outside import Http2Reader, Reader
 
-# The number of lanes. Half of them keep their connection. After a late answer, overdue requests follow.
+# The number of lanes (threads that send requests). Half of them keep their connection. After a late answer, a
+# lane sends its overdue requests at once.
 LANES = 44
 # Two more lanes for each number: they keep their connection, and send a request every 2, 5 or 9 seconds.
 PAUSES = (2, 5, 9)
@@ -98,7 +99,7 @@ class Report:
         )
 
 
-def wrong_accounts(posts, titles):
+def wrong_posts(posts, titles):
     """Return a sentence for each post that is lost, stored twice, or stored although the blog refused it.
 
     Args:
@@ -108,12 +109,16 @@ def wrong_accounts(posts, titles):
     there = Counter(titles)
     return [
         *(
-            f"lost: the POST of “{title}” was done and is not there"
+            f"lost: the blog accepted the POST of “{title}”, but the post is not in the database"
             for title in posts["done"]
             if not there[title]
         ),
-        *(f"doubled: “{title}” is there {times} times" for title, times in there.items() if times > 1),
-        *(f"there, and yet refused: “{title}”" for title in posts["refused"] if there[title]),
+        *(
+            f"doubled: “{title}” is in the database {times} times"
+            for title, times in there.items()
+            if times > 1
+        ),
+        *(f"stored, although the blog refused it: “{title}”" for title in posts["refused"] if there[title]),
     ]
 
 
@@ -359,7 +364,7 @@ class Load:
         posts = report.posts | {"refused": [t for t in report.posts["refused"] if t not in unknown]}
         if report.rate < self.least:
             slow = [f"no measurement: {report.rate:.1f} requests/s are fewer than {self.least}"]
-        return [*slow, *failures, *wrong_accounts(posts, self.titles)]
+        return [*slow, *failures, *wrong_posts(posts, self.titles)]
 
 
 if __name__ == "__main__":

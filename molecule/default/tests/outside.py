@@ -1,4 +1,4 @@
-"""Reach the host from the machine that runs the tests: its container, plays, HTTP and TCP."""
+"""Ways to reach the host from the machine that runs the tests: its container, plays, HTTP and TCP."""
 
 import http.client
 import io
@@ -299,6 +299,8 @@ class Prober:
     def __init__(self, reader, path="/", readers=2):
         self.reader, self.path = reader, path
         self.answered, self.failures = 0, []
+        # When requests failed, in seconds on the clock of time.monotonic().
+        self.failed_at = []
         self.lock, self.over = threading.Lock(), threading.Event()
         self.threads = [threading.Thread(target=self.probe) for _ in range(readers)]
 
@@ -316,6 +318,7 @@ class Prober:
             with self.lock:
                 self.answered += failure is None
                 self.failures += [failure] if failure else []
+                self.failed_at += [time.monotonic()] if failure else []
             self.over.wait(0.01)
         reader.close()
 

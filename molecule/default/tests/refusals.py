@@ -13,6 +13,7 @@ class Case:
 
     says: texts that the error must contain. hides: a text that the output must not contain.
     variables: extra variables, with which the case runs site.yml. run: a function to call instead.
+    The run is a dry run, because only dry runs may run at the same time.
     `says` and the strings in `variables` may contain {fields} of the fixture `context`.
     """
 
@@ -30,7 +31,7 @@ class Case:
             name: value.format(**vars(context)) if isinstance(value, str) else value
             for name, value in self.variables.items()
         }
-        return context.deploy("site.yml", *extra(**filled))
+        return context.deploy("site.yml", "--check", *extra(**filled))
 
 
 def extra(**variables):

@@ -42,6 +42,15 @@ def test_feed_has_absolute_urls(get, variables):
     assert [link for link in links if not link.startswith(f"{base}/")] == []
 
 
+def test_security_txt_names_the_contact_form(get, variables):
+    answer = get("/.well-known/security.txt")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    fields = dict(line.split(": ", 1) for line in answer.text.splitlines())
+    assert fields["Contact"] == f"{variables['stack_base_url']}/contact"
+    assert fields["Canonical"] == f"{variables['stack_base_url']}/.well-known/security.txt"
+    assert "Expires" in fields
+
+
 def test_stylesheet_is_compressed_and_cached_forever(get):
     [path] = re.findall(r'<link[^>]*href="(/static/style\.[^"]+\.css)"', get("/").text)
     assert re.fullmatch(r"/static/style\.[0-9a-f]{8,}\.css", path)

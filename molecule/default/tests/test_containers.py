@@ -35,18 +35,57 @@ def test_compose_names_the_image_by_its_id(containers, service):
 
 
 @each
-def test_container_has_limits_of_memory_cpu_and_processes(host, containers, variables, service):
+def test_container_has_limits_of_memory_cpu_and_processes(host, containers, limits, service):
     config = containers[service]["HostConfig"]
-    assert config["Memory"] == variables[f"stack_{service}_memory_mb"] * 2**20
+    assert config["Memory"] == limits()[service]["memory_mb"] * 2**20
     assert config["NanoCpus"] == min(int(host.check_output("nproc")), 2) * 10**9
-    assert config["PidsLimit"] == {"nginx": 50, "flask_blog": 100, "db": 100}[service]
+    assert config["PidsLimit"] == limits()[service]["pids"]
+
+
+def test_memory_limits_of_all_containers_fit_the_host_during_a_release(host, containers):
+    memory = {service: container["HostConfig"]["Memory"] for service, container in containers.items()}
+    assert sum(memory.values()) + memory["flask_blog"] < int(
+        host.check_output("awk '/MemTotal/ { print $2 * 1024 }' /proc/meminfo")
+    )
+
+
+@pytest.mark.parametrize(("service", "title"), [("nginx", "worker process"), ("flask_blog", "gunicorn")])
+def test_service_has_the_workers_that_fit_its_limits(host, containers, limits, service, title):
+    first = str(containers[service]["State"]["Pid"])
+    children = host.check_output("ps -o args= --ppid %s", first).splitlines()
+    assert len([one for one in children if title in one]) == limits()[service]["workers"]
+
+
+def test_database_has_connections_for_the_workers_of_both_slots(sql, limits):
+    assert int(sql("SHOW max_connections")[0][0]) == limits()["db"]["connections"]
+
+
+def test_database_has_the_settings_that_fit_its_limits(docker, containers, sql, limits):
+    command = containers["db"]["Config"]["Cmd"]
+    asked = dict(word.removeprefix("--").split("=", 1) for word in command[1:])
+    query = "SELECT name, current_setting(name) FROM pg_settings WHERE source = 'command line'"
+    in_force = dict(sql(query))
+    assert in_force == {name: in_force[name] for name in asked}, "each setting comes from compose.yml"
+    computed = limits()["db"]["settings"]
+    for name, value in {
+        "shared_buffers": f"{computed['shared_buffers_mb']}MB",
+        "work_mem": f"{computed['work_mem_kb']}kB",
+        "max_parallel_workers": str(computed["max_parallel_workers"]),
+    }.items():
+        assert asked[name] == value
+        [[bytes_in_force]] = sql(
+            f"SELECT pg_size_bytes(current_setting('{name}')) = pg_size_bytes('{value}')"
+        )
+        assert bytes_in_force == "t", name
+    # Postgres must have been built with lz4.
+    assert in_force["wal_compression"] == "lz4"
 
 
 @each
-def test_kernel_enforces_the_memory_limit(docker, containers, variables, service):
+def test_kernel_enforces_the_memory_limit(docker, containers, limits, service):
     files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"  # for cgroup v2 and v1
     limit = docker("exec %s sh -c %s", containers[service]["Id"], f"cat {files} 2>/dev/null; true")
-    assert int(limit) == variables[f"stack_{service}_memory_mb"] * 2**20
+    assert int(limit) == limits()[service]["memory_mb"] * 2**20
 
 
 @each
@@ -86,14 +125,18 @@ def test_tmp_is_writable_but_no_program_can_run_there(host, containers, service)
 
 @each
 def test_container_restarts_by_itself_and_rotates_its_log(containers, variables, service):
-    config = containers[service]["HostConfig"]
+    config, prefix = (
+        containers[service]["HostConfig"],
+        "stack_nginx_log" if service == "nginx" else "stack_log",
+    )
     assert config["RestartPolicy"]["Name"] == "unless-stopped"
     assert config["LogConfig"] == {
         "Type": "json-file",
         "Config": {
-            "max-size": variables["stack_log_max_size"],
-            "max-file": str(variables["stack_log_max_file"]),
-        },
+            "max-size": variables[f"{prefix}_max_size"],
+            "max-file": str(variables[f"{prefix}_max_file"]),
+        }
+        | ({"compress": "true"} if service == "nginx" else {}),
     }
 
 
@@ -125,7 +168,7 @@ def test_service_can_read_only_its_own_secrets(docker, containers, service):
     readable = {
         "nginx": [],
         "flask_blog": ["app_secret_key", "app_secret_key_fallbacks", "db_app_password"],
-        "db": ["db_superuser_password"],
+        "db": ["backup_passphrase", "db_superuser_password"],
     }
     script = "for f in /run/secrets/* /run/secrets/blog/*; do [ ! -f $f ] || [ ! -r $f ] || basename $f; done"
     assert docker("exec %s sh -c %s", containers[service]["Id"], script).split() == readable[service]

@@ -10,6 +10,7 @@ READERS = {
     "db_migrator_password": 10001,
     "db_app_password": 0,
     "app_secret_key": 0,
+    "backup_passphrase": 999,
     "admin_password": 10001,
 }
 
@@ -20,17 +21,24 @@ READERS = {
         ("/opt/slipway/compose.yml", 0o644),
         ("/opt/slipway/nginx/blog.conf", 0o644),
         ("/opt/slipway/stack.json", 0o644),
-        ("/opt/slipway/release.json", 0o644),
+        ("/opt/slipway/release.json", 0o600),
         ("/opt/slipway/roles.sql", 0o644),
-        ("/etc/docker/daemon.json", 0o644),
+        ("/etc/docker/daemon.json", 0o600),
         ("/usr/local/bin/slipway", 0o755),
         ("/usr/local/lib/slipway/current/slipway/cli.py", 0o644),
+        ("/etc/systemd/system/slipway-heal.service", 0o644),
+        ("/etc/systemd/system/slipway-media.service", 0o644),
         ("/etc/systemd/system/slipway-nginx.service", 0o644),
     ],
 )
 def test_file_belongs_to_root_and_has_its_mode(host, path, mode):
     file = host.file(path)
     assert (file.user, file.group, file.mode) == ("root", "root", mode)
+
+
+def test_only_root_can_enter_the_directory_above_secrets_and_keys(host):
+    directory = host.file("/etc/slipway")
+    assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o700)
 
 
 @pytest.mark.parametrize("directory", ["/opt/slipway", "/var/lib/slipway", "/etc/slipway"])
@@ -75,7 +83,7 @@ def test_configuration_of_slipway_matches_the_inventory(host, variables, site):
 
 def test_only_root_can_list_the_directory_of_secrets(host):
     directory = host.file("/etc/slipway/secrets")
-    assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o711)
+    assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o700)
     assert sorted(directory.listdir()) == sorted(READERS)
 
 
@@ -83,6 +91,18 @@ def test_only_root_can_list_the_directory_of_secrets(host):
 def test_only_its_reader_can_read_a_secret(host, name, uid):
     file = host.file(f"/etc/slipway/secrets/{name}")
     assert (file.uid, file.gid, file.mode) == (uid, uid, 0o400)
+
+
+@pytest.mark.parametrize(
+    ("name", "uid"), {"slipway-nginx": 101, "slipway-db": 999, "slipway-app": 10001}.items()
+)
+def test_uid_of_a_container_belongs_to_a_user_who_cannot_log_in(host, name, uid):
+    """A package of the host may have created a user with the uid before Slipway did."""
+    user = host.check_output("getent passwd %s", str(uid)).split(":")
+    assert user[6] in ("/usr/sbin/nologin", "/bin/false")
+    if user[0] == name:
+        assert (user[2], user[5]) == (str(uid), "/nonexistent")
+        assert host.check_output("getent shadow %s", name).split(":")[1].startswith("!")
 
 
 def test_active_slot_has_copies_of_the_secrets_that_it_reads(host, slot, secrets):
@@ -137,8 +157,9 @@ def test_engine_starts_at_boot(host):
     assert service.is_running
 
 
-def test_service_that_recovers_nginx_starts_at_boot(host):
+def test_services_of_nginx_and_of_the_pictures_start_at_boot(host):
     assert host.service("slipway-nginx").is_enabled
+    assert host.service("slipway-media").is_enabled
 
 
 # --- The program --------------------------------------------------------------------------------------------

@@ -86,16 +86,68 @@ def test_container_address_is_unreachable_from_the_network(published_by_mistake,
     assert scan(MISTAKEN_PORTS, published_by_mistake) == {family: set() for family in FAMILIES}
 
 
-def test_container_reaches_the_network_but_not_the_host(host, containers, machine, variables):
-    def connect(address, port):
-        enter = f"nsenter --net --target {containers['nginx']['State']['Pid']}"
-        return host.run(f"{enter} timeout 2 bash -c '</dev/tcp/{address}/{port}'")
+# --- Connections of containers ------------------------------------------------------------------------------
 
+METADATA = ("169.254.169.254", "fd00:ec2::254")
+
+
+@pytest.fixture(scope="module")
+def metadata(host, run_on_neighbour):
+    """Let the neighbour have the addresses of a provider's metadata, and the host a route to them."""
+    addresses = run_on_neighbour("hostname -I").split()
+    for address in METADATA:
+        gateway = next(one for one in addresses if (":" in one) == (":" in address))
+        run_on_neighbour(f"ip address add {address} dev lo")
+        host.check_output(f"ip route add {address} via {gateway}")
+    yield
+    for address in METADATA:
+        host.check_output(f"ip route delete {address}")
+        run_on_neighbour(f"ip address delete {address} dev lo")
+
+
+@pytest.fixture(scope="module")
+def image_build(docker, inspect):
+    """Start a container on Docker's default bridge, where images are built. Return its first process."""
+    [image] = {c["Image"] for service, c in inspect().items() if service.startswith("flask_blog")}
+    name = "slipway-test-build"
+    docker(f"run --detach --name {name} --label slipway.test --entrypoint sleep %s infinity", image)
+    yield docker("inspect --format '{{.State.Pid}}' %s", name).strip()
+    docker(f"rm --force {name}")
+
+
+@pytest.fixture
+def reaches(host):
+    """Tell whether a port without a listener answers a connection from the network of a process."""
+
+    def reaches(pid, address, port=1):
+        script = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
+        return "Connection refused" in host.run(f"nsenter --net --target {pid} {script}").stderr
+
+    return reaches
+
+
+@pytest.mark.parametrize("action", ["true", "systemctl restart docker", "systemctl restart nftables"])
+def test_nginx_reaches_neither_neighbours_nor_metadata_nor_the_host(
+    host, containers, machine, metadata, reaches, action
+):
+    host.check_output(action)
     edge = containers["nginx"]["NetworkSettings"]["Networks"]["slipway_edge"]
-    for address in (edge["Gateway"], edge["IPv6Gateway"], machine.ipv4, machine.ipv6):
-        assert connect(address, variables["baseline_ssh_port"]).rc == 124, address
-    for outside in machine.gateways:
-        assert "refused" in connect(outside, 1).stderr, "the gateway must get and refuse the connection"
+    of_host = (edge["Gateway"], edge["IPv6Gateway"], machine.ipv4, machine.ipv6)
+    pid = containers["nginx"]["State"]["Pid"]
+    assert [one for one in (*machine.gateways, *METADATA, *of_host) if reaches(pid, one)] == []
+
+
+def test_host_itself_reaches_neighbours_and_metadata(machine, metadata, reaches):
+    outside = [*machine.gateways, *METADATA]
+    assert [one for one in outside if reaches(1, one)] == outside
+
+
+def test_image_build_reaches_the_network_and_a_resolver_but_no_metadata(
+    machine, metadata, image_build, reaches
+):
+    assert reaches(image_build, machine.gateways[0])
+    assert reaches(image_build, METADATA[0], port=53)
+    assert not reaches(image_build, METADATA[0])
 
 
 # --- Restarts of the engine ---------------------------------------------------------------------------------
@@ -231,21 +283,3 @@ def test_connection_ends_at_its_time_limit_and_others_continue(
     assert other.request("/").status == 200
     assert other.dialled == 1
     other.close()
-
-
-# --- Removal of wrong rules ---------------------------------------------------------------------------------
-
-
-def test_firewall_rules_that_lock_everybody_out_are_removed(host, machine, variables, deploy, scan):
-    port = variables["baseline_ssh_port"]
-    tags = ("playbooks/provision.yml", "--tags", "baseline_firewall")
-    wrong = deploy(
-        *tags, "--extra-vars", "baseline_ssh_port=2", "--extra-vars", "__baseline_firewall_guard=10"
-    )
-    assert "does not answer at port 2 (baseline_ssh_port)" in wrong.output, wrong.output
-    wait_until(lambda: answers(machine.ipv4, port), 30, "the host can be reached again")
-    assert host.run("nft list table inet slipway").rc != 0
-    right = deploy(*tags)
-    assert right.status == 0, right.output
-    assert host.check_output("systemctl is-enabled nftables") == "enabled"
-    assert scan({port}) == {family: {port} for family in FAMILIES}

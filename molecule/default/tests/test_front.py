@@ -77,7 +77,8 @@ def test_nginx_image_that_does_not_start_is_refused_with_its_error(
     host, other_nginx, inspect, assert_only_nginx, reader
 ):
     before = inspect()["nginx"]
-    broken = other_nginx('CMD ["nginx", "-g", "spoiled;"]')
+    # The command is in compose.yml, so the error must be in a file of the image.
+    broken = other_nginx('USER root\nRUN echo "spoiled;" >> /etc/nginx/nginx.conf\nUSER 101:101')
     with Prober(reader) as prober:
         done = host.run("slipway nginx apply")
     host.check_output("sed --in-place s/%s/%s/ /opt/slipway/compose.yml", broken, before["Image"])
@@ -123,9 +124,9 @@ def test_replacement_of_nginx_is_refused_during_a_release(host, other_nginx, ins
     assert {name: c["Id"] for name, c in inspect().items()} == {name: c["Id"] for name, c in before.items()}
 
 
-def test_dry_run_reports_that_nginx_would_be_replaced(deploy, inspect, variables):
+def test_dry_run_reports_that_nginx_would_be_replaced(deploy, inspect, limits):
     before = inspect()["nginx"]["Id"]
-    larger = json.dumps({"stack_nginx_memory_mb": variables["stack_nginx_memory_mb"] + 1})
+    larger = json.dumps({"stack_nginx_memory_mb": limits()["nginx"]["memory_mb"] + 1})
     outcome = deploy("site.yml", "--check", "--tags", "stack", "--extra-vars", larger)
     assert outcome.status == 0, outcome.output
     _, _, told = outcome.output.partition(

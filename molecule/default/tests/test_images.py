@@ -88,3 +88,27 @@ def test_labels_name_the_image_and_its_base(docker, tag):
 @each
 def test_image_is_small(docker, tag):
     assert int(docker("image inspect --format '{{.Size}}' %s", tag)) < 250 * 10**6
+
+
+def test_deploy_removes_only_superseded_images_that_no_container_uses(host, docker, deploy):
+    base = "slipway/base-debian:trixie-stock"
+    build = f"echo FROM {base} | docker build --quiet --tag %s --label slipway.image=%s -"
+    labels = {
+        "slipway/base-nginx:old": "slipway/base-nginx:old",
+        "slipway/base-nginx:used": "slipway/base-nginx:used",
+        "example/nginx:old": "example/nginx:1",
+    }
+    for name, label in labels.items():
+        host.check_output(build, name, label)
+    docker("create --name image-user --label slipway.test slipway/base-nginx:used true")
+    try:
+        done = deploy("playbooks/deploy.yml")
+        assert done.status == 0, done.output
+        left = docker("image ls --format '{{.Repository}}:{{.Tag}}'").splitlines()
+        assert "slipway/base-nginx:old" not in left
+        assert "slipway/base-nginx:used" in left
+        assert "example/nginx:old" in left
+        assert base in left
+    finally:
+        docker("rm image-user")
+        docker("image rm example/nginx:old slipway/base-nginx:used")

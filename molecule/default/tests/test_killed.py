@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from outside import Prober
+from variants import HEAD
 
 PLACE = "/run/slipway-test"
 # The wrapper is in the first directory of the PATH of `slipway`.
@@ -27,25 +28,29 @@ case $moment in
     during)
         $real "$@" &
         once='--filter label=com.docker.compose.oneoff=True'
-        until $real ps --quiet $once | grep --quiet .; do sleep 0.05; done
+        while kill -0 $! && ! $real ps --quiet $once | grep --quiet .; do sleep 0.05; done
         ;;
     after) $real "$@" ;;
 esac
 strike
 """
 # A migration that goes on in the database after its client is killed.
-MIGRATION = """
+MIGRATION = f"""
 COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
 from alembic import op
 
-revision, down_revision, destructive = "9001", "0003", False
+revision, down_revision, destructive = "9001", "{HEAD}", False
 
 
 def upgrade():
-    op.execute("CREATE TABLE slipway_test (n int); SELECT pg_sleep({seconds})")
+    op.execute("CREATE TABLE slipway_test (n int); SELECT pg_sleep({{seconds}})")
 END
 """
 NEVER_READY = "CMD sleep infinity\n"
+
+
+# The stages after the ledger says that the release is in service.
+AFTER = ("drain", "tidy", "pictures")
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Kill:
     @property
     def had_readers(self):
         """Whether readers already got the release at that moment."""
-        return self.stage in ("switch", "drain", "tidy")
+        return self.stage in ("switch", *AFTER)
 
 
 SLOW = MIGRATION.format(seconds=600)
@@ -77,7 +82,7 @@ MORE = [
     Kill("release", "check", "before"),
     Kill("release", "check", "after", 3),
     Kill("release", "database", "after", 2),
-    Kill("release", "schema", "during"),
+    Kill("release", "schema", "during", 2),
     Kill("release", "dump", "before", 2, lines=SLOW),
     Kill("release", "start", "before", 2),
     Kill("release", "admin", "during"),
@@ -86,6 +91,7 @@ MORE = [
     Kill("release", "drain", "before"),
     Kill("release", "drain", "after"),
     Kill("release", "tidy", "before"),
+    Kill("release", "pictures", "before"),
     Kill("rollback", "check", "after", 2),
     Kill("rollback", "database", "before"),
     Kill("rollback", "start", "after", 2),
@@ -132,7 +138,7 @@ def restored_schema(sql):
     """Restore the schema after the test."""
     yield
     sql("DROP TABLE IF EXISTS slipway_test")
-    sql("UPDATE alembic_version SET version_num = '0003'")
+    sql(f"UPDATE alembic_version SET version_num = '{HEAD}'")
     sql("DELETE FROM schema_history WHERE revision = '9001'")
 
 
@@ -149,6 +155,7 @@ def assert_clean(host, sql, healthy, slot, status):
         assert now["under_way"] is None
         assert now["image"] == serves
         assert host.check_output("ls --almost-all /var/lib/slipway/www") == "static"
+        assert "isolated-" not in host.check_output("ls /var/lib/slipway/slot")
         once = "docker ps --all --quiet --filter label=com.docker.compose.oneoff=True"
         assert host.check_output(once) == ""
         assert host.check_output("ls /etc/slipway/in-service").split() == sorted(["admin_password", slot()])
@@ -190,7 +197,7 @@ def test_next_run_cleans_up_after_a_killed_run(
 
     cut = f"Release {entry['id']} was interrupted during the stage `{kill.stage}`"
     ended = [e["outcome"] for e in ledger() if e["id"] == entry["id"]]
-    if kill.stage in ("drain", "tidy"):
+    if kill.stage in AFTER:
         assert entry["outcome"] == "in service"
         assert cut not in told
     else:

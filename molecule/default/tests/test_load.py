@@ -66,8 +66,8 @@ def test_load_reports_failed_requests_and_lost_doubled_and_refused_posts(
     known = [str(failed) for failed in load.report.failures]
     assert {*reset.failures, *refused.failures} <= set(known) <= set(load.problems)
     assert [p for p in load.problems if p not in known and not p.startswith("no measurement: ")] == [
-        f"lost: the POST of “{lost}” was done and is not there",
-        f"doubled: “{doubled}” is there 2 times",
-        f"there, and yet refused: “{unasked}”",
+        f"lost: the blog accepted the POST of “{lost}”, but the post is not in the database",
+        f"doubled: “{doubled}” is in the database 2 times",
+        f"stored, although the blog refused it: “{unasked}”",
     ]
     assert written_titles(load) == []

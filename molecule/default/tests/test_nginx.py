@@ -74,7 +74,7 @@ def assert_security_headers(answer, embedding="same-origin"):
         ("STATIC", {"If_Match": '"other"'}, 412, "no-store", "same-origin"),
         ("STATIC", {"method": "POST"}, 405, "no-store", "same-origin"),
         (PICTURE, {}, 200, FOREVER, "cross-origin"),
-        (PICTURE.replace("1x1", "2x2"), {}, 404, "no-store", "same-origin"),
+        (PICTURE.replace("1x1", "2x2"), {}, 404, KEPT, "cross-origin"),
         ("/.git/config", {}, 404, "no-store", "same-origin"),
         ("/errors/404.html", {}, 404, "no-store", "same-origin"),
         ("/errors/errors.css", {}, 200, "public, max-age=3600", "same-origin"),
@@ -150,10 +150,10 @@ def test_blog_gets_the_host_name_that_nginx_has_checked(send_raw, base_url):
         "/%2eenv",
         "/a/.htpasswd",
         "/static/.git/HEAD",
-        "/dump.sql",
-        "/BLOG.SQL.GZ",
-        "/index.html~",
-        "/wp-config.bak",
+        "/backup/dump.sql",
+        "/backup/BLOG.SQL.GZ",
+        "/old/index.html~",
+        "/wp-content/wp-config.bak",
         "/.well-knownot",
     ],
 )
@@ -163,7 +163,18 @@ def test_nginx_itself_refuses_paths_of_hidden_and_backup_files(ask, path):
     assert "/errors/errors.css" in answer.text, "nginx itself must answer"
 
 
-@pytest.mark.parametrize("path", ["/.well-known/security.txt", "/tags/sql", "/old", "/nosuch.sql.txt"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/nosuch",
+        "/tags/sql",
+        "/old",
+        "/nosuch.sql.txt",
+        "/no.conf",
+        "/posts/no~",
+        "/posts/no.log",
+    ],
+)
 def test_nginx_passes_other_unknown_paths_to_the_blog(ask, path):
     answer = ask(path)
     assert answer.status == 404

@@ -84,7 +84,7 @@ CASES = [
         [
             "MB of memory, but the stack needs {two_slots} MB",
             "stack_flask_blog_memory_mb twice",
-            "Lower these limits",
+            "Lower or remove the limits in your inventory",
         ],
         {"stack_flask_blog_memory_mb": "{memory}"},
     ),

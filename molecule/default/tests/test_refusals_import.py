@@ -13,7 +13,7 @@ POSTS = {
 }
 PROBLEMS = [
     "plain.md:1: has no front matter; begin it with",
-    "deep/date.md:3: has the wrong date 'soon' in the field date; write it like 2026-01-31",
+    "deep/date.md:3: has a date that is not valid in the field date: 'soon'; write it like 2026-01-31",
     "two.md:4: has the same slug as one.md, 'ropes-a-table'; change one slug",
     "latin.md:6: is not UTF-8 (byte 35 of the file); save it as UTF-8",
     f"huge.md:1: has {50 * 10**6} bytes, over the limit of 1114112; split it",

@@ -42,6 +42,11 @@ CASES = [
         {"stack_nginx_memory_mb": 200, "stack_session_cookies": ["a b"]},
     ),
     Case(
+        "URL instead of an address for the request from outside",
+        ['release_outside_address is "http://10.0.0.5/"', "Write it like 10.0.0.5 or 10.0.0.5:8443"],
+        {"release_outside_address": "http://10.0.0.5/"},
+    ),
+    Case(
         "word instead of a port",
         ["stack_http_port", "'eighty'", "unable to convert to int"],
         {"stack_http_port": "eighty"},
@@ -96,9 +101,19 @@ CASES = [
         {"stack_base_url": "https://x/blog"},
     ),
     Case(
+        "security contact without a scheme",
+        ['stack_security_contact is "a@b.test"', "like mailto:security@example.org"],
+        {"stack_security_contact": "a@b.test"},
+    ),
+    Case(
         "base URL without TLS",
         ['stack_base_url is "http://blog.test"', "redirect readers to itself", "Use https://"],
         {"tls_mode": "selfsigned", "stack_domain": "blog.test", "stack_base_url": "http://blog.test"},
+    ),
+    Case(
+        "name of a language instead of its tag",
+        ['stack_site_language is "English"', "Write a tag such as en"],
+        {"stack_site_language": "English"},
     ),
     Case(
         "invalid email address",

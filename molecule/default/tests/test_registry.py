@@ -5,13 +5,12 @@ import re
 import secrets as random
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from marks import VERBOSE, files_on_control_node, is_shown
 from outside import ROOT, wait_until
+from planted_secrets import VERBOSE, files_on_control_node, is_shown
 from registries import Registry
 
 PLACE = "/run/slipway-test"
@@ -122,7 +121,7 @@ def published(restored_engine_settings, build, workspace, docker):
     """Publish the blog in the registry, remove the image from the host, and return the image's reference."""
     done = build("pull")
     assert done.status == 0, done.output
-    again = build("pull", "--start-at-task", "Build | Gather facts of the host")
+    again = build("pull", "--start-at-task", "Build | Take the lock of the run, and gather facts of the host")
     file = workspace.tmp / "pull/blog.yml"
     reference = yaml.safe_load(file.read_text())["images_blog_reference"]
     built = json.loads(docker("image inspect %s", reference))[0]
@@ -133,7 +132,7 @@ def published(restored_engine_settings, build, workspace, docker):
 
 @pytest.fixture(scope="module")
 def refused_pulls(deploy, published, workspace, ledger, inspect, docker):
-    """Run two plays in parallel that must be refused. Return their Outcomes and the state of the host."""
+    """Run two plays that must be refused. Return their Outcomes and the state of the host."""
     nowhere = re.sub("sha256:.*", f"sha256:{'0' * 64}", published.reference)
     wrong = {"wrong password": {"images_registry_password": "this-is-not-it"}}
     cases = wrong | {"unknown digest": {"images_blog_reference": nowhere}}
@@ -154,12 +153,9 @@ def refused_pulls(deploy, published, workspace, ledger, inspect, docker):
         }
 
     before = state()
-    with ThreadPoolExecutor() as pool:
-        runs = {
-            name: pool.submit(deploy, *deploy_images, "--extra-vars", json.dumps(given))
-            for name, given in cases.items()
-        }
-    outcomes = {name: run.result() for name, run in runs.items()}
+    outcomes = {
+        name: deploy(*deploy_images, "--extra-vars", json.dumps(given)) for name, given in cases.items()
+    }
     return SimpleNamespace(outcomes=outcomes, before=before, after=state())
 
 
@@ -308,9 +304,13 @@ def test_engine_pulls_a_base_image_by_digest_through_the_mirror(published, regis
 @pytest.fixture(scope="module")
 def bundle(build, workspace, published):
     """Export a bundle twice. Return its directory, its variables, and the Outcome of the second export."""
-    done = build("archive", "--start-at-task", "Build | Gather facts of the host")
+    done = build(
+        "archive", "--start-at-task", "Build | Take the lock of the run, and gather facts of the host"
+    )
     assert done.status == 0, done.output
-    again = build("archive", "--start-at-task", "Build | Gather facts of the host")
+    again = build(
+        "archive", "--start-at-task", "Build | Take the lock of the run, and gather facts of the host"
+    )
     told = ("--extra-vars", f"@{workspace.tmp}/archive/blog.yml")
     return SimpleNamespace(directory=workspace.tmp / "archive/bundle", told=told, again=again)
 

@@ -68,7 +68,9 @@ def test_ledger_names_the_image_and_the_slot_in_service(in_service, containers, 
 def test_release_of_the_image_in_service_changes_nothing(host, ledger, inspect, containers):
     before, entries = {s: c["Id"] for s, c in inspect().items()}, ledger()
     told = host.check_output("slipway release --json %s", containers["flask_blog"]["Image"])
-    assert json.loads(told.splitlines()[-1]) == {"changed": False}
+    answer = json.loads(told.splitlines()[-1])
+    assert answer["changed"] is False
+    assert answer["message"].startswith("Nothing to release: ")
     assert {s: c["Id"] for s, c in inspect().items()} == before
     assert ledger() == entries
 
@@ -130,6 +132,20 @@ def test_no_request_fails_during_rollbacks(host, load, ledger, healthy, slot):
             host.check_output("slipway release --unblock=%s %s", serving["id"], serving["image"])
         assert step.failures == []
         assert ledger()[-1]["image"] == serving["image"]
+
+
+def test_rollback_without_a_name_finds_the_release_that_served_before(host, variant, ledger, in_service):
+    """An operator goes back twice, forward to the newest release by its name, and back again."""
+    images = [in_service["image"], variant(), variant()]
+    for image in images[1:]:
+        host.check_output("slipway release %s", image)
+    served = []
+    for name in ("", "", ledger()[-1]["id"], ""):
+        host.check_output(f"slipway rollback {name}")
+        served.append(images.index(ledger()[-1]["image"]))
+    assert served == [1, 0, 2, 0]
+    newest = {entry["image"]: entry for entry in ledger()}
+    assert ["blocked" in newest[image] for image in images] == [False, True, True]
 
 
 def test_images_of_old_releases_are_removed(docker, ledger, variables):

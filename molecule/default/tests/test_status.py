@@ -36,13 +36,17 @@ def report(deploy):
 def assert_no_difference(told, entry, containers, host):
     """Assert that the report lists no difference, and that its other lines are correct."""
     assert told("drift") == ["none"]
-    assert told("repository") == []
+    assert told("checkout") == []
     assert told("changed") == []
     assert told("release") == [f"{entry['id']} ({entry['version']}, {entry['revision']})"]
     assert told("since") == [f"{entry['at']} by {entry['by']}"]
     assert told("image") == [entry["image"]]
     assert told("slot") == [entry["slot"]]
     assert told("maintenance") == ["off"]
+    assert told("pending") == []
+    assert told("firewall") == []
+    [url] = told("url")
+    assert told("outside") == [f"{url}/ answers"]
     states = {service: " ".join(told(service)[0].split()) for service in containers}
     assert states == dict.fromkeys(["nginx", "db", f"flask_blog_{entry['slot']}"], "running healthy")
     free = int(
@@ -90,8 +94,8 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
         f"The configuration of the {slot} slot differs from compose.yml: run site.yml.",
         f"slots.env lists blue, green, but the {slot} slot serves: run site.yml.",
     ]
-    assert told("repository") == [
-        "has another image of the blog: "
+    assert told("checkout") == [
+        "defines another image of the blog than the one in service: "
         "`ansible-playbook playbooks/deploy.yml` releases it, unless it is blocked",
     ]
     assert told("changed") == [
@@ -101,7 +105,8 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
     assert told("db")[0].split() == ["exited"]
     assert told("image") == [in_service["image"]]
 
-    assert_no_difference(report(), in_service, healthy(), host)
+    after = healthy()
+    assert_no_difference(report(), in_service, after, host)
 
 
 def test_status_reports_a_lost_record_and_site_yml_writes_it_again(report, host, deploy):
@@ -111,3 +116,42 @@ def test_status_reports_a_lost_record_and_site_yml_writes_it_again(report, host,
     ]
     assert deploy("site.yml").status == 0
     assert report()("changed") == []
+
+
+# --- A page from outside ------------------------------------------------------------------------------------
+
+# Nothing listens on this port of the machine that runs the tests.
+NOWHERE = ("--extra-vars", "release_outside_address=127.0.0.1:1")
+
+
+def test_run_fails_if_the_control_node_gets_no_page(deploy, variables):
+    done = deploy("playbooks/deploy.yml", "--tags", "release", *NOWHERE)
+    assert done.status == 2, done.output
+    message, url = done.errors[-1], variables["stack_base_url"]
+    assert "The run is complete, but readers may not reach the blog" in message
+    assert f"{url}/ cannot be reached at 127.0.0.1, port 1: [Errno 111] Connection refused." in message
+    assert "The host itself serves the page at 127.0.0.1" in message
+    assert "release_outside_check: false" in message
+
+
+def test_request_from_outside_can_be_turned_off(deploy, hostname):
+    off = ("--extra-vars", "release_outside_check=false")
+    done = deploy("playbooks/deploy.yml", "--tags", "release", *NOWHERE, *off)
+    assert done.status == 0, done.output
+    assert done.changed == {hostname: 0}
+
+
+def test_status_reports_that_the_control_node_gets_no_page(report, variables):
+    [told] = report(*NOWHERE)("outside")
+    assert told.startswith(f"{variables['stack_base_url']}/ cannot be reached at 127.0.0.1, port 1: ")
+
+
+def test_run_expects_the_maintenance_page_during_maintenance(deploy, report, hostname):
+    assert deploy("playbooks/maintenance.yml", "--extra-vars=maintenance=on").changed == {hostname: 1}
+    try:
+        done = deploy("playbooks/deploy.yml", "--tags", "release")
+        assert done.status == 0, done.output
+        assert report()("maintenance")[0].startswith("ON")
+        assert report()("outside")[0].endswith("/ answers")
+    finally:
+        assert deploy("playbooks/maintenance.yml", "--extra-vars=maintenance=off").changed == {hostname: 1}

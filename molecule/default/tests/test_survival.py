@@ -100,15 +100,31 @@ def boot(host):
     return boot
 
 
-def test_blog_is_back_after_a_reboot(
-    machine, host, boot, lasting_state, healthy, wait_until_served, assert_only_intended_ports_are_open
+def test_blog_is_back_after_the_sandbox_host_was_stopped_and_started(
+    host,
+    deploy,
+    boot,
+    inspect,
+    lasting_state,
+    healthy,
+    wait_until_served,
+    assert_only_intended_ports_are_open,
 ):
+    """This is also the test of a reboot: for the host, it is one."""
+
+    def stop_and_start():
+        assert deploy("playbooks/sandbox.yml", "--extra-vars=sandbox_state=stopped").status == 0
+        assert deploy("playbooks/sandbox.yml").status == 0
+
     before = lasting_state()
-    boot(machine.restart)
+    boot(stop_and_start)
     healthy(120)
     wait_until_served()
     assert lasting_state() == before
     assert host.check_output("systemctl --failed --no-legend") == ""
+    assert "noexec" in host.check_output(
+        "docker exec %s grep /srv/media /proc/mounts", inspect()["nginx"]["Id"]
+    )
     assert_only_intended_ports_are_open()
 
 

@@ -24,7 +24,7 @@ STAYS = {
 }
 
 
-VOLUMES = ("db_volume", "media_volume")
+VOLUMES = ("backup_volume", "db_volume", "media_volume")
 DUMP = "/var/lib/slipway/dumps/20260101-000000.dump"
 # Commands that create foreign objects with Slipway's names.
 OTHERS = {
@@ -85,7 +85,7 @@ def test_teardown_keeps_data_packages_and_security_settings(
     assert volumes() == [*VOLUMES]
     assert host.check_output("ls /var/lib/slipway") == "dumps"
     assert host.check_output("cat %s", DUMP) == "dump"
-    assert "volume db_volume, volume media_volume" in done.output
+    assert "volume backup_volume, volume db_volume, volume media_volume" in done.output
     assert sorted(host.check_output("ls /etc/slipway").split()) == ["ca", "in-service", "secrets"]
     assert host.check_output("dpkg-query --show") == packages
     assert host.check_output("systemctl --failed --no-legend") == ""

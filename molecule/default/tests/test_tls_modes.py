@@ -24,9 +24,9 @@ def restored_certificate(deploy, host, trust, shown_certificate):
     done = deploy("playbooks/deploy.yml", "--tags", "tls")
     assert done.status == 0, done.output
     assert shown_certificate(trust)
-    host.check_output(
-        "rm -rf /etc/letsencrypt /etc/slipway/acme-ca.pem /etc/systemd/system/certbot.service.d"
-    )
+    assert not host.file("/etc/slipway/acme-ca.pem").exists
+    assert not host.file("/etc/systemd/system/certbot.service.d/slipway.conf").exists
+    host.check_output("rm -r /etc/letsencrypt")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,10 @@
 """Dockerfile lines for images that differ from the blog's image in one respect."""
 
 import json
+from pathlib import Path
+
+MIGRATIONS = Path(__file__).parents[3] / "app/migrations/versions"
+HEAD = max(path.name.partition("_")[0] for path in MIGRATIONS.glob("*.py"))  # the blog's newest revision
 
 # A WSGI wrapper that gets each request before the blog does. It can start slowly or answer wrongly.
 WRAPPED = """
@@ -24,15 +28,15 @@ def outer(environ, start_response):
 app.wsgi_app = outer
 END
 """
-MIGRATION = """
+MIGRATION = f"""
 COPY --chmod=0644 <<END /app/migrations/versions/9001_of_a_test.py
 from alembic import op
 
-revision, down_revision, destructive = "9001", "0003", {destructive}
+revision, down_revision, destructive = "9001", "{HEAD}", {{destructive}}
 
 
 def upgrade():
-    op.execute("{statement}")
+    op.execute("{{statement}}")
 END
 """
 

@@ -1,0 +1,56 @@
+"""A change of the database's definition, under load."""
+
+import json
+
+import pytest
+
+# Seconds that a request may wait while the database is replaced.
+PAUSE = 10
+
+
+@pytest.fixture
+def larger_database(deploy, inspect):
+    """Run the role `stack` with more memory for the database, and return the Outcome. Undo it afterwards."""
+    larger = json.dumps({"stack_db_memory_mb": inspect()["db"]["HostConfig"]["Memory"] // 2**20 + 16})
+    yield lambda *arguments: deploy("site.yml", "--tags", "stack", "--extra-vars", larger, *arguments)
+    assert deploy("site.yml", "--tags", "stack").status == 0
+
+
+def test_dry_run_announces_the_change_of_the_database_and_makes_none(larger_database, inspect):
+    before = inspect()["db"]["Id"]
+    done = larger_database("--check")
+    assert done.status == 0, done.output
+    assert "would be replaced" in " ".join(done.output.split())
+    assert inspect()["db"]["Id"] == before
+
+
+def test_change_of_the_database_is_announced_and_delays_requests_without_errors(
+    larger_database, inspect, under_load
+):
+    before = inspect()["db"]["Id"]
+    with under_load() as load, load.step("the database is replaced", tolerate="status 503") as step:
+        done = larger_database()
+    assert done.status == 0, done.output
+    told = " ".join(done.output.split())
+    assert "definition of the database has changed: command, memory. Its container is now replaced" in told
+    assert told.index("Announce the change of the database") < told.index("Start nginx and the database")
+    assert inspect()["db"]["Id"] != before
+    assert step.failures == []
+    # Only a POST that was under way when the database stopped may get 503: nobody knows whether it was done.
+    assert [failed for failed in step.tolerated if not failed.request.startswith("POST ")] == []
+    assert load.report.slowest < PAUSE
+    assert load.problems == []
+
+
+def test_release_does_not_replace_the_database(host, inspect):
+    """A play that was interrupted after it wrote compose.yml may leave another definition there."""
+    before = inspect()["db"]["Id"]
+    path = "/opt/slipway/compose.yml"
+    host.check_output("cp --preserve %s /run/slipway-test.yml", path)
+    try:
+        host.check_output("sed --in-place 's/max_connections=50/max_connections=51/' %s", path)
+        assert json.loads(host.check_output("slipway nginx apply"))["database"] == ["command"]
+        host.check_output("slipway rotate key")
+    finally:
+        host.check_output("mv /run/slipway-test.yml %s", path)
+    assert inspect()["db"]["Id"] == before

@@ -1,0 +1,96 @@
+"""Where the firewall lets containers connect to: the kernel tries the rendered rules, without Docker."""
+
+import pytest
+
+# Each bridge is one end of a cable. The other end is a container, which is a network namespace. The world has
+# the addresses of a neighbour and of metadata; 10.9.6.2 and fd09:6::2 are the database. Nothing listens
+# anywhere: a connection that arrives gets "Connection refused".
+TOPOLOGY = """
+nft --file /etc/nftables.conf
+machine() {
+  unshare --net sleep 60 <&- >&- 2>&- &
+  until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do :; done
+  eval "$1=$!"
+}
+cable() {
+  ip link add "$1" type veth peer name far netns "$2"
+  ip link set "$1" up
+  ip address add "10.9.$3.1/24" dev "$1"
+  ip address add "fd09:$3::1/64" dev "$1" nodad
+  nsenter --net=/proc/$2/ns/net sh -euc "
+    ip link set lo up; ip link set far up
+    ip address add 10.9.$3.2/24 dev far; ip address add fd09:$3::2/64 dev far nodad
+    ip route add default via 10.9.$3.1; ip route add default via fd09:$3::1"
+}
+machine world; cable eth0 $world 1
+for address in 192.0.2.9/32 169.254.169.254/32 100.100.100.200/32 2001:db8::9/128 fd00:ec2::254/128; do
+  nsenter --net=/proc/$world/ns/net ip address add $address dev lo
+  case $address in *:*) gateway=fd09:1::2;; *) gateway=10.9.1.2;; esac
+  ip route add $address via $gateway
+done
+number=2
+for bridge in docker0 br-0123 slipway-edge slipway-app slipway-data; do
+  machine container; cable $bridge $container $number; number=$((number + 1))
+  eval "$(echo $bridge | tr - _)=$container"
+done
+try() {
+  said=$(nsenter --net=/proc/$2/ns/net timeout 2 bash -c "exec 3<>/dev/tcp/$3/$4" 2>&1) || true
+  case $said in *"Connection refused"*) echo "$1 $3 $4 arrives";; *) echo "$1 $3 $4 refused";; esac
+}
+# New interfaces need some seconds before they use IPv6.
+for source in $docker0 $br_0123; do
+  for attempt in $(seq 20); do
+    case $(try attempt $source 2001:db8::9 80) in *arrives) break;; esac
+  done
+done
+for bridge in docker0 br-0123 slipway-edge slipway-app; do
+  eval "container=\\$$(echo $bridge | tr - _)"
+  for address in 192.0.2.9 2001:db8::9 169.254.169.254 100.100.100.200 fd00:ec2::254 10.9.6.2 fd09:6::2; do
+    try $bridge $container $address 80
+  done
+  try $bridge $container 169.254.169.254 53
+done
+for address in 169.254.169.254 100.100.100.200 fd00:ec2::254; do try host $$ $address 80; done
+kill $(jobs -p)
+"""
+SYSTEM = [
+    "--cap-add=NET_ADMIN",
+    "--cap-add=SYS_ADMIN",
+    "--security-opt=apparmor=unconfined",
+    "--sysctl=net.ipv4.ip_forward=1",
+    "--sysctl=net.ipv6.conf.all.disable_ipv6=0",
+    "--sysctl=net.ipv6.conf.all.forwarding=1",
+]
+NEIGHBOUR = {"192.0.2.9", "2001:db8::9"}
+METADATA = {"169.254.169.254", "100.100.100.200", "fd00:ec2::254"}
+RESOLVER = ("169.254.169.254", "53")
+
+
+@pytest.fixture(scope="module")
+def arrives(rendered_cases, check):
+    """A function that returns where connections from a bridge, or from the host, arrive: (address, port)."""
+    done = check(
+        *SYSTEM,
+        f"--volume={rendered_cases}/defaults/nftables.conf:/etc/nftables.conf:ro",
+        command=["bash", "-euc", TOPOLOGY],
+    )
+    assert done.returncode == 0, done.stderr
+    tried = [line.split() for line in done.stdout.splitlines()]
+    assert len(tried) == 4 * 8 + 3, done.stdout + done.stderr
+    return lambda source: {
+        (address, port) for bridge, address, port, end in tried if (bridge, end) == (source, "arrives")
+    }
+
+
+@pytest.mark.parametrize("bridge", ["slipway-edge", "slipway-app"])
+def test_containers_of_the_stack_reach_nothing_outside_their_network(arrives, bridge):
+    assert arrives(bridge) == set()
+
+
+@pytest.mark.parametrize("bridge", ["docker0", "br-0123"])
+def test_image_builds_reach_the_world_and_the_resolver_but_no_metadata_and_no_database(arrives, bridge):
+    assert arrives(bridge) == {(address, "80") for address in NEIGHBOUR} | {RESOLVER}
+
+
+def test_host_itself_reaches_the_metadata_of_its_provider(arrives):
+    assert arrives("host") == {(address, "80") for address in METADATA}
