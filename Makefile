@@ -37,7 +37,7 @@ up: $(VENV)/control ## Create a sandbox host with the blog at http://127.0.0.1:8
 	  make deploy   release changes of app/
 	  make bench    measure the blog
 	  make test     run every test
-	  make down     remove the sandbox host
+	  make down     stop or remove the sandbox host
 	END
 
 .PHONY: deploy
@@ -45,14 +45,17 @@ deploy: $(VENV)/control ## Release changes of app/ on the sandbox host
 	@ansible-playbook playbooks/deploy.yml
 
 .PHONY: down
-down: $(VENV)/control ## Remove the sandbox host; asks before it removes data
+down: $(VENV)/control ## Stop the sandbox host, or remove it with its data; asks which
 	@answer=
 	if [ -t 0 ]; then
-	  read -r -p "Type the host's name (sandbox) to also remove its data and images, or press Enter to keep them: " answer
+	  read -r -p "Type the host's name (sandbox) to remove it with its data and images, or press Enter to only stop it: " answer
 	fi
-	if [ "$$answer" = sandbox ]; then keep=false; else keep=true; fi
-	ansible-playbook playbooks/sandbox.yml -e '{"sandbox_state": "absent", "sandbox_keep_data": '$$keep'}'
-	if $$keep; then echo "The data was kept: \`make up\` uses it again."; fi
+	if [ "$$answer" = sandbox ]; then
+	  ansible-playbook playbooks/sandbox.yml -e sandbox_state=absent
+	else
+	  ansible-playbook playbooks/sandbox.yml -e sandbox_state=stopped
+	  echo "The host is stopped, and keeps its data: \`make up\` starts it again."
+	fi
 
 .PHONY: test
 test: lint sanity unit app-test molecule ## Run lint, sanity, unit, app-test and molecule; then print the last benchmark results
@@ -66,7 +69,7 @@ lint: $(VENV)/dev ## Run every linter: ansible-lint, yamllint, ruff, mypy, shell
 	ruff format --quiet --check .
 	mypy --no-error-summary
 	antsibull-changelog lint
-	shellcheck .ci/run roles/host_program/files/slipway roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
+	shellcheck .ci/run roles/baseline/files/swapfile roles/host_program/files/slipway roles/sandbox/files/entrypoint roles/images/files/db/docker-entrypoint.sh
 	hadolint --config roles/images/files/.hadolint.yaml app/Dockerfile $$(git ls-files 'roles/*Dockerfile' 'tests/*Dockerfile')
 	zizmor --quiet --offline .github/workflows
 
@@ -96,7 +99,7 @@ sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 
 .PHONY: unit
 unit: $(VENV)/dev sandbox-base ## Run the tests that need no host
-	@pytest tests host/tests
+	@pytest --numprocesses=auto tests host/tests
 
 .PHONY: app-test
 app-test: $(VENV)/dev $(NODE_MODULES) ## Run the blog's tests, with a real Postgres and a real browser
@@ -123,7 +126,7 @@ soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures unde
 	pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
-EXAMPLES := site baseline docker secrets host_program tls images stack release
+EXAMPLES := site baseline docker secrets host_program tls images backup stack release
 .PHONY: examples
 examples: $(VENV)/dev ## Run the collection's site playbook and each role's example, each on a bare host, outside of this directory
 	@host="--inventory=$(CURDIR)/molecule/inventory --limit=molecule-default"
@@ -164,7 +167,7 @@ lock: ## Lock the latest versions of all requirements, with hashes
 	$$compile 'make lock' roles/images/files/sbom/requirements.in -o roles/images/files/sbom/requirements.txt
 	$(call program,npm,npm)
 	npm install --prefix app/tests --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved \
-	  --no-audit --no-fund --save-dev --save-exact axe-core@latest vnu-jar@latest
+	  --no-audit --no-fund --save-dev --save-exact axe-core@latest lighthouse@12 vnu-jar@latest  # Lighthouse 13 needs Node 22
 
 .PHONY: sandbox-base
 sandbox-base: $(VENV)/control
@@ -192,6 +195,6 @@ $(VENV)/audit/ready: requirements-audit.txt $(VENV)/control
 
 $(NODE_MODULES): app/tests/package-lock.json
 	@$(call program,npm,npm)
-	echo "== Installing the HTML and accessibility checkers in app/tests/node_modules"
+	echo "== Installing the checkers of pages (axe-core, Lighthouse, vnu-jar) in app/tests/node_modules"
 	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix app/tests >/dev/null
 	touch $@
