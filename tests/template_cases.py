@@ -60,6 +60,9 @@ CASES = {
         "render_vcpus": 96,
         "render_memory_mb": 257700,
         "stack_cpus": 24,
+        "backup_repository": "s3://s3.example.org/backups/blog",
+        "backup_s3_key_id": "AKIAEXAMPLE",
+        "backup_s3_path_style": "true",
         "stack_blog_environment": {"WEB_THREADS": 8},
     },
     # YAML reads a bare `off` as false.
@@ -74,6 +77,8 @@ CASES = {
         "render_system": "Debian 12",
         "baseline_public_tcp_ports": [],
         "baseline_reboot_time": "23:59",
+        "backup_repository": "sftp://u1-sub2@192.0.2.9:23/blogs/a",
+        "backup_sftp_host_keys": ["ssh-ed25519 AAAAC3Nza", "ecdsa-sha2-nistp256 AAAAE2VjZ="],
         "stack_site_language": "no",
         "stack_site_title": 'Anna\'s "blog": $HOME ${BLUE_IMAGE} $$ # {1: &a *b} \\n ünïcødé 🚢',
         "stack_site_description": "two\nlines, and a tab\t",

@@ -1,5 +1,7 @@
 """Where the firewall lets containers connect to: the kernel tries the rendered rules, without Docker."""
 
+import functools
+
 import pytest
 
 # Each bridge is one end of a cable. The other end is a container, which is a network namespace. The world has
@@ -23,13 +25,14 @@ cable() {
     ip route add default via 10.9.$3.1; ip route add default via fd09:$3::1"
 }
 machine world; cable eth0 $world 1
-for address in 192.0.2.9/32 169.254.169.254/32 100.100.100.200/32 2001:db8::9/128 fd00:ec2::254/128; do
+for address in 192.0.2.9/32 192.0.2.10/32 2001:db8::9/128 \
+  169.254.169.254/32 100.100.100.200/32 fd00:ec2::254/128; do
   nsenter --net=/proc/$world/ns/net ip address add $address dev lo
   case $address in *:*) gateway=fd09:1::2;; *) gateway=10.9.1.2;; esac
   ip route add $address via $gateway
 done
 number=2
-for bridge in docker0 br-0123 slipway-edge slipway-app slipway-data; do
+for bridge in docker0 br-0123 slipway-edge slipway-app slipway-data slipway-backup; do
   machine container; cable $bridge $container $number; number=$((number + 1))
   eval "$(echo $bridge | tr - _)=$container"
 done
@@ -50,6 +53,9 @@ for bridge in docker0 br-0123 slipway-edge slipway-app; do
   done
   try $bridge $container 169.254.169.254 53
 done
+for address in 192.0.2.9 2001:db8::9 192.0.2.10 169.254.169.254; do
+  for port in 22 23 53 80 443; do try slipway-backup $slipway_backup $address $port; done
+done
 for address in 169.254.169.254 100.100.100.200 fd00:ec2::254; do try host $$ $address 80; done
 kill $(jobs -p)
 """
@@ -67,19 +73,31 @@ RESOLVER = ("169.254.169.254", "53")
 
 
 @pytest.fixture(scope="module")
-def arrives(rendered_cases, check):
+def connections(rendered_cases, check):
     """A function that returns where connections from a bridge, or from the host, arrive: (address, port)."""
-    done = check(
-        *SYSTEM,
-        f"--volume={rendered_cases}/defaults/nftables.conf:/etc/nftables.conf:ro",
-        command=["bash", "-euc", TOPOLOGY],
-    )
-    assert done.returncode == 0, done.stderr
-    tried = [line.split() for line in done.stdout.splitlines()]
-    assert len(tried) == 4 * 8 + 3, done.stdout + done.stderr
-    return lambda source: {
-        (address, port) for bridge, address, port, end in tried if (bridge, end) == (source, "arrives")
+
+    @functools.cache
+    def attempts(case):
+        done = check(
+            *SYSTEM,
+            f"--volume={rendered_cases}/{case}/nftables.conf:/etc/nftables.conf:ro",
+            command=["bash", "-euc", TOPOLOGY],
+        )
+        assert done.returncode == 0, done.stderr
+        tried = [line.split() for line in done.stdout.splitlines()]
+        assert len(tried) == 4 * 8 + 4 * 5 + 3, done.stdout + done.stderr
+        return tried
+
+    return lambda case, source: {
+        (address, port)
+        for bridge, address, port, end in attempts(case)
+        if (bridge, end) == (source, "arrives")
     }
+
+
+@pytest.fixture
+def arrives(connections):
+    return functools.partial(connections, "defaults")
 
 
 @pytest.mark.parametrize("bridge", ["slipway-edge", "slipway-app"])
@@ -90,6 +108,24 @@ def test_containers_of_the_stack_reach_nothing_outside_their_network(arrives, br
 @pytest.mark.parametrize("bridge", ["docker0", "br-0123"])
 def test_image_builds_reach_the_world_and_the_resolver_but_no_metadata_and_no_database(arrives, bridge):
     assert arrives(bridge) == {(address, "80") for address in NEIGHBOUR} | {RESOLVER}
+
+
+# Of s3://s3.example.org, the firewall does not know the addresses.
+ANYWHERE = {
+    (address, port) for address in ("192.0.2.9", "192.0.2.10", "2001:db8::9") for port in ("53", "443")
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "reachable"),
+    [
+        ("defaults", set()),
+        ("awkward_words", {("192.0.2.9", "23")}),
+        ("large_host", ANYWHERE | {RESOLVER}),
+    ],
+)
+def test_database_reaches_only_the_repository_of_its_backups(connections, case, reachable):
+    assert connections(case, "slipway-backup") == reachable
 
 
 def test_host_itself_reaches_the_metadata_of_its_provider(arrives):

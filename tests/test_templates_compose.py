@@ -8,8 +8,10 @@ import pytest
 
 NGINX = ["nginx", "nginx_temporary"]
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
-# Containers of a restore or a drill, with their networks.
-RECOVERY = {"db_restore": "none", "db_drill": "none", "flask_drill": "service:db_drill"}
+# Containers of a restore or a drill.
+RECOVERY = ["db_restore", "db_drill", "flask_drill"]
+# Cases with a repository on another host, and the secrets for it.
+REPOSITORY_SECRETS = {"awkward_words": ["backup_sftp_key"], "large_host": ["backup_s3_secret"]}
 
 
 def test_each_service_has_its_image(variables, services):
@@ -66,12 +68,15 @@ def test_temporary_nginx_equals_nginx_except_for_ports_and_addresses(services):
     assert temporary == nginx
 
 
-def test_networks_separate_the_database_from_the_world(compose, services):
+def test_networks_separate_the_database_from_the_world(compose, services, template_case):
+    repository = {"backup"} if template_case in REPOSITORY_SECRETS else set()
     assert {name: set(service.get("networks", [])) for name, service in services.items()} == {
-        **{name: set() for name in RECOVERY},
+        "db_restore": repository,
+        "db_drill": repository,
+        "flask_drill": set(),
         "nginx": {"edge", "app"},
         "nginx_temporary": {"edge", "app"},
-        "db": {"data"},
+        "db": {"data", *repository},
         "flask": {"data"},
         "flask_migrate": {"data"},
         "flask_blog_blue": {"app", "data"},
@@ -85,9 +90,10 @@ def test_networks_separate_the_database_from_the_world(compose, services):
         assert network["enable_ipv6"]
 
 
-def test_restores_and_drills_have_no_network(services):
+def test_restores_and_drills_have_no_network_if_the_repository_is_on_the_host(services, template_case):
     modes = {name: service["network_mode"] for name, service in services.items() if "network_mode" in service}
-    assert modes == RECOVERY
+    alone = {} if template_case in REPOSITORY_SECRETS else {"db_restore": "none", "db_drill": "none"}
+    assert modes == {"flask_drill": "service:db_drill", **alone}
 
 
 def test_restores_and_drills_cannot_write_to_the_repository(services):
@@ -246,16 +252,18 @@ def test_environment_names_only_secret_files_that_the_service_can_read(services,
         assert named <= readable[name].keys(), name
 
 
-def test_each_service_can_read_only_its_own_secrets(readable):
+def test_each_service_can_read_only_its_own_secrets(readable, template_case):
+    names = ["backup_passphrase", *REPOSITORY_SECRETS.get(template_case, [])]
+    of_backups = {f"/run/secrets/{name}" for name in names}
     blog = {
         f"/run/secrets/blog/{n}" for n in ("app_secret_key", "app_secret_key_fallbacks", "db_app_password")
     }
     assert {name: set(files) for name, files in readable.items()} == {
         "nginx": set(),
         "nginx_temporary": set(),
-        "db": {"/run/secrets/db_superuser_password", "/run/secrets/backup_passphrase"},
-        "db_restore": {"/run/secrets/backup_passphrase"},
-        "db_drill": {"/run/secrets/backup_passphrase"},
+        "db": {"/run/secrets/db_superuser_password", *of_backups},
+        "db_restore": of_backups,
+        "db_drill": of_backups,
         "flask_drill": {"/run/secrets/drill/app_secret_key", "/run/secrets/drill/db_app_password"},
         "flask_migrate": {"/run/secrets/db_migrator_password", *blog},
         "flask_blog_blue": blog,
@@ -297,10 +305,11 @@ def test_data_is_in_named_volumes(compose, services, variables):
         assert writable == data.get(name, set()), name
 
 
-def test_label_has_the_volume_name_so_that_a_new_name_recreates_containers(services, variables):
-    for name in (*NGINX, *BLOG, "db"):
-        volume = variables["stack_db_volume" if name == "db" else "stack_media_volume"]
-        assert services[name]["labels"] == {"slipway.volume": volume}, name
+def test_labels_have_the_volume_names_so_that_a_new_name_recreates_containers(services, variables):
+    for name in (*NGINX, *BLOG):
+        assert services[name]["labels"] == {"slipway.volume": variables["stack_media_volume"]}, name
+    backups = {"slipway.backups": variables["stack_backup_volume"]} if variables["stack_backups"] else {}
+    assert services["db"]["labels"] == {"slipway.volume": variables["stack_db_volume"], **backups}
 
 
 def test_blog_gets_texts_unchanged(variables, services):

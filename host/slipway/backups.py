@@ -166,7 +166,7 @@ def repository_problems(stack: Stack, repository: pgbackrest.Repository) -> Iter
         yield "repository", f"The repository cannot be used: {repository.problem}."
         return
     if not repository.exists:
-        yield "repository", "The repository was not created: run site.yml."
+        yield "repository", "The repository was not created: `slipway backup prepare` does that."
         return
     if not repository.backups:
         if not repository.is_busy:
@@ -270,7 +270,9 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
     if not before.exists:
         pgbackrest.check(stack)
     unit = "slipway-backup@full.service"
-    begins = not before.backups and stack.host.output("systemctl", "is-active", unit).strip() != "activating"
+    # What was archived elsewhere meanwhile is missing in a repository that was in use before.
+    is_new = options.repository not in ("", stack.config.get("backup_repository")) or not before.backups
+    begins = is_new and stack.host.output("systemctl", "is-active", unit).strip() != "activating"
     if begins:
         stack.host.run("systemctl", "start", "--no-block", unit)
     print(json.dumps({"changed": begins or not before.exists}))

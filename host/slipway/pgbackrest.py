@@ -89,6 +89,7 @@ class Repository:
         problem: why it cannot be used; empty if it can.
         is_busy: whether a backup is under way.
         megabytes: the size of the database in the newest backup.
+        system: the system identifier of its database; 0 if there is none yet.
     """
 
     exists: bool
@@ -96,6 +97,7 @@ class Repository:
     problem: str
     is_busy: bool
     megabytes: int
+    system: int
 
 
 def run(stack: Stack, *arguments: str, read: bool = True) -> str:
@@ -136,7 +138,8 @@ def inspect(stack: Stack) -> Repository:
     usable = code in {OK, NO_BACKUP, *NO_STANZA}
     is_busy = found["status"].get("lock", {}).get("backup", {}).get("held", False)
     size = found["backup"][-1]["info"]["size"] if backups else 0
-    return Repository(code not in NO_STANZA, backups, "" if usable else words, is_busy, size // 10**6)
+    system = found["db"][-1]["system-id"] if found["db"] else 0
+    return Repository(code not in NO_STANZA, backups, "" if usable else words, is_busy, size // 10**6, system)
 
 
 def create(stack: Stack) -> None:
@@ -224,8 +227,8 @@ def lineage(stack: Stack, timeline: int) -> dict[int, str]:
     }
 
 
-def choose(stack: Stack, timeline: int, target: Target | None) -> str:
-    """Return the label of the newest backup from which a target can be recovered.
+def choose(stack: Stack, timeline: int, target: Target | None) -> Backup:
+    """Return the newest backup from which a target can be recovered.
 
     A restore begins another timeline. So a backup may be older than the target, and yet not of its past.
 
@@ -237,7 +240,7 @@ def choose(stack: Stack, timeline: int, target: Target | None) -> str:
         if target and target.kind == "time" and moment(one.at) > moment(target.value):
             continue
         if one.timeline == timeline or offset(one.position) <= offset(past.get(one.timeline, "0/0")):
-            return one.label
+            return one
     raise Failure(f"No backup leads to {target.value if target else 'the end of the archive'}.")
 
 
@@ -277,11 +280,14 @@ def restore(stack: Stack, service: str, timeline: int, target: Target | None = N
     how = ["--type=standby"]
     if target:
         how = [f"--type={target.kind}", f"--target={target.value}", "--target-action=pause"]
-    chosen = f"--set={choose(stack, timeline, target)}"
+    chosen = choose(stack, timeline, target)
+    # By its number, Postgres follows a timeline only if the repository has its history. It lacks that if the
+    # timeline began before the repository was in use.
+    followed = "current" if chosen.timeline == timeline else timeline
     arguments = (
         *how,
-        f"--target-timeline={timeline}",
-        chosen,
+        f"--target-timeline={followed}",
+        f"--set={chosen.label}",
         f"--recovery-option=restore_command={RESTORE_COMMAND}",
     )
     command = ("run", "--rm", "--no-deps", "-T", service, "bash", "-euc", RESTORE, "restore", *arguments)

@@ -89,12 +89,18 @@ def restore(stack: Stack, until: str) -> str:
 
 def last_segment(stack: Stack) -> str:
     """Archive what the database has changed, if that is possible; return the last archived segment."""
-    if generations.is_writable(stack):
+    if generations.is_writable(stack) and archives(stack):
         try:
             return close_segment(stack)
         except Failure as failure:
             say(f"restoring only what is archived: {failure}")
     return pgbackrest.last_archived(stack)
+
+
+def archives(stack: Stack) -> bool:
+    """Tell whether the database that runs is that of the repository: on a new host, the lost one is."""
+    system = stack.query("SELECT system_identifier FROM pg_control_system()")
+    return system == str(pgbackrest.inspect(stack).system)
 
 
 def extract(stack: Stack, until: str, directory: Path) -> str:

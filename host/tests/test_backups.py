@@ -135,7 +135,7 @@ def test_damaged_pages_in_the_newest_backup_are_a_problem(vault, problems):
 
 def test_repository_that_was_not_created_is_a_problem(vault, problems):
     vault.code = 1
-    assert problems() == {"repository": "The repository was not created: run site.yml."}
+    assert problems() == {"repository": "The repository was not created: `slipway backup prepare` does that."}
 
 
 def test_repository_that_cannot_be_used_is_a_problem_with_the_reason(vault, problems):
@@ -763,6 +763,16 @@ def test_repository_is_created_and_checked_once_and_the_first_backup_begins_once
     vault.backups, engine.unit = [backup("full", vault.time)], "inactive"
     assert prepare() is False
     assert vault.created == 1
+    assert vault.started == ["slipway-backup@full.service"]
+
+
+def test_full_backup_begins_in_a_repository_that_was_in_use_before(main, stack, vault, engine, capsys):
+    """The log that was archived elsewhere meanwhile is missing there."""
+    vault.backups, engine.unit = [backup("full", vault.time)], "inactive"
+    assert main("backup", "prepare", "--repository=sftp://backup.example.org/blog") == 0
+    assert json.loads(capsys.readouterr().out)["changed"] is True
+    assert main("backup", "prepare", f"--repository={stack.config['backup_repository']}") == 0
+    assert json.loads(capsys.readouterr().out)["changed"] is False
     assert vault.started == ["slipway-backup@full.service"]
 
 

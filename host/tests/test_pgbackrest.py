@@ -98,7 +98,7 @@ def timelines(vault):
 )
 def test_recovery_begins_with_the_newest_backup_of_its_past(stack, timelines, timeline, minutes, label):
     target = minutes and Target("time", timelines.ago(minutes=minutes).isoformat(sep=" "))
-    assert pgbackrest.choose(stack, timeline, target or None) == label
+    assert pgbackrest.choose(stack, timeline, target or None).label == label
 
 
 def test_moment_before_every_backup_of_its_past_is_refused(stack, timelines):

@@ -29,12 +29,14 @@ def test_backup_is_restored_before_the_database_starts(vault, database, said):
 
 
 @pytest.mark.parametrize("last", ["00000001000000000000000B", "0000001F000000000000000B"])
-def test_recovery_follows_the_timeline_of_the_last_segment(vault, database, said, last):
+def test_recovery_stays_on_the_timeline_of_its_backup_without_a_history_in_the_repository(
+    vault, database, said, last
+):
     for one in vault.backups:
         one["archive"]["stop"] = last
     database.recover(last, TARGET, said.append)
     [options] = vault.targets
-    assert f"--target-timeline={int(last[:8], 16)}" in options
+    assert "--target-timeline=current" in options
 
 
 def test_recovery_with_a_target_stops_there_and_waits(vault, database, said):

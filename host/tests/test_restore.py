@@ -279,6 +279,13 @@ def test_database_that_does_not_accept_changes_is_restored_from_the_archive(run_
     assert vault.serving() == FIRST
 
 
+def test_new_host_does_not_wait_until_its_own_database_is_archived(run_restore, vault):
+    vault.foreign = True
+    assert run_restore()[0] == 0
+    assert "close" not in vault.events
+    assert vault.serving() == FIRST
+
+
 def test_newest_timeline_is_followed_while_the_database_does_not_run(run_restore, vault):
     vault.containers["db"] = "exited"
     # A restore, and its undoing, each began a timeline after the last backup.

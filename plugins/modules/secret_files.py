@@ -26,6 +26,7 @@ options:
     description:
       - The secrets by name, each a dictionary with the C(uid) of its reader.
       - An C(optional) secret is not generated. If its value is not given, its file is removed.
+      - A secret with C(lines) may have several lines, such as a private key.
       - A C(permanent) secret encrypts data, so the module fails if another value than the file's is given.
     type: dict
     required: true
@@ -169,6 +170,9 @@ def main():
     for name, reader in module.params["names"].items():
         path, uid = directory / name, reader["uid"]
         value = given.get(name)
+        if value is not None and reader.get("lines"):
+            # OpenSSH wants a line break at the end of a private key.
+            value = f"{value.strip()}\n"
         if value is None and reader.get("optional"):
             if path.exists():
                 removed.append(name)

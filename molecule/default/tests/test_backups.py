@@ -30,48 +30,6 @@ def unit(host, name):
     return host.run(f"systemctl is-active '{name}'").stdout.strip()
 
 
-@pytest.fixture
-def status(host):
-    """Return the status as an object."""
-    return lambda: json.loads(host.check_output("slipway status --json"))
-
-
-@pytest.fixture
-def messages(sql):
-    """Return the marked messages in the database; `add` adds one."""
-
-    class Messages:
-        @property
-        def there(self):
-            rows = sql("SELECT body FROM contact_message WHERE email = 'backup@example.org' ORDER BY id")
-            return [body for (body,) in rows]
-
-        @staticmethod
-        def add(body):
-            row = f"('a', 'backup@example.org', '{body}')"
-            sql(f"INSERT INTO contact_message (name, email, body) VALUES {row}")
-
-        @staticmethod
-        def clear():
-            sql("DELETE FROM contact_message WHERE email = 'backup@example.org'")
-
-    marked = Messages()
-    marked.clear()
-    yield marked
-    marked.clear()
-
-
-@pytest.fixture
-def check(host):
-    """Run the check, and return its exit status and what it printed."""
-
-    def check():
-        done = host.run("slipway backup check")
-        return done.rc, done.stdout
-
-    return check
-
-
 def test_timers_of_backups_and_drills_are_active(host):
     for name in [*(f"slipway-backup-{kind}.timer" for kind in TIMERS), "slipway-drill.timer"]:
         assert unit(host, name) == "active", name

@@ -79,7 +79,10 @@ initialise() (
 configure_pgbackrest() {
   umask 077
   mkdir -p "$PGBACKREST_CONFIG_INCLUDE_PATH"
-  printf '[global]\nrepo1-cipher-pass=%s\n' "$(<"$BACKUP_PASSPHRASE_FILE")" > "$PGBACKREST_CONFIG_INCLUDE_PATH/secrets.conf"
+  {
+    printf '[global]\nrepo1-cipher-pass=%s\n' "$(<"$BACKUP_PASSPHRASE_FILE")"
+    [[ -z $BACKUP_S3_SECRET_FILE ]] || printf 'repo1-s3-key-secret=%s\n' "$(<"$BACKUP_S3_SECRET_FILE")"
+  } > "$PGBACKREST_CONFIG_INCLUDE_PATH/secrets.conf"
 }
 
 [[ $1 != -* ]] || set -- postgres "$@"

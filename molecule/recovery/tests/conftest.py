@@ -1,0 +1,26 @@
+"""Use the fixtures of the scenario `default`, and add the server of the repositories."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "default/tests"))
+
+from outside import Machine
+
+pytest_plugins = [
+    "soak_option",
+    "fixtures_host",
+    "fixtures_blog",
+    "fixtures_containers",
+    "fixtures_database",
+    "fixtures_releases",
+    "fixtures_backups",
+]
+
+
+@pytest.fixture(scope="session")
+def repositories():
+    """The container in which the server of the repositories runs."""
+    return Machine("slipway-molecule-recovery-repository")

@@ -1,0 +1,159 @@
+"""A host is lost with all of its data. The blog comes back on a bare one, from backups on another host."""
+
+import json
+import subprocess
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from outside import ROOT, wait_until
+
+# What a lost host may cost, in seconds: changes of the database, and the time without a page.
+LOST_SECONDS, AWAY_SECONDS = 60, 300
+# How long changes are written before the host is lost: longer than the time until a change is archived.
+WRITING_SECONDS = 45
+# Everything that Slipway has on a host, but for the images, whose build takes minutes and reads no data.
+WIPE = """
+systemctl stop 'slipway*' 2>/dev/null || true
+docker ps --all --quiet | xargs --no-run-if-empty docker rm --force >/dev/null
+docker volume ls --quiet | xargs --no-run-if-empty docker volume rm >/dev/null
+docker network prune --force >/dev/null
+rm -rf /etc/slipway /var/lib/slipway /etc/systemd/system/slipway*
+rm -rf /opt/slipway/*.* /opt/slipway/nginx /opt/slipway/backup
+systemctl daemon-reload
+"""
+
+
+class Numbers(threading.Thread):
+    """Write numbered messages to the database, one after another, until the host is lost.
+
+    acknowledged: when the database confirmed each message, by its number.
+    """
+
+    def __init__(self, sql):
+        super().__init__(daemon=True)
+        self.sql, self.acknowledged, self.ends = sql, {}, threading.Event()
+
+    def run(self):
+        number = 0
+        while not self.ends.is_set():
+            row = f"('number', 'numbers@example.org', '{number}')"
+            try:
+                self.sql(f"INSERT INTO contact_message (name, email, body) VALUES {row}")
+            except (AssertionError, RuntimeError):
+                return
+            self.acknowledged[number] = time.monotonic()
+            number += 1
+
+
+@pytest.fixture(scope="module")
+def bare(machine, hostname, inventory, pytestconfig):
+    """Lose the host. With --soak, its replacement is a new machine; else it keeps engine and images."""
+
+    def bare():
+        machine.docker("kill", machine.container)
+        if pytestconfig.getoption("soak"):
+            command = ["ansible-playbook", f"--inventory={inventory}", f"--limit={hostname}"]
+            for state in ("absent", "present"):
+                playbook = ["playbooks/sandbox.yml", f"--extra-vars=sandbox_state={state}"]
+                subprocess.run([*command, *playbook], cwd=ROOT, check=True, capture_output=True)
+            return
+        machine.docker("start", machine.container)
+        machine.execute("until docker info >/dev/null 2>&1; do sleep 0.5; done")
+        machine.execute(WIPE)
+
+    return bare
+
+
+@pytest.fixture(scope="module")
+def recovered(host, sql, deploy, bare, fetch):
+    """Lose the host while messages are written, and recover it by one command."""
+    wait_until(lambda: json.loads(host.check_output("slipway backup list --json")), 120, "the first backup")
+    [(picture, *_)] = sql("SELECT '/media/' || name FROM media ORDER BY id LIMIT 1")
+    page = fetch("/").text
+    posts = sql("SELECT count(*) FROM post")
+    numbers = Numbers(sql)
+    numbers.start()
+    time.sleep(WRITING_SECONDS)
+    lost_at = time.monotonic()
+    bare()
+    numbers.ends.set()
+    numbers.join()
+    began = time.monotonic()
+    done = deploy("playbooks/recover.yml")
+    away = time.monotonic() - began
+    assert done.status == 0, done.output
+    there = {int(body) for (body,) in sql("SELECT body FROM contact_message WHERE name = 'number'")}
+    return SimpleNamespace(
+        output=done.output,
+        away=away,
+        there=there,
+        acknowledged=numbers.acknowledged,
+        lost_at=lost_at,
+        picture=picture,
+        page=page,
+        posts=posts,
+    )
+
+
+def test_status_does_not_say_that_the_backups_are_on_this_host_only(status):
+    assert not any("on this host only" in sentence for sentence in status()["backup"])
+
+
+def test_database_cannot_reach_anything_but_its_repository(docker, repositories):
+    def connect(port):
+        tried = f"timeout 3 bash -c 'exec 3<>/dev/tcp/{repositories.ipv4}/{port}'"
+        return docker("exec slipway-db-1 sh -c %s", f"{tried} && echo open || echo closed").strip()
+
+    assert [connect(port) for port in (22, 443)] == ["open", "closed"]
+
+
+def test_lost_host_is_recovered_in_time(recovered):
+    print(f"recovered in {recovered.away:.0f} s")
+    assert recovered.away < AWAY_SECONDS
+
+
+def test_lost_host_costs_less_than_a_minute_of_changes(recovered):
+    """All messages up to the last that was archived are there, and no number is missing between them."""
+    assert recovered.there == set(range(len(recovered.there)))
+    last = recovered.acknowledged[max(recovered.there)]
+    lost = len(recovered.acknowledged) - len(recovered.there)
+    print(f"lost {lost} messages of {recovered.lost_at - last:.0f} s")
+    assert recovered.lost_at - last < LOST_SECONDS
+
+
+def test_readers_get_the_posts_and_pictures_again(recovered, fetch, sql):
+    assert sql("SELECT count(*) FROM post") == recovered.posts
+    answer = fetch("/")
+    assert answer.status == 200
+    assert answer.text.count("<article") == recovered.page.count("<article") > 0
+    assert fetch(recovered.picture).status == 200
+
+
+def test_backups_go_on_after_a_recovery(recovered, host):
+    wait_until(
+        lambda: host.run("systemctl is-active slipway-backup@full").stdout.strip() == "inactive",
+        120,
+        "the backup after the recovery has ended",
+    )
+    newest = json.loads(host.check_output("slipway backup list --json"))[-1]
+    assert newest["kind"] == "full"
+    done = host.run("slipway backup check")
+    assert (done.rc, done.stdout) == (0, "")
+
+
+def test_recovered_host_has_no_former_database(recovered, status):
+    assert not any("former-" in sentence for sentence in status()["restore"])
+
+
+def test_second_run_of_site_yml_changes_nothing(recovered, deploy, hostname):
+    done = deploy("site.yml")
+    assert done.status == 0, done.output
+    assert done.changed == {hostname: 0}
+
+
+def test_recovery_is_refused_on_a_host_that_has_a_blog(recovered, deploy, containers, inspect):
+    done = deploy("playbooks/recover.yml")
+    assert "has a blog already, so nothing was changed" in " ".join(done.errors)
+    assert inspect()["db"]["Id"] == containers["db"]["Id"]
