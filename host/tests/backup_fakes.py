@@ -347,6 +347,9 @@ class Vault:
             paused = not self.targets or "--type=standby" not in self.targets[-1]
             at = self.ago(seconds=30).timestamp()
             return json.dumps({"position": self.position, "paused": paused, "at": at})
+        if statement == "CHECKPOINT":
+            self.happen(f"checkpoint {service}")
+            return ""
         if "pg_control_system" in statement:
             return "7000"
         if "query_to_xml" in statement:
