@@ -22,7 +22,8 @@ from .models import db
 
 RETRY_AFTER_S = 10
 PAUSE_S = 6  # how long requests wait, from the beginning of an outage
-_PROBE_S = 0.1  # the time between two attempts to connect
+_PROBE_S = 0.1  # the time between two attempts to connect while requests wait
+_WATCH_S = 1  # the same if none does
 # How long an attempt waits for a TCP connection. While the database's container is replaced, its address does
 # not exist, and libpq would wait longer.
 _REACH_S = 0.5
@@ -54,6 +55,14 @@ class _Outage:
                 self._began = time.monotonic()
                 self._is_over.clear()
                 current_app.logger.error("the database did not answer: %s", reason)
+                app = current_app._get_current_object()  # type: ignore[attr-defined]  # of the proxy
+                threading.Thread(target=self._watch, args=(app,), daemon=True).start()
+
+    def _watch(self, app: Flask) -> None:
+        """Notice the end of the outage also if no request comes: a request in the next one must wait."""
+        with app.app_context():
+            while not self._is_over.wait(_WATCH_S):
+                self._try()
 
     def end(self) -> None:
         """Note that the database answers."""
@@ -63,18 +72,22 @@ class _Outage:
                 self._is_over.set()
                 current_app.logger.warning("the database answers again, after %.1f s", seconds)
 
+    def _try(self) -> None:
+        """Try to connect, unless another thread of this worker is trying."""
+        if self._probe_lock.acquire(blocking=False):
+            try:
+                if _database_answers():
+                    self.end()
+            finally:
+                self._probe_lock.release()
+
     def wait(self, *, patiently: bool) -> bool:
         """Wait for the database until PAUSE_S after it was lost. Tell whether it answers.
 
-        One request at a time per worker tries to connect. patiently: False to try once without waiting.
+        One thread at a time per worker tries to connect. patiently: False to try once without waiting.
         """
         while not self.is_over():
-            if self._probe_lock.acquire(blocking=False):
-                try:
-                    if _database_answers():
-                        self.end()
-                finally:
-                    self._probe_lock.release()
+            self._try()
             left = self._began + PAUSE_S - time.monotonic() if patiently else 0
             if left <= 0:
                 break

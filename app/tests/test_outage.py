@@ -17,6 +17,7 @@ from blog.models import Post, db
 def _reset_outage():
     """Reset the flag of an outage, so that the next test finds the database."""
     yield
+    outage._outage._is_over.set()
     outage._outage = outage._Outage()
 
 
@@ -76,6 +77,15 @@ def test_only_one_request_per_worker_connects_during_an_outage(away):
     with outage._outage._probe_lock:  # another request is just trying to connect
         assert client.get("/", base_url=away.config["BASE_URL"]).status_code == 503
         assert client.get("/healthz", base_url=away.config["BASE_URL"]).status_code == 200
+
+
+def test_end_of_an_outage_is_noticed_without_a_request(app, monkeypatch):
+    """Otherwise, a request at the beginning of the next outage would get 503 at once."""
+    monkeypatch.setattr(outage, "_WATCH_S", 0.05)
+    with app.app_context():
+        outage._outage.begin("lost")
+    assert not outage._outage.is_over()
+    assert outage._outage._is_over.wait(5)
 
 
 def test_first_request_after_an_outage_finds_the_database(app, client):
