@@ -109,9 +109,9 @@ app-test: $(VENV)/dev $(NODE_MODULES) ## Run the blog's tests, with a real Postg
 	SCREENSHOT_DIR=$(CURDIR)/.screenshots pytest --numprocesses=auto app
 
 .PHONY: molecule
-molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Run each Molecule scenario on a bare sandbox host
+molecule: $(VENV)/dev $(VENV)/audit/ready $(NODE_MODULES) ## Run the Molecule scenario default on a bare sandbox host
 	@command -v google-chrome >/dev/null || $(call program,chromium,chromium)
-	molecule test --all
+	molecule test
 
 .PHONY: soak
 soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures under constant load, on a separate host (50 minutes)
@@ -125,6 +125,20 @@ soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures unde
 	# Run this test last and without load: it removes Slipway from the host, and installs it again.
 	pytest -p no:cacheprovider --soak --ansible-inventory=$(CURDIR)/molecule/inventory \
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
+
+.PHONY: drill
+drill: $(VENV)/dev ## Lose and recover a whole host, and run the failures that need no load, on separate hosts (50 minutes)
+	@inventory=$(CURDIR)/molecule/inventory
+	trap 'ansible-playbook --inventory=$$inventory molecule/destroy.yml >/dev/null' EXIT
+	$(call collection,.sandbox/collections)
+	for scenario in recovery default; do
+	  for playbook in molecule/destroy.yml playbooks/sandbox.yml molecule/$$scenario/{prepare,converge}.yml; do
+	    [ ! -e $$playbook ] || ansible-playbook --inventory=$$inventory --limit="molecule-$$scenario*" $$playbook
+	  done
+	done
+	drill="pytest -p no:cacheprovider --drill --ansible-inventory=$$inventory"
+	$$drill --hosts=ansible://molecule-recovery molecule/recovery/tests
+	$$drill --hosts=ansible://molecule-default -m drill molecule/default/tests
 
 EXAMPLES := site baseline docker secrets host_program tls images backup stack release
 .PHONY: examples

@@ -94,7 +94,7 @@ def test_each_module_has_its_fully_qualified_name(role):
 
 def test_each_template_is_marked_as_managed_by_ansible(role):
     for template in role.path.glob("templates/*.j2"):
-        if template.suffixes[-2] != ".json":
+        if not template.name.endswith(".json.j2"):
             assert template.read_text().startswith("{{ ansible_managed | comment }}\n")
 
 
@@ -102,6 +102,7 @@ def test_each_template_is_marked_as_managed_by_ansible(role):
 UNVALIDATED = {
     "apt.conf",
     "journald.conf",
+    "known_hosts",
     "modprobe.conf",
     "nftables.service",
     "pgbackrest.conf",

@@ -1,10 +1,10 @@
-"""Load the option --soak, and the fixtures from fixtures_*.py.
+"""Load the options --soak and --drill, and the fixtures from fixtures_*.py.
 
 If a fixture returns a function, the docstring of the fixture describes that function.
 """
 
 pytest_plugins = [
-    "soak_option",
+    "long_tests",
     "fixtures_host",
     "fixtures_blog",
     "fixtures_containers",

@@ -285,6 +285,7 @@ def test_damaged_file_of_a_backup_is_found(kept_repository, host, status):
     assert any("damaged" in sentence for sentence in status()["backup"])
 
 
+@pytest.mark.drill
 def test_drill_of_a_damaged_backup_fails(kept_repository, host, status):
     for file in bundles(host):
         flip_byte(host, file)
@@ -311,6 +312,7 @@ def test_missing_segment_of_the_log_is_found(kept_repository, host, sql, status)
     assert any("A part of the archive is missing" in sentence for sentence in status()["backup"])
 
 
+@pytest.mark.drill
 def test_repository_that_cannot_be_written_is_found(kept_repository, host, sql, messages, status):
     host.check_output(f"mv {REPOSITORY}/archive {REPOSITORY}/gone")
     messages.add("lost?")

@@ -96,6 +96,7 @@ def test_foreign_volume_and_new_empty_volume_are_refused(foreign_volume, deploy,
     assert "slipway-test-new" not in docker("volume ls --quiet")
 
 
+@pytest.mark.drill
 def test_failed_start_of_the_database_shows_its_last_log_lines_and_loses_no_data(
     release_of_database, deploy, healthy, sql
 ):

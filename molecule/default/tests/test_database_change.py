@@ -24,6 +24,7 @@ def test_dry_run_announces_the_change_of_the_database_and_makes_none(larger_data
     assert inspect()["db"]["Id"] == before
 
 
+@pytest.mark.drill
 def test_change_of_the_database_is_announced_and_delays_requests_without_errors(
     larger_database, inspect, under_load
 ):

@@ -175,6 +175,7 @@ def test_concurrent_release_is_refused_within_two_seconds(host, images, without_
     assert ledger() == entries
 
 
+@pytest.mark.soak
 def test_release_survives_the_loss_of_its_control_node_and_stays_rolled_back(
     host, images, load, inspect, ledger, healthy, deploy, inventory, hostname
 ):

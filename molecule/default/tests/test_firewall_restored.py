@@ -28,7 +28,9 @@ def flushed_ruleset(host):
     host.check_output("systemctl reset-failed docker && systemctl restart nftables docker")
 
 
-@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml"])
+@pytest.mark.parametrize(
+    "playbook", [pytest.param("site.yml", marks=pytest.mark.drill), "playbooks/deploy.yml"]
+)
 def test_flushed_rules_are_reported_and_restored_without_a_restart_of_containers(
     host, deploy, hostname, inspect, scan, open_ports, flushed_ruleset, playbook
 ):
@@ -95,6 +97,7 @@ def test_firewall_rules_that_lock_everybody_out_are_replaced_by_the_former_ones(
     assert rules() == before
 
 
+@pytest.mark.drill
 def test_reboot_before_the_rules_are_confirmed_loads_the_former_ones(
     host, machine, variables, inventory, hostname, rules, confirmed_rules, healthy
 ):

@@ -10,7 +10,6 @@ from outside import wait_until
 
 UNIT = "slipway-heal.service"
 RECORD = "/var/lib/slipway/healing.json"
-SERVICES = ("flask_blog", "nginx", "db")
 # Seconds from the moment when the processes are stopped to the next page.
 SERVES_AGAIN = 30
 # Seconds until a container is unhealthy: three checks, each after five seconds and for three; and some more.
@@ -113,7 +112,7 @@ def bystanders(docker, containers, slot):
     docker(f"rm --force {' '.join(ids)}")
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", ["flask_blog", "db", pytest.param("nginx", marks=pytest.mark.drill)])
 def test_frozen_container_serves_again_and_no_write_is_lost(
     service, freeze, name_of, page, bystanders, under_load, started, status, journal
 ):
@@ -154,6 +153,7 @@ def test_container_is_not_restarted_while_another_operation_has_the_lock(
     assert started()["db"] != before["db"]
 
 
+@pytest.mark.drill
 def test_restarts_pause_after_three_in_ten_minutes(host, freeze, started, journal, page, status):
     now = host.check_output("date --utc +%Y-%m-%dT%H:%M:%SZ")
     entry = {"service": "nginx", "at": now, "seconds": 15, "reason": "of a test"}
@@ -174,6 +174,7 @@ def test_restarts_pause_after_three_in_ten_minutes(host, freeze, started, journa
     assert [one["service"] for one in status()["healed"]] == ["nginx"]
 
 
+@pytest.mark.drill
 def test_healer_runs_again_after_its_end_and_after_a_restart_of_the_engine(host, status):
     def process():
         return host.check_output("systemctl show --value --property=MainPID %s", UNIT)

@@ -23,7 +23,16 @@ def serving_slot(load, request, slot, inspect, assert_consistent):
     assert_consistent(serving)
 
 
-@pytest.mark.parametrize("content", ["", "[{ 'broken", "COMPOSE_PROFILES=blue,green\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        *(
+            pytest.param(content, marks=pytest.mark.drill)
+            for content in ("[{ 'broken", "COMPOSE_PROFILES=blue,green\n")
+        ),
+    ],
+)
 def test_broken_slots_env_is_reported_and_site_yml_writes_it_anew(
     serving_slot, host, deploy, in_service, content
 ):
@@ -67,6 +76,7 @@ def test_container_that_a_killed_run_left_is_reported_and_removed(serving_slot, 
     assert json.loads(told)["changed"] is True
 
 
+@pytest.mark.drill
 def test_release_restores_a_lost_flag_before_it_changes_slots(
     host, load, slot, docker, inspect, in_service, variant, status, assert_consistent
 ):

@@ -70,6 +70,7 @@ def test_missing_or_broken_file_is_reported_and_the_blog_keeps_running(
     assert {service: one["Id"] for service, one in inspect().items()} == before
 
 
+@pytest.mark.drill
 def test_rollback_works_with_a_certificate_of_an_unnamed_authority(
     host, damage, status, in_service, variant, deploy, ledger
 ):

@@ -13,6 +13,8 @@ from outside import ROOT, wait_until
 from planted_secrets import VERBOSE, files_on_control_node, is_shown
 from registries import Registry
 
+pytestmark = pytest.mark.drill
+
 PLACE = "/run/slipway-test"
 # A script that searches the places where a login could remain. The fixture `canary` searches more places.
 SCAN = """

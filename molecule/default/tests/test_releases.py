@@ -134,6 +134,7 @@ def test_no_request_fails_during_rollbacks(host, load, ledger, healthy, slot):
         assert ledger()[-1]["image"] == serving["image"]
 
 
+@pytest.mark.soak
 def test_rollback_without_a_name_finds_the_release_that_served_before(host, variant, ledger, in_service):
     """An operator goes back twice, forward to the newest release by its name, and back again."""
     images = [in_service["image"], variant(), variant()]

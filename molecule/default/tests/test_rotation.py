@@ -113,6 +113,7 @@ def test_site_yml_puts_a_changed_value_of_the_vault_into_service(deploy, reader,
     assert set(done.changed.values()) == {0}, done.output
 
 
+@pytest.mark.drill
 def test_failed_rotation_leaves_the_old_login_in_service(
     host, sql, reader, writer, read_secrets, slot, accepts_password, ledger
 ):

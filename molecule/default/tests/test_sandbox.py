@@ -2,7 +2,10 @@
 
 import subprocess
 
+import pytest
 
+
+@pytest.mark.drill
 def test_another_checkout_takes_the_sandbox_host_over_and_the_first_one_can_still_use_it(
     deploy, variables, host, tmp_path
 ):

@@ -193,6 +193,7 @@ def test_run_that_would_lock_itself_out_is_undone(state, ssh_as, admin, deploy, 
     assert ssh_as(admin).returncode == 0
 
 
+@pytest.mark.drill
 def test_run_reports_a_lockout_by_foreign_settings_and_keeps_its_connection(
     state, ssh_as, admin, deploy, foreign_settings
 ):

@@ -109,6 +109,7 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
     assert_no_difference(report(), in_service, after, host)
 
 
+@pytest.mark.drill
 def test_status_reports_a_lost_record_and_site_yml_writes_it_again(report, host, deploy):
     host.check_output("rm /var/lib/slipway/files.json")
     assert report()("changed") == [
@@ -124,6 +125,7 @@ def test_status_reports_a_lost_record_and_site_yml_writes_it_again(report, host,
 NOWHERE = ("--extra-vars", "release_outside_address=127.0.0.1:1")
 
 
+@pytest.mark.drill
 def test_run_fails_if_the_control_node_gets_no_page(deploy, variables):
     done = deploy("playbooks/deploy.yml", "--tags", "release", *NOWHERE)
     assert done.status == 2, done.output

@@ -4,6 +4,8 @@ import pytest
 from outside import Prober
 from variants import HEAD, MIGRATION
 
+pytestmark = pytest.mark.drill
+
 
 @pytest.fixture
 def contract(variant):

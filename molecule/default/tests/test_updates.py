@@ -6,6 +6,8 @@ import re
 import pytest
 from outside import Prober
 
+pytestmark = pytest.mark.drill
+
 PACKAGE = "slipway-test"
 # A shell script for an image: install version 1 of a package, and add a package source that has version 2 as
 # a security update.

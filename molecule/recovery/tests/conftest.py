@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "default/tests"))
 from outside import Machine
 
 pytest_plugins = [
-    "soak_option",
+    "long_tests",
     "fixtures_host",
     "fixtures_blog",
     "fixtures_containers",

@@ -49,11 +49,11 @@ class Numbers(threading.Thread):
 
 @pytest.fixture(scope="module")
 def bare(machine, hostname, inventory, pytestconfig):
-    """Lose the host. With --soak, its replacement is a new machine; else it keeps engine and images."""
+    """Lose the host. With --drill, its replacement is a new machine; else it keeps engine and images."""
 
     def bare():
         machine.docker("kill", machine.container)
-        if pytestconfig.getoption("soak"):
+        if pytestconfig.getoption("drill"):
             command = ["ansible-playbook", f"--inventory={inventory}", f"--limit={hostname}"]
             for state in ("absent", "present"):
                 playbook = ["playbooks/sandbox.yml", f"--extra-vars=sandbox_state={state}"]

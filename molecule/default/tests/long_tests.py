@@ -1,0 +1,20 @@
+"""The options --soak and --drill. The tests with these marks take too long for `make test`."""
+
+MARKS = {
+    "soak": "run the tests marked `soak` too (`make soak`)",
+    "drill": "run the tests marked `drill` too (`make drill`)",
+}
+
+
+def pytest_addoption(parser):
+    """Add an option for each mark, which also selects its tests."""
+    for mark, words in MARKS.items():
+        parser.addoption(f"--{mark}", action="store_true", help=words)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselect the tests with these marks, unless their option is given."""
+    marks = [mark for mark in MARKS if not config.getoption(mark)]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
