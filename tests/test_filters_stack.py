@@ -185,13 +185,13 @@ def test_new_volume_name_is_refused_while_another_volume_has_the_data():
 def test_foreign_network_is_reported_by_its_name_or_its_bridge():
     networks = [
         engine_object("slipway_app"),
-        engine_object("theirs", bridge="slipway-data"),
+        engine_object("theirs", bridge="slipway-backup"),
         engine_object("other", bridge="br0"),
     ]
     first, second = foreign_objects(engine_facts(networks=networks), VOLUMES)
     assert first.startswith("The network slipway_app is not Slipway's.")
     assert first.endswith("docker network rm slipway_app")
-    assert second.startswith("The network theirs (bridge slipway-data) is not Slipway's.")
+    assert second.startswith("The network theirs (bridge slipway-backup) is not Slipway's.")
 
 
 def test_foreign_container_is_reported():

@@ -18,10 +18,11 @@ def secret_files(tmp_path):
     """A function that runs the module as Ansible does, and returns its result and its whole output."""
     directory = tmp_path / "etc/secrets"
 
-    def run(names=("admin_password",), check=False, fails=False, optional=(), permanent=(), **parameters):
+    def run(names=("admin_password",), check=False, fails=False, **parameters):
         arguments = tmp_path / "arguments.json"
+        traits = {trait: parameters.pop(trait, ()) for trait in ("optional", "permanent", "lines")}
         readers = {
-            name: {"uid": READER, "optional": name in optional, "permanent": name in permanent}
+            name: {"uid": READER, **{trait: name in those for trait, those in traits.items()}}
             for name in names
         }
         parameters |= {"directory": str(directory), "names": readers, "_ansible_check_mode": check}
@@ -66,6 +67,15 @@ def test_given_value_of_a_permanent_secret_is_accepted_if_it_is_the_same(secret_
     given = {"backup_passphrase": (secret_files.directory / "backup_passphrase").read_text()}
     told, _output = secret_files(["backup_passphrase"], permanent=["backup_passphrase"], given=given)
     assert told == {"changed": False, "written": [], "mended": []}
+
+
+def test_private_key_is_written_once_with_a_line_break_at_its_end(secret_files):
+    key = "-----BEGIN-----\nline 1\n-----END-----"
+    name = "backup_sftp_key"
+    for value, changed in ((key, True), (f"{key}\n\n", False)):
+        told, _output = secret_files([name], optional=[name], lines=[name], given={name: value})
+        assert told["changed"] is changed
+    assert (secret_files.directory / "backup_sftp_key").read_text() == f"{key}\n"
 
 
 def test_only_its_reader_can_read_a_secret(secret_files):

@@ -305,11 +305,19 @@ def test_data_is_in_named_volumes(compose, services, variables):
         assert writable == data.get(name, set()), name
 
 
-def test_labels_have_the_volume_names_so_that_a_new_name_recreates_containers(services, variables):
+# SHA-256 of the empty string, and of "a private key".
+KEYS = {"large_host": "e3b0c44298fc", "awkward_words": "4db0716f440b"}
+
+
+def test_labels_recreate_containers_if_the_name_of_a_volume_or_a_key_changes(
+    services, variables, template_case
+):
     for name in (*NGINX, *BLOG):
         assert services[name]["labels"] == {"slipway.volume": variables["stack_media_volume"]}, name
     backups = {"slipway.backups": variables["stack_backup_volume"]} if variables["stack_backups"] else {}
-    assert services["db"]["labels"] == {"slipway.volume": variables["stack_db_volume"], **backups}
+    labels = services["db"]["labels"]
+    assert labels.pop("slipway.keys", None) == KEYS.get(template_case)
+    assert labels == {"slipway.volume": variables["stack_db_volume"], **backups}
 
 
 def test_blog_gets_texts_unchanged(variables, services):

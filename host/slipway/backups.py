@@ -33,6 +33,7 @@ CLOCK_SECONDS = 60
 CHECK_SECONDS = 600
 # How long a check waits for a database that is being replaced.
 DATABASE_SECONDS = 30
+FULL_UNIT = "slipway-backup@full.service"
 # Problems during which the log is not archived.
 BROKEN = {"lag", "archive", "reach"}
 ARCHIVER = """
@@ -227,7 +228,8 @@ def look(stack: Stack) -> Record:
 def sentences(stack: Stack) -> list[str]:
     """Return what the status says about the backups."""
     if not is_on(stack):
-        return []
+        is_configured = (stack.directory / "backup/pgbackrest.conf").exists()
+        return ["The backups have not begun: run site.yml."] if is_configured else []
     record = read_record(stack)
     told = list(record.problems.values())
     if not record.checked or age(stack.host, record.checked) > CHECK_SECONDS:
@@ -261,6 +263,13 @@ def metrics(stack: Stack) -> Iterator[str]:
             yield f"{name} {seconds_of(value) if isinstance(value, str) else value}"
 
 
+def start_full(stack: Stack) -> None:
+    """Begin a full backup, instead of one that is under way."""
+    # Several restores in a row would otherwise reach the unit's limit of starts.
+    stack.host.output("systemctl", "reset-failed", FULL_UNIT)
+    stack.host.run("systemctl", "restart", "--no-block", FULL_UNIT)
+
+
 def command_prepare(stack: Stack, options: Namespace) -> int:
     before = pgbackrest.inspect(stack)
     if before.problem:
@@ -269,12 +278,15 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
     pgbackrest.create(stack)
     if not before.exists:
         pgbackrest.check(stack)
-    unit = "slipway-backup@full.service"
-    # What was archived elsewhere meanwhile is missing in a repository that was in use before.
-    is_new = options.repository not in ("", stack.config.get("backup_repository")) or not before.backups
-    begins = is_new and stack.host.output("systemctl", "is-active", unit).strip() != "activating"
+    # What was archived elsewhere meanwhile is missing in a repository that was in use before. A backup that
+    # is under way may go to the former repository.
+    is_other = options.repository and options.repository != stack.config.get(
+        "backup_repository", options.repository
+    )
+    is_under_way = stack.host.output("systemctl", "is-active", FULL_UNIT).strip() == "activating"
+    begins = bool(is_other or not (before.backups or is_under_way))
     if begins:
-        stack.host.run("systemctl", "start", "--no-block", unit)
+        start_full(stack)
     print(json.dumps({"changed": begins or not before.exists}))
     return 0
 
@@ -282,8 +294,9 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
 def command_run(stack: Stack, options: Namespace) -> int:
     wait_for_archiver(stack)
     pgbackrest.backup(stack, options.kind)
-    if (verified := read_verification(stack)).gap:
-        look_for_gaps(stack, verified)
+    # A full backup may follow a gap, whose moments cannot be restored any more.
+    if options.kind == "full" or read_verification(stack).gap:
+        look_for_gaps(stack, read_verification(stack))
     if newest := look(stack).newest:
         print(f"{newest['label']}: {newest['megabytes']} MB, ended {newest['at']}")
     return 0

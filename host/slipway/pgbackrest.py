@@ -153,7 +153,8 @@ def create(stack: Stack) -> None:
             raise
         raise Failure(
             "The repository has the backups of another database than the one that runs. Nothing was changed. "
-            "To bring that database back, run `slipway restore`. To begin anew, move its backups elsewhere."
+            "To bring that database back, run `slipway restore`, then site.yml. To begin anew, move its "
+            "backups elsewhere."
         ) from None
 
 

@@ -156,8 +156,6 @@ def forget(stack: Stack) -> str:
 
 def sentences(stack: Stack) -> list[str]:
     """Return what the status says about former databases and an interrupted restore."""
-    if not backups.is_on(stack):
-        return []
     told = []
     if stack.restore_flag.exists() and not is_held(stack.host):
         told.append(
@@ -206,11 +204,8 @@ def command_restore(stack: Stack, options: Namespace) -> int:
 
 def begin_backup(stack: Stack) -> str:
     """Begin a full backup, because earlier ones are on another timeline; return a sentence."""
-    unit = "slipway-backup@full.service"
-    # Several restores in a row would otherwise reach the unit's limit of starts.
-    stack.host.output("systemctl", "reset-failed", unit)
     try:
-        stack.host.run("systemctl", "restart", "--no-block", unit)
+        backups.start_full(stack)
     except Failure as failure:
         return f"Make a full backup now, `slipway backup run full`, because none could be started: {failure}"
     return "A full backup begins."

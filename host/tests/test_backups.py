@@ -316,9 +316,14 @@ def test_search_for_gaps_keeps_the_result_of_the_verification(main, stack, vault
     assert found.gap == ""
 
 
-def test_backup_looks_for_gaps_only_if_one_was_known(main, vault, drilled):
-    main("backup", "run", "full")
+def test_incremental_backup_looks_for_gaps_only_if_one_was_known(main, vault, drilled):
+    main("backup", "run", "incr")
     assert "repo-ls" not in vault.events
+
+
+def test_full_backup_looks_for_gaps_since_it_ends_them(main, vault, drilled):
+    main("backup", "run", "full")
+    assert "repo-ls" in vault.events
 
 
 @pytest.fixture(params=["waiting", "failing", "unreachable"])
@@ -642,6 +647,13 @@ def test_host_without_the_role_backup_says_nothing_of_backups(stack, vault):
     del stack.config["backup_repository"]
     assert backups.sentences(stack) == []
     assert list(backups.metrics(stack)) == []
+
+
+def test_status_says_that_the_first_run_did_not_begin_the_backups(stack, vault):
+    del stack.config["backup_repository"]
+    (stack.directory / "backup").mkdir(parents=True)
+    (stack.directory / "backup/pgbackrest.conf").touch()
+    assert backups.sentences(stack) == ["The backups have not begun: run site.yml."]
 
 
 def test_status_says_which_backup_is_the_newest_and_since_when_it_can_be_restored(main, stack, drilled):

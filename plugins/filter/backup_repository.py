@@ -6,10 +6,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 PORTS = {"sftp": 22, "s3": 443}
-HOST = r"(?P<host>[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:(?P<port>[1-9][0-9]{0,4}))?"
+# The files in the directory of the secrets that a repository needs.
+SECRETS = {
+    "": [],
+    "local": ["backup_passphrase"],
+    "sftp": ["backup_passphrase", "backup_sftp_key"],
+    "s3": ["backup_passphrase", "backup_s3_secret"],
+}
+# In a container, Docker looks up only names with a dot on other hosts.
+LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+HOST = rf"(?P<host>{LABEL}(\.{LABEL})+|\[[0-9A-Fa-f:]+\])(:(?P<port>[1-9][0-9]{{0,4}}))?"
 NAME = r"[A-Za-z0-9._-]+"
 FORMS = (
     re.compile(r"(?P<kind>local)"),
@@ -27,22 +37,35 @@ def backup_repository(url):
         url: `local`, sftp://USER@HOST[:PORT]/DIRECTORY, or s3://HOST[:PORT]/BUCKET/DIRECTORY.
 
     Returns:
-        A dictionary with `kind` (local, sftp or s3; empty if the URL is invalid). For sftp and s3 also `host`
-        (a name, or an address without brackets), `is_address` (whether it is an IPv4 or IPv6 address), `port`
-        and `directory`; for sftp `user` (by default slipway); for s3 `bucket`.
+        A dictionary with `kind` (local, sftp or s3; empty if the URL is invalid) and `secrets` (the names of
+        the secrets that it needs). For sftp and s3 also `host` (a name, or an address without brackets),
+        `is_address` (whether it is an IPv4 or IPv6 address), `port` and `directory`; for sftp `user` (by
+        default slipway); for s3 `bucket`.
     """
     found = next((match for form in FORMS if (match := form.fullmatch(str(url)))), None)
+    invalid = {"kind": "", "secrets": SECRETS[""]}
     if not found or RELATIVE.search(str(url)):
-        return {"kind": ""}
-    parts = found.groupdict()
+        return invalid
+    parts = found.groupdict() | {"secrets": SECRETS[found["kind"]]}
     if parts["kind"] == "local":
         return parts
-    host = parts["host"].strip("[]")
+    host, port = parts["host"].strip("[]"), int(parts["port"] or PORTS[parts["kind"]])
     is_address = ":" in host or bool(re.fullmatch(r"[0-9.]+", host))
-    parts |= {"host": host, "is_address": is_address, "port": int(parts["port"] or PORTS[parts["kind"]])}
+    if port > 65535 or (is_address and not is_valid(host)):
+        return invalid
+    parts |= {"host": host, "is_address": is_address, "port": port}
     if parts["kind"] == "sftp":
         parts["user"] = parts["user"] or "slipway"
     return parts
+
+
+def is_valid(address):
+    """Tell whether a text is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 class FilterModule:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 PROJECT = "slipway"
 SERVICES = ("nginx", "nginx_temporary", "flask_blog_blue", "flask_blog_green", "db")
-NETWORKS = ("edge", "app", "data")
+NETWORKS = ("edge", "app", "data", "backup")
 LABELS = f"--label com.docker.compose.project={PROJECT} --label com.docker.compose.volume"
 
 
