@@ -131,6 +131,11 @@ def test_readers_get_the_posts_and_pictures_again(recovered, fetch, sql):
     assert fetch(recovered.picture).status == 200
 
 
+def test_first_author_signs_in_with_the_password_of_the_new_host(recovered, host, variables, try_to_sign_in):
+    password = host.check_output("cat /etc/slipway/secrets/admin_password")
+    assert try_to_sign_in(variables["release_admin_email"], password).signed_in
+
+
 def test_backups_go_on_after_a_recovery(recovered, host):
     wait_until(
         lambda: host.run("systemctl is-active slipway-backup@full").stdout.strip() == "inactive",
@@ -155,5 +160,19 @@ def test_second_run_of_site_yml_changes_nothing(recovered, deploy, hostname):
 
 def test_recovery_is_refused_on_a_host_that_has_a_blog(recovered, deploy, containers, inspect):
     done = deploy("playbooks/recover.yml")
-    assert "has a blog already, so nothing was changed" in " ".join(done.errors)
+    assert "has a blog already, in the volume db_volume. Nothing was changed." in " ".join(done.errors)
     assert inspect()["db"]["Id"] == containers["db"]["Id"]
+
+
+def test_recovery_that_failed_after_the_restore_goes_on_when_it_is_repeated(
+    recovered, deploy, bare, fetch, sql
+):
+    bare()
+    done = deploy("playbooks/recover.yml", "--extra-vars", '{"release_smoke_paths": ["/none"]}')
+    assert done.status != 0
+    assert "restoring the files of the backup" in done.output
+    done = deploy("playbooks/recover.yml")
+    assert done.status == 0, done.output
+    assert "restoring the files of the backup" not in done.output
+    assert fetch("/").status == 200
+    assert sql("SELECT count(*) FROM post") == recovered.posts
