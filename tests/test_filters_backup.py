@@ -5,11 +5,13 @@ from project import ROOT, load_program
 
 backup_repository = load_program(ROOT / "plugins/filter/backup_repository.py").backup_repository
 
+NOWHERE = {"host": "", "is_address": False, "port": 0}
+
 
 @pytest.mark.parametrize(
     ("url", "parts"),
     [
-        ("local", {"kind": "local", "secrets": ["backup_passphrase"]}),
+        ("local", {"kind": "local", "secrets": ["backup_passphrase"], **NOWHERE}),
         (
             "sftp://backup.example.org/srv/slipway",
             {
@@ -78,4 +80,4 @@ def test_url_has_its_parts(url, parts):
     ],
 )
 def test_invalid_url_has_no_kind(url):
-    assert backup_repository(url) == {"kind": "", "secrets": []}
+    assert backup_repository(url) == {"kind": "", "secrets": [], **NOWHERE}

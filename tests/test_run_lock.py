@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -182,18 +183,38 @@ def test_dry_run_tells_of_another_run_and_takes_no_lock(runtime):
     assert run_lock.other_run(ANNA, str(runtime)) is None
 
 
-def test_configuration_is_written_only_when_the_host_program_is_idle(host_files, tmp_path):
-    """A release must not read compose.yml while a playbook writes it."""
-    (tmp_path / "run").mkdir()
-    with (tmp_path / "run/lock").open("w") as lock:
+@contextmanager
+def program_at_work(path):
+    """Hold the lock of the host program during the block."""
+    path.parent.mkdir()
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("anna, since noon")
         lock.flush()
-        told = host_files({"file": "a", "content": "a"}, lock=str(tmp_path / "run/lock"), fails=True)
-        assert "anna, since noon) is under way on this host" in told
+        yield
+
+
+def test_configuration_is_written_only_when_the_host_program_is_idle(host_files, tmp_path):
+    """A release must not read compose.yml while a playbook writes it."""
+    path = tmp_path / "run/lock"
+    with ThreadPoolExecutor() as pool, program_at_work(path):
+        writing = pool.submit(host_files, {"file": "a", "content": "a"}, lock=str(path))
+        with pytest.raises(TimeoutError):
+            writing.result(2)
         assert not (host_files.place / "a").exists()
-    host_files({"file": "a", "content": "a"}, lock=str(tmp_path / "run/lock"))
+    writing.result()
     assert (host_files.place / "a").read_text() == "a"
+
+
+def test_run_does_not_wait_for_ever_for_the_host_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "WAITING", 0.1)
+    path = tmp_path / "run/lock"
+    with (
+        program_at_work(path),
+        pytest.raises(run_lock.Held, match="anna, since noon\\) is under way on this host"),
+        run_lock.hold(path),
+    ):
+        pass
 
 
 # --- On the control node ------------------------------------------------------------------------------------

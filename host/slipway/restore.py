@@ -162,6 +162,8 @@ def sentences(stack: Stack) -> list[str]:
             "A restore was interrupted, and readers get the maintenance page: run `slipway restore` again, "
             "or `slipway restore --undo`."
         )
+    if not backups.is_on(stack):
+        return told
     with contextlib.suppress(Failure, OSError):
         told += [
             f"{one.name} is a database from before a restore: `slipway restore --undo {one.name}` brings it "

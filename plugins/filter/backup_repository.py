@@ -37,18 +37,19 @@ def backup_repository(url):
         url: `local`, sftp://USER@HOST[:PORT]/DIRECTORY, or s3://HOST[:PORT]/BUCKET/DIRECTORY.
 
     Returns:
-        A dictionary with `kind` (local, sftp or s3; empty if the URL is invalid) and `secrets` (the names of
-        the secrets that it needs). For sftp and s3 also `host` (a name, or an address without brackets),
-        `is_address` (whether it is an IPv4 or IPv6 address), `port` and `directory`; for sftp `user` (by
-        default slipway); for s3 `bucket`.
+        A dictionary with `kind` (local, sftp or s3; empty if the URL is invalid), `secrets` (the names of the
+        secrets that it needs), `host` (a name, or an address without brackets; empty for local), `is_address`
+        (whether it is an IPv4 or IPv6 address) and `port`. For sftp and s3 also `directory`; for sftp `user`
+        (by default slipway); for s3 `bucket`.
     """
     found = next((match for form in FORMS if (match := form.fullmatch(str(url)))), None)
-    invalid = {"kind": "", "secrets": SECRETS[""]}
+    nowhere = {"host": "", "is_address": False, "port": 0}
+    invalid = {"kind": "", "secrets": SECRETS[""], **nowhere}
     if not found or RELATIVE.search(str(url)):
         return invalid
     parts = found.groupdict() | {"secrets": SECRETS[found["kind"]]}
     if parts["kind"] == "local":
-        return parts
+        return parts | nowhere
     host, port = parts["host"].strip("[]"), int(parts["port"] or PORTS[parts["kind"]])
     is_address = ":" in host or bool(re.fullmatch(r"[0-9.]+", host))
     if port > 65535 or (is_address and not is_valid(host)):
