@@ -238,11 +238,18 @@ def choose(stack: Stack, timeline: int, target: Target | None) -> Backup:
     """
     past = lineage(stack, timeline)
     for one in reversed(inspect(stack).backups):
-        if target and target.kind == "time" and moment(one.at) > moment(target.value):
+        if target and is_after(one, target):
             continue
         if one.timeline == timeline or offset(one.position) <= offset(past.get(one.timeline, "0/0")):
             return one
     raise Failure(f"No backup leads to {target.value if target else 'the end of the archive'}.")
+
+
+def is_after(backup: Backup, target: Target) -> bool:
+    """Tell whether a backup ended after a target. A database recovers at least until its backup's end."""
+    if target.kind == "time":
+        return moment(backup.at) > moment(target.value)
+    return offset(backup.position) > offset(target.value)
 
 
 def offset(position: str) -> int:

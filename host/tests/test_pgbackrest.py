@@ -101,6 +101,12 @@ def test_recovery_begins_with_the_newest_backup_of_its_past(stack, timelines, ti
     assert pgbackrest.choose(stack, timeline, target or None).label == label
 
 
+@pytest.mark.parametrize(("position", "label"), [("0/8000000", "since"), ("0/6800000", "past")])
+def test_backup_that_ended_after_the_position_of_a_drill_is_passed_over(stack, timelines, position, label):
+    """A backup may end while the drill begins."""
+    assert pgbackrest.choose(stack, 2, Target("lsn", position)).label == label
+
+
 def test_moment_before_every_backup_of_its_past_is_refused(stack, timelines):
     with pytest.raises(Failure, match="No backup leads to"):
         pgbackrest.choose(stack, 2, Target("time", timelines.ago(minutes=60).isoformat(sep=" ")))
