@@ -228,8 +228,7 @@ def look(stack: Stack) -> Record:
 def sentences(stack: Stack) -> list[str]:
     """Return what the status says about the backups."""
     if not is_on(stack):
-        is_configured = (stack.directory / "backup/pgbackrest.conf").exists()
-        return ["The backups have not begun: run site.yml."] if is_configured else []
+        return []
     record = read_record(stack)
     told = list(record.problems.values())
     if not record.checked or age(stack.host, record.checked) > CHECK_SECONDS:
@@ -280,9 +279,9 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
         pgbackrest.check(stack)
     # What was archived elsewhere meanwhile is missing in a repository that was in use before. A backup that
     # is under way may go to the former repository.
-    is_other = options.repository and options.repository != stack.config.get(
-        "backup_repository", options.repository
-    )
+    begun = stack.directory / "backup/begun"
+    former = begun.read_text().splitlines()[-1] if begun.exists() else options.repository
+    is_other = options.repository not in ("", former)
     is_under_way = stack.host.output("systemctl", "is-active", FULL_UNIT).strip() == "activating"
     begins = bool(is_other or not (before.backups or is_under_way))
     if begins:

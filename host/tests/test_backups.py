@@ -649,13 +649,6 @@ def test_host_without_the_role_backup_says_nothing_of_backups(stack, vault):
     assert list(backups.metrics(stack)) == []
 
 
-def test_status_says_that_the_first_run_did_not_begin_the_backups(stack, vault):
-    del stack.config["backup_repository"]
-    (stack.directory / "backup").mkdir(parents=True)
-    (stack.directory / "backup/pgbackrest.conf").touch()
-    assert backups.sentences(stack) == ["The backups have not begun: run site.yml."]
-
-
 def test_status_says_which_backup_is_the_newest_and_since_when_it_can_be_restored(main, stack, drilled):
     main("backup", "check")
     assert backups.sentences(stack) == [
@@ -781,9 +774,11 @@ def test_repository_is_created_and_checked_once_and_the_first_backup_begins_once
 def test_full_backup_begins_in_a_repository_that_was_in_use_before(main, stack, vault, engine, capsys):
     """The log that was archived elsewhere meanwhile is missing there."""
     vault.backups, engine.unit = [backup("full", vault.time)], "inactive"
+    (stack.directory / "backup").mkdir(parents=True)
+    (stack.directory / "backup/begun").write_text("# Ansible managed\nlocal\n")
     assert main("backup", "prepare", "--repository=sftp://backup.example.org/blog") == 0
     assert json.loads(capsys.readouterr().out)["changed"] is True
-    assert main("backup", "prepare", f"--repository={stack.config['backup_repository']}") == 0
+    assert main("backup", "prepare", "--repository=local") == 0
     assert json.loads(capsys.readouterr().out)["changed"] is False
     assert vault.started == ["slipway-backup@full.service"]
 
