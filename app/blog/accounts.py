@@ -308,8 +308,8 @@ def _user_of_session() -> User | None:
     if found := sessions.find(session["token"]):
         person, g.session_id = found
         return person
-    # The session has ended. Remove its keys, so that the next request needs no query. The editor's script
-    # sends POST requests: they change no cookie, because the user may be signing in in another tab.
+    # The session has ended. Remove its keys, so that the next request needs no query; but not in an answer to
+    # the editor's script, which sends POST requests: it could replace the cookie of a sign-in in another tab.
     if request.method == "GET":
         for name in ("user", "epoch", "token"):
             session.pop(name, None)

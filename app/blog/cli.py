@@ -197,8 +197,7 @@ def import_(source: Path, existing: str) -> None:
     counts = result.counts
     if ignored := counts["ignored"]:
         click.echo(f"Ignored: {ignored} files, such as {', '.join(result.ignored_files)}.", err=True)
-    outcomes = ("created", "updated", "skipped", "unchanged")
-    message = f"Posts and pages {', '.join(f'{name}: {counts[name]}' for name in outcomes)}"
+    message = f"Posts and pages {', '.join(f'{name}: {counts[name]}' for name in importer.OUTCOMES)}"
     if "comments" in counts:
         message += f"; comments added: {counts['comments']}, pictures added: {counts['media']}"
     message += f"; files ignored: {ignored}."

@@ -10,10 +10,11 @@ from wtforms.fields.core import UnboundField
 from wtforms.validators import DataRequired, Length, ValidationError
 
 from .models import CONTROL_CHARACTER
+from .names import SLUG_CHARACTERS, is_slug
 
 csrf = CSRFProtect()
 
-__all__ = ["Form", "LineField", "ReaderForm", "TextField", "csrf", "email_address"]
+__all__ = ["Form", "LineField", "ReaderForm", "TextField", "csrf", "email_address", "valid_slug"]
 
 
 class Form(FlaskForm):
@@ -53,6 +54,12 @@ def email_address(_form: Form, field: Field) -> None:
     """Refuse a value that cannot be an email address (a WTForms validator)."""
     if field.data and not re.fullmatch(r"[^@\s]{1,64}@[^@\s]{1,189}", field.data):
         raise ValidationError("Enter an email address like name@example.com.")
+
+
+def valid_slug(_form: Form, field: Field) -> None:
+    """Refuse a value that cannot be a slug (a WTForms validator)."""
+    if not is_slug(field.data):
+        raise ValidationError(f"Use 1 to 200 {SLUG_CHARACTERS}.")
 
 
 def _refuse_control_characters(field: Field) -> None:

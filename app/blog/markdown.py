@@ -16,16 +16,13 @@ from pathlib import Path
 from threading import Lock
 
 import renderer
-from renderer import NO_MEMORY
+from renderer import NO_MEMORY, SUMMARY_CHARACTERS, Rendered
 from renderer.html import absolute_urls, first_image, strip_tags
-from renderer.markdown import SUMMARY_CHARACTERS, SUMMARY_MIN_WORDS, Rendered
 
 __all__ = [
     "MISSING_SUMMARIES",
     "SUMMARY_CHARACTERS",
-    "SUMMARY_MIN_WORDS",
     "RenderError",
-    "Rendered",
     "absolute_urls",
     "first_image",
     "render",

@@ -66,7 +66,7 @@ UPLOADED = "The picture is uploaded. Copy its Markdown line into a post."
 KNOWN = "The blog has this picture already. Copy its Markdown line into a post."
 CHANGED = "The blog has this picture already. The description is changed. Existing posts keep the old one."
 KEPT = (
-    "The blog has this picture already. You may not change its description, because somebody else uploaded "
+    "The blog has this picture already. You may not change its description, because you did not upload "
     "it. Copy its Markdown line into a post, and write your description between [ and ]."
 )
 

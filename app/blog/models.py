@@ -32,6 +32,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from renderer import words
 
 from . import markdown
+from .search_vectors import LEXEMES, SEARCH
 
 db = SQLAlchemy()
 
@@ -44,38 +45,6 @@ CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 GUID = r"""[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]{1,500}"""  # an absolute IRI, such as a URL or urn:uuid:...
 
 COMMENT_STATES = ("pending", "approved", "spam")
-
-# Index only the beginning of a text: Postgres stores positions up to 16,383, and no tsvector over 1 MB.
-SEARCH = """
-    setweight(to_tsvector('english'::regconfig, "left"(title, 1000)), 'A'::"char")
-    || setweight(to_tsvector('english'::regconfig, "left"(summary, 5000)), 'B'::"char")
-    || setweight(to_tsvector('english'::regconfig, "left"(body, 100000)), 'C'::"char")
-"""
-
-
-def _lexemes(text: str, letters: int, unspaced_letters: int, weight: str) -> str:
-    """Return the SQL of a tsvector with the stems of a text's words.
-
-    From a text in a script that is found by parts, it has each letter and each pair of neighbours instead.
-    """
-    spaced = f"""regexp_replace("left"({text}, {letters}), '[{words.FOUND_BY_PART}]+', ' ', 'g')"""
-    unspaced = (
-        f"""regexp_replace("left"({text}, {unspaced_letters}), '[^{words.FOUND_BY_PART}]+', ' ', 'g')"""
-    )
-    second = rf"regexp_replace({unspaced}, '\S(\S*)', '\1', 'g')"  # each run without its first letter
-    pairs = [rf"regexp_replace({source}, '(\S\S)', '\1 ', 'g')" for source in (unspaced, second)]
-    parts = " || ' ' || ".join([rf"regexp_replace({unspaced}, '(\S)', '\1 ', 'g')", *pairs])
-    vector = f"to_tsvector('english'::regconfig, {spaced}) || to_tsvector('simple'::regconfig, {parts})"
-    return f"""setweight({vector}, '{weight}'::"char")"""
-
-
-LEXEMES = " || ".join(
-    [
-        _lexemes("title", 1000, 1000, "A"),
-        _lexemes("summary", 5000, 5000, "B"),
-        _lexemes("body", 100_000, 50_000, "C"),
-    ]
-)
 
 
 class Base(DeclarativeBase):

@@ -1,25 +1,29 @@
 """The rule for names in addresses: the slugs of posts, pages and tags. The editor and the importer use it.
 
-nginx refuses no address of a name that this rule allows; tests/test_names.py compares nginx's configuration
-with this rule.
+nginx refuses no address of a name that this rule allows. A test of Slipway, outside of this app, compares
+nginx's configuration with it: tests/test_names.py.
 """
 
 import re
 import unicodedata
+from collections.abc import Callable
+from itertools import chain, count
 
 from flask import current_app
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from renderer.headings import slugify
+from renderer.words import slugify
 
 __all__ = [
     "SLUG",
     "SLUG_CHARACTERS",
     "SlugConverter",
     "former_slugify",
+    "free_slug",
     "is_free_page_name",
     "is_slug",
+    "slug_stem",
     "slugify",
 ]
 
@@ -36,6 +40,17 @@ class SlugConverter(BaseConverter):
 def is_slug(text: str) -> bool:
     """Tell whether the text is a valid slug."""
     return re.fullmatch(SLUG, text) is not None
+
+
+def slug_stem(text: str) -> str:
+    """Return a slug of at most 90 characters made from a text; it may be empty."""
+    return slugify(text)[:90].strip("-")
+
+
+def free_slug(text: str, default: str, is_free: Callable[[str], bool]) -> str:
+    """Return a slug made from a text, or from `default`, with a number if the slug is not free."""
+    stem = slug_stem(text) or default
+    return next(slug for slug in chain([stem], (f"{stem}-{number}" for number in count(2))) if is_free(slug))
 
 
 def former_slugify(text: str) -> str:

@@ -2,9 +2,9 @@
 
 A restart of the database takes a few seconds. A request that arrives meanwhile waits for the database. If the
 database is lost in the middle of a request that only reads, the request is repeated. Any other request gets
-503 then, because nobody knows what it has changed. From PAUSE_S after its beginning, every request gets 503
-at once, so that no request waits in vain. If nginx has an older copy of the page, the request never waits:
-after the 503, nginx serves that copy.
+503 then, because nobody knows what it has changed. From PAUSE_S after the beginning of the outage, every
+request gets 503 at once, so that no request waits in vain. If nginx has an older copy of the page, the
+request never waits: after the 503, nginx serves that copy.
 """
 
 import socket
@@ -55,7 +55,7 @@ class _Outage:
                 self._began = time.monotonic()
                 self._is_over.clear()
                 current_app.logger.error("the database did not answer: %s", reason)
-                app = current_app._get_current_object()  # type: ignore[attr-defined]  # of the proxy
+                app = current_app._get_current_object()  # type: ignore[attr-defined]  # Flask's interface
                 threading.Thread(target=self._watch, args=(app,), daemon=True).start()
 
     def _watch(self, app: Flask) -> None:
@@ -171,7 +171,7 @@ def _close_session() -> None:
         db.session.invalidate()
 
 
-def _is_lost(error: BaseException | None) -> bool:
+def _is_lost(error: Exception) -> bool:
     """Tell whether an error means that the database is away, not that it has refused a statement."""
     if isinstance(error, PendingRollbackError | TimeoutError):
         return True

@@ -1,7 +1,8 @@
 """Full-text search in Postgres, with ranked results and marked words.
 
 Words are found by their English stems; words in other alphabets are found as they are written. In scripts
-without spaces between words, and in Korean, every part of a text is found: see `LEXEMES` in models.py.
+without spaces between words, and in Korean, every part of a text is found: see `LEXEMES` in
+search_vectors.py.
 """
 
 import re
@@ -119,11 +120,14 @@ def matches(said: str) -> TextClause:
 
 def _by_pairs(said: str) -> str:
     """Replace each run of letters that is found by parts by a phrase of its pairs, in quotes: "東京 京都"."""
-    parts = said.split('"')
-    for number, part in enumerate(parts):
-        quote = " " if number % 2 else '"'  # every second part is in quotes already
-        parts[number] = _RUN.sub(lambda run, quote=quote: f"{quote}{_pairs(run[0])}{quote}", part)  # type: ignore[misc]
-    return '"'.join(parts)
+    # Every second part is in quotes already.
+    return '"'.join(
+        _replace_runs(part, " " if number % 2 else '"') for number, part in enumerate(said.split('"'))
+    )
+
+
+def _replace_runs(part: str, quote: str) -> str:
+    return _RUN.sub(lambda run: f"{quote}{_pairs(run[0])}{quote}", part)
 
 
 def _pairs(run: str) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_new
 from sqlalchemy.orm import Session, selectinload
 
 from .models import Base, Post, Tag, TagAlias, post_tag
-from .names import slugify
+from .names import free_slug
 
 MAX_CHARACTERS = 60
 VALID_NAME = f"Use at most {MAX_CHARACTERS} characters, at least one of them visible."
@@ -56,12 +56,7 @@ class TagBook:
     def free_slug(self, name: str, tag: Tag | None = None) -> str:
         """Return a slug made from the name, with a number if another tag than `tag` has or had the slug."""
         words = re.sub(r"(?<=\w)#", " sharp ", name.replace("+", " plus "))
-        stem = slugify(words)[:90].strip("-") or "tag"
-        slug, number = stem, 1
-        while not self.is_free(slug, tag):
-            number += 1
-            slug = f"{stem}-{number}"
-        return slug
+        return free_slug(words, "tag", lambda slug: self.is_free(slug, tag))
 
 
 def key(name: str) -> str:

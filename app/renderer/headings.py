@@ -5,24 +5,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import slugify as transliteration
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
 from .html import PAGE_ID
+from .words import slugify
 
 _RAW_ID = re.compile(r"""(?i)\sid\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
-
-
-def slugify(text: str) -> str:
-    """Return `text` as lower-case ASCII words joined by hyphens. The result may be empty.
-
-    Other scripts are transliterated: "Straße nach Łódź" becomes "strasse-nach-lodz".
-    """
-    words = text.replace(",", " ")  # the library joins the digits of 1,000
-    return transliteration.slugify(
-        words, entities=False, decimal=False, hexadecimal=False, backend="text-unidecode"
-    )
 
 
 def plain_text(inline: Token) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -13,12 +12,11 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from mdit_py_plugins.footnote import footnote_plugin
 
-from . import words
+from . import SUMMARY_CHARACTERS, Rendered, words
 from .code import allow_highlighting, code
 from .headings import each_heading, footnote_ids, headings, plain_text
 from .html import count_words, sanitise
 
-SUMMARY_CHARACTERS = 220
 SUMMARY_MIN_WORDS = 10
 
 # Pandoc's attributes: {#id .class key="value" -}
@@ -28,15 +26,6 @@ _ATTRIBUTES_CHARACTERS = 1000  # the longest attributes: a search to the end of 
 
 # Names of uploaded pictures contain width and height, so that the layout is stable while pictures load.
 _SIZED_NAME = re.compile(r"/media/[^/?#]+-([1-9]\d{0,4})x([1-9]\d{0,4})\.\w+")
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A rendered text. html: sanitised. summary: plain text. word_count: the number of words of the text."""
-
-    html: str
-    summary: str
-    word_count: int
 
 
 def convert(text: str, highlighting_s: float) -> Rendered:

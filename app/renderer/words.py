@@ -1,9 +1,11 @@
-"""Words in any script: how many a text has, how long they take to read, and a text cut after a word."""
+"""Words in any script: how many a text has, how long they take to read; a text cut after a word; a slug."""
 
 import re
 import textwrap
 import unicodedata
 from math import ceil
+
+import slugify as transliteration
 
 WORDS_PER_MINUTE = 220
 
@@ -50,3 +52,14 @@ def shorten(text: str, limit: int) -> str:
         end -= 1
     ends = [found.end() for found in _END_OF_PHRASE.finditer(line, limit // 2, end)]
     return f"{line[: ends[-1] if ends else end].rstrip()}…"
+
+
+def slugify(text: str) -> str:
+    """Return `text` as lower-case ASCII words joined by hyphens. The result may be empty.
+
+    Other scripts are transliterated: "Straße nach Łódź" becomes "strasse-nach-lodz".
+    """
+    words = text.replace(",", " ")  # the library joins the digits of 1,000
+    return transliteration.slugify(
+        words, entities=False, decimal=False, hexadecimal=False, backend="text-unidecode"
+    )

@@ -5,7 +5,7 @@ import pytest
 from blog import create_app
 from blog.config import ConfigError
 from blog.languages import direction
-from blog.models import Page, Post, db
+from blog.models import Page, db
 
 from .articles import article, counts
 from .desk import MINE, fields
@@ -95,23 +95,3 @@ def test_import_notices_another_language(run_import, tmp_path):
     run_import(article(tmp_path, header="title: A\ndate: 2025-01-01"))
     [problem] = run_import(article(tmp_path, header="title: A\ndate: 2025-01-01\nlang: de"))
     assert "with other content" in problem
-
-
-def test_older_release_can_still_write_posts(app):
-    """The previous release does not name the columns that this release added."""
-    table = Post.__table__
-    new = {"language", "lexemes"}
-    row = {
-        "slug": "a",
-        "title": "A",
-        "summary": "",
-        "body": "B",
-        "body_html": "B",
-        "word_count": 1,
-        "author": "",
-    }
-    assert not new & row.keys()
-    with app.app_context():
-        db.session.execute(table.insert().values(row))
-        db.session.commit()
-        assert db.session.query(Post.language).scalar() == ""

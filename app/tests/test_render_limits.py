@@ -15,8 +15,8 @@ import pytest
 from blog import markdown
 from blog.author.editor import MAX_COMPARED_LINES, _changed_lines
 from blog.models import MAX_BYTES, Page, Post, db
-from renderer.headings import slugify
 from renderer.markdown import convert
+from renderer.words import slugify
 
 from .conftest import count
 from .desk import fields

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, event, insert, text
+from sqlalchemy import Engine, event, insert, select, text
 
 from blog import create_app, schema
-from blog.models import Base, SchemaHistory, db
+from blog.models import Base, Post, SchemaHistory, db
 
 from .browser import APP
 from .conftest import BASE_URL
@@ -125,6 +125,15 @@ def from_0003(empty_settings, monkeypatch, tmp_path):
         connection.execute(text(INSERT_POST), {"slug": "first"})
     monkeypatch.setattr(schema, "MIGRATIONS", newest)
     return app
+
+
+def test_earlier_release_can_still_write_posts(app):
+    """It does not name the columns that this release added."""
+    new = select(Post.guid, Post.language, Post.planned_at)
+    with app.app_context():
+        db.session.execute(text(INSERT_POST), {"slug": "a"})
+        db.session.commit()
+        assert tuple(db.session.execute(new).one()) == (None, "", None)
 
 
 def test_migration_keeps_the_ids_that_the_feeds_of_earlier_releases_had(empty_settings, from_0003):

@@ -112,10 +112,8 @@ def examine(stack: Stack) -> Record:
             "`slipway backup run full`. Every moment after it can be restored again."
         )
     if record.oldest and age(stack.host, max(record.oldest, verified.at)) > VERIFY_DAYS * DAY:
-        last = verified.at or "never"
-        record.problems["verify"] = (
-            f"The files were last verified {last}: see `journalctl -u slipway-backup-verify`."
-        )
+        last = f"last verified at {verified.at}" if verified.at else "never verified"
+        record.problems["verify"] = f"The files were {last}: see `journalctl -u slipway-backup-verify`."
     if (free := stack.host.free(stack.host.settings.engine) // 10**6) < DISK_MB:
         record.problems["disk"] = f"The disk has only {free} MB of free space: free some, or Postgres stops."
     if words := drills.problem(stack, record.oldest):
@@ -273,17 +271,21 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
     before = pgbackrest.inspect(stack)
     if before.problem:
         raise Failure(f"The repository cannot be used: {before.problem}.")
+    # site.yml writes to this file in which repository the backups have begun.
+    begun = stack.directory / "backup/begun"
+    former = begun.read_text(errors="replace").splitlines()[-1:] if begun.exists() else None
+    is_other = former not in (None, [stack.config["backup_repository"]])
+    if is_other:
+        # If this run fails, the next one prepares the repository again.
+        write(begun, "")
     # This also checks that an existing repository belongs to this database.
     pgbackrest.create(stack)
     if not before.exists:
         pgbackrest.check(stack)
-    # What was archived elsewhere meanwhile is missing in a repository that was in use before. A backup that
-    # is under way may go to the former repository.
-    begun = stack.directory / "backup/begun"
-    former = begun.read_text().splitlines()[-1] if begun.exists() else options.repository
-    is_other = options.repository not in ("", former)
+    # A repository that was in use before lacks what was archived elsewhere meanwhile. A backup that is under
+    # way does not help: it may go to the former repository.
     is_under_way = stack.host.output("systemctl", "is-active", FULL_UNIT).strip() == "activating"
-    begins = bool(is_other or not (before.backups or is_under_way))
+    begins = is_other or not (before.backups or is_under_way)
     if begins:
         start_full(stack)
     print(json.dumps({"changed": begins or not before.exists}))

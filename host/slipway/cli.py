@@ -267,8 +267,6 @@ def add_backups(commands: Commands) -> None:
                 default="incr",
                 help="kind of the backup (default %(default)s)",
             )
-        if name == "prepare":
-            each.add_argument("--repository", default="", help="make a full backup if it was another one")
         if name == "list":
             each.add_argument("--json", action="store_true", help="print one JSON array")
 

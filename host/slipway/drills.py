@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from slipway import pgbackrest
 from slipway.files import write
-from slipway.host import age, seconds_of, time_of
+from slipway.host import age, moment, seconds_of, time_of
 from slipway.json_types import from_json
 from slipway.lock import DRILL, Busy, lock
 from slipway.pgbackrest import Target
@@ -54,7 +54,7 @@ class Drill:
         at: when it began, as in RFC 3339.
         passed: whether everything was as expected.
         reason: why it failed; empty if it passed.
-        backup: the label of the newest backup.
+        backup: the label of the backup that was restored.
         moment: the random moment that was restored too; empty if there was none yet.
         rpo_seconds: the age of the newest change that could be restored, when the drill began.
         rto_seconds: how long it took from the beginning of the restore until the blog answered.
@@ -69,6 +69,9 @@ class Drill:
     rpo_seconds: float = 0
     rto_seconds: float = 0
     rows: int = 0
+
+    def __post_init__(self) -> None:
+        moment(self.at)  # raises ValueError
 
 
 def read_drills(stack: Stack) -> list[Drill]:
@@ -99,7 +102,12 @@ def problem(stack: Stack, since: str) -> str:
         return f"The last restore drill failed at {done[-1].at}: {first_line}"
     last = done[-1].at if done else since
     if last and age(stack.host, last) > OVERDUE_DAYS * DAY:
-        return f"The last good restore drill is of {last}: see `systemctl status slipway-drill.timer`."
+        words = (
+            f"The last restore drill was at {last}"
+            if done
+            else f"There is no drill of the backups since {last}"
+        )
+        return f"{words}: see `systemctl status slipway-drill.timer`."
     return ""
 
 
@@ -146,13 +154,12 @@ class Attempt:
         repository = pgbackrest.inspect(stack)
         if not repository.backups:
             raise Failure(repository.problem or "There is no backup: `systemctl start slipway-backup@full`.")
-        drill.backup = repository.backups[-1].label
         require_space(stack, repository, 1)
         drill.rpo_seconds = exposed_seconds(stack)
         target, wanted = rows_now(stack)
         last = close_segment(stack)
         began = time.monotonic()
-        database.recover(last, target, self.say)
+        drill.backup = database.recover(last, target, self.say)
         self.say("comparing the rows with those of the database that runs")
         restored = rows(database.query)
         if restored != wanted:

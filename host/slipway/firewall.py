@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slipway.host import Host
-from slipway.shell import CommandFailure
+from slipway.shell import Failure
 from slipway.stack import Stack
 
 SAVE = {"ipv4": "iptables-save", "ipv6": "ip6tables-save"}
@@ -76,5 +76,5 @@ def ask(host: Host, *command: str) -> str | None:
     """Return the output of a command, or None if it does not exist or fails."""
     try:
         return host.run(*command)
-    except (CommandFailure, FileNotFoundError):
+    except Failure:
         return None

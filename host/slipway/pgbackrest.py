@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from slipway import containers
-from slipway.host import moment, time_of
+from slipway.host import seconds_of, time_of
 from slipway.shell import CommandFailure, Failure, printable
 from slipway.stack import Stack
 
@@ -248,7 +248,8 @@ def choose(stack: Stack, timeline: int, target: Target | None) -> Backup:
 def is_after(backup: Backup, target: Target) -> bool:
     """Tell whether a backup ended after a target. A database recovers at least until its backup's end."""
     if target.kind == "time":
-        return moment(backup.at) > moment(target.value)
+        # The time of a backup is cut to the second.
+        return seconds_of(backup.at) + 1 > seconds_of(target.value)
     return offset(backup.position) > offset(target.value)
 
 
@@ -274,10 +275,10 @@ def following(segment: str) -> str:
     return f"{segment[:8]}{log + number // SEGMENTS:08X}{number % SEGMENTS:08X}"
 
 
-def restore(stack: Stack, service: str, timeline: int, target: Target | None = None) -> None:
+def restore(stack: Stack, service: str, timeline: int, target: Target | None = None) -> str:
     """Restore the newest suitable backup into the directory of a service, which must not run.
 
-    The database in it is a standby: it recovers up to the target, and then waits.
+    The database in it is a standby: it recovers up to the target, and then waits. Returns the backup's label.
 
     Args:
         stack: the stack.
@@ -300,3 +301,4 @@ def restore(stack: Stack, service: str, timeline: int, target: Target | None = N
     )
     command = ("run", "--rm", "--no-deps", "-T", service, "bash", "-euc", RESTORE, "restore", *arguments)
     stack.compose(*command)
+    return chosen.label

@@ -48,15 +48,17 @@ class Recovered:
     """A database that is recovered in the container of a service.
 
     Attributes:
-        service: the service in compose.yml, `db_restore` or `db_drill`.
+        service: the service in compose.yml: `db`, `db_restore` or `db_drill`.
         at: when the last transaction that was recovered ended, as in RFC 3339; empty if there was none.
     """
 
     def __init__(self, stack: Stack, service: str) -> None:
         self.stack, self.service, self.at = stack, service, ""
 
-    def recover(self, last: str, target: Target | None, say: Callable[[str], object]) -> None:
+    def recover(self, last: str, target: Target | None, say: Callable[[str], object]) -> str:
         """Restore a backup, start the database, and wait until it has recovered all that was asked for.
+
+        Returns the label of the backup.
 
         Args:
             last: the last archived segment, whose timeline the recovery follows.
@@ -64,10 +66,11 @@ class Recovered:
             say: gets a sentence about the progress.
         """
         say("restoring the files of the backup")
-        pgbackrest.restore(self.stack, self.service, int(last[:8], 16), target)
+        label = pgbackrest.restore(self.stack, self.service, int(last[:8], 16), target)
         say("recovering the changes since the backup")
         self.start()
         self.wait(target, last, say)
+        return label
 
     def start(self) -> None:
         """Start the database."""

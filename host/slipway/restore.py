@@ -27,11 +27,19 @@ from slipway.unit import exec_in_unit
 
 
 def parse(text: str) -> str:
-    """Return a time as Postgres reads it; a time without a zone is in UTC. Raise Failure if it is none."""
+    """Return a time as Postgres reads it; a time without a zone is in UTC.
+
+    Raises:
+        Failure: it is no time, or a day alone: the rest may have been lost at a space on a command line.
+    """
     try:
         when = moment(text)
+        if ":" not in text:
+            raise ValueError
     except ValueError:
-        raise Failure(f'"{text}" is not a time. Write it like "2026-11-22 10:00:00+00".') from None
+        raise Failure(
+            f'"{text}" is not a time. Write a day and a time of day, like "2026-11-22 10:00:00+00".'
+        ) from None
     return (when if when.tzinfo else when.replace(tzinfo=datetime.UTC)).isoformat(sep=" ")
 
 
@@ -44,8 +52,8 @@ def plan(stack: Stack, until: str, copies: int = 1) -> list[str]:
     if not repository.backups:
         raise Failure(repository.problem or "The repository has no backup.")
     oldest = next(one for one in repository.backups if one.kind == "full").at
-    # The present time is cut to the second.
-    if until and not seconds_of(oldest) < seconds_of(until) < seconds_of(stack.host.now()) + 1:
+    # The present time, and that of a backup, are cut to the second.
+    if until and not seconds_of(oldest) + 1 <= seconds_of(until) < seconds_of(stack.host.now()) + 1:
         raise Failure(
             f"{until} cannot be restored: choose a time from {oldest} until now ({stack.host.now()})."
         )

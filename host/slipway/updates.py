@@ -342,8 +342,8 @@ def problems(stack: Stack, record: Record) -> Iterator[str]:
 
 
 def command_check(stack: Stack, options: Namespace) -> int:
-    check(stack)
     remove_replaced(stack.host)
+    check(stack)
     print("\n".join(describe(stack)))
     return 0
 
@@ -370,7 +370,6 @@ def command_apply(stack: Stack, options: Namespace) -> int:
         # A playbook may have started during the check.
         refuse_during_a_playbook(stack.host)
         deploy(stack, build(stack), options.by)
-    remove_replaced(stack.host)
     return command_check(stack, options)
 
 

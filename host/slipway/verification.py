@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from slipway import pgbackrest
 from slipway.files import write
+from slipway.host import moment
 from slipway.json_types import from_json
 from slipway.stack import Stack
 
@@ -27,6 +28,11 @@ class Verification:
     damage: str = ""
     gap: str = ""
     since: str = ""
+
+    def __post_init__(self) -> None:
+        for text in (self.at, self.since):
+            if text:
+                moment(text)  # raises ValueError
 
 
 def read_verification(stack: Stack) -> Verification:

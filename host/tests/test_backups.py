@@ -213,7 +213,7 @@ def test_first_verification_is_overdue_three_days_after_the_first_backup(
     vault.backups.insert(0, backup("full", vault.ago(days=3, seconds=seconds)))
     found = problems()
     assert found.keys() == kinds
-    assert all("The files were last verified never" in sentence for sentence in found.values())
+    assert all("The files were never verified" in sentence for sentence in found.values())
 
 
 def test_repository_without_a_backup_has_no_files_to_verify(stack, vault, problems):
@@ -771,15 +771,39 @@ def test_repository_is_created_and_checked_once_and_the_first_backup_begins_once
     assert vault.started == ["slipway-backup@full.service"]
 
 
-def test_full_backup_begins_in_a_repository_that_was_in_use_before(main, stack, vault, engine, capsys):
+@pytest.mark.parametrize(
+    ("begun", "begins"),
+    [
+        (b"# Ansible managed\nlocal\n", False),
+        (b"# Ansible managed\nsftp://a.example.org/b\n", True),
+        (b"", True),
+        (b"\xff", True),
+    ],
+    ids=["the same", "another", "lost", "damaged"],
+)
+def test_full_backup_begins_in_a_repository_that_was_in_use_before(
+    stack, vault, engine, prepare, begun, begins
+):
     """The log that was archived elsewhere meanwhile is missing there."""
-    vault.backups, engine.unit = [backup("full", vault.time)], "inactive"
+    stack.config["backup_repository"] = "local"
+    vault.backups, engine.unit = [backup("full", vault.time)], "activating"
     (stack.directory / "backup").mkdir(parents=True)
-    (stack.directory / "backup/begun").write_text("# Ansible managed\nlocal\n")
-    assert main("backup", "prepare", "--repository=sftp://backup.example.org/blog") == 0
+    (stack.directory / "backup/begun").write_bytes(begun)
+    assert prepare() is begins
+    assert vault.started == ["slipway-backup@full.service"] * begins
+
+
+def test_change_of_the_repository_that_failed_is_repeated(main, stack, vault, capsys):
+    stack.config["backup_repository"] = "local"
+    begun = stack.directory / "backup/begun"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("# Ansible managed\nsftp://a.example.org/b\n")
+    vault.foreign = True
+    assert main("backup", "prepare") == 1
+    vault.foreign = False
+    capsys.readouterr()
+    assert main("backup", "prepare") == 0
     assert json.loads(capsys.readouterr().out)["changed"] is True
-    assert main("backup", "prepare", "--repository=local") == 0
-    assert json.loads(capsys.readouterr().out)["changed"] is False
     assert vault.started == ["slipway-backup@full.service"]
 
 

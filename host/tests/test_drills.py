@@ -83,6 +83,13 @@ def test_rows_are_compared_at_the_position_where_they_were_counted(vault, drill)
     assert "--target=0/B000028" in vault.targets[0]
 
 
+def test_record_names_the_backup_that_was_restored(stack, vault, drill):
+    """Another backup may end while the drill begins."""
+    vault.backups.append(backup("incr", vault.ago(minutes=1), "later", position="0/F000000"))
+    drill()
+    assert read_drills(stack)[0].backup == "20260101-110000I"
+
+
 def test_recoveries_stay_on_the_timeline_of_the_database_that_runs(vault, drill):
     drill()
     assert all("--target-timeline=current" in options for options in vault.targets)
@@ -354,9 +361,12 @@ def test_record_keeps_the_last_hundred_drills(stack, vault, drill):
 
 
 WRONG_TYPE = json.dumps([asdict(Drill(FIRST)) | {"rows": "many"}])
+NO_TIME = json.dumps([asdict(Drill(FIRST)) | {"at": "x"}])
 
 
-@pytest.mark.parametrize("text", ["", "{}[", "{}", "null", "1", "[1]", '[{"at": 1}]', "\xff", WRONG_TYPE])
+@pytest.mark.parametrize(
+    "text", ["", "{}[", "{}", "null", "1", "[1]", '[{"at": 1}]', "\xff", WRONG_TYPE, NO_TIME]
+)
 def test_damaged_record_counts_as_no_drill(stack, vault, drill, text):
     (stack.state / "drills.json").write_text(text, encoding="latin-1")
     assert read_drills(stack) == []

@@ -3,7 +3,7 @@
 import pytest
 
 from slipway.firewall import problems
-from slipway.shell import CommandFailure
+from slipway.shell import CommandFailure, Failure
 
 FORWARDING = """*filter
 -A FORWARD -j DOCKER-USER
@@ -75,7 +75,7 @@ def test_missing_rule_of_one_port_is_reported(stack, rules):
 
 def test_missing_program_counts_as_missing_rules(stack, rules):
     def run(*command, **options):
-        raise FileNotFoundError(command[0])
+        raise Failure(f"`{command[0]}` cannot be run: No such file or directory.")
 
     stack.host.run = run
     assert lost_ports(stack) == "80, 443"

@@ -1,6 +1,5 @@
 """How nginx is reloaded, and the commands `slipway nginx`."""
 
-import fcntl
 import functools
 import hashlib
 import io
@@ -15,6 +14,7 @@ from nginx_host import NEW, OLD, make_host
 
 from slipway import cli, nginx
 from slipway import host as real
+from slipway.lock import lock
 from slipway.shell import Failure
 
 
@@ -197,14 +197,10 @@ def test_apply_reports_whether_compose_has_nothing_to_start(host_that_is_up, cap
 
 
 def test_apply_refuses_to_run_during_a_release(host, capsys):
-    host.settings.runtime.mkdir()
-    with host.settings.lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write("anna, since 2026-11-22T18:00:00Z, process 7")
-        file.flush()
+    with lock(host, "anna"):
         assert cli.main(["nginx", "apply", "--in-unit"], host) == 1
-    told = capsys.readouterr().err
-    assert "Another operation is under way: anna, since 2026-11-22T18:00:00Z, process 7." in told
+        holder = host.settings.lock.read_text()
+    assert f"Another operation is under way: {holder}." in capsys.readouterr().err
     assert host.events == []
 
 

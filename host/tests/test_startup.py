@@ -1,7 +1,6 @@
 """The start of nginx and the database, and changes of the database's definition."""
 
 import copy
-import fcntl
 import json
 
 import pytest
@@ -9,6 +8,7 @@ from fakes import Killed
 from nginx_host import DB, OLD, make_host
 
 from slipway import cli, startup
+from slipway.lock import lock
 from slipway.shell import CommandFailure
 
 
@@ -52,13 +52,10 @@ def test_database_writes_its_changes_before_it_is_replaced(host):
 
 
 def test_database_is_not_replaced_during_a_release_or_a_migration(host, capsys):
-    host.settings.runtime.mkdir()
-    with host.settings.lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write("anna, since 2026-11-22T18:00:00Z, process 7")
-        file.flush()
+    with lock(host, "anna"):
         assert up(host) == 1
-    assert "Another operation is under way: anna, since 2026-11-22T18:00:00Z" in capsys.readouterr().err
+        holder = host.settings.lock.read_text()
+    assert f"Another operation is under way: {holder}." in capsys.readouterr().err
     assert host.events == []
 
 

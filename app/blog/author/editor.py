@@ -15,9 +15,8 @@ from renderer import words
 
 from .. import markdown
 from ..accounts import login_required
-from ..forms import Form, LineField, TextField
+from ..forms import Form, LineField, TextField, valid_slug
 from ..models import MAX_BYTES
-from ..names import SLUG_CHARACTERS, is_slug
 from .desk import bp
 
 CONFLICT = (
@@ -60,7 +59,7 @@ class TextForm(Form):
     """
 
     title = LineField("Title", [InputRequired("Enter a title."), Length(max=200)])
-    slug = LineField("Address", [Optional()])
+    slug = LineField("Address", [Optional(), valid_slug])
     body = TextField("Text", [InputRequired("Write some text.")])
     version = HiddenField(default="0")
     base = HiddenField(default="")
@@ -98,11 +97,6 @@ class TextForm(Form):
     def _texts(self) -> dict[str, str]:
         """Return the text of each visible field, by name."""
         return {field.name: _text(field) for field in self if not isinstance(field, HiddenField)}
-
-    def validate_slug(self, field: Field) -> None:
-        """Refuse a text that cannot be a slug."""
-        if not is_slug(field.data):
-            raise ValidationError(f"Use 1 to 200 {SLUG_CHARACTERS}.")
 
     def validate_body(self, field: Field) -> None:
         """Refuse a text over MAX_BYTES, which is also the importer's limit."""

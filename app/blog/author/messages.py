@@ -39,11 +39,12 @@ def handle_message(number: int) -> AnyResponse:
         db.session.delete(message)
         flash(f"The message from {message.name} is deleted.")
     elif decision in _CHANGES:
-        setattr(message, *_CHANGES[decision])
+        attribute, value = _CHANGES[decision]
+        setattr(message, attribute, value)
+        if attribute == "is_spam":
+            flash(f"The message from {message.name} is now in {'Spam' if value else 'Inbox'}.")
     else:
         abort(400)
-    if decision.endswith("spam"):
-        flash(f"The message from {message.name} is now in {'Spam' if message.is_spam else 'Inbox'}.")
     db.session.commit()
     return redirect(url_for(".messages", show=_shown()), 303)
 

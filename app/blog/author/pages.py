@@ -14,7 +14,7 @@ from wtforms.validators import InputRequired, NumberRange
 from .. import markdown
 from ..accounts import admin_required
 from ..models import Page, db
-from ..names import is_free_page_name, slugify
+from ..names import is_free_page_name, slug_stem
 from .desk import MAX_ID, bp
 from .editor import CONFLICT, TextForm
 
@@ -99,7 +99,7 @@ def _save_page(form: PageForm, page: Page) -> tuple[str, int] | AnyResponse:
         return page_editor(form, known), 422
     if known and form.version.data != str(page.version):
         return _page_conflict(form, page)
-    slug = form.slug.data or (known.slug if known else slugify(form.title.data)[:90].strip("-"))
+    slug = form.slug.data or (known.slug if known else slug_stem(form.title.data))
     if not slug or not is_free_page_name(slug):
         form.slug.errors = ["A page cannot have this address. Choose another address."]
         return page_editor(form, known), 409

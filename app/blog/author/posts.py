@@ -19,7 +19,7 @@ from ..accounts import login_required, signed_in_user
 from ..forms import LineField, TextField
 from ..languages import is_language
 from ..models import GUID, Comment, Post, PostAlias, Site, db
-from ..names import slugify
+from ..names import free_slug
 from .desk import MAX_ID, bp, editable, may_edit, newest
 from .editor import CONFLICT, TextForm
 
@@ -207,7 +207,11 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
         return post_editor(form, known), 422
     if known and form.version.data != str(post.version):
         return _post_conflict(form, post)
-    slug = form.slug.data or (known.slug if known else _free_slug(form.title.data))
+    slug = form.slug.data or (
+        known.slug
+        if known
+        else free_slug(form.title.data, "post", lambda slug: not _slug_is_taken(slug, None))
+    )
     if _slug_is_taken(slug, known):
         form.slug.errors = ["Another post has or had this address. Choose another address."]
         return post_editor(form, known), 409
@@ -279,16 +283,6 @@ def _slug_is_taken(slug: str, post: Post | None) -> bool:
     posts = select(Post.id).where(Post.slug == slug, Post.id != number)
     aliases = select(PostAlias.post_id).where(PostAlias.slug == slug, PostAlias.post_id != number)
     return db.session.scalar(posts.union_all(aliases).limit(1)) is not None
-
-
-def _free_slug(title: str) -> str:
-    """Return a slug made from the title, with a number if the slug is taken."""
-    stem = slugify(title)[:90].strip("-") or "post"
-    slug, number = stem, 1
-    while _slug_is_taken(slug, None):
-        number += 1
-        slug = f"{stem}-{number}"
-    return slug
 
 
 def _is_saved(post: Post) -> AnyResponse:

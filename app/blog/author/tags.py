@@ -12,9 +12,8 @@ from wtforms.validators import InputRequired, Length, Optional, ValidationError
 
 from .. import tags as book
 from ..accounts import login_required
-from ..forms import Form, LineField
+from ..forms import Form, LineField, valid_slug
 from ..models import Post, Tag, db
-from ..names import SLUG_CHARACTERS, is_slug
 from .desk import MAX_ID, bp, editable, is_id
 
 
@@ -22,7 +21,7 @@ class TagForm(Form):
     """The form that renames a tag."""
 
     name = LineField("Name", [InputRequired("Enter a name."), Length(max=book.MAX_CHARACTERS)])
-    slug = LineField("Address", [Optional()])
+    slug = LineField("Address", [Optional(), valid_slug])
 
     def validate_name(self, field: Field) -> None:
         """Refuse a name that readers cannot see, and a comma, because commas separate the tags of a post."""
@@ -30,11 +29,6 @@ class TagForm(Form):
             raise ValidationError("Leave out the comma: commas separate tags.")
         if not book.is_visible_name(field.data):
             raise ValidationError(book.VALID_NAME)
-
-    def validate_slug(self, field: Field) -> None:
-        """Refuse a text that cannot be a slug."""
-        if not is_slug(field.data):
-            raise ValidationError(f"Use 1 to 200 {SLUG_CHARACTERS}.")
 
 
 @bp.get("/tags")

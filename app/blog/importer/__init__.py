@@ -21,7 +21,7 @@ from .texts import Pages, Posts, check_addresses, check_guids
 
 __all__ = ["OUTCOMES", "ImportProblemsError", "Result", "import_posts", "import_site"]
 
-OUTCOMES = ("created", "updated", "skipped", "unchanged", "ignored")
+OUTCOMES = ("created", "updated", "skipped", "unchanged")
 
 _DRAFTS = {"_drafts", "drafts", "Drafts"}  # folders in which other programs keep drafts
 
@@ -35,7 +35,7 @@ def import_posts(session: Session, source: Path, *, existing: str, default_autho
     Returns the numbers of created, updated, skipped and unchanged posts, and the ignored files.
     Raises ImportProblemsError if any file has a problem. The caller must not commit then.
     """
-    step = Import(session, source, existing, Counter(dict.fromkeys(OUTCOMES, 0)))
+    step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "ignored"), 0)))
     posts = Posts(
         step,
         lambda path: front_matter.read(path, default_author, draft=not _DRAFTS.isdisjoint(path.parent.parts)),
@@ -58,7 +58,9 @@ def import_site(
     Returns the same numbers, but for posts and pages together, and the numbers of new comments and pictures.
     Raises the same errors as `import_posts`, and OSError if a picture cannot be read.
     """
-    step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "comments", "media"), 0)))
+    step = Import(
+        session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "ignored", "comments", "media"), 0))
+    )
     posts = Posts(step, lambda path: front_matter.read(path, default_author))
     its_pages = Pages(step, front_matter.read_page)
     files = sorted(walk(step))

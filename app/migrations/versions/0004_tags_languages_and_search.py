@@ -8,7 +8,7 @@ revision = "0004"
 down_revision = "0003"
 destructive = False
 
-# This is a copy of blog/models.py, because a migration must not change when the models do.
+# This is a copy of blog/search_vectors.py, because a migration must not change when the models do.
 # Chinese, Japanese, Thai, Lao, Burmese, Khmer and Korean: see renderer/words.py
 FOUND_BY_PART = (
     r"\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
