@@ -22,7 +22,7 @@ from slipway.verification import look_for_gaps, read_verification, recording, ve
 
 # A segment that waits longer than this to be archived is a problem: changes since then would be lost.
 LAG_SECONDS = 120
-# By default, there is a full backup each week and another backup every twelve hours at least.
+# By default, there is a full backup each week and another one every six hours.
 FULL_DAYS, ANY_HOURS = 8, 30
 # The files are verified daily.
 VERIFY_DAYS = 3

@@ -4,13 +4,7 @@ If a fixture returns a function, the docstring of the fixture describes that fun
 """
 
 pytest_plugins = [
-    "long_tests",
-    "fixtures_host",
-    "fixtures_blog",
-    "fixtures_containers",
-    "fixtures_database",
-    "fixtures_releases",
-    "fixtures_backups",
+    "shared",
     "fixtures_load",
     "fixtures_canary",
     "fixtures_cis",

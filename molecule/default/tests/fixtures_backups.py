@@ -1,31 +1,56 @@
-"""Fixtures of backups: their check, and marked messages in the database."""
+"""Fixtures of backups: the list of them, their check, and marked messages in the database."""
+
+import json
 
 import pytest
+from outside import wait_until
+
+
+class Messages:
+    """Messages in the database with one email address, which marks them.
+
+    there: their texts, oldest first.
+    """
+
+    def __init__(self, sql, email="backup@example.org"):
+        self.sql, self.email = sql, email
+
+    @property
+    def there(self):
+        rows = self.sql(f"SELECT body FROM contact_message WHERE email = '{self.email}' ORDER BY id")
+        return [body for (body,) in rows]
+
+    def add(self, body):
+        """Add a message. Each is a transaction of its own."""
+        self.sql(f"INSERT INTO contact_message (name, email, body) VALUES ('a', '{self.email}', '{body}')")
+
+    def clear(self):
+        """Remove the messages."""
+        self.sql(f"DELETE FROM contact_message WHERE email = '{self.email}'")
 
 
 @pytest.fixture
 def messages(sql):
-    """The marked messages in the database: `there` are their texts, `add` adds one."""
-
-    class Messages:
-        @property
-        def there(self):
-            rows = sql("SELECT body FROM contact_message WHERE email = 'backup@example.org' ORDER BY id")
-            return [body for (body,) in rows]
-
-        @staticmethod
-        def add(body):
-            row = f"('a', 'backup@example.org', '{body}')"
-            sql(f"INSERT INTO contact_message (name, email, body) VALUES {row}")
-
-        @staticmethod
-        def clear():
-            sql("DELETE FROM contact_message WHERE email = 'backup@example.org'")
-
-    marked = Messages()
+    """Marked messages; none at the beginning of a test."""
+    marked = Messages(sql)
     marked.clear()
     yield marked
     marked.clear()
+
+
+@pytest.fixture(scope="session")
+def backups(host):
+    """Return the backups, oldest first."""
+    return lambda: json.loads(host.check_output("slipway backup list --json"))
+
+
+@pytest.fixture(scope="session")
+def full_backup_ended(host):
+    """Wait until no full backup is under way. A failed one is an error."""
+    state = "systemctl is-active slipway-backup@full"
+    return lambda: wait_until(
+        lambda: host.run(state).stdout.strip() == "inactive", 120, "the full backup has ended"
+    )
 
 
 @pytest.fixture

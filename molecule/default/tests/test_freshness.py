@@ -23,6 +23,8 @@ from articles import (
 )
 from outside import wait_until
 
+# Each worker of the blog looks each second whether an outage has ended. Nothing shows when all have.
+WATCH_SECONDS = 3
 # Seconds since the last visit of a page.
 IDLE_SECONDS = [(0.3, 1, 5), pytest.param((12, 30, 55, 65), marks=pytest.mark.drill)]
 
@@ -160,8 +162,7 @@ def test_restart_of_the_database_only_delays_requests(fetch, host, containers, h
         while not over.wait(0.02):
             statuses.append(status())
 
-    # Each worker of the blog looks each second whether an earlier outage has ended.
-    time.sleep(3)
+    time.sleep(WATCH_SECONDS)
     with ThreadPoolExecutor(4) as pool:
         visits = [pool.submit(visit) for _ in range(4)]
         try:

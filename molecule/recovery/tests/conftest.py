@@ -9,15 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "default/tests"))
 
 from outside import Machine
 
-pytest_plugins = [
-    "long_tests",
-    "fixtures_host",
-    "fixtures_blog",
-    "fixtures_containers",
-    "fixtures_database",
-    "fixtures_releases",
-    "fixtures_backups",
-]
+pytest_plugins = ["shared"]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,30 @@ S3 = json.dumps(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def idle_backups(host, full_backup_ended):
+    """Wait for the backup that a recovery began. Afterwards, forget the former databases."""
+    full_backup_ended()
+    yield
+    full_backup_ended()
+    host.check_output("slipway restore --forget")
+
+
+@pytest.fixture
+def restore_before(host, sql, messages):
+    """Add a message, and another one after a moment. The function restores the moment."""
+    messages.add("before")
+    [(moment,)] = sql("SELECT now()")
+    messages.add("after")
+
+    def restore():
+        done = host.run("slipway restore --yes --to %s", moment)
+        assert done.rc == 0, done.stdout + done.stderr
+        assert messages.there == ["before"]
+
+    return restore
+
+
 @pytest.fixture
 def snapshot(repositories):
     """Let root of the repositories' server make a snapshot, where SFTP does not lead."""
@@ -18,9 +42,8 @@ def snapshot(repositories):
 
 
 def test_snapshot_survives_a_host_that_destroys_its_backups(
-    snapshot, repositories, docker, host, check, messages
+    snapshot, repositories, docker, host, check, restore_before
 ):
-    messages.add("before")
     host.check_output("slipway backup run incr")
     snapshot()
     docker("exec slipway-db-1 pgbackrest --stanza=blog stop")
@@ -28,37 +51,29 @@ def test_snapshot_survives_a_host_that_destroys_its_backups(
     docker("exec slipway-db-1 pgbackrest --stanza=blog start")
     assert check()[0] == 1
     repositories.execute("cp --archive --no-target-directory /srv/snapshot /srv/sftp/backups")
-    done = host.run("slipway restore --yes")
-    assert done.rc == 0, done.stdout + done.stderr
-    assert "before" in messages.there
+    restore_before()
 
 
 @pytest.fixture(scope="module")
-def s3(deploy, host):
+def s3(deploy, full_backup_ended, backups):
     """Put the repository on the S3 server, and back on the SFTP server after the tests."""
+    full_backup_ended()
     done = deploy("site.yml", "--extra-vars", S3)
     assert done.status == 0, done.output
+    wait_until(backups, 120, "the first backup")
     yield done
+    full_backup_ended()
     done = deploy("site.yml")
     assert done.status == 0, done.output
 
 
-def first_backup(host):
-    listed = "slipway backup list --json"
-    return wait_until(lambda: json.loads(host.check_output(listed)), 120, "the first backup")
-
-
-def test_backups_are_made_on_s3(s3, host, check):
-    assert first_backup(host)[0]["kind"] == "full"
+def test_backups_are_made_on_s3(s3, backups, check):
+    assert backups()[0]["kind"] == "full"
     assert check() == (0, "")
 
 
-def test_database_is_restored_from_s3(s3, host, messages):
-    first_backup(host)
-    messages.add("on S3")
-    done = host.run("slipway restore --yes")
-    assert done.rc == 0, done.stdout + done.stderr
-    assert messages.there == ["on S3"]
+def test_database_is_restored_from_s3(s3, restore_before):
+    restore_before()
 
 
 def test_drill_passes_on_s3(s3, host):

@@ -1,4 +1,16 @@
-"""The options --soak and --drill. The tests with these marks take too long for `make test`."""
+"""What both scenarios use: fixtures, and the options --soak and --drill.
+
+The tests with these marks take too long for `make test`.
+"""
+
+pytest_plugins = [
+    "fixtures_host",
+    "fixtures_blog",
+    "fixtures_containers",
+    "fixtures_database",
+    "fixtures_releases",
+    "fixtures_backups",
+]
 
 MARKS = {
     "soak": "run the tests marked `soak` too (`make soak`)",
