@@ -11,8 +11,8 @@ from project import ROOT
 def run_checks(tmp_path):
     """A function that runs checks in a play; it returns whether the play failed, and the output."""
 
-    def run_checks(checks, **variables):
-        task = {"slipway.blog.check_all": {"checks": checks}, "vars": variables}
+    def run_checks(checks, lists=None, **variables):
+        task = {"slipway.blog.check_all": {"checks": checks, "lists": lists or {}}, "vars": variables}
         play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
         (tmp_path / "play.yml").write_text(json.dumps([play]))
         command = ["ansible-playbook", "--inventory", "localhost,", tmp_path / "play.yml"]
@@ -53,3 +53,16 @@ def test_passed_checks_show_no_message(run_checks):
     failed, said = run_checks([{"name": "One", "that": "one == 1", "fail_msg": "one is {{ one }}"}], one=1)
     assert not failed
     assert "one is" not in said
+
+
+def test_text_in_place_of_a_list_is_refused_before_the_checks_and_not_shown(run_checks):
+    checks = [{"name": "One", "that": "one | first == 1", "fail_msg": "one is {{ one }}"}]
+    lists = {"one": 443, "two": "GET"}
+    for one in ("a private key", {"key": 443}, 443):
+        failed, said = run_checks(checks, lists, one=one, two=["{{ one }}"])
+        assert failed
+        assert "one is not a list. Write it like [443], even for one value." in said
+        assert "one is a" not in said
+        assert "private" not in said
+        assert "two is" not in said
+    assert run_checks(checks, lists, one="{{ [1] }}", two=[])[0] is False

@@ -20,9 +20,17 @@ class ActionModule(ActionBase):
 
         Each item of the argument `checks` has `name`, `that` (one condition, or a list of conditions that all
         must hold), `fail_msg`, and optionally `when` (conditions under which the item is checked at all).
+        The optional argument `lists` has variables that must be lists, each with an item as an example. They
+        are checked first, because other checks could not be evaluated with another type.
         """
         result = super().run(tmp, task_vars)
-        failures = [failure for check in self._task.args["checks"] if (failure := self._failure(check))]
+        examples, checks = self._task.args.get("lists", {}), self._task.args["checks"]
+        # Do not show the values: one may be a private key.
+        failures = [
+            f"{name} is not a list. Write it like [{examples[name]}], even for one value."
+            for name in examples
+            if not isinstance(self._templar.template(task_vars[name]), list)
+        ] or [failure for check in checks if (failure := self._failure(check))]
         result.update(failed=bool(failures), msg="\n".join(failures) or "All requirements are met")
         return result
 

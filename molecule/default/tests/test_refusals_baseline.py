@@ -36,7 +36,7 @@ CASES = [
     ),
     Case(
         "port instead of a list",
-        ["baseline_public_tcp_ports is not a list", "Write a list, even for one value: [443]"],
+        ["baseline_public_tcp_ports is not a list", "Write it like [443], even for one value"],
         {"baseline_public_tcp_ports": "443"},
     ),
     Case(
