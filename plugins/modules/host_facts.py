@@ -11,7 +11,8 @@ DOCUMENTATION = r"""
 module: host_facts
 short_description: Facts about what a host already has
 description:
-  - Returns as facts the installed packages, the running units, the kernel settings that are not in force, the
+  - Returns as facts the distribution, memory, file systems and addresses, as M(ansible.builtin.setup) does,
+    the installed packages, the running units, the kernel settings that are not in force, the
     users with a locked password, the chains of the firewall, the programs that listen at ports, the objects
     and images of the container engine, the images that SBOMs describe, the sizes of the secrets' files, and
     what M(slipway.blog.host_files) wrote.
@@ -60,7 +61,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Gather packages, units, ports and containers
+- name: Gather distribution, packages, units, ports and containers
   slipway.blog.host_facts:
 
 - name: Keep other runs away until this run ends, and gather the facts
@@ -83,7 +84,9 @@ taken:
   returned: always
   type: bool
 ansible_facts:
-  description: The facts.
+  description:
+    - The facts. Those without C(host_) are the facts of M(ansible.builtin.setup) for the subsets
+      C(distribution), C(env), C(hardware), C(network) and C(platform).
   returned: always
   type: dict
   contains:
@@ -171,6 +174,13 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.facts.ansible_collector import get_ansible_collector
+from ansible.module_utils.facts.hardware.linux import LinuxHardwareCollector
+from ansible.module_utils.facts.namespace import PrefixFactNamespace
+from ansible.module_utils.facts.network.linux import LinuxNetworkCollector
+from ansible.module_utils.facts.system.distribution import DistributionFactCollector
+from ansible.module_utils.facts.system.env import EnvFactCollector
+from ansible.module_utils.facts.system.platform import PlatformFactCollector
 from ansible_collections.slipway.blog.plugins.module_utils.engine import ask_engine, engine, images
 from ansible_collections.slipway.blog.plugins.module_utils.managed_files import RECORD, manifest
 from ansible_collections.slipway.blog.plugins.module_utils.run_lock import RUNTIME, Held, other_run, take
@@ -328,6 +338,23 @@ def pending_updates(record, containers):
     return []
 
 
+# The collectors of the module ansible.builtin.setup whose facts the roles use.
+COLLECTORS = [
+    DistributionFactCollector,
+    EnvFactCollector,
+    LinuxHardwareCollector,
+    LinuxNetworkCollector,
+    PlatformFactCollector,
+]
+
+
+def system(module):
+    """Return the facts about distribution, memory, disks and network that the module setup gathers."""
+    namespace = PrefixFactNamespace(namespace_name="ansible", prefix="ansible_")
+    collector = get_ansible_collector(all_collector_classes=COLLECTORS, namespace=namespace)
+    return collector.collect(module=module)
+
+
 def take_lock(module):
     """Take the lock of the run; tell whether it was taken now. In check mode, only warn of another run."""
     run, runtime = module.params["run"], module.params["runtime"]
@@ -362,6 +389,7 @@ def main():
     containers = engine_has["containers"] if engine_has else []
     written = manifest(module.params["record"], active)
     facts = {
+        **system(module),
         "host_packages": packages(),
         "host_units": sorted(name for name, unit in active.items() if unit["enabled"]),
         "host_sysctl": outdated_sysctl(Path("/")),
