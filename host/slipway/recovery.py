@@ -31,13 +31,18 @@ def reconcile(stack: Stack) -> bool:
     # Route readers first.
     if lost := stack.routed() != active:
         stack.switch(active)
-    serving, idle = stack.serving(), stack.idle()
+    serving = stack.serving()
     if undeclared := stack.slot_images() != serving:
         stack.set_slots(serving)
-    # A run killed while draining leaves a container, or only the copies of its secrets.
-    if left := idle in stack.slot_states() or (stack.in_service / idle).exists():
-        stack.remove(idle)
+    if left := left_over(stack):
+        stack.remove(stack.idle())
     return lost or undeclared or left
+
+
+def left_over(stack: Stack) -> bool:
+    """Tell whether a run killed while draining left a container, or only the copies of its secrets."""
+    idle = stack.idle()
+    return idle in stack.slot_states() or (stack.in_service / idle).exists()
 
 
 def inconsistencies(stack: Stack) -> list[str]:

@@ -108,6 +108,23 @@ def clock(engine):
 
 
 @pytest.fixture
+def systemd_run(tmp_path, monkeypatch):
+    """A function that creates a fake systemd-run from shell commands; $log is the path of the log."""
+
+    def make(commands):
+        path = tmp_path / "bin/systemd-run"
+        path.parent.mkdir()
+        find = (
+            "for word; do case $word in --property=StandardOutput=append:*) log=${word#*append:}; esac; done"
+        )
+        path.write_text(f"#!/bin/sh\n{find}\n{commands}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+
+    return make
+
+
+@pytest.fixture
 def released(stack, engine, clock):
     """Three releases: the entries of OLD, NEW and a third image, which serves."""
     for image, version in ((OLD, "1.0"), (NEW, "1.1"), (THIRD, "1.2")):

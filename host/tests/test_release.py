@@ -220,6 +220,36 @@ def test_release_prints_one_json_object_last(main, engine, capsys):
     assert json.loads(capsys.readouterr().out)["changed"] is False
 
 
+def test_release_with_nothing_to_do_starts_no_unit(main, engine, systemd_run, tmp_path, capsys):
+    systemd_run(f"touch {tmp_path}/started")
+    assert main("release", "--json", OLD) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] is False
+    assert main("release", OLD) == 0
+    assert capsys.readouterr().out.startswith("Nothing to release: this image already serves")
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda stack, engine: stack.forget_flag.touch(),
+        lambda stack, engine: (stack.in_service / "admin_password").unlink(),
+        lambda stack, engine: (stack.in_service / stack.idle()).mkdir(),
+        lambda stack, engine: setattr(engine, "roles", "before\nafter\n"),
+        lambda stack, engine: engine.wrong.update({"roles": Failure("no database")}),
+        lambda stack, engine: (stack.directory.parent / "secrets/admin_password").write_text("another one"),
+    ],
+    ids=["forget", "no password", "secrets left", "roles", "no database", "new password"],
+)
+def test_release_that_has_something_to_repair_starts_a_unit(
+    main, stack, engine, systemd_run, tmp_path, damage
+):
+    systemd_run(f"touch {tmp_path}/started")
+    damage(stack, engine)
+    assert main("release", "--json", OLD) == 0
+    assert (tmp_path / "started").exists()
+
+
 @pytest.mark.parametrize("how", ["--in-unit", "--check"])
 @pytest.mark.parametrize("version", ["1.2", "abc123"], ids=["the same version", "only a revision"])
 def test_unchanged_image_is_not_released_and_the_message_says_why(

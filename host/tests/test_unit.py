@@ -17,23 +17,6 @@ def host(settings):
     return Host(settings)
 
 
-@pytest.fixture
-def systemd_run(tmp_path, monkeypatch):
-    """A function that creates a fake systemd-run from shell commands; $log is the path of the log."""
-
-    def make(commands):
-        path = tmp_path / "bin/systemd-run"
-        path.parent.mkdir()
-        find = (
-            "for word; do case $word in --property=StandardOutput=append:*) log=${word#*append:}; esac; done"
-        )
-        path.write_text(f"#!/bin/sh\n{find}\n{commands}\n")
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", str(path.parent), prepend=":")
-
-    return make
-
-
 def test_unit_runs_the_same_modules_and_its_output_is_shown(host, systemd_run, tmp_path, capsys):
     systemd_run(f'echo a stage >> "$log"; echo "$@" > {tmp_path}/asked; exit 3')
     assert unit.detach(host, "anna", ["release", "sha256:1"]) == 3
