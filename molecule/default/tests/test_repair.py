@@ -101,8 +101,8 @@ def test_empty_secret_is_refused_and_generated_again_after_its_removal(
 
 
 # A visit is a task that talks to the host. It costs a third of a second, so a new one needs a reason. One of
-# the seven is the connection that holds the lock of the run.
-VISITS = 7
+# the six is the connection that holds the lock of the run.
+VISITS = 6
 SECONDS = 15
 
 
