@@ -76,7 +76,7 @@ def test_playbook_of_a_user_finds_each_role(outside):
 
 
 @pytest.mark.parametrize("place", ["app", "roles/images/files"])
-def test_images_have_the_same_tags_as_from_the_checkout(installed, place):
+def test_installed_collection_gives_images_the_same_tags_as_the_checkout(installed, place):
     """A tag is a digest of the files that go into the image."""
     exclude = yaml.safe_load((ROOT / "roles/images/vars/main.yml").read_text())["__images_blog_exclude"]
     assert tree_digest(installed / place, exclude=exclude) == tree_digest(ROOT / place, exclude=exclude)

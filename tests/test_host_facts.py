@@ -60,7 +60,7 @@ def container(name, labels, ports=(), mounts=(), networks=()):
 
 
 def engine_answers(database, other):
-    """Return the answers of an engine with two volumes at these directories, by path."""
+    """Return an engine's answers by path; its two volumes are in these directories."""
     return {
         "/volumes": {
             "Volumes": [
@@ -252,16 +252,16 @@ def test_facts_name_the_image_of_each_sbom(facts, tmp_path):
     assert facts.subjects(tmp_path / "nowhere") == {}
 
 
-@pytest.mark.parametrize("fault", ["error", "silent", "none"])
+@pytest.mark.parametrize("fault", ["error", "nobody listens", "none"])
 def test_engine_that_does_not_answer_has_no_facts(engine, monkeypatch, fault, tmp_path):
     if fault == "error":
         engine.answers["/networks"] = []
     elif fault == "none":
         monkeypatch.setattr(engine.module, "SOCKET", str(tmp_path / "nowhere.sock"))
     else:
-        monkeypatch.setattr(engine.module, "SOCKET", str(tmp_path / "silent.sock"))
-        with socket.socket(socket.AF_UNIX) as silent:
-            silent.bind(str(tmp_path / "silent.sock"))
+        monkeypatch.setattr(engine.module, "SOCKET", str(tmp_path / "left.sock"))
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "left.sock"))
     assert engine.module.ask_engine() is None
 
 
@@ -277,7 +277,7 @@ def test_facts_of_a_bare_host_are_empty(facts, monkeypatch):
 
 
 def test_kernel_settings_that_are_not_in_force_are_found(facts, tmp_path):
-    """A file with a later name may override a setting, and this kernel may lack one."""
+    """A file whose name sorts later may override a setting, and the kernel may not have a setting."""
     files = {
         "usr/lib/sysctl.d/50-default.conf": "kernel.sysrq = 438\n",
         "etc/sysctl.d/60-slipway.conf": "# a = b\nkernel.sysrq = 0\nnet.a = 1\nnet.b=2\nvm.c = 3\nno.x = 1\n",

@@ -48,7 +48,7 @@ ORIGINS = {
 }
 
 
-def test_apt_installs_security_upgrades_and_point_releases_and_reboots_at_the_given_time(
+def test_apt_is_configured_for_security_upgrades_point_releases_and_the_time_of_reboots(
     variables, rendered_files, check
 ):
     mount = f"--volume={rendered_files}/apt.conf:/etc/apt/apt.conf.d/52slipway:ro"

@@ -36,7 +36,7 @@ __all__ = ["ConfigError", "create_app"]
 def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     """Create the application. This opens no database connection.
 
-    settings: the values by name of environment variable. If it is None, the environment is read.
+    settings: values by the names of environment variables. None means the environment of the process.
     Raises ConfigError, which names the missing or wrong setting.
     """
     app = Flask(__name__, static_folder=None)

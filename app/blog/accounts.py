@@ -1,7 +1,7 @@
 """Sign-in, sign-out, registration and the account page.
 
 Only pages with a form create a session cookie. A request without the cookie is anonymous, and its response
-may be cached. A response to a request with the cookie is private.
+may be cached, unless the page has a form. A response to a request with the cookie is private.
 """
 
 import re
@@ -62,7 +62,7 @@ class SignedOutError(Forbidden):
 
 
 def signed_in_user() -> User:
-    """Return the signed-in user. Raise SignedOutError if there is none, which `login_required` prevents."""
+    """Return the signed-in user. Raise SignedOutError if there is none; `login_required` prevents that."""
     person = current_user()
     if person is None:
         raise SignedOutError
@@ -270,12 +270,13 @@ def sign_in(person: User) -> None:
     """Begin a new session for the authenticated user `person`."""
     session.clear()
     session.permanent = True
-    # A form that the user opened in an earlier session stays valid, so that a lost session loses no text.
+    # The token is the same in each session of a user, so a form that was opened in an earlier session stays
+    # valid, and a lost session loses no text.
     session["csrf_token"] = (
         Signer(current_app.config["SECRET_KEY"], salt="forms").get_signature(str(person.id)).decode()
     )
-    # After a rollback, an older release without the table user_session reads `user` and `epoch` from the
-    # cookie.
+    # After a rollback, an older release that does not know the table user_session reads `user` and `epoch`
+    # from the cookie.
     session["user"] = person.id
     session["epoch"] = person.session_epoch
     _enter(person)
@@ -308,8 +309,9 @@ def _user_of_session() -> User | None:
     if found := sessions.find(session["token"]):
         person, g.session_id = found
         return person
-    # The session has ended. Remove its keys, so that the next request needs no query; but not in an answer to
-    # the editor's script, which sends POST requests: it could replace the cookie of a sign-in in another tab.
+    # The session has ended. Remove its keys from the cookie, so that the next request needs no query. Do so
+    # only in answers to GET: the editor's script sends POST requests in the background, and such an answer
+    # could replace the cookie of a sign-in in another tab.
     if request.method == "GET":
         for name in ("user", "epoch", "token"):
             session.pop(name, None)
@@ -319,8 +321,9 @@ def _user_of_session() -> User | None:
 def _take_over_session() -> User | None:
     """Store the session of a cookie from an older release, which had no table user_session.
 
-    All such cookies of a user share one row, because only the user and the epoch are the same in every copy
-    of a cookie. So a sign-out ends them all.
+    Such a cookie has nothing permanent except the user and the epoch, so all cookies of a user share one row,
+    and a sign-out ends them all. Only one request may make this row, so that an ended session does not come
+    back.
     """
     person = db.session.get(User, session["user"])
     if person is None or person.session_epoch != session.get("epoch"):

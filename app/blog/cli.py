@@ -79,9 +79,7 @@ def user() -> None:
 
 @user.command("ensure-admin", cls=_Command)
 @click.option("--email", required=True, help="The user's email address. Upper and lower case do not matter.")
-@click.option(
-    "--name", default="", help="The author name of a new user. An existing user keeps the old name."
-)
+@click.option("--name", default="", help="The author name of a new user. An existing user keeps its name.")
 @click.option(
     "--password-file",
     type=click.File("rb"),
@@ -122,7 +120,7 @@ def set_password(email: str, password_file: BinaryIO) -> None:
     """Set the password of a user, and end the user's sessions.
 
     The sessions stay valid if the user has this password already. In both cases, the command resets
-    the count of failed sign-ins.
+    the count of attempts to sign in from unknown places; the counts of single clients stay.
     """
     email = email.lower().replace("\0", "")
     person = db.session.scalar(select(User).where(User.email == email))
@@ -172,13 +170,13 @@ def _password(file: BinaryIO) -> str:
 def import_(source: Path, existing: str) -> None:
     """Import one Markdown file, all Markdown files below a directory, or an export of `flask export`.
 
-    A file begins with YAML front matter (--- lines) or Pelican's header lines. Title and date are
-    required; slug, aliases, summary, lang, author, tags, category, updated and publishDate are
-    optional.
+    A file begins with YAML front matter (--- lines) or Pelican's header lines. A title is
+    required, and a date unless the file is a draft; publishDate may take the place of date. Optional are
+    slug, aliases, summary, lang, author, tags, category, updated and guid.
     A file is a draft if it has a field such as `status: draft`, `status: private`, `draft: true`,
     `private: true` or `published: false`, or if it is in a folder named _drafts, drafts or Drafts.
-    The command imports all files, or it imports none and lists all problems. It ignores hidden files
-    and files that are not Markdown, and reports them.
+    The command imports all files, or it imports none and lists all problems. It ignores
+    and reports files that are not Markdown and hidden Markdown files; it ignores other hidden files.
     """
     options = {"existing": existing, "default_author": current_app.config["SITE_AUTHOR"]}
     try:

@@ -14,7 +14,7 @@ from .accounts import current_user
 from .forms import ReaderForm, TextField, csrf
 from .models import Comment, Post, db
 
-LIMIT, WINDOW_S = 5, 600  # the number of comments that a client may send in this time
+LIMIT, WINDOW_S = 5, 600  # a client may send LIMIT comments in WINDOW_S seconds
 
 bp = Blueprint("comments", __name__, url_prefix="/posts/<slug:slug>/comment")
 csrf.exempt(bp)  # CommentForm checks the token and, if it is not valid, shows the reader's text again

@@ -11,7 +11,7 @@ from . import throttle
 from .forms import LineField, ReaderForm, TextField, csrf, email_address
 from .models import ContactMessage, Page, db
 
-LIMIT, WINDOW_S = 5, 3600  # the number of messages that a client may send in this time
+LIMIT, WINDOW_S = 5, 3600  # a client may send LIMIT messages in WINDOW_S seconds
 
 bp = Blueprint("contact", __name__, url_prefix="/contact")
 csrf.exempt(bp)  # ContactForm checks the token and, if it is not valid, shows the reader's text again

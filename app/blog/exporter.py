@@ -23,7 +23,7 @@ MARKER = "export.json"
 FOLDERS = ("posts", "pages", "comments", "media")
 COMMENT_FIELDS = ("author", "email", "body", "state")
 MEDIA_FIELDS = ("name", "mime", "width", "height", "size_bytes", "original_name", "alt")
-_BATCH = 20  # the number of texts in memory at a time, each of at most MAX_BYTES
+_BATCH = 20  # the number of texts in memory at a time, each of at most 1 MiB (MAX_BYTES in models.py)
 
 _Row = TypeVar("_Row", Post, Page)
 

@@ -1,9 +1,10 @@
 """Limit the age of responses from nginx's cache.
 
 Every public page has an expiry time, so that normally no response is older than two seconds. Only while the
-blog or its database is down, nginx serves older pages. These pages must not show withdrawn content, which is
-content that was deleted, unpublished or renamed. So each withdrawal begins a new "generation": a new random
-name, which is part of nginx's cache key. nginx then finds none of the pages that it cached before.
+blog or its database is down, nginx serves older pages, for the hours of `inactive` in blog.conf.j2. These
+pages must not show withdrawn content, which is content that was deleted, unpublished or renamed. So each
+withdrawal begins a new "generation": a new random name, which is part of nginx's cache key. nginx then finds
+none of the pages that it cached before.
 """
 
 import fcntl

@@ -30,7 +30,7 @@ def direction(language: str) -> str:
 def language_attributes(language: str) -> Markup:
     """Return the HTML attributes `lang` and `dir` for a text.
 
-    If its language is not known, its letters decide its direction.
+    If the language is not known, the browser takes the direction from the letters.
     """
     if not language:
         return Markup(' dir="auto"')

@@ -1,8 +1,8 @@
 """Render Markdown in a separate process, whose CPU time and memory are limited.
 
 Some texts would take minutes or gigabytes, mostly because of the regular expressions of the libraries, and
-Python cannot interrupt a regular expression in a thread. The process runs the package `renderer`. It starts
-with the first text, and again after it has ended.
+Python cannot interrupt a regular expression in a thread. The process runs the package `renderer`. It is
+started for the first text, and again if it has ended.
 """
 
 import json
@@ -33,15 +33,17 @@ __all__ = [
 # Older releases stored these summaries for texts without spaces between words.
 MISSING_SUMMARIES = ("", "…")
 
-_WAIT_S = 5  # how long a text waits for another text, so that a few texts cannot occupy all threads
-_LARGE = 64 * 1024  # after a text of this length in characters, the process has grown and is ended
+_WAIT_S = 5  # how long a text waits for another one, so that a few cannot occupy all threads of a worker
+# After a text with more characters, the process is ended, because it keeps the memory.
+_LARGE = 64 * 1024
 
 _ADVICE = "Split it into several texts, or simplify its longest lists, tables, quotes and links."
 _TOO_SLOW = f"This text takes too long to render. {_ADVICE}"
 _TOO_LARGE = f"This text needs too much memory to render. {_ADVICE}"
 _FAILED = f"This text cannot be rendered, because of an error in the program. {_ADVICE}"
 _BUSY = "The server is busy with other texts. Try again in a minute."
-# The reasons for which the process ends itself, by its exit code. Rust aborts if it gets no memory.
+# Why the process ended, by its exit code; a negative one is a signal. nh3 is written in Rust, and aborts if it
+# gets no memory.
 _REASONS = {-signal.SIGPROF: _TOO_SLOW, NO_MEMORY: _TOO_LARGE, -signal.SIGABRT: _TOO_LARGE}
 
 

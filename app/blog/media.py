@@ -160,7 +160,7 @@ def upload() -> ResponseReturnValue:
     if wants_json:
         return jsonify(url=url_of(picture), markdown=_markdown(url_of(picture), alt)), 201
     flash(message)
-    before = None if is_new else place(picture.created_at, picture.id + 1)  # the picture is the first one
+    before = None if is_new else place(picture.created_at, picture.id + 1)  # begin with this picture
     return redirect(url_for(".library", before=before), 303)
 
 
@@ -279,7 +279,7 @@ def markdown_of(picture: Media) -> str:
 
 
 def _from_database(folder: Path, name: str) -> Response:
-    """Write the file of a picture that has none, and serve it. Without a file, read while sending."""
+    """Write and serve the file of a picture that has none; if that fails, stream it from Postgres."""
     picture = media_content.find(db.session, name)
     if picture is None:
         abort(404)
@@ -363,7 +363,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _lock_file(folder: Path) -> IO[bytes]:
-    """Open the file that the workers lock: in `folder`, or else one that they can only read."""
+    """Open the file that the workers lock: `.lock` in `folder`, or this code if `folder` is read-only."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return (folder / ".lock").open("ab")

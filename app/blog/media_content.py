@@ -72,12 +72,12 @@ def lacks_content(session: Session, number: int) -> bool:
 
 
 def count_without_content(session: Session) -> int:
-    """Return the number of pictures that Postgres has no content of."""
+    """Return the number of pictures whose content is not in Postgres."""
     return session.scalar(select(func.count()).select_from(Media).where(_HAS_NO_CONTENT)) or 0
 
 
 def add(session: Session, number: int, content: IO[bytes], size: int) -> None:
-    """Store a content of `size` bytes for a picture for which `lacks_content` is true. The caller commits."""
+    """Store the content of a picture for which `lacks_content` is true: `size` bytes. The caller commits."""
     cursor = session.connection().connection.cursor()
     try:
         cursor.copy_expert(_COPY, _Row(number, content, size), _PART_BYTES)

@@ -23,14 +23,14 @@ from .models import db
 RETRY_AFTER_S = 10
 PAUSE_S = 6  # how long requests wait, from the beginning of an outage
 _PROBE_S = 0.1  # the time between two attempts to connect while requests wait
-_WATCH_S = 1  # the same if none does
+_WATCH_S = 1  # the same while no request waits
 # How long an attempt waits for a TCP connection. While the database's container is replaced, its address does
 # not exist, and libpq would wait longer.
 _REACH_S = 0.5
 # SQLSTATE of a lost connection (class 08), and of a server that stops, starts or has crashed.
 _LOST = ("08", "57P")
-# A second repetition may be necessary: a server that stops may answer once more over an old connection. Do
-# not repeat more often: the request itself may be what ends the connection.
+# A second repetition may be necessary: the first may get another pooled connection that the stopping server
+# is about to close. Do not repeat more often: the request itself may be what ends the connection.
 _REPETITIONS = 2
 _REPEATED = "blog.repeated"  # the key in the WSGI environment: how often the request was repeated
 
@@ -59,7 +59,10 @@ class _Outage:
                 threading.Thread(target=self._watch, args=(app,), daemon=True).start()
 
     def _watch(self, app: Flask) -> None:
-        """Notice the end of the outage also if no request comes: a request in the next one must wait."""
+        """Notice the end of the outage even if no request comes.
+
+        Otherwise the next outage would count as a part of this one, and its requests would get 503 at once.
+        """
         with app.app_context():
             while not self._is_over.wait(_WATCH_S):
                 self._try()
@@ -135,7 +138,7 @@ class _Repeater:
 
 
 def init_app(app: Flask) -> None:
-    """Repeat requests that lose the database."""
+    """Repeat requests that lose their connection to the database."""
     app.wsgi_app = _Repeater(app.wsgi_app)  # type: ignore[method-assign]  # Flask's interface
 
 
@@ -197,7 +200,7 @@ def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
 
 @bp.app_errorhandler(InternalServerError)
 def _handler_failed(error: InternalServerError) -> tuple[str, int, dict[str, str]]:
-    """If the database was lost while a handler treated another error, answer as for a lost database."""
+    """If the database was lost while a handler handled another error, answer as for a lost database."""
     original = error.original_exception
     if isinstance(original, Exception) and _is_lost(original):
         return _database_failed(original)

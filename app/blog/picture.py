@@ -3,7 +3,8 @@
     python -I picture.py MEMORY_BYTES CPU_SECONDS < picture > answer
 
 The answer is a line of JSON, followed by the new picture. The JSON has `format` and `size`, or `problem`: the
-reason why the picture is refused. If the program reaches a limit, it exits with an error and without answer.
+reason why the picture is refused. If the program reaches a limit, it ends without an answer, with an error
+or by a signal.
 """
 
 import io
@@ -17,7 +18,7 @@ from typing import IO
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-# Of the formats that this program reads, only WebP is not preloaded by Pillow.
+# Load this now, before the limits: of the formats that this program reads, Pillow preloads all others.
 import_module("PIL.WebPImagePlugin")
 
 LONGEST_EDGE = 2560

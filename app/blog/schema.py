@@ -31,7 +31,7 @@ LOCK_TIMEOUT_S = 5  # how long a statement may wait for a table lock; readers wa
 
 
 class SchemaError(Exception):
-    """The schema cannot be migrated, or this code cannot run on it. The message tells how to correct this."""
+    """The schema cannot be migrated, or this code cannot run on it. The message says how to correct this."""
 
 
 class BlockedError(SchemaError):
@@ -97,7 +97,7 @@ def inspect_state(connection: Connection) -> SchemaState:
 
 
 def migrate(wait_s: float) -> SchemaState:
-    """Migrate the database to this code's newest revision in one transaction. Return the state before.
+    """Migrate the database to this code's newest revision in one transaction; return the former state.
 
     wait_s: the time in seconds to wait until the migration of another process ends.
     Raises SchemaError if the other migration does not end, if a table stays locked, or if the database is
@@ -147,7 +147,7 @@ def _upgrade(connection: Connection) -> None:
             raise
         raise SchemaError(
             f"a table stayed locked for {LOCK_TIMEOUT_S} s, so nothing was changed: "
-            "run `flask migrate` again when the long transaction has ended"
+            "run `flask migrate` again when the transaction that holds the lock has ended"
         ) from error
 
 

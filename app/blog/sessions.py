@@ -1,5 +1,7 @@
 """Sessions that the server can end. The cookie has a random token, and a row has the digest of the token.
 
+A session ends when it was not used for PERMANENT_SESSION_LIFETIME (config.py), when its user signs out or
+changes the password (accounts.py), or when the user has KEPT newer ones.
 Each write to this table is committed at once in a separate transaction, so it stays if the request fails.
 """
 
@@ -39,7 +41,7 @@ _SYSTEMS = {
 def begin(person: User, token: str | None = None) -> tuple[str, int]:
     """Store a new session of `person`. Return its token and the id of its row.
 
-    token: the token to use instead of a random one.
+    token: the token to use instead of a random one, for a cookie from an older release.
     """
     token = token or secrets.token_urlsafe(32)
     throttle.forget_rows(UserSession.id, UserSession.expires_at <= func.now())
@@ -55,7 +57,7 @@ def begin(person: User, token: str | None = None) -> tuple[str, int]:
 def find(token: str) -> tuple[User, int] | None:
     """Return the user of a session and the id of its row, or None if the session has ended.
 
-    From time to time this extends the session: the row, and the cookie of `flask.session`.
+    If the session was last extended more than NOTED_AFTER ago, this extends it: the row, and the cookie.
     """
     long_ago = UserSession.last_seen_at < func.now() - NOTED_AFTER
     query = select(User, UserSession.id, long_ago).join(UserSession, UserSession.user_id == User.id)

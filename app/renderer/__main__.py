@@ -1,7 +1,7 @@
-"""The process that renders: it reads texts from the socket at standard input, and writes the HTML there.
+"""The process that renders: it reads texts from the socket at standard input, and writes the results there.
 
-If a text needs more than its CPU time, the kernel ends the process with SIGPROF. If a text needs too much
-memory, the process exits with NO_MEMORY.
+If a text needs more CPU time than it is allowed, the kernel ends the process with SIGPROF. If a text needs
+too much memory, the process exits with NO_MEMORY.
 """
 
 import json

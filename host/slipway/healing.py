@@ -3,7 +3,8 @@
 The engine restarts a container whose main process ends, but not one whose processes hang. `slipway heal` runs
 as a systemd unit. It acts on what it finds, not on what an event says, so a lost event does no harm: an event
 only makes it look at once. It restarts a container under the lock, so never during a release, a change of
-nginx or a restore.
+nginx or a restore. How soon a container is unhealthy is decided by the health checks: `x-patience` in
+compose.yml.j2, at most 24 seconds.
 """
 
 import contextlib

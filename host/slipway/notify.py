@@ -1,4 +1,9 @@
-"""Notifications of a release: hooks on this host, and a webhook."""
+"""Hooks of a release on this host, and the webhook.
+
+The webhook is called when a release ends or secrets are rotated (`notify`), when an unhealthy container is
+restarted (healing.py), when the problems of the backups change (backups.py), and after a restore
+(restore.py).
+"""
 
 import contextlib
 import http.client

@@ -17,7 +17,8 @@ def kept_releases(ledger: Ledger, keep: int) -> list[Release]:
 
     Args:
         ledger: the ledger of the host.
-        keep: how many images that were in service to keep, counted from the newest; at least 2.
+        keep: how many images that were in service to keep, counted from the newest; at least 2. It is the
+            variable `release_keep` of the role release.
     """
     entries, served = ledger.entries(), ledger.successful()
     chosen = set(list(dict.fromkeys(entry.image for entry in reversed(served)))[: max(keep, 2)])

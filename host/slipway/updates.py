@@ -1,9 +1,9 @@
 """Security updates of the packages in the images that are in service.
 
 Debian publishes security updates at any time, but an image keeps the packages with which it was built. A
-daily timer runs `check`. `build` installs the updates in a layer on top of the image that was built first,
-and moves that image's tag to the new image, so that site.yml finds it. `apply` also puts the new images into
-service.
+daily timer runs `check`, or `apply` if `images_updates` is `auto`. `build` installs the updates in a layer on
+top of the image that was built first, and moves that image's tag to the new image, so that site.yml finds it.
+`apply` also puts the new images into service.
 """
 
 import contextlib

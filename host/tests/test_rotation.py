@@ -95,7 +95,7 @@ def test_next_release_drops_a_leaked_key_after_a_failed_rotation(main, engine, s
     assert main("release", "--in-unit", OLD) == 0
     assert former_keys(stack) == ""
     assert main("rotate", "--in-unit", "key") == 0
-    assert former_keys(stack) != "", "the next rotation forgets nothing"
+    assert former_keys(stack) != "", "the next rotation must keep the former key"
 
 
 def test_forget_requires_the_rotation_of_the_key(main, engine, values, capsys):

@@ -4,9 +4,9 @@
 
 """The lock of a run of ansible-playbook on a host: two runs must not change a host at the same time.
 
-A small process on the host, the keeper, holds the lock. It ends when the last writer of a FIFO closes it.
-That writer is the control node, through SSH, as long as its ansible-playbook runs. So the lock ends when the
-run ends or is killed, and when the connection is lost.
+A small process on the host, the keeper, holds the lock. The keeper ends when the last writer of a FIFO closes
+the FIFO. The only writer is the control node, which keeps the FIFO open over SSH while its ansible-playbook
+runs. So the lock is released when the run ends or is killed, and when the connection is lost.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ RUNTIME = "/run/slipway"
 FIFO = "run.fifo"
 # Seconds to wait for a run that is just ending, and for the control node to open the FIFO.
 ENDING, GRACE = 3, 30
-# Seconds to wait for the host program before its configuration is written.
+# Seconds that a playbook waits for the host program to release its lock, before the playbook writes the
+# configuration of that program.
 WAITING = 300
-# Seconds to wait for a restart of an unhealthy container, as heal_seconds in host/slipway/settings.py.
+# Seconds to wait for a restart of an unhealthy container: the value of heal_seconds in
+# host/slipway/settings.py.
 HEALING = 30
-# Seconds after which the lock ends in any case: no run takes that long.
+# Seconds after which the lock is released in any case: no run takes that long.
 LONGEST = 12 * 3600
 
 KEEPER = """
@@ -44,15 +46,15 @@ if select.select([fifo], [], [], grace)[0]:
 
 
 class Held(Exception):
-    """Another run has the lock, or the program `slipway` is at work. The message tells what to do."""
+    """Another run has the lock, or the program `slipway` is at work. The message says what to do."""
 
 
 def take(run, take_over="", runtime=RUNTIME):
     """Take the lock of a run, and start its keeper.
 
     Args:
-        run: a description of the run: its `id`, its `playbook`, and by whom, as `by`.
-        take_over: the id of another run. If this run has the lock, end its keeper.
+        run: a description of the run: its `id`, its `playbook`, and `by`, the name of who started it.
+        take_over: the id of another run. If the run with this id has the lock, end its keeper.
         runtime: the directory of the lock.
 
     Returns:
@@ -145,7 +147,7 @@ def private(path):
 
 
 def acquire(lock, seconds, kind=fcntl.LOCK_EX):
-    """Tell whether the lock was acquired, within some seconds."""
+    """Try to acquire the lock for at most `seconds`; return whether that succeeded."""
     deadline = time.monotonic() + seconds
     while True:
         with suppress(BlockingIOError):
@@ -157,12 +159,12 @@ def acquire(lock, seconds, kind=fcntl.LOCK_EX):
 
 
 def describe(lock):
-    """Return the holder of the lock, as it wrote it."""
+    """Return the description that the holder of the lock wrote into its file."""
     lock.seek(0)
     try:
         return json.load(lock)
     except ValueError:
-        # Another run has taken the lock in this moment, and has not written its description yet.
+        # Another run has just taken the lock, and has not written its description yet.
         return {"id": "", "by": "unknown", "playbook": "a playbook", "since": "now"}
 
 
@@ -175,16 +177,16 @@ def sentence(holder):
 
 
 def refusal(holder):
-    """Return the message for a run that another run excludes."""
+    """Return the message for a run that is refused because another run has the lock."""
     return (
-        f"{sentence(holder)} Nothing was changed. Wait until it ends. The lock ends with that run, or at "
-        "most ten minutes after its connection is lost. If you are sure that the other run is dead or stuck, "
-        f"take the lock from it: -e host_take_over={holder['id']}"
+        f"{sentence(holder)} Nothing was changed. Wait until it ends. The lock is released when that run "
+        "ends, or at most ten minutes after that run loses its connection. If you are sure that the other "
+        f"run is dead or stuck, take the lock from it: -e host_take_over={holder['id']}"
     )
 
 
 def under_way(directory):
-    """Return what the host program `slipway` does now, as its lock tells; None if it does nothing."""
+    """Return what the host program `slipway` is doing, according to its lock; None if it is idle."""
     path = directory / "lock"
     if not path.exists():
         return None

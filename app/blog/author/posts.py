@@ -29,7 +29,8 @@ MAX_TAGS = 20
 class PostForm(TextForm):
     """The form for a post.
 
-    guid: the id of a new post. With it, a form that is sent twice, as by a double click, makes only one post.
+    guid: the id of a new post. With it, a form that is sent twice, as by a double click, creates only one
+        post.
     """
 
     guid = HiddenField(default=lambda: uuid4().urn)
@@ -171,7 +172,7 @@ def _find_post(number: int) -> Post | None:
 def _sent_before(form: PostForm) -> Post | None:
     """Return the post that this form has already created, or None.
 
-    If there is one, set the form's version, so that saving changes that post.
+    If there is one, set the form's version, so that a save updates that post instead of reporting a conflict.
     """
     mine = (Post.guid == form.guid.data, Post.author_id == signed_in_user().id)
     number = db.session.scalar(select(Post.id).where(*mine))
@@ -230,7 +231,7 @@ def _save_post(form: PostForm, post: Post) -> tuple[str, int] | AnyResponse:
         db.session.rollback()
         if not known and (found := _sent_before(form)):
             return _save_post(form, found)
-        problem = "Somebody saved the same address or the same new tag at this moment. Save again."
+        problem = "Somebody else has just saved the same address or the same new tag. Save again."
         return post_editor(form, known, problem=problem), 409
     return _is_saved(post)
 

@@ -63,7 +63,7 @@ def edit_tag(number: int) -> str | tuple[str, int] | AnyResponse:
         db.session.commit()
     except IntegrityError:
         db.session.rollback()
-        form.slug.errors = ["Another tag got this address at this moment. Save again."]
+        form.slug.errors = ["Another tag has just taken this address. Save again."]
         return _tag_editor(form, _find_tag(number)), 409
     flash("The tag is saved.")
     return redirect(url_for(".edit_tag", number=number), 303)
@@ -72,7 +72,7 @@ def edit_tag(number: int) -> str | tuple[str, int] | AnyResponse:
 @bp.route(f"/tags/<int(max={MAX_ID}):number>/merge", methods=["GET", "POST"])
 @login_required
 def merge_tag(number: int) -> str | AnyResponse:
-    """Ask whether to merge a tag into the tag with the id of the field `into`. A POST request merges them."""
+    """Ask whether to merge a tag into the tag whose id is in the field `into`. A POST request merges them."""
     tag, into = _find_tag(number), request.values.get("into", "")
     target = db.session.get(Tag, int(into)) if is_id(into) and int(into) != number else None
     if target is None:

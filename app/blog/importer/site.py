@@ -31,6 +31,6 @@ def read_site(step: Import) -> dict[str, Any]:
 
 
 def write_site(site: dict[str, Any], step: Import) -> None:
-    """Give the feed the id of the export, unless the blog has posts: then feed readers know its own id."""
+    """Give the feed the id of the export. If the blog has posts, keep its own id, which feed readers know."""
     if site["guid"] and step.session.scalar(select(Post.id).limit(1)) is None:
         step.session.execute(update(Site).values(guid=site["guid"]))

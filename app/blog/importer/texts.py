@@ -152,7 +152,11 @@ class Posts(_Texts[Article, Post]):
         self.tags = TagBook(step.session)
 
     def _batches(self, paths: Iterable[Path]) -> Iterator[list[tuple[Path, Article]]]:
-        """Yield the batches. A post that an older release imported from the same title keeps its slug."""
+        """Yield the batches.
+
+        Older releases made another slug from the same title: `former_slug`. A post that they imported keeps
+        it.
+        """
         for batch in super()._batches(paths):
             former = {text.former_slug for _path, text in batch} - {None}
             query = select(Post.slug, Post.title).where(Post.slug.in_(former))

@@ -131,14 +131,14 @@ def test_plays_leak_no_secret(
         *variables["stack_domain_redirects"],
     ]
     certificate, key = make_certificate(tmp_path, names)
-    # Search for the second line of the key: the first begins with the same letters in each such key.
+    # Search for the second line after BEGIN: the first one begins alike in every key of this type.
     line = key.read_text().splitlines()[2]
     canary.watch(mark, line)
     before = canary.rounds()
     everything = vault(mark, [*NAMES, "webhook_token"], certificate, key)
     webhook = ("--extra-vars", "release_webhook_url=http://127.0.0.1:9/hook")
     outputs = {"site.yml": deploy("site.yml", *VERBOSE, *everything, *webhook).output}
-    # Only the host's own value of this secret is accepted.
+    # Leave out backup_passphrase: a host accepts only its own value of it, so that value has no mark.
     values = {name: value for name, value in read_secrets().items() if name != "backup_passphrase"}
     assert len(values) == 6
     assert all(value.startswith(mark) for value in values.values())

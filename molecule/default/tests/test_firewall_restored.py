@@ -101,7 +101,7 @@ def test_firewall_rules_that_lock_everybody_out_are_replaced_by_the_former_ones(
 def test_reboot_before_the_rules_are_confirmed_loads_the_former_ones(
     host, machine, variables, inventory, hostname, rules, confirmed_rules, healthy
 ):
-    """The timer of the running host is lost. The files of the next boot must not have the new rules."""
+    """A reboot loses the timer that restores the former rules, so the files must not have the new ones."""
     before = rules()
     forever = ("--extra-vars", "baseline_ssh_port=2", "--extra-vars", "__baseline_firewall_guard=3600")
     with subprocess.Popen(

@@ -12,7 +12,8 @@ import pytest
 from outside import wait_until
 
 PLACE = "/run/slipway-test"
-# A hook that saves its environment. Then it fails, hangs or passes, as the file with its name says.
+# A hook that saves its environment. Then it fails, hangs or passes, as the file with the name of its
+# argument says.
 HOOK = f"""
 env > {PLACE}/$1.told
 case "$(cat {PLACE}/$1)" in
@@ -81,7 +82,7 @@ def image(variant):
 
 @pytest.fixture(scope="module")
 def refused_release(host, deploy, receiver, set_hooks, image, inspect):
-    """Configure the hooks and release an image, whose hook `before` fails. Yield the Outcome of the play."""
+    """Configure the hooks, and try a release whose hook `before` fails. Yield the Outcome of the play."""
     files = {"/opt/slipway/release.json": f"{PLACE}/release.json"}
     host.check_output("mkdir %s && echo %s > %s/hook", PLACE, HOOK, PLACE)
     for file, kept in files.items():

@@ -58,7 +58,7 @@ def assert_no_difference(told, entry, containers, host):
 
 
 def test_status_reports_each_difference(report, host, docker, variant, inspect, in_service, healthy, deploy):
-    # Earlier tests left files whose change a play had undone.
+    # Earlier tests may have left files that differ from the record; site.yml restores them.
     assert deploy("site.yml").status == 0
     slot = in_service["slot"]
     before = inspect()
@@ -95,7 +95,7 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
         f"slots.env lists blue, green, but the {slot} slot serves: run site.yml.",
     ]
     assert told("checkout") == [
-        "defines another image of the blog than the one in service: "
+        "defines a different image of the blog from the one in service: "
         "`ansible-playbook playbooks/deploy.yml` releases it, unless it is blocked",
     ]
     assert told("changed") == [

@@ -1,4 +1,4 @@
-"""Repositories on another host: a taken-over host cannot destroy snapshots, and S3 works as SFTP does."""
+"""Repositories on another host: a compromised host cannot destroy snapshots, and S3 works as SFTP does."""
 
 import json
 
@@ -21,7 +21,7 @@ def idle_backups(host, full_backup_ended):
 
 @pytest.fixture
 def restore_before(host, sql, messages):
-    """Add a message, and another one after a moment. The function restores the moment."""
+    """Add a message, read the time, and add another message. The function restores that time."""
     messages.add("before")
     [(moment,)] = sql("SELECT now()")
     messages.add("after")
@@ -36,7 +36,7 @@ def restore_before(host, sql, messages):
 
 @pytest.fixture
 def snapshot(repositories):
-    """Let root of the repositories' server make a snapshot, where SFTP does not lead."""
+    """Make a snapshot as root of the repositories' server, outside the directory that SFTP can reach."""
     yield lambda: repositories.execute("cp --archive --reflink=auto /srv/sftp/backups /srv/snapshot")
     repositories.execute("rm -rf /srv/snapshot")
 
