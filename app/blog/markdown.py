@@ -42,8 +42,8 @@ _TOO_SLOW = f"This text takes too long to render. {_ADVICE}"
 _TOO_LARGE = f"This text needs too much memory to render. {_ADVICE}"
 _FAILED = f"This text cannot be rendered, because of an error in the program. {_ADVICE}"
 _BUSY = "The server is busy with other texts. Try again in a minute."
-# Why the process ended, by its exit code; a negative one is a signal. nh3 is written in Rust, and aborts if it
-# gets no memory.
+# Why the process ended, by its exit code; a negative one is a signal. nh3 is written in Rust, and aborts if
+# it gets no memory.
 _REASONS = {-signal.SIGPROF: _TOO_SLOW, NO_MEMORY: _TOO_LARGE, -signal.SIGABRT: _TOO_LARGE}
 
 

@@ -55,7 +55,12 @@ def container(stack: Stack) -> Inspected:
 
 def in_container(found: Inspected) -> Path:
     """Return the path of the directory in service in the container of the database."""
-    return Path(dict(entry.split("=", 1) for entry in found["Config"]["Env"])["PGDATA"])
+    return Path(environment(found)["PGDATA"])
+
+
+def environment(found: Inspected) -> dict[str, str]:
+    """Return the environment variables of a container."""
+    return dict(entry.split("=", 1) for entry in found["Config"]["Env"])
 
 
 def in_service(stack: Stack) -> Path:

@@ -90,6 +90,7 @@ class Repository:
         is_busy: whether a backup is under way.
         megabytes: the size of the database in the newest backup.
         system: the system identifier of its database; 0 if there is none yet.
+        major: the major version of Postgres of its database, such as 17; empty if there is none yet.
     """
 
     exists: bool
@@ -98,6 +99,7 @@ class Repository:
     is_busy: bool
     megabytes: int
     system: int
+    major: str
 
 
 def run(stack: Stack, *arguments: str, read: bool = True) -> str:
@@ -138,8 +140,16 @@ def inspect(stack: Stack) -> Repository:
     usable = code in {OK, NO_BACKUP, *NO_STANZA}
     is_busy = found["status"].get("lock", {}).get("backup", {}).get("held", False)
     size = found["backup"][-1]["info"]["size"] if backups else 0
-    system = found["db"][-1]["system-id"] if found["db"] else 0
-    return Repository(code not in NO_STANZA, backups, "" if usable else words, is_busy, size // 10**6, system)
+    newest = found["db"][-1] if found["db"] else {"system-id": 0, "version": ""}
+    return Repository(
+        exists=code not in NO_STANZA,
+        backups=backups,
+        problem="" if usable else words,
+        is_busy=is_busy,
+        megabytes=size // 10**6,
+        system=newest["system-id"],
+        major=newest["version"],
+    )
 
 
 def create(stack: Stack) -> None:

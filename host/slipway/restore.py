@@ -51,6 +51,14 @@ def plan(stack: Stack, until: str, copies: int = 1) -> list[str]:
     repository = pgbackrest.inspect(stack)
     if not repository.backups:
         raise Failure(repository.problem or "The repository has no backup.")
+    major = generations.environment(generations.container(stack))["PG_MAJOR"]
+    if repository.major != major:
+        raise Failure(
+            f"The backups are of PostgreSQL {repository.major}, whose files PostgreSQL {major} cannot read. "
+            f"Nothing was changed. Choose the base with PostgreSQL {repository.major} again (images_base, or "
+            "the entry postgres in bases.lock.yml) and an empty stack_db_volume, run site.yml, and restore "
+            'there. Then restore a dump of that database here: docs/operations.md, "Another PostgreSQL".'
+        )
     oldest = next(one for one in repository.backups if one.kind == "full").at
     # The present time, and that of a backup, are cut to the second.
     if until and not seconds_of(oldest) + 1 <= seconds_of(until) < seconds_of(stack.host.now()) + 1:

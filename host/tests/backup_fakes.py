@@ -106,7 +106,7 @@ class Vault:
         self.events, self.wrong = [], {}
         self.containers, self.volumes, self.started = {"db": "running"}, set(), []
         self.created, self.foreign, self.is_busy, self.repository_message = 0, False, False, "ok"
-        self.code, self.verified, self.damaged = 0, VERIFIED, False
+        self.code, self.verified, self.damaged, self.major = 0, VERIFIED, False, "17"
         self.backups = [backup("full", self.ago(days=1)), backup("incr", self.ago(hours=1))]
         self.segments = ["00000001000000000000000A", LAST]
         self.histories = {}
@@ -217,7 +217,7 @@ class Vault:
             "Name": f"/slipway-{service}-1",
             "Created": shown(self.time),
             "State": {"Status": self.containers[service]},
-            "Config": {"Env": ["LANG=C.UTF-8", f"PGDATA={MOUNT}/{GENERATIONS}/a"]},
+            "Config": {"Env": ["LANG=C.UTF-8", f"PGDATA={MOUNT}/{GENERATIONS}/a", "PG_MAJOR=17"]},
             "Mounts": [
                 {"Source": "/opt/slipway/roles.sql", "Destination": "/etc/slipway/roles.sql"},
                 {"Source": str(self.place), "Destination": MOUNT},
@@ -299,11 +299,11 @@ class Vault:
 
     def info(self):
         """Return the state of the repository, as pgBackRest shows it."""
-        has_data = self.code not in (1, 3)
+        has_data, system = self.code not in (1, 3), 7001 if self.foreign else 7000
         return {
             "archive": [],
             "backup": self.backups if has_data else [],
-            "db": [{"id": 1, "repo-key": 1, "system-id": 7001 if self.foreign else 7000, "version": "17"}],
+            "db": [{"id": 1, "repo-key": 1, "system-id": system, "version": self.major}],
             "name": "blog",
             "repo": [{"key": 1, "status": {"code": self.code, "message": self.repository_message}}],
             "status": {

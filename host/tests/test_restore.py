@@ -176,6 +176,18 @@ def test_impossible_restore_is_refused_before_the_question(main, vault, started,
     assert started == []
 
 
+def test_backups_of_another_major_version_are_refused(main, vault, started, answer, capsys):
+    answer("blog.example.org")
+    vault.major = "15"
+    assert main("restore") == 1
+    said = capsys.readouterr().err
+    assert (
+        "The backups are of PostgreSQL 15, whose files PostgreSQL 17 cannot read. Nothing was changed."
+        in said
+    )
+    assert started == []
+
+
 @pytest.mark.parametrize("arguments", [["--yes"], ["--undo"]])
 def test_restore_with_yes_and_its_undoing_are_not_questions(main, vault, started, capsys, arguments):
     with pytest.raises(Killed):

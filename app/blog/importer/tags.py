@@ -25,7 +25,7 @@ def _tag(row: dict[str, Any]) -> Tag:
 
 
 def write_tags(exported: list[Tag], tags: TagBook) -> None:
-    """Add the tags that the blog does not have. A tag that it has keeps its address, and gets the other too."""
+    """Add the tags that the blog does not have. A tag that it has keeps its address; the other redirects."""
     for tag in exported:
         found = tags.get(tag.name, tag.slug)
         for slug in (tag.slug, *(alias.slug for alias in tag.aliases)):
