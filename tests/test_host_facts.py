@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -11,6 +12,8 @@ from socketserver import UnixStreamServer
 from types import SimpleNamespace
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.testing import patch_module_args
 from project import ROOT, load_program
 
 OUTPUT = {
@@ -337,3 +340,13 @@ def test_ports_that_the_engine_does_not_forward_are_found(facts, monkeypatch, ip
 def test_rules_of_another_firewall_backend_are_not_judged(facts, monkeypatch):
     monkeypatch.setattr(facts, "ask", lambda command: [])
     assert facts.unforwarded([OWN], ["ip docker-bridges nat-prerouting"]) == []
+
+
+def test_facts_of_the_system_include_all_that_the_roles_use(facts):
+    """Ansible's collectors hide their errors, and a role would then lack a fact much later."""
+    texts = [path.read_text() for path in (ROOT / "roles").rglob("*") if path.suffix in (".yml", ".j2")]
+    used = set(re.findall(r"ansible_facts\['(?!host_)(\w+)'\]", "\n".join(texts)))
+    assert len(used) >= 14
+    with patch_module_args({}):
+        found = facts.system(AnsibleModule({}))
+    assert {name for name in used if f"ansible_{name}" not in found} == set()

@@ -51,8 +51,8 @@ def test_answer_is_the_last_line_if_it_is_an_object(run_program):
 
 def test_failed_command_fails_with_its_output_and_its_error(run_program):
     said = run_program("echo 'the stage'; echo 'the reason' >&2; exit 1")
-    assert "the stage" in said
-    assert "the reason" in said
+    assert "msg: |-\n        the stage\n        the reason" in said
+    assert "stdout" not in said
 
 
 def test_missing_program_fails_with_its_path(run_program, tmp_path):
@@ -65,6 +65,18 @@ def test_check_mode_runs_only_a_command_with_a_dry_run(run_program, tmp_path):
     assert not (tmp_path / "ran").exists()
     assert run_program(said, "--check", dry_run=True) == [False, False, {"changed": False}, [], ""]
     assert (tmp_path / "ran").exists()
+
+
+def test_dry_run_that_fails_would_change_and_warns_of_the_reason(run_program):
+    changed, skipped, answer, lines, message = run_program(
+        "echo 'the reason' >&2; exit 1", "--check", dry_run=True
+    )
+    assert [changed, skipped, answer, lines, message] == [True, False, {}, [], "the reason"]
+
+
+def test_module_that_does_not_run_fails_with_what_it_printed(run_program):
+    broken = {"ansible_python_interpreter": "/bin/false"}
+    assert "The host has no program" not in run_program("true", "--extra-vars", json.dumps(broken))
 
 
 def test_host_without_the_program_would_change_in_check_mode(run_program, tmp_path):

@@ -372,7 +372,7 @@ def test_first_visit_to_the_host_takes_the_lock(path, play):
     assert first[MODULE]["lock"] is True
 
 
-def test_preflight_connects_before_it_gathers_facts():
+def test_preflight_connects_first():
     tasks = load("playbooks/preflight.yml")[1]["tasks"]
     first = next(task for task in tasks if not any(module in task for module in LOCAL))
     assert first["ansible.builtin.import_role"]["tasks_from"] == "connect"

@@ -341,8 +341,8 @@ def nothing_to_do(stack: Stack, options: Namespace) -> dict[str, Any] | None:
 def plan(stack: Stack, options: Namespace) -> dict[str, Any]:
     """Return whether a release would change anything, and whether the image is blocked; change nothing."""
     blocked, active = find_block(stack, options), stack.active()
-    image = image_in_service(stack) if blocked else options.image
-    text = options.compose.read_text() if options.compose else None
+    image = stack.ledger.in_service().image if blocked else options.image
+    text = options.compose.read_text() if options.check and options.compose else None
     serves = active and stack.serves(active, image, text) and not stack.ledger.under_way()
     message, renamed = nothing_to_release(stack, options) if serves and not blocked else ("", None)
     changed = (

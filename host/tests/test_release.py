@@ -237,7 +237,9 @@ def test_release_with_nothing_to_do_starts_no_unit(main, engine, systemd_run, tm
         lambda stack, engine: (stack.in_service / stack.idle()).mkdir(),
         lambda stack, engine: setattr(engine, "roles", "before\nafter\n"),
         lambda stack, engine: engine.wrong.update({"roles": Failure("no database")}),
-        lambda stack, engine: (stack.directory.parent / "secrets/admin_password").write_text("another one"),
+        lambda stack, engine: (stack.directory.parent / "secrets/admin_password").write_text(
+            "another value of admin_password"
+        ),
     ],
     ids=["forget", "no password", "secrets left", "roles", "no database", "new password"],
 )
@@ -247,6 +249,18 @@ def test_release_that_has_something_to_repair_starts_a_unit(
     systemd_run(f"touch {tmp_path}/started")
     damage(stack, engine)
     assert main("release", "--json", OLD) == 0
+    assert (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[NEW], ["--version=2.0", OLD], ["--compose=/no/such/file", NEW]],
+    ids=["image", "version", "file"],
+)
+def test_release_of_something_else_starts_a_unit(main, stack, engine, systemd_run, tmp_path, arguments):
+    systemd_run(f"touch {tmp_path}/started")
+    stack.ledger.put(make_entry(id="1", image=OLD, version="1.0"))
+    assert main("release", "--json", *arguments) == 0
     assert (tmp_path / "started").exists()
 
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 from pathlib import Path
 
-from ansible import constants
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
@@ -63,7 +62,7 @@ class ActionModule(ActionBase):
         text = trust_as_template(self._loader.get_text_file_contents(path))
         templar = self._templar.copy_with_new_env(
             searchpath=[str(Path(path).parent)],
-            available_variables={"ansible_managed": constants.DEFAULT_MANAGED_STR, **variables},
+            available_variables={"ansible_managed": "Ansible managed", **variables},
         )
         return templar.template(text, escape_backslashes=False)
 

@@ -33,16 +33,23 @@ class ActionModule(ActionBase):
             module_args={"argv": command + ["--check"] * dry, "stdin": arguments.get("stdin")},
             task_vars=task_vars,
         )
-        output, errors = done.get("stdout", ""), done.get("stderr", "")
-        answer, lines = read(output)
-        result.update(rc=done.get("rc"), stdout=output, stderr=errors, answer=answer, lines=lines)
-        if done.get("rc") == 0:
-            return result | {"changed": answer.get("changed", True), "msg": answer.get("message", "")}
-        message = "\n".join(text for text in (output, errors) if text) or done.get("msg", "")
-        if done.get("rc") == errno.ENOENT and not (output or errors):
+        result["rc"] = done.get("rc")
+        if done.get("rc") == 0 and not done.get("failed"):
+            answer, lines = read(done["stdout"])
+            result.update(answer=answer, lines=lines, msg=answer.get("message", ""))
+            return result | {"changed": answer.get("changed", True)}
+        # The module's own output is there if the module did not run.
+        outputs = [done.get(name) for name in ("stdout", "stderr", "module_stdout", "module_stderr")]
+        message = "\n".join(text for text in outputs if text)
+        is_missing = not message and done.get("rc") == errno.ENOENT
+        if is_missing:
             message = f"The host has no program {command[0]}. Run site.yml, which installs it."
+        message = message or done.get("msg", "")
+        if not dry:
+            return result | {"failed": True, "msg": message}
         # In a dry run, the host may have no program yet, or a former version.
-        return result | {"failed": not dry, "changed": dry, "msg": message}
+        warnings = [] if is_missing else [f"The dry run of `{' '.join(command)}` failed: {message}"]
+        return result | {"failed": False, "changed": True, "msg": message, "warnings": warnings}
 
 
 def read(output):

@@ -11,13 +11,18 @@ DOCUMENTATION = r"""
 module: host_facts
 short_description: Facts about what a host already has
 description:
-  - Returns as facts the distribution, memory, file systems and addresses, as M(ansible.builtin.setup) does,
-    the installed packages, the running units, the kernel settings that are not in force, the
+  - Returns as facts the installed packages, the running units, the kernel settings that are not in force, the
     users with a locked password, the chains of the firewall, the programs that listen at ports, the objects
     and images of the container engine, the images that SBOMs describe, the sizes of the secrets' files, and
     what M(slipway.blog.host_files) wrote.
+  - With O(system=true), also returns the distribution, memory, file systems and addresses, as
+    M(ansible.builtin.setup) does.
   - If a host lacks the program that reads a fact, the fact is empty.
 options:
+  system:
+    description: Whether to gather the facts of M(ansible.builtin.setup) too. This takes half a second.
+    type: bool
+    default: false
   record:
     description: Path of the record of M(slipway.blog.host_files).
     type: path
@@ -61,12 +66,13 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Gather distribution, packages, units, ports and containers
+- name: Gather packages, units, ports and containers
   slipway.blog.host_facts:
 
 - name: Keep other runs away until this run ends, and gather the facts
   slipway.blog.host_facts:
     lock: true
+    system: true
 
 - name: Install a package only where it is missing
   ansible.builtin.apt:
@@ -372,6 +378,7 @@ def take_lock(module):
 
 def main():
     options = {
+        "system": {"type": "bool", "default": False},
         "record": {"type": "path", "default": RECORD},
         "sbom_directory": {"type": "path", "default": "/var/lib/slipway/sbom"},
         "lock": {"type": "bool", "default": False},
@@ -382,14 +389,16 @@ def main():
     module = AnsibleModule(
         argument_spec=options, supports_check_mode=True, required_if=[("lock", True, ("run",))]
     )
+    # Gather these facts before the lock is taken: if a mount or the DNS hangs, they may take longer than the
+    # lock waits for the control node.
+    facts = system(module) if module.params["system"] else {}
     taken = module.params["lock"] and take_lock(module)
     told = ask_engine()
     engine_has = engine(told) if told else None
     active, tables = units(), chains()
     containers = engine_has["containers"] if engine_has else []
     written = manifest(module.params["record"], active)
-    facts = {
-        **system(module),
+    facts |= {
         "host_packages": packages(),
         "host_units": sorted(name for name, unit in active.items() if unit["enabled"]),
         "host_sysctl": outdated_sysctl(Path("/")),

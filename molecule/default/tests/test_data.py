@@ -41,7 +41,7 @@ def test_release_that_does_not_start_shows_the_containers_last_log_lines(variant
     [message] = done.errors
     assert "The container slipway-flask_blog_" in message, done.output
     assert [words for words in ("exit code 1)", REASON, "serves as before") if words not in message] == []
-    assert "stdout_lines" not in done.output
+    assert "stdout" not in done.output
 
 
 @pytest.mark.parametrize("arguments", [[], ["--check"]], ids=["run", "dry run"])

@@ -111,12 +111,15 @@ def test_status_reports_each_difference(report, host, docker, variant, inspect, 
 
 @pytest.mark.drill
 def test_status_reports_a_lost_record_and_site_yml_writes_it_again(report, host, deploy):
-    host.check_output("rm /var/lib/slipway/files.json")
+    record = "/var/lib/slipway/files.json"
+    before = json.loads(host.file(record).content_string)
+    host.check_output("rm %s", record)
     assert report()("changed") == [
         "/var/lib/slipway/files.json is missing or damaged: run site.yml, which writes it again"
     ]
     assert deploy("site.yml").status == 0
     assert report()("changed") == []
+    assert json.loads(host.file(record).content_string).keys() == before.keys()
 
 
 # --- A page from outside ------------------------------------------------------------------------------------
