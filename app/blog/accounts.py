@@ -2,6 +2,9 @@
 
 Only pages with a form create a session cookie. A request without the cookie is anonymous, and its response
 may be cached, unless the page has a form. A response to a request with the cookie is private.
+
+Other modules decide who may change what: author/desk.py for posts, comments and pictures, author/tags.py for
+tags. Only administrators change pages, and read messages: `admin_required` below.
 """
 
 import re

@@ -16,9 +16,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
 from . import assets, exporter, importer, media_content, rerender, schema, sessions, sign_in_limits
+from .accounts import MIN_PASSWORD_CHARACTERS
 from .models import User, db
-
-MIN_PASSWORD_CHARACTERS = 12
 
 
 class _Command(click.Command):
@@ -119,8 +118,9 @@ def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
 def set_password(email: str, password_file: BinaryIO) -> None:
     """Set the password of a user, and end the user's sessions.
 
-    The sessions stay valid if the user has this password already. In both cases, the command resets
-    the count of attempts to sign in from unknown places; the counts of single clients stay.
+    The sessions stay valid if the user has this password already; a changed password also forgets the
+    known places. In both cases, the command resets the count of attempts from unknown places; the counts
+    per client stay (sign_in_limits.py).
     """
     email = email.lower().replace("\0", "")
     person = db.session.scalar(select(User).where(User.email == email))
@@ -175,8 +175,8 @@ def import_(source: Path, existing: str) -> None:
     slug, aliases, summary, lang, author, tags, category, updated and guid.
     A file is a draft if it has a field such as `status: draft`, `status: private`, `draft: true`,
     `private: true` or `published: false`, or if it is in a folder named _drafts, drafts or Drafts.
-    The command imports all files, or it imports none and lists all problems. It ignores
-    and reports files that are not Markdown and hidden Markdown files; it ignores other hidden files.
+    The command imports all files, or it imports none and lists all problems. It skips
+    other files, counts them, and names some. It skips all hidden files, and counts those with Markdown.
     """
     options = {"existing": existing, "default_author": current_app.config["SITE_AUTHOR"]}
     try:
@@ -243,7 +243,7 @@ def adopt() -> None:
 @media.command(cls=_Command)
 @with_appcontext
 def fill() -> None:
-    """Write the file of each picture that is in the database, but not in MEDIA_DIR.
+    """Write the file of each picture in the database that MEDIA_DIR lacks, or has with another size.
 
     Only releases that do not read pictures from the database need this.
     """

@@ -13,7 +13,9 @@ from sqlalchemy.exc import ArgumentError
 from .languages import is_language
 
 CONNECT_TIMEOUT_S = 3
-BODY_LIMIT_BYTES = 4 * 1024 * 1024  # for every request except uploads; a post's text may have 1 MiB
+# Of every request except uploads. nginx has the same limit below /author/ (__stack_max_post_mb), and a lower
+# one elsewhere (stack_max_body_kb).
+BODY_LIMIT_BYTES = 4 * 1024 * 1024
 STATEMENT_TIMEOUT_MS = 15_000  # less than gunicorn's timeout, so that a slow request gets an error page
 
 

@@ -2,7 +2,7 @@
 
 Some texts would take minutes or gigabytes, mostly because of the regular expressions of the libraries, and
 Python cannot interrupt a regular expression in a thread. The process runs the package `renderer`. It is
-started for the first text, and again if it has ended.
+started for the first text, and again if it has ended. renderer/__main__.py has its limits.
 """
 
 import json

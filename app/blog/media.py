@@ -1,6 +1,7 @@
 """Uploaded pictures. Each picture is re-encoded, with a limited size and without metadata.
 
 The type of a picture depends on its content, not on its file name. media_content.py stores the contents.
+picture.py limits the pixels, before and after; MAX_UPLOAD_MB in config.py limits the bytes of an upload.
 """
 
 import fcntl

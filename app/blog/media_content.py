@@ -155,8 +155,8 @@ def cache(folder: Path, name: str, content: Iterable[bytes]) -> bool:
         write(folder, name, content)
     except OSError as error:
         current_app.logger.error(
-            "MEDIA_DIR cannot be written, so the blog reads pictures from the database at each request. "
-            "Let the blog write to it: %s",
+            "MEDIA_DIR cannot be written, so the blog reads pictures from the database at each request: %s. "
+            "Give the blog write access to MEDIA_DIR.",
             error,
         )
         return False
@@ -186,7 +186,9 @@ def adopt(session: Session, folder: Path) -> Adopted:
 
 
 def fill(session: Session, folder: Path) -> int:
-    """Write the file of each picture that Postgres has and the cache lacks. Return the number of files.
+    """Write the file of each picture that Postgres has, if the cache lacks it or has it with another size.
+
+    Returns the number of files.
 
     Raises OSError if a file cannot be written.
     """

@@ -1,4 +1,7 @@
-"""The pages for readers. Each page depends only on its URL, so that any cache may keep it."""
+"""The pages for readers. Each page depends only on its URL, so that any cache may keep it.
+
+Feeds, sitemaps and robots.txt are in feeds.py.
+"""
 
 from calendar import month_name
 from dataclasses import dataclass

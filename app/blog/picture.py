@@ -18,7 +18,7 @@ from typing import IO
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-# Load this now, before the limits: of the formats that this program reads, Pillow preloads all others.
+# Load the plugin for WebP before the limits apply. Pillow preloads those of the other formats that are read.
 import_module("PIL.WebPImagePlugin")
 
 LONGEST_EDGE = 2560

@@ -13,7 +13,8 @@ SEARCH = """
 def _lexemes(text: str, letters: int, unspaced_letters: int, weight: str) -> str:
     """Return the SQL of a tsvector with the stems of a text's words.
 
-    From a text in a script that is found by parts, it has each letter and each pair of neighbours instead.
+    For the runs of a text in a script of words.FOUND_BY_PART, it has each letter and each pair of neighbours
+    instead.
     """
     spaced = f"""regexp_replace("left"({text}, {letters}), '[{words.FOUND_BY_PART}]+', ' ', 'g')"""
     unspaced = (

@@ -1,4 +1,7 @@
-"""The script that Alembic runs. `flask migrate` passes its connection, which holds the advisory lock."""
+"""The script that Alembic runs. `flask migrate` passes its connection, which holds the advisory lock.
+
+The locks and their time-outs (LOCK_TIMEOUT_S) are in blog/schema.py.
+"""
 
 from alembic import context
 

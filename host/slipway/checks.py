@@ -45,6 +45,8 @@ def check_nginx(stack: Stack, attempts: int = 3) -> None:
 def wait_until_ready(stack: Stack, slot: str, if_not_ready: Callable[[], object] | None = None) -> None:
     """Return once the slot's /readyz answers 200; raise Failure at the deadline or if its container stops.
 
+    /readyz checks the database and its schema (app/blog/health.py); the deadline is release_ready_timeout.
+
     Args:
         slot: the slot.
         if_not_ready: called once, if /readyz answers a status other than 200; then the deadline starts again.

@@ -151,6 +151,8 @@ class Rollout:
             with self.stage("drain"):
                 stack.host.sleep(stack.config["drain_seconds"])
                 stack.set_slots({self.slot: self.image})
+                # Requests that are under way may then take as long as `graceful_timeout` in
+                # app/gunicorn.conf.py and `stop_grace_period` in compose.yml.j2 allow.
                 stack.remove(self.active)
                 reconcile_roles(stack, {self.slot})
         with self.stage("tidy"):

@@ -2,6 +2,7 @@
 
 Each slot has a database role of its own (`reconcile_roles` in database.py) and copies of its secrets. So the
 new slot uses the new passwords while the old slot still uses the former ones, and no request fails.
+`regenerate` in credentials.py decides which characters a new value has, and how many.
 """
 
 import json

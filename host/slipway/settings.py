@@ -46,10 +46,10 @@ class Settings:
     webhook_seconds: float = 5
     # How long a reload of nginx waits for a release to end.
     lock_seconds: float = 300
-    # nginx's timeout of idle connections (keepalive_timeout) plus one second.
+    # keepalive_timeout in roles/images/files/nginx/nginx.conf plus one second.
     idle_seconds: float = 31
     start_seconds: float = 60
-    # nginx's stop_grace_period: a response that takes longer is lost.
+    # stop_grace_period of nginx in compose.yml.j2: a response that takes longer is lost.
     stop_seconds: int = 35
 
     # How long a container may take to stop that is restarted because it is unhealthy.

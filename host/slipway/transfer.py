@@ -1,4 +1,8 @@
-"""Import and export of the blog as files."""
+"""Import and export of the blog as files.
+
+If the blog has a post already, `slipway import` refuses it by default (`--existing` in cli.py), but
+playbooks/import.yml skips it (`import_existing`).
+"""
 
 import contextlib
 import json

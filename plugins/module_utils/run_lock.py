@@ -6,7 +6,8 @@
 
 A small process on the host, the keeper, holds the lock. The keeper ends when the last writer of a FIFO closes
 the FIFO. The only writer is the control node, which keeps the FIFO open over SSH while its ansible-playbook
-runs. So the lock is released when the run ends or is killed, and when the connection is lost.
+runs. So the lock is released when the run ends or is killed, and when the connection is lost. A host notices
+a lost connection by ClientAliveInterval in roles/baseline/templates/00-slipway.conf.j2, after ten minutes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The list and the editor of posts."""
+"""The list and the editor of posts. The form, with the limits of its texts, is in editor.py."""
 
 import re
 from datetime import UTC, datetime

@@ -25,7 +25,7 @@ class ImportProblemsError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """The number of files with each outcome, and the names of some ignored files."""
+    """The numbers of files by outcome, and of added comments and pictures; names of some ignored files."""
 
     counts: dict[str, int]
     ignored_files: list[str]

@@ -28,7 +28,7 @@ def pytest_terminal_summary(terminalreporter, config):
 def under_load(create_admin, reader, site, host_authority, host, variables, base_url, sql, pytestconfig):
     """Put the blog under load for a `with` block. Afterwards remove the load's posts and its account."""
 
-    # The machine may be busy during `make test`, so the rate is lower there.
+    # Requests per second. The machine may be busy during `make test`, so the rate is lower there.
     rate = 220 if pytestconfig.getoption("soak") else 120
 
     @contextlib.contextmanager

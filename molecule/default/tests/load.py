@@ -298,7 +298,8 @@ class Step:
 class Load:
     """A context manager that runs the load and has its results.
 
-    plan: the blog's address, the pages to request, and the number of requests per second ("rate").
+    plan: the blog's address, the pages to request, and the number of requests per second ("rate"), which
+        fixtures_load.py chooses.
     least: the smallest average rate with which the load counts as a measurement.
     titles: the titles of the load's posts in the database. The caller sets them after the load.
     """

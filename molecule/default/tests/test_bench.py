@@ -1,4 +1,7 @@
-"""Run the benchmark of `make bench` against the test host, and print its figures."""
+"""Run the benchmark of `make bench` against the test host, and print its figures.
+
+test_repair.py limits how long a run of site.yml may take, and app/bench/posts.py how long a page may take.
+"""
 
 import json
 import subprocess
