@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from slipway import containers
 from slipway.host import seconds_of, time_of
@@ -140,7 +141,7 @@ def inspect(stack: Stack) -> Repository:
     usable = code in {OK, NO_BACKUP, *NO_STANZA}
     is_busy = found["status"].get("lock", {}).get("backup", {}).get("held", False)
     size = found["backup"][-1]["info"]["size"] if backups else 0
-    newest = found["db"][-1] if found["db"] else {"system-id": 0, "version": ""}
+    newest: dict[str, Any] = found["db"][-1] if found["db"] else {"system-id": 0, "version": ""}
     return Repository(
         exists=code not in NO_STANZA,
         backups=backups,
