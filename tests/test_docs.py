@@ -43,6 +43,19 @@ def functions_of(path):
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
+@cache
+def command_of(path, function):
+    """Return the target of make that runs a test, if it is not `make test`; otherwise an empty string."""
+    if path.is_relative_to("molecule/recovery"):
+        return "drill"
+    tree = ast.parse((ROOT / path).read_text())
+    marks = [ast.unparse(node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            marks += [ast.unparse(decorator) for decorator in node.decorator_list]
+    return next((name for name in ("soak", "drill") if f"pytest.mark.{name}" in marks), "")
+
+
 @each_document
 def test_each_test_that_a_document_names_exists(document):
     wrong = [
@@ -65,3 +78,14 @@ def test_each_row_of_a_table_of_promises_names_its_test(document):
     rows = [row for table in tables for row in table.splitlines()]
     assert len(rows) >= DOCUMENTS[document]
     assert [row for row in rows if not re.fullmatch(f"`{NAME.pattern}`", row.split("|")[-2].strip())] == []
+
+
+@each_document
+def test_row_of_a_test_that_make_test_does_not_run_says_so(document):
+    wrong = []
+    for row in text_of(document).splitlines():
+        for name, function in NAME.findall(row) if row.startswith("|") else []:
+            command = command_of(*files_of(name), function)
+            if command and f"`make {command}` only" not in row:
+                wrong.append(f"{name}::{function}: `make {command}` only")
+    assert wrong == []

@@ -7,6 +7,7 @@ import re
 import tarfile
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 from project import ROOT
@@ -220,3 +221,13 @@ def test_wrong_input_is_refused_with_a_remedy(results, case, says):
     refusal = " ".join(str(results[case]["refusal"]).split())
     assert [words for words in says if words not in refusal] == [], refusal
     assert "never-to-be-shown" not in results["output"]
+
+
+@pytest.mark.parametrize(("images_updates", "command"), [("report", "check"), ("auto", "apply")])
+def test_timer_installs_updates_only_if_the_inventory_says_so(images_updates, command):
+    environment = jinja2.Environment(autoescape=False)
+    environment.filters["comment"] = str
+    text = (ROOT / "roles/images/templates/slipway-updates.service.j2").read_text()
+    unit = environment.from_string(text).render(images_updates=images_updates, ansible_managed="")
+    [line] = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    assert line.split()[:3] == ["ExecStart=/usr/local/bin/slipway", "updates", command]

@@ -351,7 +351,7 @@ def load(path):
     return yaml.safe_load((ROOT / path).read_text())
 
 
-@pytest.mark.parametrize("playbook", ["site", "provision", "deploy", "rotate_secrets"])
+@pytest.mark.parametrize("playbook", ["site", "provision", "deploy", "rotate_secrets", "recover"])
 def test_playbook_begins_with_the_preflight(playbook):
     assert load(f"playbooks/{playbook}.yml")[0]["ansible.builtin.import_playbook"] == "preflight.yml"
 
@@ -363,6 +363,7 @@ def test_playbook_begins_with_the_preflight(playbook):
         ("playbooks/rollback.yml", 0),
         ("playbooks/import.yml", 0),
         ("playbooks/teardown.yml", 0),
+        ("playbooks/restore.yml", 0),
         ("playbooks/build.yml", 1),
     ],
 )
@@ -376,3 +377,10 @@ def test_preflight_connects_first():
     tasks = load("playbooks/preflight.yml")[1]["tasks"]
     first = next(task for task in tasks if not any(module in task for module in LOCAL))
     assert first["ansible.builtin.import_role"]["tasks_from"] == "connect"
+
+
+@pytest.mark.parametrize("role", ["stack", "release"])
+def test_role_changes_the_configuration_only_while_the_host_program_is_idle(role):
+    tasks = load(f"roles/{role}/tasks/configure.yml")
+    [write] = [task["slipway.blog.host_files"] for task in tasks if "slipway.blog.host_files" in task]
+    assert write["lock"] == "{{ host_lock }}"

@@ -1,10 +1,12 @@
 """Sign-in, sign-out, registration and the account page.
 
 Only pages with a form create a session cookie. A request without the cookie is anonymous, and its response
-may be cached, unless the page has a form. A response to a request with the cookie is private.
+may be cached, unless the page has a form. A response to a request with the cookie is private,
+except for health checks, static files and pictures.
 
-Other modules decide who may change what: author/desk.py for posts, comments and pictures, author/tags.py for
-tags. Only administrators change pages, and read messages: `admin_required` below.
+Other modules decide who may change what: author/desk.py for posts, comments and descriptions of pictures,
+media.py for the deletion of pictures, author/tags.py for tags. Only administrators change pages, and read
+messages: `admin_required` below.
 """
 
 import re

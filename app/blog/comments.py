@@ -1,4 +1,4 @@
-"""Readers' comments. The form has a separate URL, so that a post's page is the same for everybody.
+"""Readers' comments. The form has a separate URL, so that readers without a session get the same page.
 
 A comment waits for approval, unless an administrator wrote it. If a comment is refused, the form appears
 again with the reader's text.

@@ -1,4 +1,4 @@
-"""The pages for readers. Each page depends only on its URL, so that any cache may keep it.
+"""The pages for readers. Without a session, a page depends only on its URL, so that any cache may keep it.
 
 Feeds, sitemaps and robots.txt are in feeds.py.
 """

@@ -75,5 +75,5 @@ def client() -> str:
 
 
 def digest(key: str) -> str:
-    """Return a SHA-256 digest of `key`, which is short and has only ASCII letters and digits."""
+    """Return the SHA-256 of `key` in hexadecimal: short ASCII text, whatever the key is."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

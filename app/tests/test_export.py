@@ -306,6 +306,11 @@ def test_export_fails_if_a_picture_is_missing(app, of_older_release, tmp_path, m
         ("comments/first.json", lambda text: text.replace("spam", "ham"), "entry 2"),
         ("comments/first.json", lambda text: text.replace("Grace", "\\u0007"), "entry 1"),
         ("comments/first.json", lambda text: text.replace('"Grace"', "[]"), "entry 1"),
+        (
+            "comments/first.json",
+            lambda text: re.sub('"created_at": "[^"]*"', '"created_at": "0001-01-01T00:00:00+14:00"', text),
+            "entry 1",
+        ),
         ("comments/none.json", lambda _: "[]", "does not belong to a post"),
         ("pages/about.md", lambda text: text.replace("-3", "first"), ":4: has the position 'first'"),
         ("pages/about.md", lambda text: text.replace("slug: about", "slug: search"), "/search is an address"),

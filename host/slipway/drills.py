@@ -27,6 +27,7 @@ from slipway.throwaway import BLOG, DATABASE, admit_blog, remove, throwaway
 from slipway.unit import exec_in_unit
 from slipway.verification import read_verification
 
+# More than the week between two drills: backup_drill in roles/backup/defaults/main.yml.
 OVERDUE_DAYS = 8
 KEPT = 100
 # The pages that must answer 200. A Host header is required.

@@ -76,17 +76,19 @@ def test_export_refuses_a_directory_with_other_files(main, engine, flask, tmp_pa
 
 @AS_ROOT
 @pytest.mark.parametrize("given", ["empty", "new", "new/below"])
-def test_export_belongs_to_the_owner_of_the_directory(main, engine, flask, tmp_path, monkeypatch, given):
+def test_export_belongs_to_the_owner_of_the_directory_or_to_the_caller_of_sudo(
+    main, engine, flask, tmp_path, monkeypatch, given
+):
     monkeypatch.setenv("SUDO_UID", "1234")
     monkeypatch.setenv("SUDO_GID", "1234")
     (tmp_path / "empty").mkdir(mode=0o755)
-    os.chown(tmp_path / "empty", 1234, 1234)
-    directory = tmp_path / given
+    os.chown(tmp_path / "empty", 4321, 4321)
+    directory, owner = tmp_path / given, 4321 if given == "empty" else 1234
     flask.writes = {"export.json": "{}", "posts/a.md": "one"}
     assert main("export", str(directory)) == 0
     assert flask.owners == {Settings().blog_uid}
     assert sorted(path.name for path in directory.rglob("*")) == ["a.md", "export.json", "posts"]
-    assert owners(tmp_path / given.split("/")[0], directory, *directory.rglob("*")) == {1234}
+    assert owners(tmp_path / given.split("/")[0], directory, *directory.rglob("*")) == {owner}
 
 
 @AS_ROOT

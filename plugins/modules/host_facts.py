@@ -11,10 +11,10 @@ DOCUMENTATION = r"""
 module: host_facts
 short_description: Facts about what a host already has
 description:
-  - Returns as facts the installed packages, the running units, the kernel settings that are not in force, the
-    users with a locked password, the chains of the firewall, the programs that listen at ports, the objects
-    and images of the container engine, the images that SBOMs describe, the sizes of the secrets' files, and
-    what M(slipway.blog.host_files) wrote.
+  - Returns as facts the installed packages, the units that run and are enabled, the kernel settings that are
+    not in force, the users with a locked password, the chains of the firewall, the programs that listen at
+    ports, the objects and images of the container engine, the images that SBOMs describe, the sizes of the
+    secrets' files, and what M(slipway.blog.host_files) wrote.
   - With O(system=true), also returns the distribution, memory, file systems and addresses, as
     M(ansible.builtin.setup) does.
   - If a host lacks the program that reads a fact, the fact is empty.
@@ -82,7 +82,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 held:
-  description: Present if another run, or the program C(slipway), keeps this run away.
+  description: Present if another run or C(slipway) keeps this run away, or the lock cannot be written.
   returned: if the lock cannot be taken
   type: bool
 taken:

@@ -15,7 +15,7 @@ from .desk import bp, editable, is_id, newest
 @bp.route("/comments", methods=["GET", "POST"])
 @login_required
 def comments() -> str | tuple[str, int] | AnyResponse:
-    """List the comments on the author's posts that have one state, such as pending.
+    """List the comments in one state, such as pending, on the posts that the user may change.
 
     A POST request approves, marks as spam or deletes comments. A button for all selected comments sends the
     field `decision` (its value is approve, spam or delete) and the field `ids` with the comments' ids. A
@@ -60,5 +60,5 @@ def _decide(state: str, may_edit: ColumnElement[bool]) -> AnyResponse:
     if count:
         flash(f"{count} comment{'s' if count > 1 else ''} {done[decision]}.")
     else:
-        flash("No comment was selected. Select at least one.", "error")
+        flash("Nothing was changed: no comment was selected, or those selected no longer exist.", "error")
     return redirect(url_for(".comments", state=state), 303)

@@ -1,4 +1,4 @@
-"""The list and the editor of posts. The form, with the limits of its texts, is in editor.py."""
+"""The list, the editor and the form of posts. editor.py has the fields that pages have too."""
 
 import re
 from datetime import UTC, datetime

@@ -1,7 +1,8 @@
 """Import Markdown files or an exported site.
 
-If any file has a problem, nothing is imported and all problems are reported. Each file is read twice: first
-to find problems, then to import the file. So only a few texts are in memory at a time.
+If any file has a problem, nothing is imported. Each file is read twice: first to find and report all
+problems, then to import the file, which may find that a text cannot be rendered. So only a few texts are in
+memory at a time.
 """
 
 from collections import Counter
@@ -32,7 +33,7 @@ def import_posts(session: Session, source: Path, *, existing: str, default_autho
     existing: what to do if the blog has a text with the same slug but other content: `refuse`, `skip` or
         `update`.
     default_author: the author of files that do not name an author.
-    Returns the numbers of created, updated, skipped and unchanged posts, and the ignored files.
+    Returns the numbers of created, updated, skipped and unchanged posts and of ignored files, with names.
     Raises ImportProblemsError if any file has a problem. The caller must not commit then.
     """
     step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "ignored"), 0)))
@@ -56,7 +57,7 @@ def import_site(
 
     media_dir: the directory for the pictures. The other arguments are those of `import_posts`.
     Returns the same numbers, but for posts and pages together, and the numbers of new comments and pictures.
-    Raises the same errors as `import_posts`, and OSError if a picture cannot be read.
+    Raises the same errors as `import_posts`, and OSError if a picture can no longer be read.
     """
     step = Import(
         session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "ignored", "comments", "media"), 0))

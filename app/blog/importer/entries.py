@@ -29,7 +29,7 @@ def entries(
     for number, row in enumerate(rows if isinstance(rows, list) else [None], start=1):
         try:
             yield make(row)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             step.problems.append(f"{path}:1: entry {number} is not valid; export again")
 
 

@@ -22,6 +22,7 @@ READERS = {
         ("/opt/slipway/nginx/blog.conf", 0o644),
         ("/opt/slipway/stack.json", 0o644),
         ("/opt/slipway/release.json", 0o600),
+        ("/opt/slipway/backup.json", 0o600),
         ("/opt/slipway/roles.sql", 0o644),
         ("/etc/docker/daemon.json", 0o600),
         ("/usr/local/bin/slipway", 0o755),
@@ -143,6 +144,8 @@ def test_engine_uses_its_settings(host, docker, variables):
         "max-size": variables["docker_log_max_size"],
         "max-file": str(variables["docker_log_max_file"]),
     }
+    assert settings["builder"]["gc"]["enabled"] is True
+    assert settings["builder"]["gc"]["defaultMaxUsedSpace"] == variables["docker_build_cache_max"]
 
 
 def test_engine_forwards_ports_with_firewall_rules(host):
@@ -155,6 +158,14 @@ def test_engine_starts_at_boot(host):
     service = host.service("docker")
     assert service.is_enabled
     assert service.is_running
+
+
+def test_check_for_security_updates_of_the_images_runs_daily(host):
+    timer = host.service("slipway-updates.timer")
+    assert timer.is_enabled
+    assert timer.is_running
+    assert "OnCalendar=*-*-* 03:00" in host.check_output("systemctl cat slipway-updates.timer")
+    assert "slipway updates check" in host.check_output("systemctl cat slipway-updates.service")
 
 
 def test_services_of_nginx_and_of_the_pictures_start_at_boot(host):
