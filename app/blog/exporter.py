@@ -124,7 +124,8 @@ def _media(session: Session) -> Iterator[dict[str, object]]:
 def _tags(session: Session) -> Iterator[dict[str, object]]:
     for tag in session.scalars(select(Tag).options(selectinload(Tag.aliases)).order_by(Tag.slug)):
         aliases = [alias.slug for alias in tag.aliases]
-        yield {"name": _line(tag.name), "slug": tag.slug, "aliases": aliases}
+        row: dict[str, object] = {"name": _line(tag.name), "slug": tag.slug, "aliases": aliases}
+        yield row | ({"first_slug": tag.first_slug} if tag.first_slug else {})
 
 
 def _line(text: str) -> str:

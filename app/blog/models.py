@@ -155,6 +155,8 @@ class Tag(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     slug: Mapped[str] = mapped_column(unique=True, active_history=True)
     name: Mapped[str] = mapped_column(active_history=True)
+    # The slug in the id of the tag's feed, which stays if the slug changes. None: the slug has never changed.
+    first_slug: Mapped[str | None]
 
     posts: Mapped[list[Post]] = relationship(secondary=post_tag, back_populates="tags", viewonly=True)
     aliases: Mapped[list["TagAlias"]] = relationship(

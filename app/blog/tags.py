@@ -86,6 +86,7 @@ def rename(session: Session, tag: Tag, name: str, slug: str) -> None:
     if slug != tag.slug:
         session.execute(delete(TagAlias).where(TagAlias.tag_id == tag.id, TagAlias.slug == slug))
         session.add(TagAlias(slug=tag.slug, tag_id=tag.id))
+        tag.first_slug = tag.first_slug or tag.slug
     tag.name, tag.slug = name, slug
 
 

@@ -1,6 +1,7 @@
 import re
 from html import unescape
 
+import feedparser
 import pytest
 from sqlalchemy import select
 
@@ -76,6 +77,21 @@ def test_author_renames_a_tag_and_its_old_addresses_redirect(app, ada, client, w
     ):
         response = client.get(old)
         assert (response.status_code, response.location) == (301, new)
+
+
+def feed_id(client, slug: str) -> str:
+    return feedparser.parse(client.get(f"/tags/{slug}/feed.xml").data).feed.id
+
+
+def test_id_of_the_feed_of_a_tag_does_not_change_with_its_address(app, ada, client, write):
+    write("Harbor, Ropes")
+    harbor, ropes = feed_id(client, "harbor"), feed_id(client, "ropes")
+    path = f"/author/tags/{number_of(app, 'Harbor')}"
+    for slug in ("harbour", "port", "harbor", "port"):
+        assert ada.send(path, name="Harbor", slug=slug).status_code == 303
+        assert feed_id(client, slug) == harbor
+    assert ada.send(f"{path}/merge", into=str(number_of(app, "Ropes"))).status_code == 303
+    assert feed_id(client, "ropes") == ropes != harbor
 
 
 def test_new_name_keeps_the_address_if_the_author_keeps_it(app, ada, client, write):
@@ -222,6 +238,7 @@ def test_export_and_import_keep_the_addresses_of_tags(app, ada, client, write, r
     write("C, C++, Harbor")
     ada.send(f"/author/tags/{number_of(app, 'Harbor')}", name="Port", slug="")
     ada.send(f"/author/tags/{number_of(app, 'C++')}", name="C++", slug="cpp")
+    before = feed_id(client, "port")
     assert runner.invoke(args=["export", str(tmp_path / "one")]).exit_code == 0
     with app.app_context():
         for model in (Post, Tag):
@@ -231,6 +248,7 @@ def test_export_and_import_keep_the_addresses_of_tags(app, ada, client, write, r
     assert runner.invoke(args=["import", str(tmp_path / "one")]).exit_code == 0
     assert client.get("/tags/harbor").location == "/tags/port"
     assert "Posts about C++" in client.get("/tags/cpp").text
+    assert feed_id(client, "port") == before
     assert runner.invoke(args=["export", str(tmp_path / "two")]).exit_code == 0
     first, second = ((tmp_path / name / "export.json").read_text() for name in ("one", "two"))
     assert first == second
@@ -252,6 +270,8 @@ def test_import_leaves_the_addresses_of_existing_tags(app, ada, client, write, r
         "7",
         '{"name": "A", "slug": "a/b", "aliases": []}',
         '{"name": "a, b", "slug": "a", "aliases": []}',
+        '{"name": "A", "slug": "a", "aliases": [], "first_slug": "a/b"}',
+        '{"name": "A", "slug": "a", "aliases": [], "first_slug": 7}',
         "{}",
     ],
 )

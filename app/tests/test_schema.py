@@ -18,7 +18,7 @@ from blog.models import Base, Post, SchemaHistory, db
 from .browser import APP
 from .conftest import BASE_URL
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 HEAD = REVISIONS[-1]
 EXPAND = f"""
 import sqlalchemy as sa

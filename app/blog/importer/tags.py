@@ -17,16 +17,20 @@ def read_tags(site: dict[str, Any], step: Import) -> list[Tag]:
 
 def _tag(row: dict[str, Any]) -> Tag:
     """Return the tag in `row`. Raises KeyError, TypeError or ValueError if it is not valid."""
-    name, slugs = row["name"], [row["slug"], *row["aliases"]]
-    if "," in name or not is_visible_name(name) or not all(map(is_slug, slugs)):
+    name, slugs, first = row["name"], [row["slug"], *row["aliases"]], row.get("first_slug")
+    if "," in name or not is_visible_name(name) or not all(map(is_slug, [*slugs, first or slugs[0]])):
         raise ValueError
     refuse_control_characters(name)
-    return Tag(name=name, slug=slugs[0], aliases=[TagAlias(slug=slug) for slug in slugs[1:]])
+    aliases = [TagAlias(slug=slug) for slug in slugs[1:]]
+    return Tag(name=name, slug=slugs[0], first_slug=first, aliases=aliases)
 
 
 def write_tags(exported: list[Tag], tags: TagBook) -> None:
     """Add the tags that the blog does not have. A tag that it has keeps its address; the other redirects."""
     for tag in exported:
+        is_new = tags.find(tag.name) is None
         found = tags.get(tag.name, tag.slug)
+        if is_new:
+            found.first_slug = tag.first_slug
         for slug in (tag.slug, *(alias.slug for alias in tag.aliases)):
             tags.add_alias(found, slug)
