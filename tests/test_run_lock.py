@@ -279,7 +279,9 @@ def working(start, tmp_path):
     (tmp_path / "wait").touch()
     process = start()
     assert wait_until((tmp_path / "changed").exists, 60), process.communicate()
-    return process
+    yield process
+    # End its task too, which runs in a process of its own.
+    (tmp_path / "wait").unlink(missing_ok=True)
 
 
 def test_run_keeps_another_one_away_until_it_ends(start, working, tmp_path):
