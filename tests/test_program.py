@@ -30,6 +30,7 @@ def run_program(tmp_path):
         (tmp_path / "play.yml").write_text(json.dumps([play]))
         command = ["ansible-playbook", "--inventory", "localhost,", *options, tmp_path / "play.yml"]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        print(ran.stderr)
         return json.loads((tmp_path / "result").read_text()) if ran.returncode == 0 else ran.stdout
 
     return run_program
@@ -67,16 +68,21 @@ def test_check_mode_runs_only_a_command_with_a_dry_run(run_program, tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-def test_dry_run_that_fails_would_change_and_warns_of_the_reason(run_program):
+def test_dry_run_that_fails_would_change_and_warns_of_the_reason(run_program, capsys):
     changed, skipped, answer, lines, message = run_program(
         "echo 'the reason' >&2; exit 1", "--check", dry_run=True
     )
     assert [changed, skipped, answer, lines, message] == [True, False, {}, [], "the reason"]
+    warning = " ".join(capsys.readouterr().out.split())
+    assert "[WARNING]: The dry run of `" in warning
+    assert "nginx apply` failed: the reason" in warning
 
 
 def test_module_that_does_not_run_fails_with_what_it_printed(run_program):
     broken = {"ansible_python_interpreter": "/bin/false"}
-    assert "The host has no program" not in run_program("true", "--extra-vars", json.dumps(broken))
+    said = run_program("true", "--extra-vars", json.dumps(broken))
+    assert "failed=1" in said
+    assert "The host has no program" not in said
 
 
 def test_host_without_the_program_would_change_in_check_mode(run_program, tmp_path):

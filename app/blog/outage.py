@@ -200,7 +200,7 @@ def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
 
 @bp.app_errorhandler(InternalServerError)
 def _handler_failed(error: InternalServerError) -> tuple[str, int, dict[str, str]]:
-    """If the database was lost while a handler handled another error, answer as for a lost database."""
+    """If the database was lost while the blog handled another error, answer as for a lost database."""
     original = error.original_exception
     if isinstance(original, Exception) and _is_lost(original):
         return _database_failed(original)

@@ -329,7 +329,7 @@ def nothing_to_release(stack: Stack, wanted: Namespace | Release) -> tuple[str, 
 def nothing_to_do(stack: Stack, options: Namespace) -> dict[str, Any] | None:
     """Return the answer of a release that has nothing to do; None if it has, or if that is unknown.
 
-    Most runs of site.yml release nothing. To find that out takes half of the time that a unit takes.
+    Most runs of site.yml release nothing. They start no unit, which would run a second interpreter.
     """
     try:
         with lock(stack.host, options.by):

@@ -180,16 +180,10 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.facts.ansible_collector import get_ansible_collector
-from ansible.module_utils.facts.hardware.linux import LinuxHardwareCollector
-from ansible.module_utils.facts.namespace import PrefixFactNamespace
-from ansible.module_utils.facts.network.linux import LinuxNetworkCollector
-from ansible.module_utils.facts.system.distribution import DistributionFactCollector
-from ansible.module_utils.facts.system.env import EnvFactCollector
-from ansible.module_utils.facts.system.platform import PlatformFactCollector
 from ansible_collections.slipway.blog.plugins.module_utils.engine import ask_engine, engine, images
 from ansible_collections.slipway.blog.plugins.module_utils.managed_files import RECORD, manifest
 from ansible_collections.slipway.blog.plugins.module_utils.run_lock import RUNTIME, Held, other_run, take
+from ansible_collections.slipway.blog.plugins.module_utils.system_facts import system
 
 
 def ask(*command):
@@ -342,23 +336,6 @@ def pending_updates(record, containers):
         pending = json.loads(record.read_text())["images"]
         return sorted({one["image"] for one in containers if pending.get(one["image"])})
     return []
-
-
-# The collectors of the module ansible.builtin.setup whose facts the roles use.
-COLLECTORS = [
-    DistributionFactCollector,
-    EnvFactCollector,
-    LinuxHardwareCollector,
-    LinuxNetworkCollector,
-    PlatformFactCollector,
-]
-
-
-def system(module):
-    """Return the facts about distribution, memory, disks and network that the module setup gathers."""
-    namespace = PrefixFactNamespace(namespace_name="ansible", prefix="ansible_")
-    collector = get_ansible_collector(all_collector_classes=COLLECTORS, namespace=namespace)
-    return collector.collect(module=module)
 
 
 def take_lock(module):
