@@ -1,10 +1,11 @@
 """Requests while the database is away: a short outage delays them, and a longer one ends them with 503.
 
 A restart of the database takes a few seconds. A request that arrives meanwhile waits for the database. If the
-database is lost in the middle of a request that only reads, the request is repeated. Any other request gets
-503 then, because nobody knows what it has changed. From PAUSE_S after the beginning of the outage, every
-request gets 503 at once, so that no request waits in vain. If nginx has an older copy of the page, the
-request never waits: after the 503, nginx serves that copy.
+database is lost in the middle of a request that only reads, the request is repeated. Any other request first
+begins a transaction, and waits if that fails. If it loses the database later, it gets 503, because nobody
+knows what it has changed. From PAUSE_S after the beginning of the outage, every request gets 503 at once, so
+that no request waits in vain. If nginx has an older copy of the page, the request never waits: after the 503,
+nginx serves that copy.
 """
 
 import socket
@@ -154,10 +155,33 @@ def _may_be_repeated() -> bool:
 
 @bp.before_app_request
 def _wait_for_database() -> None:
-    if _outage.is_over() or request.blueprint == "health" or request.endpoint == "static":
+    if request.blueprint == "health" or request.endpoint == "static":
         return
-    if not _outage.wait(patiently=_is_patient()):
+    if not _outage.is_over() and not _outage.wait(patiently=_is_patient()):
         raise ServiceUnavailable
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        _begin_transaction()
+
+
+def _begin_transaction() -> None:
+    """Begin the transaction of a request that cannot be repeated, while the request can still wait.
+
+    A planned change of the database ends only connections that are in no transaction (startup.py of the host
+    program), so it lets this request finish.
+    """
+    for _ in range(1 + _REPETITIONS):
+        try:
+            db.session.execute(text("SELECT 1"))
+        except DBAPIError as error:
+            if not _is_lost(error):
+                raise
+            _close_session()
+            _outage.begin(error.orig or error)
+            if not _outage.wait(patiently=True):
+                break
+        else:
+            return
+    raise ServiceUnavailable
 
 
 @bp.after_app_request

@@ -1,5 +1,7 @@
 """The responses while the database is down, and when the database stops or returns."""
 
+import contextlib
+import threading
 import time
 
 import pytest
@@ -155,6 +157,70 @@ def test_database_that_is_lost_while_an_error_is_handled_causes_no_500(app, clie
         raise Error
 
     assert client.post("/handled").status_code == 503
+
+
+@pytest.fixture
+def refuse(server, migrated):
+    """Return a function that ends all connections to the database, which then refuses others for a time."""
+    timers = []
+
+    def admit() -> None:
+        with server.connect("postgres") as connection:
+            connection.execute(text(f"ALTER DATABASE {migrated} ALLOW_CONNECTIONS true"))
+
+    def refuse(seconds: float) -> None:
+        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :name"
+        with server.connect("postgres") as connection:
+            connection.execute(text(f"ALTER DATABASE {migrated} ALLOW_CONNECTIONS false"))
+            connection.execute(text(ended), {"name": migrated})
+        timers.append(threading.Timer(seconds, admit))
+        timers[-1].start()
+
+    yield refuse
+    for timer in timers:
+        timer.join()
+
+
+@pytest.fixture
+def runs(app):
+    """Return a list to which each POST to /once adds, after its query."""
+    runs = []
+
+    @app.post("/once")
+    @csrf.exempt
+    def once() -> str:
+        runs.append(db.session.scalar(text("SELECT 7")))
+        return "done"
+
+    return runs
+
+
+def test_form_that_finds_the_database_stopped_waits_and_runs_once(client, refuse, runs):
+    assert client.post("/once").status_code == 200
+    began = time.monotonic()
+    refuse(0.7)
+    assert client.post("/once").status_code == 200
+    assert 0.7 <= time.monotonic() - began < 3
+    assert runs == [7, 7]
+
+
+def test_form_does_not_run_if_the_database_stays_away(client, refuse, runs, monkeypatch):
+    monkeypatch.setattr(outage, "PAUSE_S", 0.2)
+    refuse(1)
+    assert client.post("/once").status_code == 503
+    assert runs == []
+
+
+def test_next_transaction_of_a_request_has_the_connection_of_the_one_before(app):
+    """A planned change of the database ends connections that have not been used for a moment."""
+    query = text("SELECT pg_backend_pid()")
+    with app.app_context():
+        with contextlib.ExitStack() as opened:
+            for _ in range(3):
+                opened.enter_context(db.engine.connect())
+        first = db.session.scalar(query)
+        db.session.commit()
+        assert db.session.scalar(query) == first
 
 
 def test_repeated_request_counts_once_in_the_metrics(app, client, lose):

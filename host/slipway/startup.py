@@ -1,7 +1,8 @@
 """Start nginx and the database as compose.yml defines them.
 
 A changed definition of the database replaces its container, so the blog waits for some seconds. This happens
-under the lock, so that it never interrupts a migration, a release or a dump.
+under the lock, so that it never interrupts a migration, a release or a dump. Requests that have begun finish
+first; requests that begin meanwhile wait in the blog (app/blog/outage.py).
 """
 
 import contextlib
@@ -17,6 +18,44 @@ from slipway.shell import CommandFailure, Failure
 from slipway.unit import exec_in_unit
 
 SERVICES = ("db", "nginx")
+PSQL = ("psql", "--username=postgres", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--output=/dev/null")
+
+# Let the blog's transactions finish, and let none begin, before the database stops: after SIGTERM, Postgres
+# refuses new connections, and stops when the last one has ended ("smart shutdown"). So end the blog's
+# connections that are in no transaction, until none is left or two seconds are over. A connection that was
+# used a moment ago may belong to a request that is about to begin another transaction.
+# The connection slipway_hold keeps Postgres from stopping by itself, because the engine would then start it
+# again. If this program is killed, that happens when the connection ends, and nothing else is left to undo.
+FINISH_TRANSACTIONS = r"""
+CHECKPOINT;
+\! PGAPPNAME=slipway_hold psql --username=postgres --command='SELECT pg_sleep(20)' >/dev/null 2>&1 &
+DO $$
+BEGIN
+    FOR attempt IN 1..100 LOOP
+        PERFORM pg_stat_clear_snapshot();
+        IF EXISTS (
+            SELECT FROM pg_stat_activity WHERE application_name = 'slipway_hold' AND state = 'active'
+        ) THEN
+            RETURN;
+        END IF;
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+    RAISE 'The connection slipway_hold did not begin.';
+END $$;
+\! kill -TERM 1
+DO $$
+BEGIN
+    FOR attempt IN 1..40 LOOP
+        PERFORM pg_stat_clear_snapshot();
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE usename ~ '^blog_app_' AND state = 'idle'
+            AND state_change < clock_timestamp() - interval '0.2 s';
+        PERFORM pg_stat_clear_snapshot();
+        EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename ~ '^blog_app_');
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+"""
 
 
 def database_changes(host: Host, wanted: str, text: str | None = None) -> list[str]:
@@ -79,9 +118,11 @@ def up(host: Host) -> bool:
         Failure: with the state and the last log lines of each container that does not run.
     """
     before = state(host)
-    # Write the changes to the disk now: then the database stops quickly. It may not run.
-    with contextlib.suppress(Failure):
-        compose(host, "exec", "-T", "db", "psql", "--username=postgres", "--command=CHECKPOINT")
+    for container in containers.of_service(host, "db", "--filter=status=running"):
+        if database_changes(host, compose(host, "config", "--hash=db").split()[-1]):
+            # The database may not answer.
+            with contextlib.suppress(Failure):
+                host.run(*("docker", "exec", "--interactive", container), *PSQL, stdin=FINISH_TRANSACTIONS)
     try:
         compose(host, "up", "--detach", "--pull=never", "--wait", "--wait-timeout=120", *SERVICES)
     except CommandFailure as failure:

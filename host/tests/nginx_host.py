@@ -31,6 +31,7 @@ class Host(real.Host):
         rules: the rules in the program's own nft table, or None.
         events: what the program did, in order.
         definition: nginx's definition in compose.yml.
+        database: the database's definition in compose.yml.
         stopped: containers that do not run.
         broken: services that do not become healthy.
         taken: whether the engine reports nginx's ports as allocated.
@@ -48,7 +49,8 @@ class Host(real.Host):
         self.files.mkdir()
         self.answer, self.current, self.renewed = lambda address: 200, lambda: True, True
         self.containers, self.rules, self.events, self.broken, self.life = {}, None, [], set(), None
-        self.definition, self.stopped, self.numbers = NEW, set(), itertools.count(1)
+        self.definition, self.database = NEW, OLD
+        self.stopped, self.numbers = set(), itertools.count(1)
         self.health, self.taken = ["healthy"], False
         self.create("nginx", OLD)
 
@@ -127,8 +129,11 @@ class Host(real.Host):
                 )
             case ["docker", "compose", *_, "up", "--detach", "--no-deps", "--wait", _, service]:
                 self.up(service)
-            case ["docker", "compose", *_, "psql", _, "--command=CHECKPOINT"]:
-                self.events.append("checkpoint")
+            case ["docker", "compose", *_, "config", "--hash=db"]:
+                return f"db {self.database}\n"
+            case ["docker", "exec", "--interactive", container, "psql", *_]:
+                assert "kill -TERM 1" in stdin
+                self.events.append(f"finish transactions of {container}")
             case ["docker", "compose", *_, "up", "--detach", "--pull=never", "--wait", _, "db", "nginx"]:
                 self.events.append("up")
                 self.start_all()

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from fakes import Killed
-from nginx_host import DB, OLD, make_host
+from nginx_host import DB, NEW, OLD, make_host
 
 from slipway import cli, startup
 from slipway.lock import lock
@@ -45,10 +45,35 @@ def test_up_reports_containers_that_it_created_or_started(host, capsys, change):
     assert json.loads(capsys.readouterr().out) == {"changed": True}
 
 
-def test_database_writes_its_changes_before_it_is_replaced(host):
-    """So the database stops quickly."""
+def test_transactions_finish_before_a_changed_database_is_replaced(host):
+    host.database = NEW
+    assert up(host) == 0
+    assert host.events == ["finish transactions of db-2", "up"]
+
+
+def test_database_that_is_not_replaced_keeps_its_connections(host):
     up(host)
-    assert host.events == ["checkpoint", "up"]
+    assert host.events == ["up"]
+
+
+def test_database_that_does_not_run_is_replaced_at_once(host):
+    host.database = NEW
+    host.stopped.add("db-2")
+    assert up(host) == 0
+    assert host.events == ["up"]
+
+
+def test_database_that_does_not_answer_is_replaced(host):
+    host.database, run = NEW, host.run
+
+    def refuse(*command, stdin=None):
+        if "psql" in command:
+            raise CommandFailure("psql", 2, "the database does not answer")
+        return run(*command, stdin=stdin)
+
+    host.run = refuse
+    assert up(host) == 0
+    assert host.events == ["up"]
 
 
 def test_database_is_not_replaced_during_a_release_or_a_migration(host, capsys):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-# Seconds that a request may wait while the database is replaced.
+# Seconds that a request may take while the database is replaced.
 PAUSE = 10
 
 
@@ -29,16 +29,16 @@ def test_change_of_the_database_is_announced_and_delays_requests_without_errors(
     larger_database, inspect, under_load
 ):
     before = inspect()["db"]["Id"]
-    with under_load() as load, load.step("the database is replaced", tolerate="status 503") as step:
+    with under_load() as load, load.step("the database is replaced") as step:
         done = larger_database()
     assert done.status == 0, done.output
     told = " ".join(done.output.split())
-    assert "definition of the database has changed: command, memory. Its container is now replaced" in told
+    assert "definition of the database has changed: command, memory." in told
+    assert "Its container is now being replaced" in told
     assert told.index("Announce the change of the database") < told.index("Start nginx and the database")
     assert inspect()["db"]["Id"] != before
     assert step.failures == []
-    # Only a POST that was under way when the database stopped may get 503: nobody knows whether it was done.
-    assert [failed for failed in step.tolerated if not failed.request.startswith("POST ")] == []
+    print(f"The slowest of the requests took {load.report.slowest:.1f} s.")
     assert load.report.slowest < PAUSE
     assert load.problems == []
 
