@@ -42,15 +42,22 @@ def healthy(inspect):
 
 @pytest.fixture(scope="session")
 def limits(host, variables):
-    """Compute the limits of the containers, as the role does, for memory limits of a user in MiB."""
+    """Return a function that computes the limits of the containers as the role does, also for a larger host.
+
+    Memory is in MiB.
+    """
     container_limits = runpy.run_path(str(ROOT / "plugins/filter/container_limits.py"))["container_limits"]
     files = yaml.safe_load((ROOT / "roles/stack/vars/main.yml").read_text())["__stack_memory"].values()
     names = ("nginx", "flask_blog", "db", "host")
     set_by_user = {name: variables[f"stack_{name}_memory_mb"] for name in names}
-    memory = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo"))
-    cpus = min(int(host.check_output("nproc")), 2)
+    host_mb = int(host.check_output("awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo"))
+    host_cpus = min(int(host.check_output("nproc")), 2)
     files_mb = sum(one["mb"] for one in files)
-    return lambda **memory_mb: container_limits(set_by_user | memory_mb, cpus, memory, files_mb, {})
+
+    def limits(cpus=host_cpus, memory=host_mb, **memory_mb):
+        return container_limits(set_by_user | memory_mb, cpus, memory, files_mb, {})
+
+    return limits
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Check the running containers with reports of the Docker engine and, where possible, of the kernel."""
 
 import re
+import shlex
 
 import pytest
+from outside import wait_until
 
 UIDS = {"nginx": 101, "flask_blog": 10001, "db": 999}
 each = pytest.mark.parametrize("service", UIDS)
@@ -54,6 +56,52 @@ def test_service_has_the_workers_that_fit_its_limits(host, containers, limits, s
     first = str(containers[service]["State"]["Pid"])
     children = host.check_output("ps -o args= --ppid %s", first).splitlines()
     assert len([one for one in children if title in one]) == limits()[service]["workers"]
+
+
+@pytest.fixture
+def large_nginx(docker, containers, limits):
+    """Start nginx with the workers and limits for 24 CPUs, without a network. Return its id and limits."""
+    model, large = containers["nginx"], limits(24, 65536)["nginx"]
+    options = [
+        "--network=none",
+        "--read-only",
+        f"--memory={large['memory_mb']}m",
+        f"--memory-swap={large['memory_mb']}m",
+        f"--pids-limit={large['pids']}",
+        *(f"--volume={mount['Source']}:{mount['Destination']}:ro" for mount in model["Mounts"]),
+        *(f"--tmpfs={path}:{values}" for path, values in model["HostConfig"]["Tmpfs"].items()),
+    ]
+    command = ["nginx", "-g", f"daemon off; worker_processes {large['workers']};"]
+    name = docker("run --detach " + shlex.join([*options, model["Image"], *command]))
+    yield name, large
+    docker("rm --force %s", name)
+
+
+def test_nginx_of_a_host_with_24_cpus_reloads_twice_while_its_old_workers_drain(host, docker, large_nginx):
+    """A stopped worker takes as long to drain as one whose clients are slow."""
+    name, large = large_nginx
+    first = docker("inspect --format '{{.State.Pid}}' %s", name)
+
+    def workers():
+        lines = host.check_output("ps -o pid=,args= --ppid %s", first).splitlines()
+        return [line.split()[0] for line in lines if "nginx: worker process" in line]
+
+    def wait_for_workers(number):
+        wait_until(lambda: len(workers()) == number, 10, f"{number} workers")
+
+    health = "exec 3<>/dev/tcp/127.0.0.1/8082 && printf 'GET /healthz HTTP/1.0\r\n\r\n' >&3 && head -1 <&3"
+    assert large["workers"] == 24
+    wait_for_workers(24)
+    try:
+        for generation in (2, 3):
+            host.check_output(f"kill -STOP {' '.join(workers())}")
+            docker("exec %s nginx -s reload", name)
+            wait_for_workers(24 * generation)
+            assert " 200 " in docker("exec %s bash -c %s", name, health)
+    finally:
+        host.run(f"kill -CONT {' '.join(workers())}")
+    told = host.run("docker logs %s", name)
+    assert "fork() failed" not in told.stdout + told.stderr
 
 
 def test_database_has_connections_for_the_workers_of_both_slots(sql, limits):
