@@ -26,9 +26,11 @@ def dns_records(monkeypatch):
     kinds = {family: record for record, family in dns.RECORDS.items()}
 
     def getaddrinfo(name, port, family, kind):
-        addresses = found.get(name, {}).get(kinds[family])
+        if name == "silent.example.org":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        addresses = found.get(name.encode("idna").decode(), {}).get(kinds[family])
         if not addresses:
-            raise socket.gaierror("Name or service not known")
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(family, kind, 6, "", (address, 0)) for address in addresses]
 
     monkeypatch.setattr(dns.socket, "getaddrinfo", getaddrinfo)
@@ -48,10 +50,24 @@ def dns_records(monkeypatch):
             ["the A record of elsewhere.example.org is 198.51.100.1, which is not an address of the host"],
         ),
         ("nosuch.example.org", ["nosuch.example.org has neither an A nor an AAAA record"]),
+        (
+            "silent.example.org",
+            ["silent.example.org could not be looked up ([Errno -3] Temporary failure in name resolution)"],
+        ),
     ],
 )
 def test_each_record_of_a_name_must_lead_to_the_host(dns_records, name, problems):
     assert dns.dns_problems([name], ["203.0.113.9", "2001:db8::9"]) == problems
+
+
+def test_name_that_is_not_valid_is_a_problem(dns_records):
+    [problem] = dns.dns_problems(["a..example.org"], ["203.0.113.9"])
+    assert problem.startswith("a..example.org could not be looked up (")
+
+
+def test_address_of_the_host_must_be_known(dns_records):
+    [problem] = dns.dns_problems(["blog.example.org"], ["silent.example.org"])
+    assert problem.startswith("silent.example.org could not be looked up (")
 
 
 def test_address_of_the_host_may_be_a_name(dns_records):

@@ -32,7 +32,7 @@ GOOD = {
         ({"SECRET_KEY": "short"}, ["SECRET_KEY", "5 characters", "token_hex"]),
         ({"SECRET_KEY_FILE": "/dev/null"}, ["SECRET_KEY_FILE", "empty"]),
         ({"SECRET_KEY_FALLBACKS_FILE": "/nowhere"}, ["SECRET_KEY_FALLBACKS_FILE", "No such file"]),
-        ({"SECRET_KEY_FALLBACKS_FILE": "/etc/hostname"}, ["SECRET_KEY_FALLBACKS_FILE", "32 characters"]),
+        ({"SECRET_KEY_FALLBACKS_FILE": "/proc/self/comm"}, ["SECRET_KEY_FALLBACKS_FILE", "32 characters"]),
         ({"BASE_URL": ""}, ["BASE_URL", "not set"]),
         ({"BASE_URL": "blog.example.com"}, ["BASE_URL", "https://"]),
         ({"BASE_URL": "https://blog.example.com/path"}, ["BASE_URL", "path"]),

@@ -256,6 +256,18 @@ def test_editor_still_says_that_a_picture_is_missing_after_the_preview_fails_too
     assert page.get_by_text("a.jpg was not uploaded").is_visible()
 
 
+def test_editor_removes_the_warning_after_the_next_preview(filled, page):
+    page = page.context.browser.new_page()  # the console of this page contains errors
+    open_new_post(page, filled)
+    page.route("**/preview*", lambda route: route.abort())
+    page.get_by_label("Text", exact=True).fill("First")
+    page.get_by_text("The preview is out of date").wait_for()
+    page.unroute("**/preview*")
+    page.get_by_label("Text", exact=True).fill("Second")
+    expect(page.locator("[data-preview-body]")).to_contain_text("Second")
+    expect(page.get_by_text("The preview is out of date")).not_to_be_visible()
+
+
 @pytest.fixture
 def two_tabs(page):
     """Open two tabs of one browser, whose consoles may contain errors."""

@@ -10,6 +10,12 @@ import ipaddress
 import socket
 
 RECORDS = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
+# The errors of a query that was answered: there is no such name, or it has no record of this type.
+NO_RECORD = {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}
+
+
+class QueryError(Exception):
+    """A name could not be looked up. The message is a sentence of the result."""
 
 
 def dns_problems(names, host):
@@ -23,13 +29,21 @@ def dns_problems(names, host):
         host: addresses and names of the host; loopback addresses do not count.
 
     Returns:
-        One sentence for each name without a record, and for each record with another address.
+        One sentence for each name without a record, for each type of record with another address, and for
+        each name that could not be looked up.
     """
-    found = {address for one in host for record in RECORDS for address in _addresses(one, record)}
+    try:
+        found = {address for one in host for record in RECORDS for address in _addresses(one, record)}
+    except QueryError as error:
+        return [str(error)]
     host_addresses = {address for address in found if not address.is_loopback}
     problems = []
     for name in names:
-        records = {record: _addresses(name, record) for record in RECORDS}
+        try:
+            records = {record: _addresses(name, record) for record in RECORDS}
+        except QueryError as error:
+            problems.append(str(error))
+            continue
         if not any(records.values()):
             problems.append(f"{name} has neither an A nor an AAAA record")
         for record, addresses in records.items():
@@ -45,8 +59,10 @@ def dns_problems(names, host):
 def _addresses(name, record):
     try:
         found = socket.getaddrinfo(name, None, RECORDS[record], socket.SOCK_STREAM)
-    except socket.gaierror:
-        return set()
+    except (socket.gaierror, UnicodeError) as error:
+        if getattr(error, "errno", None) in NO_RECORD:
+            return set()
+        raise QueryError(f"{name} could not be looked up ({error})") from None
     return {ipaddress.ip_address(address[0].partition("%")[0]) for *_rest, address in found}
 
 

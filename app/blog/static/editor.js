@@ -34,6 +34,8 @@
 
   // Preview
 
+  const outdated = "The preview is out of date: ";
+
   const show = async () => {
     const number = ++latest;
     try {
@@ -41,10 +43,12 @@
       const html = await response.text();
       if (number !== latest) return; // a later request will show a newer text
       // With 422, the server tells why it cannot render the text.
-      if (response.ok || response.status === 422) preview.innerHTML = html; // sanitised by the server
-      else warn("The preview is out of date: sign in again in another tab.");
+      if (response.ok || response.status === 422) {
+        preview.innerHTML = html; // sanitised by the server
+        if (status.textContent.includes(outdated)) say(problems.join(" "), problems.length > 0);
+      } else warn(`${outdated}sign in again in another tab.`);
     } catch {
-      warn("The preview is out of date: the server cannot be reached.");
+      if (number === latest) warn(`${outdated}the server cannot be reached.`);
     }
   };
 

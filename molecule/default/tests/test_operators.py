@@ -53,6 +53,25 @@ def test_metrics_port_is_closed_to_the_world(machine, family):
     assert not answers(getattr(machine, family), 9100)
 
 
+# --- Imports ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.drill
+def test_import_after_one_that_was_killed_adds_only_the_posts_of_its_directory(deploy, host, sql, tmp_path):
+    post = "---\ntitle: {0}\nslug: {0}\ndate: 2025-01-01\n---\n\nText.\n"
+    left, ours = "slipway-test-of-a-killed-import", "slipway-test-import"
+    (tmp_path / "ours.md").write_text(post.format(ours))
+    place = f"/var/lib/slipway/import{tmp_path}"
+    host.check_output("mkdir --parents %s && printf %%s %s > %s/left.md", place, post.format(left), place)
+    try:
+        done = deploy("playbooks/import.yml", f"--extra-vars=import_directory={tmp_path}")
+        assert done.status == 0, done.output
+        assert sql("SELECT slug FROM post WHERE slug LIKE 'slipway-test-%import'") == [[ours]]
+    finally:
+        sql("DELETE FROM post WHERE slug LIKE 'slipway-test-%import'")
+    assert not host.file("/var/lib/slipway/import").exists
+
+
 # --- Exports ------------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,11 @@ CASES = [
         {"docker_registry_mirrors": "https://mirror.example.org"},
     ),
     Case(
+        "value that no tag can have",
+        ['images_refresh is "May 2026"', "use only letters, digits and ._-"],
+        {"images_refresh": "May 2026"},
+    ),
+    Case(
         "source without a Dockerfile",
         ['images_blog_source is "/nowhere"', "no Dockerfile", "or remove the variable"],
         {"images_blog_source": "/nowhere"},

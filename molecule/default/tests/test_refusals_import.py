@@ -36,6 +36,11 @@ def import_bad_posts(context):
 CASES = [
     Case("invalid posts", PROBLEMS, run=import_bad_posts),
     Case(
+        "empty name of a directory",
+        ['import_directory is ""', "Set it to a directory of Markdown files"],
+        run=lambda context: context.deploy("playbooks/import.yml", *extra(import_directory="")),
+    ),
+    Case(
         "missing directory",
         [
             'import_directory is "/nowhere", which is not a directory',
