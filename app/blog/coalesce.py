@@ -33,10 +33,10 @@ class _Page:
 
 
 class Coalescer:
-    """The middleware. It repeats only answers that nginx may cache: to GET, without a session."""
+    """The middleware. It reuses only answers that caches may keep: to GET, without a session."""
 
     def __init__(self, app: WSGIApplication, session_cookie: str, media_dir: Path) -> None:
-        """session_cookie: the name of the cookie. media_dir: the directory of the generation."""
+        """session_cookie: the name of the cookie. media_dir: where the generation of pages is."""
         self._app, self._cookie, self._media_dir = app, f"{session_cookie}=", media_dir
         self._pages: dict[tuple[str, ...], _Page] = {}
         self._locks = [Lock() for _number in range(_LOCKS)]

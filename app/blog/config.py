@@ -1,4 +1,9 @@
-"""Read the settings from the environment once, at the start, and check them."""
+"""Read the settings from the environment once, at the start, and check them.
+
+On a host, a setting that an operator can change is a variable of the role stack, in
+roles/stack/defaults/main.yml, and compose.yml.j2 passes it on. Its default here is for a blog without
+Slipway.
+"""
 
 import os
 import re
@@ -16,7 +21,7 @@ CONNECT_TIMEOUT_S = 3
 # Of every request except uploads. nginx has the same limit below /author/ (__stack_max_post_mb), and a lower
 # one elsewhere (stack_max_body_kb).
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
-STATEMENT_TIMEOUT_MS = 15_000  # less than gunicorn's timeout, so that a slow request gets an error page
+STATEMENT_TIMEOUT_MS = 15_000  # less than proxy_read_timeout of nginx, so that a slow request gets a page
 
 
 class ConfigError(Exception):
@@ -62,7 +67,7 @@ def load(settings: Mapping[str, str] | None = None) -> dict[str, object]:
         # The last key signs tokens, and each key verifies them. So a form that was opened before a change of
         # the key can still be sent.
         "WTF_CSRF_SECRET_KEY": [*former_keys, key],
-        "WTF_CSRF_TIME_LIMIT": None,  # a token is valid as long as its session
+        "WTF_CSRF_TIME_LIMIT": None,  # a user's token is the same in each session (accounts.py)
         **_cookies(https=base_url.startswith("https:")),
     }
 
@@ -77,6 +82,9 @@ def _database(url: URL) -> dict[str, object]:
     engine = {
         "url": url,
         "pool_pre_ping": True,  # after a restart of the database, connect again without an error page
+        # A request that begins another transaction gets the connection that it has just returned. A planned
+        # change of the database ends connections that nobody has used for a moment.
+        "pool_use_lifo": True,
         "pool_timeout": 5,
         "connect_args": connect_args,
     }
@@ -94,7 +102,8 @@ def _cookies(*, https: bool) -> dict[str, object]:
         # Else a slow response could replace a cookie that another request has changed, such as a sign-in.
         "SESSION_REFRESH_EACH_REQUEST": False,
         "PERMANENT_SESSION_LIFETIME": timedelta(days=14),
-        # This cookie marks a browser in which a user has signed in before. Only /login receives it.
+        # The beginning of a cookie's name; the rest is the number of a user. The cookie marks a browser in
+        # which this user has signed in before. Only /login receives it.
         "BROWSER_COOKIE_NAME": "__Secure-browser" if https else "browser",
     }
 

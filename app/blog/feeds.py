@@ -33,7 +33,7 @@ def tag_feed(slug: str) -> AnyResponse:
 
 @bp.get("/sitemap.xml")
 def sitemap() -> Response:
-    """Serve the index of the sitemaps. One sitemap lists everything except posts, the others list posts."""
+    """Serve the index of the sitemaps. One sitemap lists the blog's pages, the others list posts."""
     number = _map_number()
     changes = select(number, func.max(Post.updated_at)).where(pages.is_visible()).group_by(number)
     return _xml("sitemap-index.xml", maps=db.session.execute(changes.order_by(number)).all())
@@ -41,7 +41,7 @@ def sitemap() -> Response:
 
 @bp.get("/sitemap-pages.xml")
 def sitemap_pages() -> Response:
-    """Serve the sitemap of everything except posts."""
+    """Serve the sitemap of the home page, the archive, the tags, the contact form and the authors' pages."""
     tags = select(Tag.slug).where(Tag.posts.any(pages.is_visible())).order_by(Tag.slug)
     urls: list[tuple[str, datetime | None]] = [
         (url_for(endpoint), None)

@@ -55,7 +55,7 @@ class RenderError(Exception):
 def render(text: str) -> Rendered:
     """Render Markdown to sanitised HTML, which is safe to show for any text.
 
-    Raises RenderError if the text needs too much time or memory, or if the process is busy.
+    Raises RenderError if the text needs too much time or memory, if the process is busy, or if it fails.
     """
     return _process.render(text)
 

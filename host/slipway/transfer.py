@@ -78,8 +78,8 @@ def export_place(stack: Stack, directory: Path) -> Iterator[Path]:
 
     If the directory has an earlier export, the subdirectory contains it, so that the blog updates it.
 
-    The directory may be somebody's home, so it always keeps its owner, who also gets the export. A new
-    directory belongs to the caller of sudo.
+    An existing directory keeps its owner, who also gets the export, because it may be the home of a user: if
+    its owner changed, sshd would refuse that user's login. A new directory belongs to the caller of sudo.
 
     Raises:
         Failure: the directory contains other files, or the export has something other than plain files.

@@ -29,7 +29,7 @@ def test_backup_is_restored_before_the_database_starts(vault, database, said):
 
 
 @pytest.mark.parametrize("last", ["00000001000000000000000B", "0000001F000000000000000B"])
-def test_recovery_stays_on_the_timeline_of_its_backup_without_a_history_in_the_repository(
+def test_recovery_needs_no_history_file_if_it_stays_on_the_timeline_of_its_backup(
     vault, database, said, last
 ):
     for one in vault.backups:
@@ -100,7 +100,7 @@ def test_end_of_the_archive_is_reached_when_the_last_segment_was_read(vault, dat
 
     def go_on():
         vault.position = next(positions, vault.position)
-        vault.sleep(30)  # longer than a recovery may stand still at its end
+        vault.sleep(30)  # longer than STILL_SECONDS, but there is more to read
 
     vault.wrong["position db_drill"] = go_on
     database.recover(LAST, None, said.append)
@@ -179,7 +179,7 @@ def test_rows_belong_to_a_position_in_the_log(stack, vault):
     assert rows_now(stack) == (Target("lsn", "0/B000028"), ROWS)
 
 
-def test_rows_are_counted_again_while_a_long_transaction_has_a_table(stack, vault):
+def test_rows_are_counted_again_while_a_long_transaction_locks_a_table(stack, vault):
     locked = iter([failure("canceling statement due to lock timeout")] * 3)
 
     def wait():

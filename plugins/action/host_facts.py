@@ -26,7 +26,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.blog.plugins.module_utils.run_lock import FIFO, RUNTIME
 
-# Only this plugin's connections are known to tell the host when the run ends.
+# Only Ansible's own ssh plugin is known to close its connection when the run ends, which the host notices.
 SSH = "ansible.builtin.ssh"
 
 
@@ -85,7 +85,7 @@ def describe_run():
 
 
 def watch(process):
-    """Return a function that waits for the end of a process; return at once if it has ended."""
+    """Return a function that waits for the end of a process, and returns at once if it has ended."""
     if hasattr(os, "pidfd_open"):
         try:
             descriptor = os.pidfd_open(process)
