@@ -99,7 +99,8 @@ sanity: $(VENV)/dev ## Run ansible-test sanity for the collection
 
 .PHONY: unit
 unit: $(VENV)/dev sandbox-base ## Run the tests that need no host
-	@pytest --numprocesses=auto tests host/tests
+	@$(call program,restic,restic)
+	pytest --numprocesses=auto tests host/tests
 
 .PHONY: app-test
 app-test: $(VENV)/dev $(NODE_MODULES) ## Run the blog's tests, with a real Postgres and a real browser

@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from slipway import drills, pgbackrest
+from slipway import drills, pgbackrest, restic
 from slipway.files import write
-from slipway.host import age, moment, seconds_of, time_of
+from slipway.host import Host, age, moment, seconds_of, time_of
 from slipway.json_types import from_json
 from slipway.notify import call_webhook
-from slipway.settings import DAY
+from slipway.settings import DAY, load
 from slipway.shell import Failure, describe
 from slipway.stack import Stack
 from slipway.verification import look_for_gaps, read_verification, recording, verify
 
 # A segment that waits longer than this to be archived is a problem: changes since then would be lost.
 LAG_SECONDS = 120
-# By default, there is a full backup each week and another one every six hours.
+# By default, there is a full backup each week, and a backup of any kind every six hours: backup_full,
+# backup_diff and backup_incr in roles/backup/defaults/main.yml.
 FULL_DAYS, ANY_HOURS = 8, 30
 # The files are verified daily.
 VERIFY_DAYS = 3
@@ -56,7 +57,7 @@ class Record:
         problems: a sentence for each problem, by its kind.
         newest: the newest backup, as `pgbackrest.Backup`; empty if there is none.
         oldest: the time from which on the database can be restored; empty without a backup.
-        archived: when the last segment of the log was archived; empty if none was since Postgres started.
+        archived: when the last segment of the log was archived; empty if Postgres does not know it.
         told: the kinds of the problems that the webhook knows.
     """
 
@@ -116,6 +117,8 @@ def examine(stack: Stack) -> Record:
         record.problems["verify"] = f"The files were {last}: see `journalctl -u slipway-backup-verify`."
     if (free := stack.host.free(stack.host.settings.engine) // 10**6) < DISK_MB:
         record.problems["disk"] = f"The disk has only {free} MB of free space: free some, or Postgres stops."
+    if words := files_problem(stack, record):
+        record.problems["files"] = words
     if words := drills.problem(stack, record.oldest):
         record.problems["drill"] = words
     record.checked = stack.host.now()
@@ -189,6 +192,22 @@ def repository_problems(stack: Stack, repository: pgbackrest.Repository) -> Iter
         yield "pages", f"The database had damaged pages in the backup {newest.label}: see `slipway logs db`."
 
 
+def files_problem(stack: Stack, record: Record) -> str:
+    """Return what is wrong with the backups of the host's files; empty if nothing is.
+
+    The first backup of the files follows the first one of the database.
+    """
+    if not restic.is_on(stack.config) or not record.newest:
+        return ""
+    outcome = restic.read_outcome(stack)
+    if outcome.problem:
+        return f"Secrets, certificates and the ledger could not be backed up: {outcome.problem}"
+    if age(stack.host, outcome.at or str(record.newest["at"])) > ANY_HOURS * 3600:
+        last = f"were last backed up at {outcome.at}" if outcome.at else "were never backed up"
+        return f"Secrets, certificates and the ledger {last}: see `systemctl list-timers 'slipway-backup*'`."
+    return ""
+
+
 def send_heartbeat(stack: Stack) -> None:
     """Request the heartbeat URL, if there is one; print a failure, which is no problem of the backups."""
     url = stack.config.get("backup_heartbeat_url")
@@ -201,7 +220,7 @@ def send_heartbeat(stack: Stack) -> None:
 
 
 def look(stack: Stack) -> Record:
-    """Examine the backups, record the result, and call the webhook if it does not know these problems yet.
+    """Examine the backups, record the result, and call the webhook if problems have begun or ended.
 
     The webhook is told only of what two checks in a row have found, because the database may be restarting.
     """
@@ -238,6 +257,8 @@ def sentences(stack: Stack) -> list[str]:
         told.append(f"newest {newest.get('label')} of {newest.get('at')}, restorable since {record.oldest}")
     if record.archived:
         told.append(f"archived until {record.archived}")
+    if restic.is_on(stack.config) and (at := restic.read_outcome(stack).at):
+        told.append(f"secrets, certificates and the ledger backed up at {at}")
     return told
 
 
@@ -251,6 +272,10 @@ def metrics(stack: Stack) -> Iterator[str]:
         "slipway_backup_checked_timestamp_seconds": ("When the backups were last checked.", record.checked),
         "slipway_backup_newest_timestamp_seconds": ("When the newest backup ended.", record.newest.get("at")),
         "slipway_backup_archived_timestamp_seconds": ("When changes were last archived.", record.archived),
+        "slipway_backup_files_timestamp_seconds": (
+            "When the secrets, the certificates and the ledger were last backed up.",
+            restic.read_outcome(stack).at,
+        ),
         **drills.metrics(stack),
     }
     for name, (words, value) in values.items():
@@ -271,7 +296,7 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
     before = pgbackrest.inspect(stack)
     if before.problem:
         raise Failure(f"The repository cannot be used: {before.problem}.")
-    # site.yml writes to this file in which repository the backups have begun.
+    # The last line of this file is the repository in which backups have begun (roles/backup/tasks/begin.yml).
     begun = stack.directory / "backup/begun"
     former = begun.read_text(errors="replace").splitlines()[-1:] if begun.exists() else None
     is_other = former not in (None, [stack.config["backup_repository"]])
@@ -282,8 +307,8 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
     pgbackrest.create(stack)
     if not before.exists:
         pgbackrest.check(stack)
-    # A repository that was in use before lacks what was archived elsewhere meanwhile. A backup that is under
-    # way does not help: it may go to the former repository.
+    # After a change to another repository, always begin a full backup: if it was in use before, it lacks what
+    # was archived elsewhere meanwhile. A backup that is under way may go to the former repository.
     is_under_way = stack.host.output("systemctl", "is-active", FULL_UNIT).strip() == "activating"
     begins = is_other or not (before.backups or is_under_way)
     if begins:
@@ -295,9 +320,12 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
 def command_run(stack: Stack, options: Namespace) -> int:
     wait_for_archiver(stack)
     pgbackrest.backup(stack, options.kind)
-    # A full backup may follow a gap, whose moments cannot be restored any more.
-    if options.kind == "full" or read_verification(stack).gap:
-        look_for_gaps(stack, read_verification(stack))
+    # A full backup after a gap ends that problem, and moments are restorable from this backup on.
+    with recording(stack):
+        if options.kind == "full" or read_verification(stack).gap:
+            look_for_gaps(stack, read_verification(stack))
+    if restic.is_on(stack.config):
+        restic.backup(stack)
     if newest := look(stack).newest:
         print(f"{newest['label']}: {newest['megabytes']} MB, ended {newest['at']}")
     return 0
@@ -314,9 +342,18 @@ def command_check(stack: Stack, options: Namespace) -> int:
 
 def command_verify(stack: Stack, options: Namespace) -> int:
     found = verify(stack)
+    if restic.is_on(stack.config):
+        restic.verify(stack)
     if not (found.damage or found.gap):
         print("Every file of the repository is as it was written, and the archive has no gap.")
     return command_check(stack, options)
+
+
+def command_restore_files(host: Host, options: Namespace) -> int:
+    config = load(host.settings.configuration)
+    found = restic.is_on(config) and restic.restore(host, config, options.given)
+    print(json.dumps({"changed": found}))
+    return 0
 
 
 def command_list(stack: Stack, options: Namespace) -> int:

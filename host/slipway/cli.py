@@ -57,7 +57,7 @@ def add_name(command: ArgumentParser) -> None:
 
 
 def add_unit_arguments(command: ArgumentParser) -> None:
-    """Add the arguments of every command that runs as a systemd unit and writes to the ledger."""
+    """Add the arguments that release, rollback and rotate share."""
     add_name(command)
     command.add_argument(
         "--check",
@@ -270,6 +270,19 @@ def add_backups(commands: Commands) -> None:
         if name == "list":
             each.add_argument("--json", action="store_true", help="print one JSON array")
 
+    files = what.add_parser(
+        "restore-files",
+        help="bring secrets, certificates and the ledger back on a new host; playbooks/recover.yml does this",
+    )
+    files.add_argument(
+        "--given",
+        action="append",
+        default=[],
+        metavar="SECRET",
+        help="leave the file of this secret as it is, such as one from the vault",
+    )
+    files.set_defaults(run=backups.command_restore_files, needs_stack=False)
+
     command = commands.add_parser(
         "restore",
         help="restore the database from the backups",
@@ -310,7 +323,7 @@ def add_backups(commands: Commands) -> None:
 def add_heal(commands: Commands) -> None:
     """Add the command that restarts unhealthy containers."""
     command = commands.add_parser(
-        "heal", help=f"restart unhealthy containers until it is ended; {healing.UNIT} runs this"
+        "heal", help=f"restart containers whenever they become unhealthy; {healing.UNIT} runs this"
     )
     command.set_defaults(run=healing.command_heal, needs_stack=False)
 

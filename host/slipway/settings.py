@@ -35,6 +35,12 @@ class Settings:
     engine: Path = Path("/var/lib/docker")
     timers: Path = Path("/var/lib/systemd/timers")
     firewall: Path = Path("/etc/nftables.conf")
+    # Besides the database, a host has these files, which Ansible cannot make again: restic.py backs them up.
+    kept: tuple[Path, ...] = (
+        Path("/etc/slipway"),
+        Path("/etc/letsencrypt"),
+        Path("/var/lib/slipway/releases.json"),
+    )
     # The TLS program of a former version. `slipway tls` replaces it.
     former_tls: Path = Path("/usr/local/sbin/slipway-tls")
 
@@ -52,18 +58,19 @@ class Settings:
     # stop_grace_period of nginx in compose.yml.j2: a response that takes longer is lost.
     stop_seconds: int = 35
 
-    # How long a container may take to stop that is restarted because it is unhealthy.
+    # How long an unhealthy container may take to stop when it is restarted.
     heal_stop_seconds: int = 3
-    # How long others wait for such a restart.
+    # How long other operations wait for such a restart, or for a drill that they ended (lock.py).
     heal_seconds: float = 30
-    # When to look for unhealthy containers again: while a restart must wait, and without any event.
+    # Seconds between looks for unhealthy containers, without an event: while a restart must wait; otherwise.
     heal_again_seconds: float = 2
     heal_look_seconds: float = 30
     # At most `heal_limit` restarts of a service in `heal_period` seconds.
     heal_limit: int = 3
     heal_period: int = 600
 
-    # The certificates of the host's own authority. certbot decides when it renews those of an ACME authority.
+    # For the host's own authority; certbot decides when it renews certificates of an ACME authority. Only the
+    # alarm is for every certificate.
     leaf_days: int = 90
     authority_days: int = 3650
     renew_days: int = 30
@@ -74,6 +81,11 @@ class Settings:
         """The files that the roles `stack`, `backup` and `release` write; a later file wins."""
         # slipway.json is from a former version; the role `release` removes it.
         return [self.project / name for name in ("slipway.json", "stack.json", "backup.json", "release.json")]
+
+    @property
+    def shown(self) -> list[Path]:
+        """Files that are in the backups only to be read: they show how a lost host was configured."""
+        return [self.project / "compose.yml", *self.configuration]
 
     @property
     def lock(self) -> Path:
@@ -103,6 +115,13 @@ class Configuration(TypedDict):
     # A host without the role `backup` has no such keys.
     backup_repository: NotRequired[str]
     backup_heartbeat_url: NotRequired[str]
+    # For restic.py; a former version did not write these keys. The repository is empty if the backups stay on
+    # this host.
+    backup_window_days: NotRequired[int]
+    backup_files_repository: NotRequired[str]
+    backup_files_more: NotRequired[list[str]]
+    backup_files_options: NotRequired[list[str]]
+    backup_files_environment: NotRequired[dict[str, str]]
 
     admin_email: str
     static: str

@@ -11,7 +11,7 @@ import pytest
 from backup_fakes import backup, failure
 from ward import NOON, shown
 
-from slipway import backups
+from slipway import backups, restic
 from slipway.backups import Record, examine, read_record
 from slipway.verification import Verification, read_verification
 
@@ -245,6 +245,53 @@ def test_several_problems_are_all_told(vault, problems):
     assert problems().keys() == {"lag", "archive", "pages"}
 
 
+# --- The files of the host ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(stack):
+    """A function that records the last backup of the host's files, which go to another host."""
+    stack.config["backup_files_repository"] = "sftp:slipway@backup.example.org:/backups/files"
+
+    def record(at="", problem=""):
+        restic.record(stack, restic.Outcome(at, problem))
+
+    return record
+
+
+def test_files_that_stay_on_this_host_need_no_backup(stack, problems):
+    stack.config["backup_files_repository"] = ""
+    assert problems() == {}
+
+
+@pytest.mark.usefixtures("files")
+def test_files_get_some_hours_for_their_first_backup(vault, problems):
+    assert problems() == {}
+    vault.backups = [backup("full", vault.ago(hours=31))]
+    assert "were never backed up" in problems()["files"]
+
+
+@pytest.mark.parametrize(("hours", "kinds"), [(30, set()), (31, {"files"})])
+def test_old_backup_of_files_is_a_problem(vault, problems, files, hours, kinds):
+    files(at=shown(vault.ago(hours=hours)))
+    assert problems().keys() == kinds
+
+
+def test_failed_backup_of_files_is_a_problem_at_once(stack, vault, problems, files):
+    files(at=shown(NOON), problem="wrong password")
+    assert problems() == {
+        "files": "Secrets, certificates and the ledger could not be backed up: wrong password"
+    }
+
+
+def test_status_and_metrics_tell_when_files_were_backed_up(stack, vault, files):
+    files(at="2026-01-01T06:00:00Z")
+    assert "secrets, certificates and the ledger backed up at 2026-01-01T06:00:00Z" in backups.sentences(
+        stack
+    )
+    assert "slipway_backup_files_timestamp_seconds 1767247200.0" in list(backups.metrics(stack))
+
+
 # --- The commands of the timers -----------------------------------------------------------------------------
 
 
@@ -328,7 +375,7 @@ def test_full_backup_looks_for_gaps_since_it_ends_them(main, vault, drilled):
 
 @pytest.fixture(params=["waiting", "failing", "unreachable"])
 def outage(request, vault):
-    """A function that ends an outage of the archive, which begins at once."""
+    """A function that ends an outage of the archive; the outage begins before the test."""
     if request.param == "unreachable":
         vault.wrong["archiver"] = failure("is not running")
     else:
@@ -784,7 +831,7 @@ def test_repository_is_created_and_checked_once_and_the_first_backup_begins_once
 def test_full_backup_begins_in_a_repository_that_was_in_use_before(
     stack, vault, engine, prepare, begun, begins
 ):
-    """The log that was archived elsewhere meanwhile is missing there."""
+    """The repository lacks the log that was archived elsewhere meanwhile."""
     stack.config["backup_repository"] = "local"
     vault.backups, engine.unit = [backup("full", vault.time)], "activating"
     (stack.directory / "backup").mkdir(parents=True)

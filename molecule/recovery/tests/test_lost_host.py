@@ -11,7 +11,8 @@ from outside import wait_until
 LOST_SECONDS, AWAY_SECONDS = 60, 300
 # How long changes are written before the host is lost: longer than the time until a change is archived.
 WRITING_SECONDS = 45
-# Everything that Slipway has on a host, but for the images, whose build takes minutes and reads no data.
+# A script that removes the containers, volumes, secrets, state and rendered files of the stack. It keeps the
+# images: their build takes minutes, and uses no data of the host.
 WIPE = """
 systemctl stop 'slipway*' 2>/dev/null || true
 docker ps --all --quiet | xargs --no-run-if-empty docker rm --force >/dev/null
@@ -21,6 +22,10 @@ rm -rf /etc/slipway /var/lib/slipway /etc/systemd/system/slipway*
 rm -rf /opt/slipway/*.* /opt/slipway/nginx /opt/slipway/backup
 systemctl daemon-reload
 """
+
+
+# The digest of each secret.
+SECRETS = "cd /etc/slipway/secrets && sha256sum *"
 
 
 class Numbers(threading.Thread):
@@ -64,9 +69,11 @@ def bare(machine, deploy, pytestconfig):
 
 
 @pytest.fixture(scope="module")
-def recovered(sql, deploy, bare, fetch, backups):
+def recovered(sql, deploy, bare, fetch, backups, host, ledger, files_are_backed_up):
     """Lose the host while messages are written, and recover it by one command."""
     labels = [one["label"] for one in wait_until(backups, 120, "the first backup")]
+    wait_until(files_are_backed_up, 120, "the first backup of the files")
+    secrets, releases = host.check_output(SECRETS), ledger()
     [(picture, *_)] = sql("SELECT '/media/' || name FROM media ORDER BY id LIMIT 1")
     page = fetch("/").text
     posts = sql("SELECT count(*) FROM post")
@@ -89,6 +96,8 @@ def recovered(sql, deploy, bare, fetch, backups):
         there=there,
         acknowledged=numbers.acknowledged,
         lost_at=lost_at,
+        secrets=secrets,
+        releases=releases,
         picture=picture,
         page=page,
         posts=posts,
@@ -130,7 +139,21 @@ def test_readers_get_the_posts_and_pictures_again(recovered, fetch, sql):
     assert fetch(recovered.picture).status == 200
 
 
-def test_first_author_signs_in_with_the_password_of_the_new_host(recovered, host, variables, try_to_sign_in):
+def test_secrets_of_the_lost_host_come_back(recovered, host):
+    """So sessions and forms stay valid."""
+    assert host.check_output(SECRETS) == recovered.secrets
+
+
+def test_ledger_of_the_lost_host_comes_back(recovered, ledger):
+    releases = ledger()
+    assert [one["id"] for one in releases[: len(recovered.releases)]] == [
+        one["id"] for one in recovered.releases
+    ]
+    assert releases[-1]["outcome"] == "in service"
+    assert len(releases) == len(recovered.releases) + 1
+
+
+def test_first_author_signs_in_with_the_same_password(recovered, host, variables, try_to_sign_in):
     password = host.check_output("cat /etc/slipway/secrets/admin_password")
     assert try_to_sign_in(variables["release_admin_email"], password).signed_in
 

@@ -54,6 +54,18 @@ def test_snapshot_survives_a_host_that_destroys_its_backups(
     restore_before()
 
 
+def test_damaged_backup_of_files_is_reported(repositories, host, check):
+    pack = repositories.execute("find /srv/sftp/backups/blog/files/data -type f | head -1").strip()
+    repositories.execute(f"cp -a {pack} /srv/pack && truncate --size=10 {pack}")
+    try:
+        assert host.run("slipway backup verify").rc == 1
+        assert "Secrets, certificates and the ledger could not be backed up" in check()[1]
+    finally:
+        repositories.execute(f"mv /srv/pack {pack}")
+    host.check_output("slipway backup run incr")
+    assert check() == (0, "")
+
+
 @pytest.fixture(scope="module")
 def s3(deploy, full_backup_ended, backups):
     """Put the repository on the S3 server, and back on the SFTP server after the tests."""
@@ -74,6 +86,14 @@ def test_backups_are_made_on_s3(s3, backups, check):
 
 def test_database_is_restored_from_s3(s3, restore_before):
     restore_before()
+
+
+def test_files_come_back_from_s3(s3, host):
+    host.check_output("echo a key > /etc/slipway/of-a-test")
+    host.check_output("slipway backup run incr")
+    host.check_output("rm /etc/slipway/of-a-test")
+    host.check_output("slipway backup restore-files")
+    assert host.check_output("cat /etc/slipway/of-a-test && rm /etc/slipway/of-a-test") == "a key"
 
 
 def test_drill_passes_on_s3(s3, host):

@@ -1,0 +1,165 @@
+"""Backups of the host's files, with a real restic and a repository in a directory."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from slipway import restic
+from slipway.host import Host, wait_until
+from slipway.shell import CommandFailure
+
+
+@pytest.fixture
+def kept(stack, tmp_path):
+    """Give the host files, and a repository for them. Return the directory of the files."""
+    etc = tmp_path / "kept"
+    (etc / "secrets").mkdir(parents=True)
+    (etc / "secrets/app_secret_key").write_text("the key")
+    (etc / "secrets/app_secret_key").chmod(0o400)
+    (etc / "secrets/db_app_password").write_text("the password")
+    ledger = tmp_path / "state/releases.json"
+    ledger.write_text("[]")
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("a passphrase\n")
+    stack.host = Host(replace(stack.host.settings, kept=(etc, tmp_path / "nowhere", ledger)))
+    stack.config |= {
+        "backup_window_days": 14,
+        "backup_files_repository": str(tmp_path / "repository/files"),
+        "backup_files_options": [],
+        "backup_files_environment": {"RESTIC_PASSWORD_FILE": str(passphrase)},
+    }
+    return etc
+
+
+@pytest.fixture
+def snapshots(stack):
+    """A function that returns the snapshots in the repository."""
+    return lambda: json.loads(restic.run(stack.host, stack.config, "snapshots", "--json"))
+
+
+@pytest.fixture
+def lost(stack, kept, tmp_path):
+    """Back up the files, and lose them."""
+    restic.backup(stack)
+    shutil.rmtree(kept)
+    (tmp_path / "state/releases.json").unlink()
+
+
+def test_backup_is_recorded(stack, kept, snapshots):
+    restic.backup(stack)
+    assert restic.read_outcome(stack).problem == ""
+    assert restic.read_outcome(stack).at != ""
+    [found] = snapshots()
+    assert str(kept) in found["paths"]
+    assert found["hostname"] == "slipway"
+
+
+@pytest.mark.usefixtures("lost")
+def test_files_come_back_with_their_modes(stack, kept, tmp_path):
+    assert restic.restore(stack.host, stack.config, [])
+    assert (kept / "secrets/app_secret_key").read_text() == "the key"
+    assert (kept / "secrets/app_secret_key").stat().st_mode & 0o777 == 0o400
+    assert (tmp_path / "state/releases.json").read_text() == "[]"
+
+
+@pytest.mark.usefixtures("lost")
+def test_secret_of_the_vault_stays_and_the_others_are_replaced(stack, kept):
+    (kept / "secrets").mkdir(parents=True)
+    for name in ("app_secret_key", "db_app_password"):
+        (kept / "secrets" / name).write_text("of the new host")
+    assert restic.restore(stack.host, stack.config, ["app_secret_key", "of another version"])
+    assert (kept / "secrets/app_secret_key").read_text() == "of the new host"
+    assert (kept / "secrets/db_app_password").read_text() == "the password"
+
+
+def test_newest_backup_comes_back(stack, kept):
+    restic.backup(stack)
+    (kept / "secrets/db_app_password").write_text("rotated")
+    restic.backup(stack)
+    (kept / "secrets/db_app_password").write_text("lost")
+    assert restic.restore(stack.host, stack.config, [])
+    assert (kept / "secrets/db_app_password").read_text() == "rotated"
+
+
+def test_files_of_an_app_come_back_too(stack, kept, tmp_path):
+    media = tmp_path / "volumes/media_volume/_data"
+    media.mkdir(parents=True)
+    (media / "a.pdf").write_text("a file")
+    stack.config["backup_files_more"] = [str(media)]
+    restic.backup(stack)
+    shutil.rmtree(tmp_path / "volumes")
+    assert restic.restore(stack.host, stack.config, [])
+    assert (media / "a.pdf").read_text() == "a file"
+
+
+@pytest.mark.usefixtures("kept")
+def test_repository_of_a_former_version_has_no_files(stack):
+    assert not restic.restore(stack.host, stack.config, [])
+
+
+def test_repository_that_cannot_be_reached_is_not_taken_for_an_empty_one(stack, kept, tmp_path):
+    stack.config["backup_files_repository"] = "sftp:nobody@127.0.0.1:/files"
+    stack.config["backup_files_options"] = ["sftp.command=false"]
+    with pytest.raises(CommandFailure):
+        restic.restore(stack.host, stack.config, [])
+
+
+def test_backup_with_another_passphrase_is_refused_and_recorded(stack, kept, tmp_path, snapshots):
+    restic.backup(stack)
+    before = restic.read_outcome(stack).at
+    (tmp_path / "passphrase").write_text("another one\n")
+    with pytest.raises(CommandFailure, match="wrong password"):
+        restic.backup(stack)
+    outcome = restic.read_outcome(stack)
+    assert outcome.at == before
+    assert "wrong password" in outcome.problem
+    (tmp_path / "passphrase").write_text("a passphrase\n")
+    assert len(snapshots()) == 1
+    restic.backup(stack)
+    assert restic.read_outcome(stack).problem == ""
+
+
+def test_damage_is_found_and_recorded(stack, kept, tmp_path):
+    restic.backup(stack)
+    restic.verify(stack)
+    assert restic.read_outcome(stack).problem == ""
+    [pack, *_] = sorted((tmp_path / "repository/files/data").rglob("*/*"))
+    pack.chmod(0o600)
+    pack.write_bytes(bytes(pack.stat().st_size))
+    with pytest.raises(CommandFailure):
+        restic.verify(stack)
+    assert restic.read_outcome(stack).problem != ""
+
+
+def test_old_backups_are_removed_and_the_newest_stays(stack, kept, snapshots):
+    restic.prepare(stack.host, stack.config)
+    for day in ("2026-01-01", "2026-01-02"):
+        restic.run(stack.host, stack.config, "backup", restic.NAME, f"--time={day} 00:00:00", kept)
+    restic.backup(stack)
+    assert len(snapshots()) == 1
+
+
+def test_lock_of_a_killed_run_does_not_stop_the_next_one(stack, kept, tmp_path, snapshots):
+    """restic itself removes the lock of a process that has ended on this host."""
+    restic.backup(stack)
+    locks = tmp_path / "repository/files/locks"
+    command = ["restic", f"--repo={locks.parent}", "--no-cache", "backup", "--stdin"]
+    environment = os.environ | stack.config["backup_files_environment"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as killed:
+        assert wait_until(lambda: [lock for lock in locks.iterdir() if "tmp" not in lock.name], 20)
+        killed.kill()
+    restic.backup(stack)
+    assert len(snapshots()) == 2
+
+
+def test_secret_is_read_from_its_file(stack, kept, tmp_path):
+    (tmp_path / "s3").write_text("the secret\n")
+    environments = []
+    stack.host.run = lambda *command, env: environments.append(env) or "[]"
+    stack.config["backup_files_environment"] = {restic.SECRET_FILE: str(tmp_path / "s3"), "A": "b"}
+    restic.run(stack.host, stack.config, "snapshots")
+    assert environments == [{restic.SECRET: "the secret", "A": "b"}]
