@@ -55,7 +55,7 @@ def test_nginx_limits_requests_to_the_blog(variables, blog_conf, has_tls):
     # Two more locations pass requests on: those of the listeners that are the backup of a slot.
     others = {f"proxy_pass http://{slot}_alone;" for slot in ("blue", "green")}
     assert set(re.findall("proxy_pass .*;", blog_conf)) == {limits[2], *others}
-    # An author's large body counts towards the rates before nginx asks the blog whether an author sends it.
+    # A large body counts towards the rates before nginx asks the blog whether the sender is an author.
     assert ways.count(tuple(limits[2:])) == len(ways) - 2 * 7 == 2 * 2
     assert blog_conf.count("\n        ".join([*limits[:2], "auth_request /author/may-upload;"])) == 2
     redirects = bool(variables["stack_domain_redirects"])
@@ -92,16 +92,15 @@ def test_nginx_asks_the_blog_only_for_a_picture_that_is_not_in_the_volume(blog_c
 
 
 def test_maintenance_closes_every_location_that_leads_readers_to_the_blog(blog_conf):
-    """Readers reach all other locations, except /healthz, through these.
+    """Readers reach the other locations that ask the blog only through these.
 
-    In the server for the pre-switch check, $maintenance stays empty.
+    The exception is /healthz. In the server for the pre-switch check, $maintenance stays empty.
     """
     locations = dict(re.findall(r"^ +location ([^{]+) \{\n(.*?)^ +\}$", blog_conf, re.MULTILINE | re.DOTALL))
     closed = {where for where, body in locations.items() if "if ($maintenance) { return 503; }" in body}
     asked = {where for where, body in locations.items() if "proxy_pass" in body}
-    assert closed == {"/", "@picture", "/author/", "= /author/media"}
+    assert closed == {"/", "@page", "@picture", "/author/", "= /author/media"}
     behind_a_closed_one = {
-        "@page",
         "@author_page",
         "@large_body_of_author",
         "@large_body_of_stranger",

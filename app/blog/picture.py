@@ -18,7 +18,8 @@ from typing import IO
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-# Load the plugin for WebP before the limits apply. Pillow preloads those of the other formats that are read.
+# Load the plugin for WebP before the limits apply. Image.open loads the plugins of the other formats, but for
+# WebP it would load all plugins of Pillow.
 import_module("PIL.WebPImagePlugin")
 
 LONGEST_EDGE = 2560
@@ -85,6 +86,8 @@ def _refuse_unsuitable(image: Image.Image) -> None:
 
 
 def _upright_and_small(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey, most of which convert() would make white
+        image = image.point(lambda value: value / 256).convert("L")
     if image.mode not in ("L", "RGB", "RGBA", "CMYK"):  # a palette image cannot be scaled smoothly
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)

@@ -1,7 +1,8 @@
 """Restore the database from the backups: on this host, in place of the database that runs.
 
-The recovered database is built beside the one that runs, in its volume. Only then does the database stop, and
-the two directories change places in one step. The former directory stays until somebody removes it.
+The recovered database is built in the volume of the database that runs, in another directory. After that, the
+database stops, and the two directories change places in one step. The former directory stays until somebody
+removes it.
 """
 
 import contextlib
@@ -78,7 +79,7 @@ def restore(stack: Stack, until: str) -> str:
     """Put a recovered database into service; return a sentence.
 
     Raises:
-        Failure: the former database still serves, or serves again.
+        Failure: the former database still serves, or serves again, unless the message says something else.
     """
     directory, target = generations.in_service(stack), Target("time", until) if until else None
     generations.remove_remains(stack, directory)
@@ -114,7 +115,7 @@ def last_segment(stack: Stack) -> str:
 
 
 def archives(stack: Stack) -> bool:
-    """Tell whether the database that runs is that of the repository: on a new host, the lost one is."""
+    """Tell whether the repository belongs to the database that runs, not to one on a lost host."""
     system = stack.query("SELECT system_identifier FROM pg_control_system()")
     return system == str(pgbackrest.inspect(stack).system)
 
@@ -132,12 +133,18 @@ def extract(stack: Stack, until: str, directory: Path) -> str:
             os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             command = ("pg_dump", "--username=postgres", "--format=custom", "blog")
             stack.compose("exec", "-T", database.service, *command, into=file)
-        admit_blog(stack, database)
-        run = ("run", "--rm", "--no-deps", "-T")
-        # The schema may be older than the release in service.
-        migrator = "DATABASE_URL=postgresql://blog_migrator@127.0.0.1:5432/blog"
-        stack.compose(*run, f"--env={migrator}", BLOG, "flask", "migrate", images=images)
-        stack.compose(*run, f"--volume={place}:/export", BLOG, "flask", "export", "/export", images=images)
+        try:
+            admit_blog(stack, database)
+            run = ("run", "--rm", "--no-deps", "-T")
+            # The schema may be older than the release in service.
+            migrator = "DATABASE_URL=postgresql://blog_migrator@127.0.0.1:5432/blog"
+            stack.compose(*run, f"--env={migrator}", BLOG, "flask", "migrate", images=images)
+            stack.compose(
+                *run, f"--volume={place}:/export", BLOG, "flask", "export", "/export", images=images
+            )
+        except BaseException:
+            dump.unlink()  # the next attempt refuses a directory with other files
+            raise
     return f"{directory} has posts and pages for `slipway import`, and blog.dump for pg_restore."
 
 
@@ -195,7 +202,11 @@ def ask(stack: Stack, until: str) -> None:
     name = stack.config["host"]
     if not sys.stdin.isatty():
         raise Failure("Nothing was changed. To go on without a question, add --yes.")
-    if input(f"Type {name} to go on: ").strip() != name:
+    try:
+        typed = input(f"Type {name} to go on: ").strip()
+    except EOFError:
+        typed = ""
+    if typed != name:
         raise Failure("Nothing was changed.")
 
 

@@ -28,6 +28,8 @@ def command_rotate(stack: Stack, options: Namespace) -> int:
     if options.check:
         print(json.dumps({"changed": True, "secrets": names, "waiting": changed_secrets(stack)}))
         return 0
+    if unknown := [name for name in options.given if not stack.secret_file(name).exists()]:
+        raise Failure(f"There is no secret {' or '.join(unknown)} on this host. Nothing was changed.")
     if not options.in_unit:
         return detach(stack.host, options.by, options.arguments)
     with locked(stack, options.by):

@@ -140,7 +140,8 @@ def show(stack: Stack, status: dict[str, Any]) -> None:
 
 
 def command_history(stack: Stack, options: Namespace) -> int:
-    entries = stack.ledger.entries()[-options.lines :]
+    entries = stack.ledger.entries()
+    entries = entries[max(0, len(entries) - max(0, options.lines)) :]
     if options.json:
         print(json.dumps([entry.to_json() for entry in entries]))
         return 0

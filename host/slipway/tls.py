@@ -312,7 +312,7 @@ def renewed(host: Host, config: TlsConfiguration, check: bool) -> bool:
 
 
 def keep(host: Host, config: TlsConfiguration, check: bool) -> bool:
-    """Renew a certificate of the host's own authority, and fail if any certificate expires soon (daily)."""
+    """Renew a certificate of the host's own authority; fail if nginx's certificate expires soon (daily)."""
     changed = False
     lineage = host.settings.lineages / config["lineage"]
     if config["mode"] == "selfsigned":
@@ -330,7 +330,9 @@ def off(host: Host, config: TlsConfiguration, check: bool) -> bool:
     """Stop renewals; the last certificate and the host's own authority stay."""
     if check:
         return True
-    host.run("systemctl", "disable", "--now", "slipway-tls.timer")
+    # A run that was killed may have removed the timer.
+    if (host.settings.units / "slipway-tls.timer").exists():
+        host.run("systemctl", "disable", "--now", "slipway-tls.timer")
     for lineage in host.settings.lineages.glob("slipway-*"):
         host.run("certbot", "delete", "--non-interactive", "--cert-name", lineage.name)
     for file in installed(host):

@@ -26,7 +26,7 @@ from slipway.release import put_into_service
 from slipway.retention import BLOG_LABEL
 from slipway.sbom import set_versions
 from slipway.settings import DAY
-from slipway.shell import CommandFailure, Failure, printable
+from slipway.shell import CommandFailure, Failure, printable, say
 from slipway.stack import Stack
 from slipway.unit import detach, exec_in_unit
 
@@ -63,7 +63,7 @@ LABEL slipway.image=${{NAME}} slipway.updated=${{NAME}}
 # Such as: Inst libc6 [2.41-12] (2.41-12+deb13u1 Debian-Security:13/stable-security [amd64])
 UPDATE = re.compile(r"^Inst (\S+) (?:\[(\S+)\] )?\((\S+) (.*)\)", re.MULTILINE)
 STALE_DAYS = 8
-# The tag of the image that was built first. A later update replaces the layer of an earlier one.
+# The suffix of the tag that keeps the image without updates. Each update builds its layer on that image anew.
 BUILT = "-built"
 
 
@@ -224,12 +224,12 @@ def build(stack: Stack) -> dict[str, str]:
         if not pending.get(image.id) or not image.is_local:
             continue
         if id_of(host, image.name) == image.id:
-            print(f"{image.service}: installing {len(pending[image.id])} updates", flush=True)
+            say(f"{image.service}: installing {len(pending[image.id])} updates")
             if image.base.startswith("slipway/") and id_of(host, image.base):
                 install(host, image.base, "0:0")
             install(host, image.name, image.owner)
         elif not id_of(host, f"{image.name}{BUILT}"):
-            continue  # The tag has an image of another origin, which site.yml puts into service.
+            continue  # The tag points to an image that no update made; site.yml puts it into service.
         correct_sbom(stack, image)
         new[image.service] = id_of(host, image.name)
     return {service: image for service, image in new.items() if not stack.ledger.blocked(image)}
@@ -238,7 +238,7 @@ def build(stack: Stack) -> dict[str, str]:
 def install(host: Host, name: str, owner: str) -> None:
     """Replace the image with a tag by one that has all updates of its packages."""
     built = f"{name}{BUILT}"
-    # An image inherits the label of the image that it was built on, but not its value.
+    # An image inherits this label from an updated base. Only its own update sets the label to its own name.
     labels = inspect_image(host, name)["Config"].get("Labels") or {}
     if labels.get("slipway.updated") != name or not id_of(host, built):
         host.run("docker", "tag", name, built)

@@ -4,7 +4,7 @@ import io
 import sys
 
 import pytest
-from backup_fakes import BEFORE, FIRST, SECOND, backup, failure
+from backup_fakes import BEFORE, FIRST, SECOND, backup, failure, once
 from fakes import Killed
 from ward import NOON, shown
 
@@ -152,6 +152,15 @@ def test_other_answer_than_the_name_of_the_host_changes_nothing(main, vault, sta
     answer(text)
     assert main("restore") == 1
     assert "Nothing was changed." in capsys.readouterr().err
+    assert started == []
+
+
+def test_end_of_the_input_changes_nothing(main, vault, started, monkeypatch, capsys):
+    terminal = io.StringIO("")
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert main("restore") == 1
+    assert capsys.readouterr().err == "slipway: Nothing was changed.\n"
     assert started == []
 
 
@@ -526,6 +535,13 @@ def test_failed_export_leaves_no_containers(run_restore, vault, tmp_path):
     assert status == 1
     assert "no export" in errors
     assert vault.left() == []
+
+
+@pytest.mark.parametrize("step", ["flask migrate", "flask export"])
+def test_failed_export_can_be_repeated_in_the_same_directory(run_restore, vault, tmp_path, step):
+    vault.wrong[step] = once(failure("it failed"))
+    assert run_restore("--into", str(tmp_path / "old"))[0] == 1
+    assert run_restore("--into", str(tmp_path / "old"))[0] == 0
 
 
 def test_directory_with_other_files_is_refused(run_restore, vault, tmp_path):

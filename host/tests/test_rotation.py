@@ -52,6 +52,13 @@ def test_rotation_uses_a_value_from_the_vault(main, engine, stack, change, value
     assert former_keys(stack) == "value of app_secret_key"
 
 
+def test_rotation_with_an_unknown_secret_is_refused(main, engine, values, capsys):
+    before = values()
+    assert main("rotate", "--in-unit", "--given=app_secret_kez", "key") == 1
+    assert "There is no secret app_secret_kez on this host. Nothing was changed." in capsys.readouterr().err
+    assert values() == before
+
+
 def test_rotation_check_changes_nothing(main, engine, stack, change, values, capsys):
     engine.verifiers = "".join(
         f"{role}|{scram_verifier(stack.secret(name))}\n" for role, name in OWNERS.items()

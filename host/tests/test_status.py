@@ -210,6 +210,9 @@ def test_history_shows_the_outcome_of_each_release(main, stack, engine, released
     assert "slot behind nginx answered 500" in reason
     assert main("history", "--json") == 0
     assert json.loads(capsys.readouterr().out) == [entry.to_json() for entry in stack.ledger.entries()]
+    for number in ("0", "-1"):
+        assert main("history", f"--lines={number}") == 0
+        assert capsys.readouterr().out == ""
 
 
 def test_logs_shows_the_containers_of_the_slot_in_service(main, stack, engine, released):

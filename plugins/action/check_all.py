@@ -20,8 +20,8 @@ class ActionModule(ActionBase):
 
         Each item of the argument `checks` has `name`, `that` (one condition, or a list of conditions that all
         must hold), `fail_msg`, and optionally `when` (conditions under which the item is checked at all).
-        The optional argument `lists` has variables that must be lists, each with an item as an example. They
-        are checked first, because other checks could not be evaluated with another type.
+        The optional argument `lists` has the names of variables that must be lists, each with an example of
+        an item. They are checked first, because the conditions can be evaluated only if these are lists.
         """
         result = super().run(tmp, task_vars)
         examples, checks = self._task.args.get("lists", {}), self._task.args["checks"]

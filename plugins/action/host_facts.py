@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         return result
 
     def _keep(self, fifo):
-        """Start a process that has the FIFO on the host open until ansible-playbook ends, however it ends."""
+        """Start a process that keeps the host's FIFO open until ansible-playbook ends, however it ends."""
         playbook = watch(multiprocessing.parent_process().pid)
         if os.fork():
             return
@@ -71,7 +71,7 @@ class ActionModule(ActionBase):
 
 
 def describe_run():
-    """Return the id of this run of ansible-playbook, its playbook, and by whom."""
+    """Return the id of this run of ansible-playbook, its playbook, and the user who started it."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -75,7 +75,10 @@ def page_problem(url, address, wanted, verify):
 
 
 def comparison(url, address, own, wanted):
-    """Return a sentence that compares a page that did not arrive with that of the host itself."""
+    """Return a sentence about whether the host itself serves a page that did not arrive from `address`.
+
+    Return an empty string if `address` was already that of the host.
+    """
     if own == address:
         return ""
     if problem := page_problem(url, own, wanted, verify=False):

@@ -19,7 +19,7 @@ class ActionModule(ActionBase):
     """Ansible's entry point."""
 
     def run(self, tmp=None, task_vars=None):
-        """Run the program; fail with what it printed. In check mode, only a command with a dry run runs."""
+        """Run the program; fail with what it printed. In check mode, skip commands that have no dry run."""
         result = super().run(tmp, task_vars)
         result.update(changed=False, answer={}, lines=[])
         dry, arguments = self._task.check_mode, self._task.args
@@ -28,17 +28,20 @@ class ActionModule(ActionBase):
         # The module `command` does nothing in check mode.
         self._task.check_mode = False
         command = [arguments.get("executable", PROGRAM), *arguments["arguments"]]
-        done = self._execute_module(
-            module_name="ansible.builtin.command",
-            module_args={"argv": command + ["--check"] * dry, "stdin": arguments.get("stdin")},
-            task_vars=task_vars,
-        )
+        try:
+            done = self._execute_module(
+                module_name="ansible.builtin.command",
+                module_args={"argv": command + ["--check"] * dry, "stdin": arguments.get("stdin")},
+                task_vars=task_vars,
+            )
+        finally:
+            self._task.check_mode = dry
         result["rc"] = done.get("rc")
         if done.get("rc") == 0 and not done.get("failed"):
             answer, lines = read(done["stdout"])
             result.update(answer=answer, lines=lines, msg=answer.get("message", ""))
             return result | {"changed": answer.get("changed", True)}
-        # The module's own output is there if the module did not run.
+        # Ansible sets module_stdout and module_stderr if the module `command` itself could not run.
         outputs = [done.get(name) for name in ("stdout", "stderr", "module_stdout", "module_stderr")]
         message = "\n".join(text for text in outputs if text)
         is_missing = not message and done.get("rc") == errno.ENOENT
@@ -53,7 +56,7 @@ class ActionModule(ActionBase):
 
 
 def read(output):
-    """Return the object that the last line of an output has as JSON, or {}; and the lines before it."""
+    """Return the JSON object in the last line of an output, and the lines before it; or {} and all lines."""
     lines = output.splitlines()
     try:
         answer = json.loads(lines[-1])

@@ -10,14 +10,15 @@ import ipaddress
 import re
 
 PORTS = {"sftp": 22, "s3": 443}
-# The files in the directory of the secrets that a repository needs.
+# The secrets that each kind of repository needs, by the names of their files.
 SECRETS = {
     "": [],
     "local": ["backup_passphrase"],
     "sftp": ["backup_passphrase", "backup_sftp_key"],
     "s3": ["backup_passphrase", "backup_s3_secret"],
 }
-# In a container, Docker looks up only names with a dot on other hosts.
+# A host's name needs a dot: in a container, Docker's resolver does not ask other name servers about a name
+# without one.
 LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 HOST = rf"(?P<host>{LABEL}(\.{LABEL})+|\[[0-9A-Fa-f:]+\])(:(?P<port>[1-9][0-9]{{0,4}}))?"
 NAME = r"[A-Za-z0-9._-]+"

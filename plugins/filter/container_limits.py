@@ -13,12 +13,12 @@ import math
 # and its author gets a message.
 NGINX_MB, NGINX_WORKER_MB = 48, 10
 BLOG_PICTURE_MB, BLOG_WORKER_MB = 256, 88
-# A quarter of Postgres' memory is shared_buffers, so of 4 MiB for each connection 3 are left.
+# A quarter of Postgres' memory is shared_buffers, so 3 of these 4 MiB are left for the connection itself.
 DB_MB, DB_CONNECTION_MB = 184, 4
 # In the database's container, pgBackRest compresses and encrypts with two processes.
 BACKUP_MB = 64
 # A restore drill runs a second database, and the blog with one worker. A release or a change of nginx ends
-# it.
+# the drill (host/slipway/lock.py), so _peak counts only one of the three.
 DRILL_DATABASE_MB, DRILL_BLOG_MB = 192, 240
 DB_LARGEST_MB = 8192
 # Postgres' memory, mostly by the rules of pgtune for a web site. A backend needs BACKEND_MB besides what its
@@ -29,13 +29,13 @@ AUTOVACUUM_WORKERS = 2
 PGTUNE_FACTOR, WORKER_PROCESSES = 3, 8
 # Less makes even small sorts write to the disk. Only hosts with many CPUs and little memory get so little.
 WORK_MEM_LEAST_KB = 256
-# The kernel keeps less than a step of the memory that a host was bought with, and a new kernel changes that
-# by a few MiB. So the next lower step is the same after an upgrade, and the limits stay as they are.
+# The kernel reserves a part of the host's memory that is less than a step, and a new kernel reserves a few
+# MiB more or less. Rounded down to a step, the rest is the same after an upgrade, and so are the limits.
 STEP_MB = 512
 
 BLOG_WORKERS = range(2, 65)
 BLOG_THREADS = 4
-# SQLAlchemy's pool of one worker opens no more connections.
+# A worker opens no more connections: the defaults of SQLAlchemy's pool, pool_size plus max_overflow.
 BLOG_CONNECTIONS = 15
 
 
@@ -47,7 +47,7 @@ def container_limits(memory_mb, cpus, host_mb, files_mb, environment):
             0 means automatic.
         cpus: the CPU limit of each container, in cores.
         host_mb: the host's memory in MiB.
-        files_mb: the size in MiB of nginx's directories in memory.
+        files_mb: the size in MiB of nginx's tmpfs mounts (__stack_memory in roles/stack/vars/main.yml).
         environment: the blog's environment, which may set C(WEB_CONCURRENCY) and C(WEB_THREADS).
 
     Returns:
@@ -67,7 +67,7 @@ def container_limits(memory_mb, cpus, host_mb, files_mb, environment):
 
 
 def _least(given, workers, files_mb, environment):
-    """Return the limits for this number of workers, with the memory that the user sets or the least."""
+    """Return the limits for this number of workers; memory that the user does not set is the least needed."""
     at_nginx, at_blog = workers, min(max(workers, BLOG_WORKERS[0]), BLOG_WORKERS[-1])
     if given["nginx"]:
         at_nginx = min(at_nginx, max(1, (given["nginx"] - files_mb - NGINX_MB) // NGINX_WORKER_MB))
@@ -76,7 +76,7 @@ def _least(given, workers, files_mb, environment):
         at_blog = min(at_blog, max(BLOG_WORKERS[0], room))
     at_blog = _number(environment.get("WEB_CONCURRENCY"), at_blog)
     threads = _number(environment.get("WEB_THREADS"), BLOG_THREADS)
-    # Both slots run during a release. The rest is for operators, migrations and what Postgres reserves.
+    # Both slots run during a release. The other 18 are for operators, migrations and what Postgres reserves.
     connections = max(50, 2 * at_blog * min(threads, BLOG_CONNECTIONS) + 18)
     return {
         # Each reload starts new workers, and the old ones run on until their requests end.
@@ -108,7 +108,7 @@ def database_settings(db, cpus):
     parallel = min(math.ceil(cpus), WORKER_PROCESSES) if cpus > 1 else 0
     of_a_query = min(math.ceil(parallel / 2), 4)
     pgtune_kb = (memory - shared) * 1024 / ((db["connections"] + WORKER_PROCESSES) * PGTUNE_FACTOR)
-    # pgtune does not count the memory of idle connections, which matters where there is little.
+    # pgtune does not count the memory of idle connections, which matters on a host with little memory.
     rest = memory - shared - maintenance - AUTOVACUUM_WORKERS * autovacuum - BACKEND_MB * db["connections"]
     room_kb = rest * 1024 / (HASH_FACTOR * (db["connections"] + parallel))
     return {

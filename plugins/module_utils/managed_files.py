@@ -115,7 +115,7 @@ def is_unchanged(path, item):
 
 
 def is_in_force(path, unit):
-    """Tell whether a unit has read path since path changed; None means that no active unit reads it."""
+    """Tell whether a unit has read path since path changed. True if unit is None: no active unit reads it."""
     if unit is None:
         return True
     if path.is_relative_to(UNITS):

@@ -114,7 +114,7 @@ def other_run(run, runtime=RUNTIME):
 
 @contextmanager
 def hold(path):
-    """Hold the lock of the host program `slipway` during the block, so that it never reads half a change.
+    """Hold the lock of the program `slipway` during the block, so that the program never reads half a change.
 
     Raises:
         Held: the program is still at work after WAITING seconds.
@@ -140,7 +140,7 @@ def make_private(directory):
 
 @contextmanager
 def private(path):
-    """Open a file that only its owner may open, and that the keeper inherits."""
+    """Open a file for a lock that only its owner may open; create the file if it is missing."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "r+") as file:
         os.fchmod(descriptor, 0o600)
@@ -196,7 +196,7 @@ def under_way(directory):
 
 
 def start_keeper(fifo, lock):
-    """Start the process that holds the lock as long as a writer has the FIFO open; return its id."""
+    """Start the keeper, which holds the inherited lock while a writer has the FIFO open; return its id."""
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         command = [sys.executable, "-I", "-S", "-c", KEEPER, str(descriptor), str(GRACE), str(LONGEST)]

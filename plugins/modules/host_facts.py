@@ -292,7 +292,7 @@ def ports(containers):
 
 def unforwarded(containers, tables):
     """Return the published ports of Slipway's containers that the engine's rules do not forward."""
-    # With another firewall backend, the engine has these tables instead of rules of iptables.
+    # With its nftables backend, the engine has tables with the name docker-bridges, and no rules of iptables.
     if any(" docker-bridges " in chain for chain in tables):
         return []
     lost = set()
@@ -332,7 +332,7 @@ def subjects(directory):
 
 def pending_updates(record, containers):
     """Return the ids of the containers' images that have pending security updates, by the last check."""
-    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         pending = json.loads(record.read_text())["images"]
         return sorted({one["image"] for one in containers if pending.get(one["image"])})
     return []

@@ -54,7 +54,7 @@ options:
         description: Path that must not exist. A directory is removed with its content.
         type: path
       source:
-        description: Directory on the control node whose files the tree gets.
+        description: Directory on the control node. The tree gets the files C(*.py) below it, and no others.
         type: str
       version:
         description: Name of the tree's version. The control node computes it.
@@ -266,7 +266,8 @@ def write(path, state):
 def make_directories(paths, state):
     """Create the missing directories, each with the owner and the mode of a state."""
     for directory in paths:
-        if not directory.exists():
+        if not directory.is_dir():
+            directory.unlink(missing_ok=True)
             directory.mkdir()
             sync(directory.parent)
             own(directory, state)

@@ -19,7 +19,7 @@ options:
   directory:
     description:
       - Directory of the files. It and its parent get mode 0700 and belong to the user who runs the module,
-        usually root. So no other user of the host reaches a file, even with the uid of its reader.
+        usually root. So no other user of the host can read a file, not even a user with the uid that owns it.
     type: path
     required: true
   names:
@@ -92,7 +92,7 @@ FORM = re.compile(rb"(?=.{12})[!-~][ -~]*[!-~]\n?")
 
 
 def generate(length):
-    """Return a random secret of length letters and digits: about 5.95 bits each."""
+    """Return a random secret of `length` letters and digits, each with about 5.95 bits of entropy."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _place in range(length))
 
 

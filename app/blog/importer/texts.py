@@ -196,7 +196,8 @@ class Posts(_Texts[Article, Post]):
         if is_new:
             row.updated_at = text.updated_at or text.published_at or datetime.now(UTC)
         elif changed:
-            row.updated_at = text.updated_at or datetime.now(UTC)
+            now = datetime.now(UTC)
+            row.updated_at = text.updated_at or max(now, text.published_at or now)
         row.tags = [self.tags.get(name) for name in text.tags]
         known = {alias.slug for alias in row.aliases}
         row.aliases += [PostAlias(slug=alias) for alias in text.aliases if alias not in known]
