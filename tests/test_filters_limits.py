@@ -21,9 +21,10 @@ def limits_of(cpus=2, host_mb=4000, environment=None, **memory_mb):
 
 
 def sums(limits, host=256):
-    """The memory of all containers during a release, and during a replacement of nginx."""
+    """The memory of the host and all containers during a release, and during a replacement of nginx."""
     nginx, blog, db = (limits[name]["memory_mb"] for name in ("nginx", "flask_blog", "db"))
-    return nginx + 2 * blog + db + host, 2 * nginx + blog + db + host
+    drill = sum(limits["recovery"].values())
+    return nginx + 2 * blog + db + host, 2 * nginx + blog + db + host, nginx + blog + drill + db + host
 
 
 @every_host
@@ -50,7 +51,7 @@ def test_workers_are_fewer_where_the_memory_does_not_suffice_for_the_cpus():
 @every_host
 def test_nginx_has_processes_for_two_reloads_while_the_old_workers_drain(cpus, host_mb):
     nginx = limits_of(cpus, host_mb)["nginx"]
-    others = 8  # the master, three generations of the cache's processes, and the health check
+    others = 8  # the master, the cache's manager and loader three times, and the health check
     assert 3 * nginx["workers"] + others <= nginx["pids"]
 
 
@@ -88,7 +89,7 @@ def test_database_has_processes_and_memory_for_its_connections(cpus, host_mb):
 
 
 def database_sum_mb(db):
-    """What Postgres needs if all connections and parallel workers hash at once, beside all maintenance."""
+    """What Postgres needs while all connections and parallel workers run a hash, and all maintenance runs."""
     one = db["settings"]
     hashing = db["connections"] + one["max_parallel_workers"]
     return (
@@ -114,7 +115,7 @@ def test_memory_of_all_queries_fits_a_limit_that_a_user_sets(memory_mb):
 def test_database_has_what_pgtune_recommends_for_a_web_site():
     """pgtune for 8192 MB, 8 CPUs, 50 connections and an SSD; it rounds work_mem down to whole kB.
 
-    The container has 64 MB more, for backups.
+    The container has 64 MB more, for backups (BACKUP_MB in container_limits.py).
     """
     db = limits_of(8, 257700, {"WEB_CONCURRENCY": 4}, db=8192 + 64)["db"]
     assert db["connections"] == 50
@@ -125,7 +126,7 @@ def test_database_has_what_pgtune_recommends_for_a_web_site():
         "work_mem_kb": 36157,
         "max_parallel_workers": 8,
         "max_parallel_workers_per_gather": 4,
-        # Not from pgtune, which has the defaults.
+        # The next two are not from pgtune, which leaves the defaults of Postgres.
         "autovacuum_work_mem_mb": 128,
         "autovacuum_max_workers": 2,
     }

@@ -12,7 +12,7 @@ import yaml
 
 @pytest.fixture
 def probe(rendered_files):
-    """Run the blog's health check against a port. Return its exit status."""
+    """A function that runs the blog's health check against a port, and returns the exit status."""
     services = yaml.safe_load((rendered_files / "compose.yml").read_text())["services"]
     name, program, *arguments = services["flask_blog_blue"]["healthcheck"]["test"]
     assert (name, program) == ("CMD", "python3")
@@ -27,7 +27,7 @@ def probe(rendered_files):
 
 @pytest.fixture
 def server():
-    """Answer one request with the given bytes, and keep it. Return the port and the list of requests."""
+    """A function that answers one request with these bytes, and returns the port and the list of requests."""
     listener, requests = socket.create_server(("127.0.0.1", 0)), []
 
     def serve(answer):
@@ -64,4 +64,5 @@ def test_blog_that_hangs_is_unhealthy_before_the_time_out(probe):
     with socket.create_server(("127.0.0.1", 0)) as hung:
         began = time.monotonic()
         assert probe(hung.getsockname()[1]) == 1
-    assert time.monotonic() - began >= 2
+    # The time-out of the check is 3 s (x-patience in compose.yml.j2).
+    assert 2 <= time.monotonic() - began < 3

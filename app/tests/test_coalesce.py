@@ -114,6 +114,8 @@ def test_number_of_pages_in_memory_is_limited(renderer, ask):
         ask(f"/{number}")
     assert renderer.rendered == 3 * coalesce.MOST_PAGES
     assert ask(f"/{number}") == f"page {renderer.rendered}"
+    ask("/0")
+    assert renderer.rendered == 3 * coalesce.MOST_PAGES + 1, "the first page must be forgotten by now"
 
 
 def test_pages_of_the_blog_are_repeated_and_forms_are_not(app, client, monkeypatch):

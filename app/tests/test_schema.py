@@ -102,7 +102,7 @@ def test_migrations_create_the_schema_of_the_models(app):
 
 
 def test_contents_of_pictures_are_stored_without_compression(app):
-    """Postgres can read a part of a content only if the content is not compressed."""
+    """Postgres would decompress a compressed content from its beginning for each part that the blog reads."""
     query = text(
         "SELECT attstorage FROM pg_attribute "
         "WHERE attrelid = 'media_content'::regclass AND attname = 'content'"
@@ -278,11 +278,12 @@ def test_locked_table_ends_the_migration(empty_settings, newer_release, monkeypa
 
 @pytest.fixture
 def roles(server):
-    """Return settings with the role that owns the schema, and with a role that can only use its tables."""
+    """Return settings with the role that owns the tables, and settings with a role that can only use them."""
     password = "only-for-tests"
     owner, user = "slipway_test_owner", "slipway_test_user"
     with server.database("slipway_test_roles") as name, server.connect(name) as connection:
         for statement in (
+            f"DROP ROLE IF EXISTS {owner}, {user}",  # of a run that was killed
             f"CREATE ROLE {owner} LOGIN PASSWORD '{password}'",
             f"CREATE ROLE {user} LOGIN PASSWORD '{password}'",
             "REVOKE ALL ON SCHEMA public FROM PUBLIC",

@@ -15,7 +15,7 @@ OLDER = "former-20251201T000000Z"
 
 
 def nth(number, error):
-    """Return a function that raises an exception when it is called for this time, counted from 1."""
+    """Return a function that raises an exception at one of its calls: `number` counts from 1."""
     calls = []
 
     def call(*arguments):
@@ -28,7 +28,7 @@ def nth(number, error):
 
 @pytest.fixture
 def exchanges(monkeypatch):
-    """A function that lets the exchange of two directories fail for this time, counted from 1."""
+    """A function that makes one exchange of two directories fail: `number` counts from 1."""
 
     def fail(number):
         before = nth(number, OSError(22, "Invalid argument"))
@@ -162,7 +162,7 @@ def test_remains_of_a_killed_restore_are_removed_first(run_restore, vault):
 
 @pytest.fixture(params=["restored", OLDER])
 def remains(request, vault):
-    """The directory that a restore left which was killed before or after the directory got its last name."""
+    """The directory that a killed restore left: still named `restored`, or marked and renamed to former-…."""
     return vault.keep(request.param, "a half restored database", is_marked=request.param == OLDER)
 
 
@@ -265,14 +265,14 @@ def test_undo_that_cannot_exchange_the_directories_keeps_the_former_database(run
 
 
 def test_former_database_is_kept_if_the_exchange_cannot_be_flushed_to_disk(run_restore, vault, monkeypatch):
-    """The directories have changed places before the flush, so the other one is the former database."""
+    """The exchange comes before the flush, so the former database already has a name former-…."""
 
     def sync(path):
         if path == vault.live.parent:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(files, "sync", sync)
-    run_restore()
+    monkeypatch.setattr(generations, "sync", sync)
+    assert run_restore()[0] == 1
     assert BEFORE in [vault.serving(), *vault.formers()]
 
 
@@ -299,7 +299,7 @@ AFTER = {
 
 @pytest.fixture(params=AFTER.values(), ids=AFTER)
 def fails_late(request, vault, engine):
-    """Make a step after the exchange fail. The fault ends with the exchange back."""
+    """Make a step after the exchange fail; the fault ends before the directories are exchanged back."""
     request.param(vault, engine)
     vault.wrong["timeline"] = engine.wrong.clear
 
@@ -357,7 +357,7 @@ SECOND_FAILURES = {
 
 @pytest.fixture(params=SECOND_FAILURES.values(), ids=SECOND_FAILURES)
 def fails_twice(request, vault, exchanges):
-    """Make the promotion of the restored database fail, and then a step that puts the former one back."""
+    """Make the promotion of the restored database fail, then also a step of putting the former one back."""
     vault.wrong["promote db"] = once(failure("no promotion"))
     request.param(vault, exchanges)
 

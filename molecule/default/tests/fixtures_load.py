@@ -56,12 +56,12 @@ def under_load(create_admin, reader, site, host_authority, host, variables, base
         assert plan["posts"], "the blog has no post that the load could request: import some first"
         try:
             with Load(plan, least=rate - 20) as load:
+                pytestconfig.stash[LOADS].append(load)
                 yield load
             load.titles = [title for [title] in sql(f"SELECT title {posts}")]
         finally:
             sql(f"DELETE {posts}")
             sql(f"DELETE FROM user_account WHERE email = '{email}'")
-            pytestconfig.stash[LOADS].append(load)
 
     return under_load
 

@@ -66,7 +66,7 @@ def test_import_after_one_that_was_killed_adds_only_the_posts_of_its_directory(d
     try:
         done = deploy("playbooks/import.yml", f"--extra-vars=import_directory={tmp_path}")
         assert done.status == 0, done.output
-        assert sql("SELECT slug FROM post WHERE slug LIKE 'slipway-test-%import'") == [[ours]]
+        assert sql("SELECT slug FROM post WHERE slug LIKE 'slipway-test-%import'") == [(ours,)]
     finally:
         sql("DELETE FROM post WHERE slug LIKE 'slipway-test-%import'")
     assert not host.file("/var/lib/slipway/import").exists
@@ -172,7 +172,7 @@ def requests_to_blog(host, docker, containers):
 )
 def test_cache_answers_only_requests_without_a_session(get, requests_to_blog, cookie, number):
     path = f"/tags/{time.monotonic_ns()}"
-    wait_until(lambda: time.time() % 1 < 0.2, 5, "a second begins: a cached page lasts until its end")
+    wait_until(lambda: time.time() % 1 < 0.2, 5, "a second begins: nginx caches a page until the second ends")
     began = time.monotonic()
     first, second = (get(path, **({"Cookie": cookie.format(n)} if cookie else {})) for n in range(2))
     assert time.monotonic() - began < 0.7, "both requests must be within that second"
