@@ -31,10 +31,12 @@ bind = [f"{_wildcard()}:{port}" for port in (8000, settings["METRICS_PORT"]) if 
 worker_class = "gthread"
 workers = settings["WEB_CONCURRENCY"]
 threads = settings["WEB_THREADS"]
-preload_app = True  # a wrong setting stops gunicorn with one message; no connection is open before the fork
+# A wrong setting stops gunicorn with one message, instead of one from each worker. The workers share no
+# connection, because the app opens none before the fork.
+preload_app = True
 timeout = 30
 graceful_timeout = 30
-keepalive = 75  # longer than the proxy's, so that the proxy closes idle connections first
+keepalive = 75  # longer than an nginx upstream's default of 60 s, so that nginx closes idle connections first
 
 worker_tmp_dir = "/dev/shm"  # noqa: S108 (memory: the heartbeat must not wait for a disk, and / is read-only)
 control_socket_disable = True

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures the home page of a sandbox host's blog beside a static file of the same size from the same nginx.
+"""Compares the home page of a sandbox host's blog with a static file of the same size from the same nginx.
 
 wrk runs in the host's network namespace: a measurement through the published port would measure docker-proxy.
-The figures depend on the machine, their ratio much less. So nothing here fails if the blog is slow:
-app/bench/posts.py does, for many posts.
+The figures depend on the machine, their ratio much less. This program does not fail if the blog is slow;
+app/bench/posts.py fails if the blog is slow with many posts.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from parsers import check
 from project import ROOT, load_program
 from template_cases import CASES, SLOT_IMAGES
 
-# host/tests uses this fixture too.
+# This fixture is in parsers.py, because host/tests uses it too.
 __all__ = ["check"]
 
 
@@ -39,7 +39,7 @@ def ansible():
 
 @pytest.fixture
 def host_files(tmp_path, capsys):
-    """A function that runs the module with paths below `place`, and returns its result."""
+    """A function that runs the module with paths below `place`; it returns the result, or the failure."""
     place, main = tmp_path / "host", load_program(ROOT / "plugins/modules/host_files.py").main
     place.mkdir()
 
@@ -103,7 +103,7 @@ def template_case(request):
 
 @pytest.fixture(scope="session")
 def variables(template_case):
-    """The case's variables, and the default of each variable that the case does not set."""
+    """The case's variables, on top of the defaults of the roles baseline, stack and tls."""
     defaults = [ROOT / f"roles/{role}/defaults/main.yml" for role in ("baseline", "stack", "tls")]
     merged = {name: value for file in defaults for name, value in yaml.safe_load(file.read_text()).items()}
     return merged | CASES[template_case]
@@ -153,7 +153,7 @@ def blog_conf(rendered_files):
 
 @pytest.fixture(scope="session")
 def configuration(rendered_files):
-    """The rendered configuration of the program slipway, which two roles write."""
+    """A part of the configuration of the program slipway: the rendered stack.json and release.json."""
     stack, release = (
         json.loads((rendered_files / f"{role}.json").read_text()) for role in ("stack", "release")
     )

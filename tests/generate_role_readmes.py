@@ -17,12 +17,13 @@ EXAMPLES = {
     "sandbox_directory": "{{ inventory_dir }}/.sandbox/{{ inventory_hostname }}",
     "stack_domain": "blog.example.org",
 }
-# Variables that a role's example sets, because their defaults need roles that are not in the example.
+# Variables that a role's example sets, because the preflight refuses their defaults, or because their
+# defaults use variables of roles that are not in the example.
 ALONE = {
     "backup": {"backup_accept_local_only": True},
     "tls": {"tls_names": ["blog.example.org"], "tls_acme_email": "you@example.org"},
 }
-# The roles that must run on a host before a role.
+# For each role, the roles that must run on a host before it.
 NEEDS = {
     "backup": ["secrets"],
     "images": ["docker"],

@@ -1,11 +1,11 @@
-"""A real nginx with the rendered configuration, and slots that are other nginx."""
+"""A real nginx with the rendered configuration; other nginx processes stand in for the slots."""
 
 import json
 
 from project import ROOT
 
-# Start nginx with the rendered configuration, and define functions for the scenarios. A slot is another nginx
-# that answers with its name.
+# Start nginx with the rendered configuration, and define functions for the scenarios. Another nginx process
+# stands in for each slot, and answers with the slot's name.
 PREPARE = r"""
 mkdir -p /etc/nginx/conf.d /run/slot /srv/media /srv/www /tmp/slots /usr/share/nginx/errors
 for page in 4xx 404 500 503; do echo error > "/usr/share/nginx/errors/$page.html"; done
@@ -45,7 +45,8 @@ switch() {
     rm -f "/run/slot/isolated-$1"
     if [ "$1" = green ]; then touch /run/slot/green; else rm -f /run/slot/green; fi
 }
-# Read an answer, and print its status and its body without the page of an error.
+# Read an answer, and print its status. Print its body only if the status is 200 or 404: other bodies are
+# nginx's error pages.
 answer() {
     read -r _ status _ <&3
     while read -r line <&3 && [ "$line" != $'\r' ]; do :; done

@@ -86,5 +86,5 @@ CASES = {
         "stack_site_author": "no",
     },
 }
-# The variables that compose.yml gets from slots.env.
+# compose.yml gets the images of the slots from slots.env, and TOOL_IMAGE from the program slipway.
 SLOT_IMAGES = {"BLUE_IMAGE": "sha256:blue", "GREEN_IMAGE": "sha256:green", "TOOL_IMAGE": "sha256:tool"}

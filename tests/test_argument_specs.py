@@ -117,7 +117,7 @@ def test_each_file_has_a_source_and_is_validated(role):
     listens = {task["listen"] for file, task in role.tasks if file.parent.name == "handlers"}
     for entry in role.host_files:
         for kind, directory in {"template": "templates", "copy": "files"}.items():
-            # An absolute path of the control node comes from a variable.
+            # A path from a variable is absolute, and on the control node.
             if kind in entry and not entry[kind].startswith("{{"):
                 name = entry[kind]
                 assert (role.path / directory / name).is_file(), entry

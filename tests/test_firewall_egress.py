@@ -1,12 +1,13 @@
-"""Where the firewall lets containers connect to: the kernel tries the rendered rules, without Docker."""
+"""The addresses that containers can reach through the firewall: the rendered rules run without Docker."""
 
 import functools
 
 import pytest
 
-# Each bridge is one end of a cable. The other end is a container, which is a network namespace. The world has
-# the addresses of a neighbour and of metadata; 10.9.6.2 and fd09:6::2 are the database. Nothing listens
-# anywhere: a connection that arrives gets "Connection refused".
+# Each bridge here is one end of a veth pair. The other end is in a network namespace, which stands for a
+# container. The namespace `world` has the addresses of a neighbour and of the metadata services of cloud
+# providers; 10.9.6.2 and fd09:6::2 stand for the database. Nothing listens anywhere: a connection that
+# arrives gets "Connection refused".
 TOPOLOGY = """
 nft --file /etc/nftables.conf
 machine() {
@@ -113,7 +114,7 @@ def test_image_builds_reach_the_world_and_the_resolver_but_no_metadata_and_no_da
     assert arrives(bridge) == {(address, "80") for address in NEIGHBOUR} | {RESOLVER}
 
 
-# Of s3://s3.example.org, the firewall does not know the addresses.
+# The repository of large_host is at s3.example.org. The firewall does not know the addresses of a name.
 ANYWHERE = {
     (address, port) for address in ("192.0.2.9", "192.0.2.10", "2001:db8::9") for port in ("53", "443")
 }

@@ -343,7 +343,7 @@ def test_rules_of_another_firewall_backend_are_not_judged(facts, monkeypatch):
 
 
 def test_facts_of_the_system_include_all_that_the_roles_use(facts):
-    """Ansible's collectors hide their errors, and a role would then lack a fact much later."""
+    """Ansible's collectors hide their errors: a role would fail only later, when it uses the missing fact."""
     texts = [path.read_text() for path in (ROOT / "roles").rglob("*") if path.suffix in (".yml", ".j2")]
     used = set(re.findall(r"ansible_facts\['(?!host_)(\w+)'\]", "\n".join(texts)))
     assert len(used) >= 14

@@ -123,7 +123,7 @@ LOST = """
 
 
 def test_handler_that_a_failed_run_lost_runs_in_the_next_one(ansible, tmp_path):
-    """The failed run wrote the file, so only its reader, which has not restarted, shows that it is new."""
+    """The failed run wrote the file. Only its reader, which has not restarted, shows that no handler ran."""
 
     def run(fails, in_force):
         names = {"file": tmp_path / "file", "record": tmp_path / "files.json"}

@@ -42,7 +42,7 @@ def blog():
 
 @pytest.fixture(scope="session")
 def patterns(blog):
-    """The addresses of readers that contain a name, such as /posts/NAME/comment."""
+    """The blog's URL paths that contain a name, such as /posts/NAME/comment."""
     rules = {rule.rule for rule in blog.url_map.iter_rules() if "<slug:slug>" in rule.rule}
     return sorted(re.sub("<int[^>]*>", "2", rule).replace("<slug:slug>", "NAME") for rule in rules)
 

@@ -13,9 +13,10 @@ IMAGE = ROOT / "roles/images/files/nginx"
 DAY_S = 86_400
 # The longest line of a request, as the engine stores it. docs/security.md has this number too.
 LINE_BYTES = 1_200
-# The lines of one client per second: pages, refusals, and one in 4,096 of 20,000 other requests.
+# The lines of one client per second: pages (stack_rate_pages in roles/stack/defaults/main.yml), refusals, and
+# one in 4,096 of 20,000 other requests.
 LINES_PER_S = 30 + 1 + 5
-# Make a certificate, for the cases with TLS, and give this machine the slots' addresses, so that connections
+# Make a certificate, for the cases with TLS, and give the container the slots' addresses, so that connections
 # to the slots are refused. Send each line of the standard input, which is base64, over a new connection.
 SCRIPT = r"""
 mkdir -p /etc/slipway/tls
@@ -58,7 +59,7 @@ class Result:
 def send(rendered_cases, check):
     """A function that sends texts, each over a new connection, and returns a Result.
 
-    If `leave` is true, it does not wait for answers. Without the blog, a page has the status 503.
+    If `leave` is true, it does not wait for answers. The blog does not run, so a page has the status 503.
     """
 
     def send(*texts, case="plain_http", leave=False):
@@ -102,7 +103,7 @@ def stored_bytes(line):
     return len(f'{{"log":{text}\\n,"stream":"stdout","time":"2026-11-29T10:00:00.123456789Z"}}\n'.encode())
 
 
-# Each flood, and the lines that it may add: at once, and per second.
+# Each flood, and the lines that it may add: at once, and per second (the burst and the rate in blog.conf.j2).
 FLOODS = {
     "pages": (5 * [in_one_connection(900)], {}, 121, 30),
     "missing pictures": (

@@ -1,4 +1,4 @@
-"""Pictures that are in the volume or not, with a real nginx, and a slot that answers each picture."""
+"""Requests for pictures, in the volume or not, with a real nginx, and a slot that answers each request."""
 
 import pytest
 from nginx_slots import run_scenario

@@ -143,7 +143,7 @@ def test_certificate_that_nobody_trusts_is_a_problem_if_it_is_verified(plugin, o
 
 @pytest.fixture
 def run_task(ansible, tmp_path):
-    """A function that runs the task; it returns the exit status and the result."""
+    """A function that runs the task, and returns its result."""
 
     def run_task(**arguments):
         tasks = [

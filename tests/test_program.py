@@ -11,7 +11,7 @@ SHOWN = "{{ [done.changed, done is skipped, done.answer, done.lines, done.msg | 
 
 @pytest.fixture
 def run_program(tmp_path):
-    """A function that runs shell commands as the program; it returns the result, or the play's output."""
+    """A function that runs shell commands as the program; it returns the result or a failed play's output."""
 
     def run_program(commands, *options, **arguments):
         program = tmp_path / "slipway"

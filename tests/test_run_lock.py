@@ -37,7 +37,7 @@ def wait_until(condition, seconds=10):
 
 @pytest.fixture
 def runtime(tmp_path, monkeypatch):
-    """The directory of a lock. Its keepers are ended after the test."""
+    """The directory of a lock. After the test, the process that still holds the lock is killed."""
     monkeypatch.setattr(run_lock, "ENDING", 1)
     directory = tmp_path / "run"
     yield directory
@@ -167,7 +167,7 @@ def test_run_is_refused_while_the_host_program_is_at_work(runtime):
 
 
 def test_other_users_can_neither_read_nor_hold_the_lock(runtime):
-    """A former version created the directory for everybody."""
+    """A former version let every user open the directory and the lock."""
     runtime.mkdir(mode=0o755)
     (runtime / "run.lock").touch(mode=0o644)
     take(runtime, ANNA)
@@ -219,7 +219,7 @@ def test_run_does_not_wait_for_ever_for_the_host_program(tmp_path, monkeypatch):
 
 # --- On the control node ------------------------------------------------------------------------------------
 
-# A client that runs the command on this machine. Like ssh, it ends when its process is killed.
+# A fake ssh client that runs the command on this machine. If the client is killed, the command ends too.
 SSH = """#!/bin/sh
 for command; do :; done
 case "$*" in *" -O "*) exit 0 ;; esac
@@ -345,7 +345,7 @@ def test_connection_that_cannot_hold_the_lock_is_reported(start, tmp_path):
 # --- The playbooks ------------------------------------------------------------------------------------------
 
 MODULE = "slipway.blog.host_facts"
-# These modules and roles only look at variables of the control node.
+# These modules only read variables on the control node.
 LOCAL = ("ansible.builtin.assert", "ansible.builtin.debug", "slipway.blog.check_all")
 
 

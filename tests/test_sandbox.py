@@ -1,4 +1,4 @@
-"""The role sandbox refuses what cannot work before it spends minutes."""
+"""The role sandbox checks the ports of a host before it builds the image, which takes minutes."""
 
 import json
 import socket
@@ -11,7 +11,7 @@ PORTS = ("sandbox_ssh_port", "sandbox_http_port", "sandbox_https_port")
 
 @pytest.fixture
 def create(ansible, tmp_path):
-    """A function that runs sandbox.yml for a host that does not exist; its image cannot be built."""
+    """A function that returns the output of sandbox.yml for a new host, whose image cannot be built."""
 
     def create(**ports):
         variables = {

@@ -21,7 +21,7 @@ def swapfile(tmp_path):
 
 
 def kind(path):
-    """Return the type of the file system or swap space that a file has, as the kernel's tools see it."""
+    """Return what blkid finds in a file: `swap`, the type of a file system, or an empty string."""
     command = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", path]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
@@ -46,7 +46,7 @@ def test_file_of_a_run_that_was_killed_before_mkswap_is_finished(swapfile, size)
 
 
 def test_kill_at_any_moment_leaves_no_unfinished_swap_file(swapfile, tmp_path):
-    """The script stops where mkswap would run: the file has its name only when it is complete."""
+    """The fake mkswap kills the script, which renames the file to its final name only after mkswap."""
     (tmp_path / "mkswap").write_text("#!/bin/sh\nkill -KILL $PPID\n")
     (tmp_path / "mkswap").chmod(0o755)
     command = ["env", f"PATH={tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin", "sh", SCRIPT, swapfile.path, "1"]

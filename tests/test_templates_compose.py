@@ -206,7 +206,7 @@ def test_serving_containers_restart_and_have_health_checks(services):
         check = services[name]["healthcheck"]
         assert check["test"][0] == "CMD"
         seconds = {name: int(check[name].removesuffix("s")) for name in ("interval", "timeout")}
-        # Each check of a container that hangs takes all its time. The restart takes up to five seconds more.
+        # If a container hangs, each check lasts until the time-out. Then a restart takes up to five seconds.
         assert check["retries"] * sum(seconds.values()) + 5 < 30
         assert check["start_interval"] == "1s"
     assert "/healthz" in services["flask_blog_blue"]["healthcheck"]["test"][-1]

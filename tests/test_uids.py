@@ -1,4 +1,4 @@
-"""The uids of the containers' users: one list, which the host reserves, or a run is refused."""
+"""The uids of the containers' users: one list, which hosts reserve. If a person has one, a run is refused."""
 
 import json
 import pwd

@@ -326,9 +326,9 @@ def _user_of_session() -> User | None:
 def _take_over_session() -> User | None:
     """Store the session of a cookie from an older release, which had no table user_session.
 
-    Such a cookie has nothing permanent except the user and the epoch, so all cookies of a user share one row,
-    and a sign-out ends them all. Only one request may make this row, so that an ended session does not come
-    back.
+    Such a cookie identifies only the user and the epoch, not a session. So all such cookies of a user share
+    one row, and a sign-out ends them all. Only one request may make this row, so that an ended session does
+    not come back.
     """
     person = db.session.get(User, session["user"])
     if person is None or person.session_epoch != session.get("epoch"):

@@ -118,9 +118,9 @@ def ensure_admin(email: str, name: str, password_file: BinaryIO) -> None:
 def set_password(email: str, password_file: BinaryIO) -> None:
     """Set the password of a user, and end the user's sessions.
 
-    The sessions stay valid if the user has this password already; a changed password also forgets the
-    known places. In both cases, the command resets the count of attempts from unknown places; the counts
-    per client stay (sign_in_limits.py).
+    If the user has this password already, the sessions stay valid. If the password is new, the command also
+    deletes the user's known places (sign_in_limits.py). In both cases, it resets the account's count of
+    attempts from all unknown places; the count per client stays.
     """
     email = email.lower().replace("\0", "")
     person = db.session.scalar(select(User).where(User.email == email))
@@ -170,9 +170,9 @@ def _password(file: BinaryIO) -> str:
 def import_(source: Path, existing: str) -> None:
     """Import one Markdown file, all Markdown files below a directory, or an export of `flask export`.
 
-    A file begins with YAML front matter (--- lines) or Pelican's header lines. A title is
-    required, and a date unless the file is a draft; publishDate may take the place of date. Optional are
-    slug, aliases, summary, lang, author, tags, category, updated and guid.
+    A file begins with YAML front matter (--- lines) or Pelican's header lines. The field title is required.
+    The field date, or publishDate, is required too, unless the file is a draft. The fields slug, aliases,
+    summary, lang, author, tags, category, updated and guid are optional.
     A file is a draft if it has a field such as `status: draft`, `status: private`, `draft: true`,
     `private: true` or `published: false`, or if it is in a folder named _drafts, drafts or Drafts.
     The command imports all files, or it imports none and lists all problems. It skips

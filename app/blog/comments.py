@@ -1,4 +1,4 @@
-"""Readers' comments. The form has a separate URL, so that readers without a session get the same page.
+"""Readers' comments. The form needs a session, so it is not on the page of the post, which caches keep.
 
 A comment waits for approval, unless an administrator wrote it. If a comment is refused, the form appears
 again with the reader's text.

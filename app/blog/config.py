@@ -18,8 +18,8 @@ from sqlalchemy.exc import ArgumentError
 from .languages import is_language
 
 CONNECT_TIMEOUT_S = 3
-# Of every request except uploads. nginx has the same limit below /author/ (__stack_max_post_mb), and a lower
-# one elsewhere (stack_max_body_kb).
+# The body limit of every request except uploads. nginx has the same limit below /author/
+# (__stack_max_post_mb), and a lower one elsewhere (stack_max_body_kb).
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
 STATEMENT_TIMEOUT_MS = 15_000  # less than proxy_read_timeout of nginx, so that a slow request gets a page
 
@@ -82,8 +82,8 @@ def _database(url: URL) -> dict[str, object]:
     engine = {
         "url": url,
         "pool_pre_ping": True,  # after a restart of the database, connect again without an error page
-        # A request that begins another transaction gets the connection that it has just returned. A planned
-        # change of the database ends connections that nobody has used for a moment.
+        # A request that begins another transaction gets the connection that it has just returned: a planned
+        # change of the database ends only connections that were idle for 0.2 s (host/slipway/startup.py).
         "pool_use_lifo": True,
         "pool_timeout": 5,
         "connect_args": connect_args,

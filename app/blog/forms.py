@@ -20,7 +20,8 @@ __all__ = ["Form", "LineField", "ReaderForm", "TextField", "csrf", "email_addres
 class Form(FlaskForm):
     """The base class of all forms, with a CSRF token.
 
-    The id of a field begins with `blog_`, which no id in a text does: a page never has the same id twice.
+    The id of a field begins with `blog_`. No id in a text does (PAGE_ID in renderer/html.py), so a page never
+    has the same id twice.
     """
 
     class Meta(FlaskForm.Meta):

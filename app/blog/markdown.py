@@ -33,7 +33,7 @@ __all__ = [
 # Older releases stored these summaries for texts without spaces between words.
 MISSING_SUMMARIES = ("", "…")
 
-_WAIT_S = 5  # how long a text waits for another one, so that a few cannot occupy all threads of a worker
+_WAIT_S = 5  # how long a text waits for the process: a few slow texts must not occupy all threads of a worker
 # After a text with more characters, the process is ended, because it keeps the memory.
 _LARGE = 64 * 1024
 

@@ -364,7 +364,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _lock_file(folder: Path) -> IO[bytes]:
-    """Open the file that the workers lock: `.lock` in `folder`, or this code if `folder` is read-only."""
+    """Open the file that the workers lock: `.lock` in `folder`, or picture.py if `folder` is read-only."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return (folder / ".lock").open("ab")

@@ -165,7 +165,7 @@ class Tag(Base):
 
 
 class TagAlias(Base):
-    """A former slug of a tag, or a slug of a tag that was merged into it. Its address redirects there."""
+    """A former slug of the tag, or a slug of a tag that was merged into it. It redirects to the tag."""
 
     __tablename__ = "tag_alias"
     __table_args__ = (Index("tag_alias_tag_id_idx", "tag_id"),)

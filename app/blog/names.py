@@ -1,7 +1,7 @@
 """The rule for names in addresses: the slugs of posts, pages and tags. The editor and the importer use it.
 
-nginx refuses no address of a name that this rule allows. A test of Slipway, outside of this app, compares
-nginx's configuration with it: tests/test_names.py.
+nginx must not refuse an address with a name that this rule allows. The test that compares nginx's
+configuration with this rule is outside of this app: tests/test_names.py in Slipway's repository.
 """
 
 import re

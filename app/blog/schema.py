@@ -4,8 +4,8 @@ A migration is destructive if it removes something that older code needs. Code w
 run on a database if R was applied there and no destructive revision was applied after R. So the previous
 release can still run while and after the next release adds something to the schema.
 
-A migration says `destructive = True` in its file. A release refuses a pending one that nobody allowed by
-name: plan_migrations in host/slipway/schema.py.
+A destructive migration has `destructive = True` in its file. While it is pending, a release is refused unless
+somebody has allowed this migration by name: plan_migrations in host/slipway/schema.py.
 """
 
 from dataclasses import dataclass

@@ -28,8 +28,8 @@ bp = Blueprint("search", __name__)
 
 # ts_headline marks words with these control characters, which no stored text contains.
 _MARKS = {"\x02": Markup("<mark>"), "\x03": Markup("</mark>")}
-# In scripts that are found by parts, a text contains a word if it contains each pair of its letters. As a
-# phrase, the pairs would not be found in a long text: Postgres does not store the positions of all of them.
+# `_by_pairs` turns a word in a script of FOUND_BY_PART into a phrase of pairs of letters. Search for the
+# pairs in any order (`&`): Postgres does not store all positions of a long text, so it would miss the phrase.
 _QUERY = f"""regexp_replace(
     websearch_to_tsquery('english', :words)::text,
     '<(-|[0-9]+)>(?= ''[{words.FOUND_BY_PART}])|(?<=[{words.FOUND_BY_PART}]'' )<(-|[0-9]+)>', '&', 'g'
@@ -119,7 +119,7 @@ def matches(said: str) -> TextClause:
 
 
 def _by_pairs(said: str) -> str:
-    """Replace each run of letters that is found by parts by a phrase of its pairs, in quotes: "東京 京都"."""
+    """Replace each run of letters of FOUND_BY_PART with a phrase of its pairs, in quotes: "東京 京都"."""
     # Every second part is in quotes already.
     return '"'.join(
         _replace_runs(part, " " if number % 2 else '"') for number, part in enumerate(said.split('"'))

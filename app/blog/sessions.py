@@ -1,7 +1,8 @@
 """Sessions that the server can end. The cookie has a random token, and a row has the digest of the token.
 
-A session ends when it was not used for PERMANENT_SESSION_LIFETIME (config.py), when its user signs out or
-changes the password (accounts.py), or when the user has used KEPT other sessions since then.
+A session ends when it was not used for PERMANENT_SESSION_LIFETIME (config.py), when its user signs out, ends
+it on the account page or gets a new password (accounts.py, cli.py), or when the user signs in again and has
+KEPT sessions that were used more recently.
 The names and attributes of the cookies are in `_cookies` in config.py.
 
 Each write to this table is committed at once in a separate transaction, so it stays if the request fails.

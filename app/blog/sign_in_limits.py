@@ -43,7 +43,7 @@ def refuse(email: str, account: User) -> str | None:
 
 
 def remember(person: User) -> None:
-    """Store the browser and the address of this request as known places of `person`; reset the counts."""
+    """Store the browser and the address of this request as known places of `person`. Reset their counts."""
     token = request.cookies.get(_cookie_name(person), "")
     if _browser(token) not in _known_places(person):
         token = secrets.token_urlsafe(32)

@@ -1,4 +1,4 @@
-"""Words in any script: how many a text has, how long they take to read; a text cut after a word; a slug."""
+"""Functions for texts in any script: count the words, estimate the reading time, shorten, make a slug."""
 
 import re
 import textwrap

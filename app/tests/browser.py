@@ -123,7 +123,8 @@ def _free_ports(number: int) -> list[int]:
 def page(request, live):
     """Open a page of a browser, in each colour scheme and width. The browser's console must stay empty.
 
-    While the page is open, an event loop runs, so a test cannot use the app in this process.
+    While the page is open, Playwright runs an event loop in this thread. Then Flask-SQLAlchemy-Lite cannot
+    end an app context, so a test cannot use the app in this process.
     """
     scheme, width = request.param
     complaints = []

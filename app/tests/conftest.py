@@ -82,7 +82,11 @@ def is_signed_in(client: FlaskClient) -> bool:
 
 @dataclass(frozen=True)
 class Server:
-    """A Postgres server. admin: the URL of a role that may create databases and roles."""
+    """A Postgres server.
+
+    admin: the URL of a role that may create databases and roles.
+    folder: a directory for the files with passwords, and for the app's MEDIA_DIR.
+    """
 
     admin: URL
     folder: Path
@@ -182,7 +186,7 @@ class Cluster:
         )
 
     def server(self, passwords: Path) -> Server:
-        """Return the server for the tests. passwords: a directory for files with passwords."""
+        """Return the server for the tests. passwords: its `folder`."""
         return Server(make_url(f"postgresql+psycopg2://postgres@/postgres?host={self.folder}"), passwords)
 
     def start(self) -> None:
@@ -210,7 +214,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop the server as `docker stop` does."""
-        self._process.send_signal(signal.SIGINT)  # SIGINT requests Postgres' fast shutdown
+        self._process.send_signal(signal.SIGINT)  # STOPSIGNAL of the Postgres image: a fast shutdown
         self._process.wait(timeout=20)
 
 
@@ -371,9 +375,9 @@ def run_import(runner):
 
 @pytest.fixture
 def add_posts(app: Flask):
-    """Return a function that adds `count` posts, from `post-1` to the newest one, at intervals of a minute.
+    """Return a function that adds `count` posts, each published a minute after the one before.
 
-    Each post has the tags `harbour` and `tag-N`.
+    The oldest is `post-1`. The post `post-N` has the tags `harbour` and `tag-N`.
     """
 
     def add(count: int, **values: object) -> None:

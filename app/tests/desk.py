@@ -11,12 +11,12 @@ def value(page, name: str) -> str:
 
 
 def action(page) -> str:
-    """Return the address to which the editor's form is sent, if it is not the address of the page."""
+    """Return the `action` of the editor's form. Fails if the form has none, and is sent to its own page."""
     return re.search(r'<form class="form editor"[^>]* action="([^"]+)"', page.text)[1]
 
 
 def fields(page, **changes: object) -> dict[str, object]:
-    """Return the fields that the editor's form would send."""
+    """Return the fields that the editor's form would send, without its `guid` and its CSRF token."""
     texts = re.findall(r'<textarea[^>]* name="(\w+)"[^>]*>\r?\n?(.*?)</textarea>', page.text, re.DOTALL)
     names = [
         "title",
@@ -35,7 +35,7 @@ def fields(page, **changes: object) -> dict[str, object]:
 
 
 def differences(page) -> dict[str, tuple[str, list[str]]]:
-    """Return the differences that the editor shows in a conflict: a text and the changed lines, by field."""
+    """Return what the editor shows in a conflict: for each field's label, who changed it, and its diff."""
     found = re.findall(r"<dt>(.*?)<span>: (.*?)</span></dt>\s*<dd><pre>(.*?)</pre>", page.text, re.DOTALL)
     lines = {name: re.findall(r"<(?:ins|del)>(.*?)</", text) for name, _, text in found}
     return {name: (changed_by, lines[name]) for name, changed_by, _ in found}

@@ -188,7 +188,7 @@ def photo(name: str, colour: str) -> dict[str, object]:
 
 @pytest.fixture
 def slow(page):
-    """Return a function that lets uploads go on. Until then, the browser keeps them waiting."""
+    """Hold the uploads of the page, and return a function that lets them go on."""
     held = []
     page.route(UPLOADS, lambda route: held.append(route))
 
@@ -449,7 +449,7 @@ def test_desk_is_valid_html(signed_in, add_posts, tmp_path):
     post = re.search(r'href="(/author/posts/\d+)"', grace.get("/author/").text)[1]
     grace.send("/author/pages/new", title="About", body="We.", position="0")
     conflict = grace.send(post, title="A", body="B", status="draft", tags="<a>", version="0")
-    assert conflict.text.count("<dt>") == 7, "the page shows a difference in each field"
+    assert conflict.text.count("<dt>") == 7, "each field but the language differs"
     (tmp_path / "conflict.html").write_text(conflict.text)
     tag, other_tag = re.findall(r'href="(/author/tags/\d+)"', grace.get("/author/tags").text)[:2]
     merge = f"{tag}/merge?into={other_tag.rpartition('/')[2]}"

@@ -37,7 +37,7 @@ MOMENT = datetime(2025, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 
 
 def run(app, *arguments):
-    """Run a command, and return its JSON or the lines with its problems."""
+    """Run a command, and return its JSON, or all lines of its stderr if it fails."""
     result = app.test_cli_runner().invoke(args=list(map(str, arguments)))
     if result.exit_code == 0:
         return json.loads(result.stdout)
@@ -449,8 +449,8 @@ def peak_mb(settings, *arguments) -> float:
 
 
 def test_memory_of_import_export_and_rerender_does_not_grow_with_the_blog(app, settings, tmp_path):
-    """All texts of this test together need at least 60 MB of memory. A few texts need at most 10 MB."""
-    body = "    " + "A boat in the harbour. " * 5_000  # the indentation makes this code, which renders fast
+    """All texts at once would need at least 60 MB. The few that a command may keep need at most 10 MB."""
+    body = "    " + "A boat in the harbour. " * 5_000  # the indentation makes it a code block: renders fast
     site = tmp_path / "site"
     posts = [tmp_path / f"posts/{number}.md" for number in range(300)]
     posts[0].parent.mkdir()

@@ -1,4 +1,4 @@
-"""The commands that take over the files of older releases, and that write the files that the cache lacks."""
+"""`flask media adopt`, which stores the files of older releases in Postgres, and `flask media fill`."""
 
 import hashlib
 import json

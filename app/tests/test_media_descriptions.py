@@ -67,7 +67,7 @@ def test_upload_of_a_picture_of_somebody_else_keeps_its_description_and_says_so(
     response = upload(eve, BOAT, json=False, alt="Mine")
     assert "You may not change its description" in eve.get(response.location).text
     assert alt() == "A boat"
-    assert "![Mine](" in upload(eve, BOAT, alt="Mine").json["markdown"], "the author's own post gets it"
+    assert "![Mine](" in upload(eve, BOAT, alt="Mine").json["markdown"], "the line for Eve's post has hers"
 
 
 @pytest.mark.parametrize(

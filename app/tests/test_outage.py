@@ -17,7 +17,7 @@ from blog.models import Post, db
 
 @pytest.fixture(autouse=True)
 def _reset_outage():
-    """Reset the flag of an outage, so that the next test finds the database."""
+    """End the outage that a test began, so that its thread stops, and the next test begins without it."""
     yield
     outage._outage._is_over.set()
     outage._outage = outage._Outage()
@@ -34,7 +34,7 @@ def away(settings: dict[str, str], tmp_path, monkeypatch) -> Flask:
 @pytest.mark.parametrize("path", ["/", "/posts/any", "/feed.xml", "/search?q=word", "/login", "/contact"])
 def test_page_answers_503_with_retry_after(away, path):
     client = away.test_client()
-    for _ in range(2):  # the first request notices the outage, and the second one finds the flag
+    for _ in range(2):  # the first request notices the outage, and the second one knows of it
         answer = client.get(path, base_url=away.config["BASE_URL"])
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "10"
@@ -183,7 +183,7 @@ def refuse(server, migrated):
 
 @pytest.fixture
 def runs(app):
-    """Return a list to which each POST to /once adds, after its query."""
+    """Return a list to which each POST to /once appends the result of its query, 7."""
     runs = []
 
     @app.post("/once")

@@ -1,7 +1,7 @@
-"""No id of a text, which headings mostly have, equals another id of the page that shows the text.
+"""The ids inside a text, mostly those of its headings, differ from all ids of the page around the text.
 
-All ids of the templates and of form fields begin with `blog_`, except those of comments. So a new id cannot
-clash with a heading.
+All ids of the templates and of form fields begin with `blog_`, except those of comments. So a new id in a
+template cannot clash with a heading.
 """
 
 import re
@@ -22,7 +22,7 @@ from .conftest import BASE_URL
 
 TEMPLATES = Path(blog.__file__).parent / "templates"
 FIELD_ID = re.compile(r"\{\{ field\.id \}\}-\w+")  # derived from the id of a form field
-# The ids of the pages in earlier releases: the headings of published posts have some of them.
+# Headings of published posts. Their ids, such as page-main, were ids of the page itself in earlier releases.
 FORMER = ("Page main", "Comments", "Editor", "Title", "Slug", "Body", "Summary", "Tags", "Status", "Position")
 FORMER += ("Name", "Email", "Website", "Q", "Version", "Base", "Preview title", "Body hint", "Summary hint")
 

@@ -67,7 +67,7 @@ KINDS = {
     "not found": "/none",
 }
 NOT_INDEXED = ("search", "results", "nothing found", "comment", "sign-in", "not found")
-# What pages lack that search engines skip on purpose, and what the status 404 causes.
+# Audits of Lighthouse to skip: pages with `noindex` fail the first two, and a 404 page fails two more.
 INTENDED = {kind: ["is-crawlable", "meta-description"] for kind in NOT_INDEXED}
 INTENDED["not found"] += ["http-status-code", "errors-in-console"]
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")

@@ -1,4 +1,4 @@
-"""A text renders in a time that grows like its length, or it is refused, and its author keeps it.
+"""The time to render a text is proportional to its length. A text over the limits is refused, but not lost.
 
 Times are CPU times, so that a busy machine changes nothing.
 """
@@ -62,9 +62,9 @@ SLOW_CODE = "\n" * 40_000 + "x"  # the lexer of AutoIt tries each line to the en
 
 @pytest.fixture(autouse=True, scope="module")
 def _warm():
-    """Load what the first text loads, so that no measurement includes it.
+    """Render a text, because the first one also loads modules, which no measurement should include.
 
-    The garbage collector ignores the objects of other tests, which would make long measurements longer.
+    Let the garbage collector ignore the objects of other tests: it would visit them during each rendering.
     """
     convert("# a {#b}\n\n```python\na\n```\n\n<b id=c>\n\n|a|\n|-|\n", 1)
     gc.freeze()
@@ -83,7 +83,7 @@ def cpu_s(text: str) -> float:
 
 
 def children_cpu_s() -> float:
-    """Return the CPU time of all processes that this process has ended."""
+    """Return the CPU time of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

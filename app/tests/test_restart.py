@@ -1,4 +1,4 @@
-"""A restart of the database under load: no request fails with status 500, and pages only take longer."""
+"""The database ends connections, or restarts, under load: no request fails, and pages only take longer."""
 
 import threading
 import time

@@ -67,7 +67,7 @@ def scram_verifier(password: str, existing: str | None = None) -> str:
     Postgres gets only the verifier, so its log never has the password itself.
 
     Args:
-        password: the password; letters and digits need no SASLprep.
+        password: the password; printable ASCII needs no SASLprep.
         existing: the stored verifier, returned unchanged if it matches password.
 
     The format is that of RFC 5803 with SCRAM-SHA-256 (RFC 7677).

@@ -1,6 +1,7 @@
 """Restore drills: the newest backup, and a random moment, are restored into a throwaway container.
 
-The numbers of rows, all indexes, the checksums of all pages, and the blog's pages on it are checked.
+In both, all tables and indexes, and the checksums of all pages, are checked. The newest backup must also have
+the right numbers of rows, and the blog must answer requests with it.
 """
 
 import datetime
@@ -57,7 +58,7 @@ class Drill:
         reason: why it failed; empty if it passed.
         backup: the label of the backup that was restored.
         moment: the random moment that was restored too; empty if there was none yet.
-        rpo_seconds: the age of the newest change that could be restored, when the drill began.
+        rpo_seconds: for how long changes had waited to be archived, when the drill began.
         rto_seconds: how long it took from the beginning of the restore until the blog answered.
         rows: the number of rows that were compared.
     """
@@ -133,7 +134,7 @@ def metrics(stack: Stack) -> dict[str, tuple[str, Any]]:
         return {}
     return {
         "slipway_drill_passed_timestamp_seconds": ("When the last good restore drill was.", good[-1].at),
-        "slipway_drill_rpo_seconds": ("The age of the newest change that it restored.", good[-1].rpo_seconds),
+        "slipway_drill_rpo_seconds": ("How long changes had waited to be archived.", good[-1].rpo_seconds),
         "slipway_drill_rto_seconds": ("How long it took until the blog answered.", good[-1].rto_seconds),
     }
 

@@ -55,7 +55,7 @@ def replace(new: Path, path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Let two files or directories of one file system change places in one step; the caller flushes it.
+    """Swap two files or directories of one file system in one step; the caller flushes their directory.
 
     Raises:
         OSError: one of them is missing, or the file system cannot do it.
@@ -80,7 +80,8 @@ def rewrite_managed(path: Path, text: str, record: Path) -> None:
     write(path, text, mode=stat.S_IMODE(status.st_mode), uid=status.st_uid)
     items = json.loads(record.read_text()) if record.exists() else {}
     if str(path) in items:
-        # The playbook last sent the former content. If it wants that again, it must send it again.
+        # `entry` is the digest of what a playbook last sent. Without it, the next run sends its content,
+        # even if it is the former one.
         items[str(path)] |= {"entry": "", "found": managed_digest(path)}
         write(record, json.dumps(items, indent=1, sort_keys=True), mode=0o600)
 

@@ -51,7 +51,7 @@ def unforwarded(host: Host, services: Sequence[dict[str, Any]]) -> list[str]:
         for port in service.get("Publishers") or []:
             if port["PublishedPort"]:
                 published["ipv6" if ":" in port["URL"] else "ipv4"].add(str(port["PublishedPort"]))
-    # With another firewall backend, the engine has these tables instead.
+    # If the engine's firewall backend is nftables, this table replaces the rules of iptables.
     if not any(published.values()) or ask(host, "nft", "list", "table", "ip", "docker-bridges") is not None:
         return []
     lost = {port for family in SAVE for port in published[family] - forwarded(host, SAVE[family])}

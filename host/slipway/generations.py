@@ -1,8 +1,8 @@
 """The directories of databases in one volume: in service, being restored, and former ones.
 
-A directory never changes its content and its name at the same time, and only the directory `restored`, or one
-with the file MARKER, is ever removed without being asked. So whatever ends this program, each database that
-was in service still has a name.
+Databases change places only by renames of their directories. Unless an operator asks for more, only the
+directory `restored`, and those with the file MARKER, are ever removed. So even if this program is killed, a
+database that was in service is still there: in service, or as a former one.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def container(stack: Stack) -> Inspected:
 
 
 def in_container(found: Inspected) -> Path:
-    """Return the path of the directory in service in the container of the database."""
+    """Return the path that the directory in service has inside the container of the database."""
     return Path(environment(found)["PGDATA"])
 
 

@@ -3,7 +3,7 @@
 The engine restarts a container whose main process ends, but not one whose processes hang. `slipway heal` runs
 as a systemd unit. It acts on what it finds, not on what an event says, so a lost event does no harm: an event
 only makes it look at once. It restarts a container under the lock, so never during a release, a change of
-nginx or a restore. How soon a container is unhealthy is decided by the health checks: `x-patience` in
+nginx or a restore. The health checks decide how soon a container counts as unhealthy: `x-patience` in
 compose.yml.j2, at most 24 seconds.
 """
 
@@ -30,7 +30,7 @@ from slipway.shell import Failure, printable
 from slipway.stack import Stack
 
 UNIT = "slipway-heal.service"
-# The modules that run, even if another version is installed meanwhile.
+# The directory of the running version; `is_replaced` compares it with the installed one.
 CODE = Path(__file__).resolve().parents[1]
 # The keys of the configuration without which there is no stack yet.
 NEEDED = {"directory", "state", "secrets", "in_service"}
@@ -105,7 +105,7 @@ def unhealthy(stack: Stack) -> dict[str, Inspected]:
 
 
 def checks(container: Inspected) -> list[dict[str, Any]]:
-    """Return the last health checks of a container that failed one after the other, oldest first."""
+    """Return the failed health checks of a container since the last one that passed, oldest first."""
     failed: list[dict[str, Any]] = []
     for check in reversed(container["State"].get("Health", {}).get("Log") or []):
         if check["ExitCode"] == 0:
@@ -117,9 +117,9 @@ def checks(container: Inspected) -> list[dict[str, Any]]:
 def is_proven(stack: Stack, service: str, container: Inspected) -> bool:
     """Tell whether a container is unhealthy for a reason of its own.
 
-    A database that hangs makes the blog unhealthy too, perhaps before the database itself. So the blog waits
-    while a check of the database fails, and only checks count that began after the last restart of another
-    service. None of this matters if the container's own main process is stopped.
+    A database that hangs makes the blog unhealthy too, perhaps before the database itself. So the blog is not
+    restarted while checks of the database fail; and for any service, only checks count that began after the
+    last restart of another service. If the container's main process is frozen, that alone is proof.
     """
     if stack.host.is_frozen(str(container["State"]["Pid"])):
         return True
@@ -274,7 +274,7 @@ def watch(host: Host, tell: Callable[[str], None] = notify_systemd) -> None:
     healer, settings = Healer(host), host.settings
     tell("READY=1")
     while True:
-        # The engine sends also the events since now that came before it was asked.
+        # --since adds the events that happen before the engine gets this command.
         with host.follow("docker", "events", f"--since={host.now()}", PROJECT, *EVENTS) as events:
             while events.goes_on:
                 if is_replaced(host):

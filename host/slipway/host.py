@@ -40,7 +40,7 @@ class Host:
         return shell.show(*command)
 
     def follow(self, *command: str) -> shell.Follower:
-        """Start a command that prints lines until it is ended, as a shell.Follower."""
+        """Start a command that prints lines until it is ended; return it as a shell.Follower."""
         return shell.Follower(*command)
 
     def get(
@@ -77,7 +77,7 @@ class Host:
         return {child for child in children if read_process(child, "cmdline").rstrip("\0 ") == command}
 
     def is_frozen(self, pid: str) -> bool:
-        """Tell whether a process was stopped by a signal, such as SIGSTOP; it reacts to SIGKILL only."""
+        """Tell whether a signal such as SIGSTOP stopped a process, which then does not react to SIGTERM."""
         return read_process(pid, "stat").rpartition(")")[2].split()[:1] == ["T"]
 
     def started(self, pid: str) -> float:
@@ -113,12 +113,12 @@ def moment(text: str) -> datetime.datetime:
 
 
 def seconds_of(text: str) -> float:
-    """Return a time in RFC 3339 in seconds since the epoch."""
+    """Convert a time in RFC 3339 to seconds since the epoch."""
     return moment(text).timestamp()
 
 
 def time_of(seconds: float) -> str:
-    """Return a time in seconds since the epoch as in RFC 3339."""
+    """Convert seconds since the epoch to a time in RFC 3339."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

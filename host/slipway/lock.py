@@ -60,7 +60,7 @@ def lock(host: Host, holder: str, seconds: float = 0, other: str = "Another rele
         try:
             yield
         finally:
-            # A process that goes on would otherwise seem to have the lock.
+            # If this process continues after the block, `is_held` must not report the lock as held.
             describe(file, "")
 
 
@@ -87,7 +87,7 @@ def is_held(host: Host) -> bool:
 
 
 def playbook_run(host: Host) -> dict[str, str] | None:
-    """Return the run of a playbook that has its lock: `playbook`, `by` and `since`; None if there is none.
+    """Return the playbook run that holds the lock of runs: `playbook`, `by` and `since`; None without a run.
 
     The module `host_facts` takes this lock, in plugins/module_utils/run_lock.py.
     """

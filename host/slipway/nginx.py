@@ -6,7 +6,7 @@ its files: it does nothing, reloads nginx or replaces its container.
 Both end nginx processes and the connections that readers keep open, which loses a request that arrives at
 that moment. So nginx is drained first: it closes each connection itself, with a response that announces the
 close. While a container is replaced, a temporary nginx gets every new connection. Changes run in their own
-systemd unit and under the release lock. If the program is killed, the old container or the temporary nginx
+systemd unit and under the host's lock. If the program is killed, the old container or the temporary nginx
 serves, and the next run finishes the change. The host runs `apply` once at boot.
 """
 

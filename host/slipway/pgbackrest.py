@@ -27,7 +27,8 @@ ANOTHER_DATABASE, LOCKED = 28, 50
 SEGMENT = re.compile(r"/([0-9A-F]{24})-[0-9a-f]{40}\b")
 # A line of the output of `verify` about something that is not as it was written.
 WRONG = re.compile(r"status: (?!valid\b|ok\b)|(missing|invalid|other): [1-9]|mismatch")
-# Segments of 16 MB: the last eight digits of a segment's name count to this number, then the digits before.
+# The last eight digits of a segment's name are less than this number, because a segment has 16 MB. After the
+# highest value, they begin at 0 again, and the eight digits before them go up by one.
 SEGMENTS = 0x100
 # An interrupted run may have left files in the service's directory.
 RESTORE = """
@@ -123,7 +124,7 @@ def inspect(stack: Stack) -> Repository:
     [found] = json.loads(run(stack, *QUIET, "--output=json", "info"))
     code, words = found["status"]["code"], found["status"]["message"]
     if code == OTHER:
-        # With another passphrase, the message has the whole file as it is.
+        # With a wrong passphrase, the message contains a whole file, unreadable and long.
         words = "; ".join(printable(one["status"]["message"][:200]) for one in found["repo"])
     backups = [
         Backup(
@@ -242,7 +243,7 @@ def lineage(stack: Stack, timeline: int) -> dict[int, str]:
 def choose(stack: Stack, timeline: int, target: Target | None) -> Backup:
     """Return the newest backup from which a target can be recovered.
 
-    A restore begins another timeline. So a backup may be older than the target, and yet not of its past.
+    A restore begins another timeline. So a backup may be older than the target, but not lead to it.
 
     Raises:
         Failure: there is none.
@@ -301,8 +302,8 @@ def restore(stack: Stack, service: str, timeline: int, target: Target | None = N
     if target:
         how = [f"--type={target.kind}", f"--target={target.value}", "--target-action=pause"]
     chosen = choose(stack, timeline, target)
-    # By its number, Postgres follows a timeline only if the repository has its history. It lacks that if the
-    # timeline began before the repository was in use.
+    # Postgres accepts the number of a timeline only if the repository has its history. The repository lacks
+    # the history of a timeline that began before the repository was in use.
     followed = "current" if chosen.timeline == timeline else timeline
     arguments = (
         *how,

@@ -1,4 +1,4 @@
-"""A database that is recovered from a backup, in a container of its own beside the database."""
+"""The recovery of a database from a backup, in the container of any service that can run the database."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from slipway.settings import SPARE_DISK
 from slipway.shell import Failure
 from slipway.stack import PSQL, Stack
 
-# How long a recovering database may take to answer: it does once it has recovered the end of the backup.
+# How long a recovering database may take until it answers: it must first recover to the end of the backup.
 START_SECONDS = 3600
 # How long it may stay at the same position without having reached its target.
 STUCK_SECONDS = 60
@@ -80,7 +80,8 @@ class Recovered:
         """Wait until the database has recovered up to its target, or to the end of the last segment.
 
         Raises:
-            Failure: the database ended, such as because the target is later than the end of the archive.
+            Failure: the recovery makes no progress, or the database stopped, for example because the archive
+                ends before the target.
         """
         began = told = since = time.monotonic()
         before = ""

@@ -121,7 +121,8 @@ class Rollout:
             stack.isolate(slot)
             stack.set_slots({**self.serving, slot: self.image})
             self.entry.config = stack.wanted_hash(slot, self.image)
-            # Never replace the database here. `--no-deps` would change the hash of the slot's definition.
+            # `--no-recreate` keeps compose from replacing the database. `--no-deps` would do that too, but it
+            # changes the hash of the slot's definition.
             stack.compose("up", "--detach", "--no-recreate", f"flask_blog_{slot}")
         if not self.is_rollback:
             with self.stage("admin"):
@@ -197,7 +198,8 @@ def release(
         The ledger's new entry, or None when image, configuration and secrets are already in service.
 
     Raises:
-        Failure: the new slot was removed, and the former slot still serves.
+        Failure: the new slot was removed, and the former slot still serves; or a step after the switch
+            failed, and the new slot serves.
     """
     active = stack.active()
     if active and stack.serves(active, image):
@@ -310,10 +312,10 @@ def result(changed: bool, message: str, blocked: Release | None) -> dict[str, An
 
 
 def nothing_to_release(stack: Stack, wanted: Namespace | Release) -> tuple[str, Release | None]:
-    """Return why the image in service is not released again, and its entry if that gets another version.
+    """Return why nothing is released, and the changed entry of the image in service if its version changes.
 
-    The entry gets the wanted version, but not if that is only the git revision, which is the default: the
-    image has the content of both revisions.
+    The entry gets the wanted version, unless that is only the git revision (the default of release_version):
+    two revisions can have the same image.
     """
     current = stack.ledger.current()
     if not current or current.image != wanted.image:
@@ -327,9 +329,9 @@ def nothing_to_release(stack: Stack, wanted: Namespace | Release) -> tuple[str, 
 
 
 def nothing_to_do(stack: Stack, options: Namespace) -> dict[str, Any] | None:
-    """Return the answer of a release that has nothing to do; None if it has, or if that is unknown.
+    """Return the answer if the release would change nothing; None if it would, or if that is unknown.
 
-    Most runs of site.yml release nothing. They start no unit, which would run a second interpreter.
+    Most runs of site.yml change nothing. This saves them a unit with a second interpreter.
     """
     try:
         with lock(stack.host, options.by):

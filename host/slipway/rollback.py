@@ -53,10 +53,10 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
 
 
 def previous_release(stack: Stack) -> Release:
-    """Return the release that served before the place in history of the one in service.
+    """Return the newest release before the one in service, by their places in history (`Ledger.places`).
 
-    Its image is not blocked and is still on this host. If no such release served before that place, because a
-    rollback by name went back past all of them, return the newest other one.
+    Its image is not blocked and is still on this host. If there is no such release before the one in service,
+    because a rollback by name went back past all of them, return the newest of the later ones.
     """
     served = stack.ledger.successful()
     if not served:

@@ -53,7 +53,7 @@ class CommandFailure(Failure):
 
 
 def describe(error: BaseException | str) -> str:
-    """Return a problem in words: of an error that nobody expected, also its type and its place."""
+    """Return a problem in words; for an unexpected error, with its type and its place in the code."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, (str, Failure, OSError)):
@@ -112,7 +112,7 @@ def show(*command: str) -> int:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT
     ) as process:
         for line in process.stdout or ():
-            # A byte alone can control a terminal that does not use UTF-8.
+            # Escape bytes that are not valid UTF-8: a terminal with another encoding may obey them.
             text = line.removeprefix(ERASE_LINE).decode(errors="backslashreplace")
             sys.stdout.write(printable(text))
             sys.stdout.flush()

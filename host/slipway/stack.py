@@ -117,7 +117,7 @@ class Stack:
         return "green" if self.green_flag.exists() else "blue"
 
     def idle(self) -> str:
-        """Return the other slot, which nginx serves on its private listener only."""
+        """Return the other slot: the private listener uses it; readers get it only as a backup."""
         return next(slot for slot in SLOTS if slot != self.routed())
 
     def active(self) -> str | None:
@@ -142,7 +142,7 @@ class Stack:
         return {slot: states[f"flask_blog_{slot}"] for slot in SLOTS if f"flask_blog_{slot}" in states}
 
     def isolation_flag(self, slot: str) -> Path:
-        """Return the flag of a slot whose release is not accepted: nginx does not use it as a backup."""
+        """Return the flag that keeps nginx from using slot as a backup, until `switch` removes the flag."""
         return self.green_flag.with_name(f"isolated-{slot}")
 
     def isolate(self, slot: str) -> None:

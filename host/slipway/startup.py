@@ -22,10 +22,11 @@ PSQL = ("psql", "--username=postgres", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "
 
 # Let the blog's transactions finish, and let none begin, before the database stops: after SIGTERM, Postgres
 # refuses new connections, and stops when the last one has ended ("smart shutdown"). So end the blog's
-# connections that are in no transaction, until none is left or two seconds are over. A connection that was
-# used a moment ago may belong to a request that is about to begin another transaction.
+# connections that are in no transaction, until none is left or two seconds are over. Spare a connection that
+# was used in the last 0.2 s: its request may be about to begin another transaction.
 # The connection slipway_hold keeps Postgres from stopping by itself, because the engine would then start it
-# again. If this program is killed, that happens when the connection ends, and nothing else is left to undo.
+# again. If this program is killed, Postgres stops when that connection ends, the engine starts it again, and
+# nothing else is left to undo.
 FINISH_TRANSACTIONS = r"""
 CHECKPOINT;
 \! PGAPPNAME=slipway_hold psql --username=postgres --command='SELECT pg_sleep(20)' >/dev/null 2>&1 &

@@ -1,7 +1,7 @@
 """A throwaway database that is recovered from a backup, and the blog on it.
 
-The containers share one network. If the repository is on this host, it has only the loopback interface, and
-they cannot write to the repository. Otherwise, they can reach the repository's server and nothing else.
+The containers share one network. If the repository is on this host, this network has only the loopback
+interface, and they cannot write to the repository. Otherwise, they can reach only the repository's server.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ class Verification:
     """The result of the last verification of the repository's files.
 
     Attributes:
-        at: when it ended, as in RFC 3339; empty if there was none.
+        at: when it began, as in RFC 3339; empty if there was none.
         damage: what is wrong with the files; empty if nothing is.
         gap: the first missing segment of the log since the last full backup; empty if there is none.
         since: the full backup after the last gap, as in RFC 3339: no earlier moment is sure to be restorable.

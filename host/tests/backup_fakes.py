@@ -19,7 +19,7 @@ COMMANDS = ("info", "stanza-create", "check", "backup", "verify", "repo-ls", "re
 WRITING = {"stanza-create", "check", "backup"}
 BEFORE = "the database of before"
 FIRST, SECOND = "restored database 1", "restored database 2"
-# The file that marks the directory of a database that was not in service yet.
+# The file that marks the directory of a database that was not in service yet (generations.py).
 MARKER = "slipway-restored"
 RECOVERING = ("db_restore", "db_drill")
 SERVICES = ("db", *RECOVERING, "flask_drill")
@@ -51,7 +51,7 @@ def once(error):
 
 
 def terminate():
-    """End this process like `systemctl stop`."""
+    """Send SIGTERM to this process, as `systemctl stop` does."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -79,7 +79,7 @@ class Vault:
 
     Attributes:
         events: what happened, in order, such as "backup full", "recover db_drill" or "stop db".
-        wrong: what to do instead of an event: an exception to raise, or a function to call.
+        wrong: what to do when an event happens: an exception to raise, or a function to call.
         containers: the states of containers by service.
         volumes: the volumes that drills made.
         created: how often the repository was created.
@@ -112,7 +112,7 @@ class Vault:
         self.histories = {}
         self.archiver = {"waiting": 0, "archived": self.ago(seconds=20).timestamp(), "failing": False}
         self.rows, self.restored, self.targets, self.position = dict(ROWS), dict(ROWS), [], "0/B000100"
-        # The directory of the database in service, in its volume. Its file says which database it is.
+        # The directory of the database in service, in its volume. The file `name` says which database it is.
         self.place, self.live = place, place / GENERATIONS / "a"
         self.live.mkdir(parents=True)
         (self.live / "name").write_text(BEFORE)
@@ -225,7 +225,7 @@ class Vault:
         }
 
     def compose(self, words, line, **options):
-        """Answer a command of docker compose; return None for one that the other fake answers."""
+        """Answer a command of docker compose; return None for one that `Engine` in fakes.py answers."""
         service = next((word for word in words if word in SERVICES), None)
         if words[0] == "exec" and service and self.containers.get(service) != "running":
             raise failure(f'service "{service}" is not running')
@@ -329,7 +329,7 @@ class Vault:
 
     def begin_timeline(self, words, service):
         """Run the commands that let a database begin another timeline, in its directory on this host."""
-        assert service == "db_restore", "the container of the database may not exist or not start"
+        assert service == "db_restore", "the container of db may be missing, or unable to start"
         directory = self.live.with_name(Path(words[-1]).name)
         assert words[-1] == f"{MOUNT}/{GENERATIONS}/{directory.name}"
         assert directory != self.live, "a database may run in this directory"
@@ -338,7 +338,7 @@ class Vault:
         return ""
 
     def query(self, service, statement):
-        """Answer an SQL statement; return None if the other fake does."""
+        """Answer an SQL statement; return None for one that `Engine` in fakes.py answers."""
         if "LOCK TABLE" in statement:
             self.happen("count db")
             return json.dumps({"position": "0/B000028", "rows": self.rows})

@@ -21,13 +21,13 @@ from slipway.release import release
 from slipway.settings import Settings
 from slipway.stack import Stack
 
-# A fixture that both test directories use.
+# A fixture from tests/parsers.py, which the tests in tests/ use too.
 __all__ = ["check"]
 
 
 @pytest.fixture(autouse=True)
 def _owners(monkeypatch):
-    """Make chown do nothing for users other than root, who cannot change owners."""
+    """Make chown do nothing unless the tests run as root: only root can change owners."""
     if os.geteuid() != 0:
         monkeypatch.setattr(os, "chown", lambda *arguments, **named: None)
         monkeypatch.setattr(os, "fchown", lambda *arguments: None)
@@ -101,7 +101,7 @@ def main(stack):
 
 @pytest.fixture
 def clock(engine):
-    """Make release ids a minute apart, because releases within one second would have the same id."""
+    """Replace the clock: release ids are a minute apart, and `now` always returns the same time."""
     ids = iter(f"20260101T00{minute:02}00Z" for minute in range(60))
     engine.new_id = lambda taken: next(ids)
     engine.now = lambda: "2026-01-01T00:00:00Z"
@@ -136,7 +136,7 @@ def released(stack, engine, clock):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The commands that replaced this process, which instead raise Killed."""
+    """The commands that would have replaced this process (os.execvp); each raises Killed instead."""
     commands = []
 
     def become(name, command):

@@ -44,7 +44,7 @@ class Engine(Host):
         self.migrate_output = 'a log line\n{"changed": true, "applied": ["0002"], "head": "0002"}\n'
         self.starting = []  # errors of a database that is still starting
         self.space, self.full = 10**12, None
-        self.unit = "active"  # the state of the unit of `slipway heal`
+        self.unit = "active"  # the state of every unit, such as that of `slipway heal`
         # A function that replaces the blog's own import and export.
         self.blog = None
         self.adopt_output = '{"changed": false, "adopted": 0, "missing": [], "damaged": []}\n'
@@ -211,7 +211,7 @@ def damage_ledger(stack, engine):
     """Damage the ledger as a full disk or an edit does.
 
     Returns:
-        A function that returns the names of the dumps and lists, of the static files, and of the images.
+        A function that returns three sets: the names of dumps and manifests, of static files, and of images.
     """
     stack.dumps.mkdir(exist_ok=True)
     for entry in stack.ledger.entries():

@@ -110,7 +110,7 @@ def test_container_is_not_restarted_while_another_operation_is_under_way(engine,
 
 
 def test_container_that_recovers_before_the_lock_is_free_is_not_restarted(ward, healer, monkeypatch):
-    """Another operation ends at this moment, which has restarted the container itself."""
+    """Another operation, which ends at this moment, has restarted the container."""
     ward.fall_ill("db")
     real = healing.lock
 
@@ -124,7 +124,7 @@ def test_container_that_recovers_before_the_lock_is_free_is_not_restarted(ward, 
 
 
 def test_others_wait_for_a_restart(engine, ward, healer):
-    """A release that begins while the healer has the lock is not refused."""
+    """The lock names the restart, so others wait for heal_seconds (settings.py), here only 0.1."""
     ward.fall_ill("db")
     run, held = ward.run, []
 

@@ -13,7 +13,7 @@ from slipway.shell import CommandFailure
 
 
 class Events:
-    """A fake `docker events`: each wait runs the next step of the test; after the last, the test ends."""
+    """A fake `docker events`: each wait runs the next step of the test; after the last, it raises Killed."""
 
     def __init__(self, steps):
         self.steps, self.goes_on, self.waits, self.commands = iter(steps), True, [], []

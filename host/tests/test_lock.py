@@ -35,7 +35,10 @@ def name():
 
 @contextlib.contextmanager
 def another_process(host, name, begin=lambda pipe: None):
-    """Run a process that holds the lock until it is released or killed; `begin` gets its end of a pipe."""
+    """Run a process that holds the lock until `release` is called or the process is killed.
+
+    The process first calls `begin` with its end of a pipe.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 
@@ -93,7 +96,7 @@ def test_drill_that_holds_the_lock_gets_sigterm_and_the_other_one_gets_the_lock(
 
 @pytest.fixture
 def stubborn(host):
-    """A drill that goes on until it is released or killed, whatever signal it gets."""
+    """A drill that reports SIGTERM, but goes on until it is released or killed."""
 
     def ignore_signals(pipe):
         signal.signal(signal.SIGTERM, lambda number, frame: pipe.send("told to end"))

@@ -80,7 +80,7 @@ def test_nginx_is_current_until_a_file_changes(tmp_path):
     (tmp_path / "blog.conf").write_text("old")
     processes = []
 
-    # Both clocks are coarse, so repeat each step until they show the difference.
+    # Start times of processes and change times of files are coarse: repeat each step until they differ.
     def is_current_after_a_start():
         processes.append(subprocess.Popen(["sleep", "60"]))
         container.workers = lambda: {str(processes[-1].pid)}

@@ -325,7 +325,7 @@ def test_release_after_the_clock_was_set_back_keeps_the_entry_and_the_dump_of_an
 
 @pytest.mark.parametrize("wrong", [{}, {"smoke": 500}, {"switch": 502}], ids=["works", "refused", "undone"])
 def test_slot_is_no_backup_for_readers_until_the_switch(stack, engine, wrong):
-    """While the slot's container exists, nginx sends readers to it, or the flag keeps them from it."""
+    """While the slot's container exists, nginx sends readers to it, or `isolated-green` keeps them away."""
     seen, real = set(), {name: getattr(engine, name) for name in ("run", "get", "output")}
 
     def watch(name):

@@ -38,7 +38,7 @@ def test_new_ledger_removes_nothing_of_earlier_releases(main, stack, engine, rel
         assert main("release", "--in-unit", f"sha256:{image}") == 0
     for past, present in zip(before, kept(), strict=True):
         assert past <= present
-    # Leftovers of releases in the new ledger are removed as usual.
+    # Images and static files of old releases in the new ledger are removed as usual.
     assert "sha256:4" not in engine.stored
     assert not (stack.static / "style.4.css").exists()
 

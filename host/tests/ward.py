@@ -29,7 +29,10 @@ class Ward:
         self.failing = set()
 
     def fall_ill(self, service, check=HUNG, times=3):
-        """Let a service's health checks fail, one every eight seconds, the last one three seconds ago."""
+        """Let a service's health checks fail; the last one began three seconds ago.
+
+        One begins every eight seconds: the interval and the timeout of `x-patience` in compose.yml.j2.
+        """
         ago = [self.time - datetime.timedelta(seconds=3 + 8 * turn) for turn in reversed(range(times))]
         self.checks[service] = [check | {"Start": at.isoformat()} for at in ago]
 

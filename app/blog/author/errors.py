@@ -16,14 +16,15 @@ from .posts import PostForm, post_editor
 @bp.errorhandler(Forbidden)
 @bp.errorhandler(CSRFError)
 def _refused(error: HTTPException) -> tuple[str, int]:
-    """If an editor was sent, show it again with the text that the author sent, so that it is not lost."""
+    """If the form of an editor was refused, show it again with the author's text, so that no text is lost."""
     is_post = request.endpoint in ("author.new_post", "author.edit_post")
     is_page = request.endpoint in ("author.new_page", "author.edit_page")
     if request.method != "POST" or not (is_post or is_page):
         return render_template("error.html", error=error), error.code or 403
     form = PostForm() if is_post else PageForm()
     if current_user() is None:
-        # After the author has signed in, the token of the form is valid again, but no token of this session.
+        # Keep the token that was sent: it is valid again after the author has signed in. A new token would
+        # belong to the present session, and the sign-in ends that.
         form.csrf_token.current_token = request.form.get("csrf_token", "")
         problem = SESSION_ENDED
     else:

@@ -133,7 +133,7 @@ def edit_post(number: int) -> str | tuple[str, int] | AnyResponse:
 @bp.get(f"/posts/<int(max={MAX_ID}):number>/view")
 @login_required
 def view_post(number: int) -> str | AnyResponse:
-    """Show a saved draft or scheduled post as readers will see it. Redirect to a public post."""
+    """Show a saved draft or scheduled post as readers will see it. If the post is public, redirect to it."""
     found = _find_post(number) or abort(404)
     if found.published_at and found.published_at <= datetime.now(UTC):
         return redirect(url_for("pages.post", slug=found.slug))

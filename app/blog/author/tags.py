@@ -100,7 +100,7 @@ def remove_tag(number: int) -> str | AnyResponse:
 
 
 def _find_tag(number: int) -> Tag:
-    """Return the tag. Abort with 404 without one, with 403 if it has a post that the user may not edit."""
+    """Return the tag. Abort with 404 if there is none, or 403 if it has a post that the user may not edit."""
     tag = db.session.get(Tag, number) or abort(404)
     if db.session.scalar(select(_posts_of_others()).join(Post.tags).where(Tag.id == number)):
         abort(403)

@@ -1,8 +1,8 @@
 """Import Markdown files or an exported site.
 
-If any file has a problem, nothing is imported. Each file is read twice: first to find and report all
-problems, then to import the file, which may find that a text cannot be rendered. So only a few texts are in
-memory at a time.
+If any file has a problem, nothing is imported. Each file is read twice, so that only a few texts are in
+memory at a time: first to find problems, then to import the file. Only the second reading renders the text,
+and reports a text that cannot be rendered.
 """
 
 from collections import Counter

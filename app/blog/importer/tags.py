@@ -26,7 +26,10 @@ def _tag(row: dict[str, Any]) -> Tag:
 
 
 def write_tags(exported: list[Tag], tags: TagBook) -> None:
-    """Add the tags that the blog does not have. A tag that it has keeps its address; the other redirects."""
+    """Add the tags that the blog lacks.
+
+    A tag that the blog has keeps its address, and the addresses that it has in the export redirect to it.
+    """
     for tag in exported:
         is_new = tags.find(tag.name) is None
         found = tags.get(tag.name, tag.slug)

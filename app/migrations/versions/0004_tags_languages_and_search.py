@@ -36,8 +36,8 @@ LEXEMES = " || ".join(
 
 
 def upgrade() -> None:
-    # The next two migrations, in the same transaction, change these tables too. A request that waits for
-    # `post` must not hold a lock of another one meanwhile: that would be a deadlock.
+    # The next two migrations, in the same transaction, change these tables too. So lock all of them now: else
+    # a request could wait for `post` while it holds a lock that a later migration needs, which is a deadlock.
     op.execute("LOCK TABLE media, contact_message, post, comment IN ACCESS EXCLUSIVE MODE")
     op.create_table(
         "tag_alias",
@@ -46,7 +46,7 @@ def upgrade() -> None:
     )
     op.create_index("tag_alias_tag_id_idx", "tag_alias", ["tag_id"])
     op.add_column("post", sa.Column("language", sa.Text, nullable=False, server_default=""))
-    # Last, because readers wait while Postgres writes the table again.
+    # Postgres writes the whole table again, while readers wait.
     op.add_column(
         "post",
         sa.Column("lexemes", postgresql.TSVECTOR, sa.Computed(LEXEMES, persisted=True), nullable=False),

@@ -42,7 +42,7 @@ def healthy(inspect):
 
 @pytest.fixture(scope="session")
 def limits(host, variables):
-    """Return a function that computes the limits of the containers as the role does, also for a larger host.
+    """Return the limits of the containers as the role `stack` computes them, for this host or a larger one.
 
     Memory is in MiB.
     """

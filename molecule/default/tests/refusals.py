@@ -12,8 +12,8 @@ class Case:
     """A run of ansible-playbook that must be refused.
 
     says: texts that the error must contain. hides: a text that the output must not contain.
-    variables: extra variables, with which the case runs site.yml. run: a function to call instead.
-    The run is a dry run, because only dry runs may run at the same time.
+    variables: extra variables for a dry run of site.yml; only dry runs may run at the same time.
+    run: a function to call instead of this dry run.
     `says` and the strings in `variables` may contain {fields} of the fixture `context`.
     """
 

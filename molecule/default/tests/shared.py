@@ -1,6 +1,6 @@
-"""What both scenarios use: fixtures, and the options --soak and --drill.
+"""Fixtures and options that both scenarios use.
 
-The tests with these marks take too long for `make test`.
+The options --soak and --drill select the tests with these marks, which take too long for `make test`.
 """
 
 pytest_plugins = [

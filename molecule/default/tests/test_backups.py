@@ -1,4 +1,4 @@
-"""Backups: changes reach the repository, restores bring them back, drills pass, and what fails is loud."""
+"""Backups: changes reach the repository, restores bring them back, drills pass, and failures are reported."""
 
 import json
 import time
@@ -8,11 +8,11 @@ from fixtures_backups import Messages
 from outside import Prober, wait_until
 
 REPOSITORY = "/var/lib/docker/volumes/backup_volume/_data"
-# The longest time until a change is archived: archive_timeout, and some seconds for the segment itself.
+# The longest time until a change is archived: archive_timeout in compose.yml.j2, and some seconds to archive.
 ARCHIVED_SECONDS = 30 + 10
-# For the few megabytes of this host.
+# Limits for this host's database, which has only a few megabytes.
 RESTORE_SECONDS, DRILL_SECONDS = 60, 120
-# The longest time without a page during a restore. The maintenance page counts as none.
+# The longest time without a page during a restore. The maintenance page does not count as a page.
 PAUSE_SECONDS = 20
 TIMERS = ["full", "diff", "incr", "check", "verify"]
 
@@ -37,7 +37,7 @@ def test_timers_of_backups_and_drills_are_active(host):
 
 def test_repository_cannot_be_read_with_another_passphrase(docker):
     command = "exec --env PGBACKREST_REPO1_CIPHER_PASS=wrong slipway-db-1 pgbackrest --stanza=blog info"
-    # The error has the encrypted text.
+    # grep needs --text, because the error message includes encrypted bytes.
     assert docker(f"{command} | grep --text --only-matching 'Error]'")
 
 
@@ -259,7 +259,7 @@ DROP_LAST = (
 
 
 def bundles(host):
-    """Return the paths of the bundles: the files of the repository that have the files of the database."""
+    """Return the paths of pgBackRest's bundles: files in the repository that hold files of the database."""
     return host.check_output(f"find {REPOSITORY}/backup/blog -path '*/bundle/*' -type f | sort").split()
 
 

@@ -64,7 +64,7 @@ def test_stylesheet_is_compressed_and_cached_forever(get):
 
 @pytest.fixture
 def wait_for_log_lines(host, docker, containers):
-    """Wait until a service has logged requests of a path after this moment, and return these log lines."""
+    """Wait until a service has logged a request for a path since the test began, and return the log lines."""
     since = host.check_output("date +%s.%N")
 
     def lines(service, path):

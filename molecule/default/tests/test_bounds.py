@@ -126,7 +126,10 @@ def test_query_strings_do_not_fill_the_cache(ask, used_mib, reader, site):
 
 
 def test_cache_size_is_limited(sql, used_mib, reader):
-    """nginx caches 24 MiB. There is room for 72 MiB more, which nginx removes every ten seconds."""
+    """nginx trims its cache to 24 MiB only every ten seconds. Until then, there is room for 72 MiB more.
+
+    The sizes are __stack_cache and __stack_memory in roles/stack/vars/main.yml.
+    """
     posts = "slug LIKE 'slipway-test-large-%'"
     sql(
         "INSERT INTO post (slug, title, summary, body, body_html, word_count, author, published_at) "

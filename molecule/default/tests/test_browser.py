@@ -23,7 +23,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--no-first-run",
 ]
-# The name of the person who comments in these tests, and the slug of the page that they add.
+# The name of the person who comments in these tests, and the slug of the page that the tests add.
 NAME = "Grace of the browser test"
 PAGE = "about-the-browser-test"
 
@@ -244,7 +244,7 @@ def sign_in(author, email, secrets):
 
 
 def upload_picture(author, colour):
-    """Upload a picture in the form of a post, and check the headers that nginx sends with the picture."""
+    """Upload a picture on the page that edits a post, and check the headers that nginx sends with it."""
     with author.page.expect_response("**/media/*") as answer:
         file = {"name": f"browser-test-{colour}.png", "mimeType": "image/png", "buffer": png(colour)}
         author.page.set_input_files("[data-file]", file)

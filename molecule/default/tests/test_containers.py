@@ -78,7 +78,7 @@ def large_nginx(docker, containers, limits):
 
 
 def test_nginx_of_a_host_with_24_cpus_reloads_twice_while_its_old_workers_drain(host, docker, large_nginx):
-    """A stopped worker takes as long to drain as one whose clients are slow."""
+    """Stop old workers by SIGSTOP: then they do not end, like workers whose clients are slow."""
     name, large = large_nginx
     first = docker("inspect --format '{{.State.Pid}}' %s", name)
 

@@ -59,7 +59,7 @@ def without_firewall(host):
 
 @pytest.fixture(scope="module")
 def routes(run_on_neighbour, machine, published_by_mistake):
-    """Add routes to the neighbour that lead to the addresses of that container through the host."""
+    """On the neighbour, add routes through the host to the addresses of `published_by_mistake`."""
     for family, address in published_by_mistake.items():
         run_on_neighbour(f"ip route add {address} via {getattr(machine, family)}")
     yield
@@ -93,7 +93,7 @@ METADATA = ("169.254.169.254", "fd00:ec2::254")
 
 @pytest.fixture(scope="module")
 def metadata(host, run_on_neighbour):
-    """Let the neighbour have the addresses of a provider's metadata, and the host a route to them."""
+    """Give the neighbour the addresses of a cloud's metadata service, and the host a route to each."""
     addresses = run_on_neighbour("hostname -I").split()
     for address in METADATA:
         gateway = next(one for one in addresses if (":" in one) == (":" in address))
@@ -107,7 +107,7 @@ def metadata(host, run_on_neighbour):
 
 @pytest.fixture(scope="module")
 def image_build(docker, inspect):
-    """Start a container on Docker's default bridge, where images are built. Return its first process."""
+    """Start a container on Docker's default bridge, where images are built. Return its PID on the host."""
     [image] = {c["Image"] for service, c in inspect().items() if service.startswith("flask_blog")}
     name = "slipway-test-build"
     docker(f"run --detach --name {name} --label slipway.test --entrypoint sleep %s infinity", image)
@@ -117,7 +117,10 @@ def image_build(docker, inspect):
 
 @pytest.fixture
 def reaches(host):
-    """Tell whether a port without a listener answers a connection from the network of a process."""
+    """Tell whether a connection from the network namespace of a process reaches an address.
+
+    Nothing listens at the port, so a connection that reaches the address is refused.
+    """
 
     def reaches(pid, address, port=1):
         script = f"timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"

@@ -23,7 +23,8 @@ from articles import (
 )
 from outside import wait_until
 
-# Each worker of the blog looks each second whether an outage has ended. Nothing shows when all have.
+# Each worker of the blog checks once a second whether an outage has ended (_WATCH_S in app/blog/outage.py).
+# The tests cannot see when all workers have noticed the end, so they wait.
 WATCH_SECONDS = 3
 # Seconds since the last visit of a page.
 IDLE_SECONDS = [(0.3, 1, 5), pytest.param((12, 30, 55, 65), marks=pytest.mark.drill)]
@@ -96,7 +97,7 @@ def test_crowd_gets_a_page_that_is_not_cached_within_100_ms(crowd, docker, conta
 
 
 def test_crowd_gets_a_page_that_has_expired_within_100_ms(crowd):
-    """Two seconds after its last visit, nginx does not serve a page any more."""
+    """nginx does not serve a page from its cache two seconds after the last visit of the page."""
     rounds = []
     for _ in range(5):
         time.sleep(2.1)

@@ -12,14 +12,15 @@ UNIT = "slipway-heal.service"
 RECORD = "/var/lib/slipway/healing.json"
 # Seconds from the moment when the processes are stopped to the next page.
 SERVES_AGAIN = 30
-# Seconds until a container is unhealthy: three checks, each after five seconds and for three; and some more.
+# Seconds until a container is unhealthy, and some more. Three checks must fail: each begins after five
+# seconds, and times out after three (x-patience in compose.yml.j2).
 UNHEALTHY = 24 + 6
 BYSTANDER = "--health-cmd=false --health-interval=1s --health-retries=1 --network=none --entrypoint=sleep"
 
 
 @pytest.fixture(autouse=True)
 def own_record(host, healthy):
-    """Begin each test with healthy containers, and without restarts that count."""
+    """Begin each test with healthy containers, and without a record of earlier restarts."""
     healthy()
     host.check_output("rm --force %s", RECORD)
     yield
@@ -29,7 +30,7 @@ def own_record(host, healthy):
 
 @pytest.fixture
 def name_of(slot):
-    """Return the name of a service in service, as in compose.yml."""
+    """Return the name of a service in compose.yml; for flask_blog, the name of the slot in service."""
     return lambda service: f"flask_blog_{slot()}" if service == "flask_blog" else service
 
 
@@ -93,7 +94,10 @@ def held_lock(host):
 
 @pytest.fixture
 def bystanders(docker, containers, slot):
-    """Start unhealthy containers as a release and a change of nginx have them. Return their states."""
+    """Start unhealthy containers with services that only a release or a change of nginx uses.
+
+    Return their states.
+    """
     idle = "green" if slot() == "blue" else "blue"
     image, ids = containers["flask_blog"]["Image"], []
     for service in (f"flask_blog_{idle}", "nginx_temporary"):
@@ -127,7 +131,7 @@ def test_frozen_container_serves_again_and_no_write_is_lost(
     after = started()
     assert {one for one in before if after[one] != before[one]} == {name}
     assert bystanders() == others
-    # A POST that got no answer may have been done.
+    # If a container hangs, nginx may answer a POST with an error although the blog stores the post.
     problems = wrong_posts(load.report.posts, load.titles)
     assert [problem for problem in problems if "although the blog refused it" not in problem] == []
     assert len(load.report.posts["done"]) > 10
@@ -169,7 +173,7 @@ def test_restarts_pause_after_three_in_ten_minutes(host, freeze, started, journa
     assert not page()
 
     host.check_output("rm %s", RECORD)
-    host.check_output("systemctl restart %s", UNIT)  # it looks at its start
+    host.check_output("systemctl restart %s", UNIT)  # the healer checks the containers when it starts
     wait_until(page, 15, "nginx serves again")
     assert [one["service"] for one in status()["healed"]] == ["nginx"]
 
@@ -189,7 +193,7 @@ def test_healer_runs_again_after_its_end_and_after_a_restart_of_the_engine(host,
 
 
 def test_healer_does_not_start_an_engine_that_was_stopped(host, healthy):
-    """The engine's socket starts it for any client."""
+    """The engine's socket starts the engine for any client that connects."""
     host.check_output("systemctl stop docker.service")
     try:
         assert not host.service("slipway-heal").is_running

@@ -12,8 +12,8 @@ import pytest
 from outside import wait_until
 
 PLACE = "/run/slipway-test"
-# A hook that saves its environment. Then it fails, hangs or passes, as the file with the name of its
-# argument says.
+# A hook that saves its environment. Then the hook fails, hangs or passes: the file in PLACE with the name of
+# the hook's argument says which.
 HOOK = f"""
 env > {PLACE}/$1.told
 case "$(cat {PLACE}/$1)" in

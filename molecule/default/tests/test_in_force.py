@@ -1,4 +1,4 @@
-"""What a run writes takes effect, also if the run ends between a file and the restart of its program."""
+"""A file takes effect even if the run that wrote it ends before it restarts the program that reads it."""
 
 import json
 from dataclasses import dataclass

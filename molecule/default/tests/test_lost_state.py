@@ -80,7 +80,7 @@ def test_container_that_a_killed_run_left_is_reported_and_removed(serving_slot, 
 def test_release_restores_a_lost_flag_before_it_changes_slots(
     host, load, slot, docker, inspect, in_service, variant, status, assert_consistent
 ):
-    """Readers notice no lost flag: if the slot that the flag selects is down, nginx uses the other slot."""
+    """Readers notice nothing: if the slot that the flag selects is down, nginx uses the other slot."""
 
     def lose():
         host.check_output("rm %s" if serving == "green" else "touch %s", FLAG)

@@ -1,4 +1,4 @@
-"""If a file that `slipway` reads is missing or damaged, a message says what to do. The blog keeps running."""
+"""If a file that `slipway` reads is missing or damaged, a message names the file. The blog keeps running."""
 
 import json
 

@@ -41,7 +41,7 @@ def registry(hostname, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workspace(host, docker, ledger, registry, tmp_path_factory):
-    """Write a source of the blog that only adds a label, and a vault. Yield the arguments of the plays."""
+    """Write a vault, and a source of the blog that only adds a label. Yield the arguments of the plays."""
     tmp = tmp_path_factory.mktemp("images")
     running = [entry for entry in ledger() if entry["outcome"] == "in service"][-1]["image"]
     docker("tag %s slipway.test/blog:source", running)

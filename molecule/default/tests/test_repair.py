@@ -15,7 +15,7 @@ SECRET = "/etc/slipway/secrets/app_secret_key"
 
 @pytest.fixture(scope="module")
 def files(host, deploy):
-    """Repair what other tests left; return the files that Slipway manages, by the record on the host."""
+    """Repair what other tests left; return the files that the record lists as Slipway's."""
     assert deploy("site.yml").status == 0
     record = json.loads(host.file(RECORD).content_string)
     return [*(path for path, item in record.items() if item["kind"] == "file"), MODULE]

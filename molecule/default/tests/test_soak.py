@@ -1,4 +1,4 @@
-"""Changes that a blog sees in a year, besides releases: code, nginx, posts, the database.
+"""Changes that a blog sees in a year, besides those in test_releases.py: code, nginx, posts, the database.
 
 They run one after another while simulated readers send requests. Part of `make soak`.
 """

@@ -1,4 +1,4 @@
-"""SSH logins must work or be refused. A run of site.yml must not lock itself out of the host."""
+"""Only the admin user can log in by SSH, with a key. A run of site.yml does not lock itself out."""
 
 import json
 import subprocess

@@ -73,7 +73,7 @@ def tags(docker, inspect, deploy):
 
 @pytest.fixture(scope="module")
 def outdate(host, docker, tags):
-    """Give an image's tag to an image that has a package with a pending security update."""
+    """Add a package with a pending security update to an image, and move the image's tag to the result."""
 
     def outdate(service):
         owner = docker("image inspect --format {{.Config.User}} %s", tags[service]).strip()
