@@ -82,9 +82,6 @@ def _database(url: URL) -> dict[str, object]:
     engine = {
         "url": url,
         "pool_pre_ping": True,  # after a restart of the database, connect again without an error page
-        # A request that begins another transaction gets the connection that it has just returned: a planned
-        # change of the database ends only connections that were idle for 0.2 s (host/slipway/startup.py).
-        "pool_use_lifo": True,
         "pool_timeout": 5,
         "connect_args": connect_args,
     }

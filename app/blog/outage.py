@@ -17,7 +17,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from flask import Blueprint, Flask, Response, current_app, render_template, request
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, TimeoutError
-from werkzeug.exceptions import InternalServerError, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, InternalServerError, ServiceUnavailable
 
 from .models import db
 
@@ -30,6 +30,7 @@ _WATCH_S = 1  # the same while no request waits
 _REACH_S = 0.5
 # SQLSTATE of a lost connection (class 08), and of a server that stops, starts or has crashed.
 _LOST = ("08", "57P")
+_DISK_FULL = "53100"
 # A second repetition may be necessary: the first may get another pooled connection that the stopping server
 # is about to close. Do not repeat more often: the request itself may be what ends the connection.
 _REPETITIONS = 2
@@ -114,6 +115,12 @@ def _database_answers() -> bool:
     return True
 
 
+class DiskFull(HTTPException):
+    """The database cannot write, because its disk is full: 507 Insufficient Storage (RFC 4918)."""
+
+    code: int = 507
+
+
 class _LostError(BaseException):
     """The database was lost during a request that can be repeated.
 
@@ -166,12 +173,12 @@ def _wait_for_database() -> None:
 def _begin_transaction() -> None:
     """Begin the transaction of a request that cannot be repeated, while the request can still wait.
 
-    A planned change of the database ends only connections that are in no transaction (startup.py of the host
-    program), so it lets this request finish.
+    Before a planned change of the database, the host program locks alembic_version (host/slipway/startup.py).
+    So it waits for this transaction, or this request waits here, and begins again with the next database.
     """
     for _ in range(1 + _REPETITIONS):
         try:
-            db.session.execute(text("SELECT 1"))
+            db.session.execute(text("SELECT FROM alembic_version"))
         except DBAPIError as error:
             if not _is_lost(error):
                 raise
@@ -212,7 +219,13 @@ def _is_lost(error: Exception) -> bool:
 @bp.app_errorhandler(PendingRollbackError)
 @bp.app_errorhandler(TimeoutError)
 def _database_failed(error: Exception) -> tuple[str, int, dict[str, str]]:
-    """Answer 503, or repeat the request, if the database is away. Otherwise raise the error again."""
+    """Answer 503, or repeat the request, if the database is away; answer 507 if its disk is full.
+
+    Otherwise raise the error again.
+    """
+    if getattr(getattr(error, "orig", None), "pgcode", None) == _DISK_FULL:
+        current_app.logger.error("the database cannot save anything: %s", error)
+        return page(DiskFull())
     if not _is_lost(error):
         raise error
     _outage.begin(getattr(error, "orig", None) or error)
@@ -232,7 +245,7 @@ def _handler_failed(error: InternalServerError) -> tuple[str, int, dict[str, str
 
 
 @bp.app_errorhandler(503)
-def page(error: ServiceUnavailable) -> tuple[str, int, dict[str, str]]:
-    """Return the error page for status 503, with the header Retry-After."""
+def page(error: ServiceUnavailable | DiskFull) -> tuple[str, int, dict[str, str]]:
+    """Return the error page for status 503 or 507, with the header Retry-After."""
     headers = {"Retry-After": str(RETRY_AFTER_S), "Cache-Control": "no-store"}
-    return render_template("error.html", error=error), 503, headers
+    return render_template("error.html", error=error), error.code, headers

@@ -9,6 +9,7 @@ from flask import Flask, request
 from prometheus_client import REGISTRY
 from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from blog import create_app, outage
 from blog.forms import csrf
@@ -211,16 +212,30 @@ def test_form_does_not_run_if_the_database_stays_away(client, refuse, runs, monk
     assert runs == []
 
 
-def test_next_transaction_of_a_request_has_the_connection_of_the_one_before(app):
-    """A planned change of the database ends connections that have not been used for a moment."""
-    query = text("SELECT pg_backend_pid()")
-    with app.app_context():
-        with contextlib.ExitStack() as opened:
-            for _ in range(3):
-                opened.enter_context(db.engine.connect())
-        first = db.session.scalar(query)
-        db.session.commit()
-        assert db.session.scalar(query) == first
+def test_form_waits_for_the_lock_before_a_planned_change_and_runs_once(
+    client, refuse, runs, server, migrated
+):
+    """The host program holds the lock until the database stops."""
+    locked, stopped = threading.Event(), threading.Event()
+
+    def change():
+        with server.connect(migrated) as connection, contextlib.suppress(OperationalError):
+            connection.execute(text("BEGIN"))
+            connection.execute(text("LOCK TABLE alembic_version"))
+            locked.set()
+            time.sleep(0.3)
+            assert runs == []
+            stopped.set()
+            refuse(0.5)
+            connection.execute(text("SELECT 1"))
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    assert locked.wait(5)
+    assert client.post("/once").status_code == 200
+    assert stopped.is_set()
+    changing.join()
+    assert runs == [7]
 
 
 def test_repeated_request_counts_once_in_the_metrics(app, client, lose):
@@ -249,6 +264,22 @@ def test_complete_page_is_sent_although_the_connection_is_lost(app, client, serv
         return "read"
 
     assert client.get("/read").text == "read"
+    assert client.get("/").status_code == 200
+
+
+def test_full_disk_is_named_and_is_not_an_outage(app, client):
+    @app.post("/full")
+    @csrf.exempt
+    def full() -> str:
+        raised = "RAISE 'could not extend file' USING ERRCODE = 'disk_full'"
+        db.session.execute(text(f"DO $$ BEGIN {raised}; END $$"))
+        return "saved"
+
+    answer = client.post("/full")
+    assert answer.status_code == 507
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Its disk is full, and nothing was saved." in answer.text
+    assert outage._outage.is_over()
     assert client.get("/").status_code == 200
 
 

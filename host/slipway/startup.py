@@ -1,13 +1,14 @@
 """Start nginx and the database as compose.yml defines them.
 
 A changed definition of the database replaces its container, so the blog waits for some seconds. This happens
-under the lock, so that it never interrupts a migration, a release or a dump. Requests that have begun finish
-first; requests that begin meanwhile wait in the blog (app/blog/outage.py).
+under the lock, so that it never interrupts a migration, a release or a dump. POSTs that have begun finish
+first, and others wait; the blog repeats requests that only read (app/blog/outage.py).
 """
 
 import contextlib
 import json
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
 from slipway import containers
@@ -18,45 +19,38 @@ from slipway.shell import CommandFailure, Failure
 from slipway.unit import exec_in_unit
 
 SERVICES = ("db", "nginx")
-PSQL = ("psql", "--username=postgres", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--output=/dev/null")
+PSQL = ("psql", "--username=postgres", "--dbname=blog", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 
-# Let the blog's transactions finish, and let none begin, before the database stops: after SIGTERM, Postgres
-# refuses new connections, and stops when the last one has ended ("smart shutdown"). So end the blog's
-# connections that are in no transaction, until none is left or two seconds are over. Spare a connection that
-# was used in the last 0.2 s: its request may be about to begin another transaction.
-# The connection slipway_hold keeps Postgres from stopping by itself, because the engine would then start it
-# again. If this program is killed, Postgres stops when that connection ends, the engine starts it again, and
-# nothing else is left to undo.
-FINISH_TRANSACTIONS = r"""
+# Let POSTs of the blog finish, and let none begin, before the database stops. The transaction of a POST has
+# read alembic_version (`_begin_transaction` in app/blog/outage.py), so this lock waits until it ends, but at
+# most two seconds. A POST that begins meanwhile waits for this lock, and has done nothing when the database
+# stops. A request may write a little more after its transaction, so wait for another moment. If this program
+# is killed, the lock ends after 20 seconds. Postgres is the first process of the container, and takes the
+# failure of an orphaned psql for a crash of its own, so the shell around it ends with `true`.
+LOCK_TABLE = "BEGIN; SET LOCAL lock_timeout = '2s'; LOCK TABLE public.alembic_version; SELECT pg_sleep(20)"
+HOLD = f'PGAPPNAME=slipway_hold psql --username=postgres --dbname=blog --command="{LOCK_TABLE}"'
+HOLD_POSTS = f"""
 CHECKPOINT;
-\! PGAPPNAME=slipway_hold psql --username=postgres --command='SELECT pg_sleep(20)' >/dev/null 2>&1 &
+\\! {{ {HOLD}; true; }} >/dev/null 2>&1 &
 DO $$
 BEGIN
-    FOR attempt IN 1..100 LOOP
+    FOR attempt IN 1..60 LOOP
         PERFORM pg_stat_clear_snapshot();
-        IF EXISTS (
-            SELECT FROM pg_stat_activity WHERE application_name = 'slipway_hold' AND state = 'active'
-        ) THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.02);
-    END LOOP;
-    RAISE 'The connection slipway_hold did not begin.';
-END $$;
-\! kill -TERM 1
-DO $$
-BEGIN
-    FOR attempt IN 1..40 LOOP
-        PERFORM pg_stat_clear_snapshot();
-        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE usename ~ '^blog_app_' AND state = 'idle'
-            AND state_change < clock_timestamp() - interval '0.2 s';
-        PERFORM pg_stat_clear_snapshot();
-        EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename ~ '^blog_app_');
+        EXIT WHEN EXISTS (
+            SELECT FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock'
+            AND relation = to_regclass('public.alembic_version')
+        );
+        EXIT WHEN attempt > 20 AND NOT EXISTS (
+            SELECT FROM pg_stat_activity WHERE application_name = 'slipway_hold'
+        );
         PERFORM pg_sleep(0.05);
     END LOOP;
+    PERFORM pg_sleep(0.3);
 END $$;
 """
+RELEASE_POSTS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'slipway_hold'"
+)
 
 
 def database_changes(host: Host, wanted: str, text: str | None = None) -> list[str]:
@@ -112,6 +106,25 @@ def state(host: Host) -> object:
     return objects, [(found["Id"], found["State"].get("StartedAt")) for found in found_services(host)]
 
 
+@contextlib.contextmanager
+def posts_held(host: Host) -> Iterator[None]:
+    """If the definition of the database has changed, hold POSTs while the block replaces its container."""
+    running = containers.of_service(host, "db", "--filter=status=running")
+    if not running or not database_changes(host, compose(host, "config", "--hash=db").split()[-1]):
+        yield
+        return
+    psql = ("docker", "exec", "--interactive", *running, *PSQL)
+    # The database may not answer.
+    with contextlib.suppress(Failure):
+        host.run(*psql, stdin=HOLD_POSTS)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Failure):
+            host.run(*psql, stdin=RELEASE_POSTS)
+        raise
+
+
 def up(host: Host) -> bool:
     """Start nginx and the database, and wait until they are healthy; return whether anything changed.
 
@@ -119,13 +132,9 @@ def up(host: Host) -> bool:
         Failure: with the state and the last log lines of each container that does not run.
     """
     before = state(host)
-    for container in containers.of_service(host, "db", "--filter=status=running"):
-        if database_changes(host, compose(host, "config", "--hash=db").split()[-1]):
-            # The database may not answer.
-            with contextlib.suppress(Failure):
-                host.run(*("docker", "exec", "--interactive", container), *PSQL, stdin=FINISH_TRANSACTIONS)
     try:
-        compose(host, "up", "--detach", "--pull=never", "--wait", "--wait-timeout=120", *SERVICES)
+        with posts_held(host):
+            compose(host, "up", "--detach", "--pull=never", "--wait", "--wait-timeout=120", *SERVICES)
     except CommandFailure as failure:
         down = [found for found in found_services(host) if not is_running(found)]
         words = [str(failure), *(containers.state_and_log(host, container) for container in down)]

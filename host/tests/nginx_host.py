@@ -132,8 +132,7 @@ class Host(real.Host):
             case ["docker", "compose", *_, "config", "--hash=db"]:
                 return f"db {self.database}\n"
             case ["docker", "exec", "--interactive", container, "psql", *_]:
-                assert "kill -TERM 1" in stdin
-                self.events.append(f"finish transactions of {container}")
+                self.events.append(f"{'hold' if 'LOCK TABLE' in stdin else 'release'} posts of {container}")
             case ["docker", "compose", *_, "up", "--detach", "--pull=never", "--wait", _, "db", "nginx"]:
                 self.events.append("up")
                 self.start_all()

@@ -45,13 +45,22 @@ def test_up_reports_containers_that_it_created_or_started(host, capsys, change):
     assert json.loads(capsys.readouterr().out) == {"changed": True}
 
 
-def test_transactions_finish_before_a_changed_database_is_replaced(host):
+def test_posts_are_held_before_a_changed_database_is_replaced(host):
     host.database = NEW
     assert up(host) == 0
-    assert host.events == ["finish transactions of db-2", "up"]
+    assert host.events == ["hold posts of db-2", "up"]
 
 
-def test_database_that_is_not_replaced_keeps_its_connections(host):
+def test_posts_go_on_if_the_database_could_not_be_replaced(host):
+    def fail():
+        raise CommandFailure("compose up", 1, "no such image")
+
+    host.database, host.start_all = NEW, fail
+    assert up(host) == 1
+    assert host.events == ["hold posts of db-2", "up", "release posts of db-2"]
+
+
+def test_posts_are_not_held_if_the_database_stays(host):
     up(host)
     assert host.events == ["up"]
 

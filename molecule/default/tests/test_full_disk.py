@@ -1,0 +1,73 @@
+"""The disk of the database is full: readers get pages, authors get a message, and what was saved stays."""
+
+import time
+from secrets import token_hex
+
+import pytest
+from articles import Article
+from outside import wait_until
+
+pytestmark = pytest.mark.drill
+
+DATA = "/var/lib/docker/volumes/db_volume/_data"
+PLACE = "/run/slipway-test-data"
+FILLER = f"{DATA}/filler"
+# What the disk has besides the database; and how long it stays full: longer than archive_timeout, after which
+# Postgres needs another segment of its log.
+FREE_MB, FULL_SECONDS = 48, 45
+ANSWERS = {303: "saved", 507: "refused", 503: "the database is away"}
+
+
+@pytest.fixture
+def small_disk(host, docker, containers, healthy):
+    """Move the database to a small disk in memory, and afterwards back."""
+    database = containers["db"]["Id"]
+
+    def stopped(script):
+        docker("stop %s", database)
+        host.check_output(script)
+        docker("start %s", database)
+        healthy()
+
+    used = int(host.check_output("du --summarize --block-size=1M %s", DATA).split()[0])
+    stopped(f"""
+        mkdir {PLACE} && mount -t tmpfs -o size={used + FREE_MB}m tmpfs {PLACE}
+        cp --archive {DATA}/. {PLACE} && mount --bind {PLACE} {DATA}
+    """)
+    yield
+    stopped(f"""
+        umount {DATA} && find {DATA} -mindepth 1 -delete && cp --archive {PLACE}/. {DATA}
+        umount {PLACE} && rmdir {PLACE}
+    """)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_refuses_changes_serves_pages_and_loses_nothing(author, sql, host, fetch):
+    article = Article(author(), sql)
+    host.run("dd if=/dev/zero of=%s bs=1M", FILLER)
+    saved, answers, pages = [OLD_NUMBER := 0], set(), set()
+    began = time.monotonic()
+    number = OLD_NUMBER
+    while time.monotonic() - began < FULL_SECONDS or 507 not in answers:
+        assert time.monotonic() - began < 2 * FULL_SECONDS, f"the disk was never full: {answers}"
+        number += 1
+        # Random text, because Postgres compresses other text.
+        answer = article.save(body=f"number {number} {token_hex(200_000)}")
+        answers.add(answer.status)
+        if answer.status == 303:
+            saved.append(number)
+        elif answer.status == 507:
+            assert "Its disk is full, and nothing was saved." in answer.text
+        article.author.reader.close()
+        pages |= {fetch(path).status for path in ("/", "/feed.xml", "/archive")}
+    print(f"{len(saved)} texts saved; answers: {[ANSWERS[one] for one in sorted(answers)]}")
+    assert answers <= ANSWERS.keys()
+    assert pages == {200}
+    host.check_output("rm %s", FILLER)
+    freed = time.monotonic()
+    wait_until(
+        lambda: article.save(body=f"number {number + 1}").status == 303, 90, "texts can be saved again"
+    )
+    print(f"texts could be saved again {time.monotonic() - freed:.0f} s after the disk had space")
+    [(revision,)] = sql(f"SELECT count(*) FROM post WHERE slug = '{article.slug}'")
+    assert revision == "1"
