@@ -79,6 +79,7 @@ CASES = {
         "baseline_reboot_time": "23:59",
         "backup_repository": "sftp://u1-sub2@192.0.2.9:23/blogs/a",
         "secrets_vault": {"backup_sftp_key": "a private key"},
+        "backup_media": True,
         "backup_sftp_host_keys": ["ssh-ed25519 AAAAC3Nza", "ecdsa-sha2-nistp256 AAAAE2VjZ="],
         "stack_site_language": "no",
         "stack_site_title": 'Anna\'s "blog": $HOME ${BLUE_IMAGE} $$ # {1: &a *b} \\n ünïcødé 🚢',

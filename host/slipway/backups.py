@@ -14,6 +14,7 @@ from slipway import drills, pgbackrest, restic
 from slipway.files import write
 from slipway.host import Host, age, moment, seconds_of, time_of
 from slipway.json_types import from_json
+from slipway.lock import lock
 from slipway.notify import call_webhook
 from slipway.settings import DAY, load
 from slipway.shell import Failure, describe
@@ -56,7 +57,7 @@ class Record:
         checked: when the check ended, as in RFC 3339; empty if there was none.
         problems: a sentence for each problem, by its kind.
         newest: the newest backup, as `pgbackrest.Backup`; empty if there is none.
-        oldest: the time from which on the database can be restored; empty without a backup.
+        oldest: the time from which on the database can be restored; empty if there is none.
         archived: when the last segment of the log was archived; empty if Postgres does not know it.
         told: the kinds of the problems that the webhook knows.
     """
@@ -202,6 +203,8 @@ def files_problem(stack: Stack, record: Record) -> str:
     outcome = restic.read_outcome(stack)
     if outcome.problem:
         return f"Secrets, certificates and the ledger could not be backed up: {outcome.problem}"
+    if outcome.damage:
+        return f"The backups of secrets, certificates and the ledger are damaged: {outcome.damage}"
     if age(stack.host, outcome.at or str(record.newest["at"])) > ANY_HOURS * 3600:
         last = f"were last backed up at {outcome.at}" if outcome.at else "were never backed up"
         return f"Secrets, certificates and the ledger {last}: see `systemctl list-timers 'slipway-backup*'`."
@@ -324,8 +327,7 @@ def command_run(stack: Stack, options: Namespace) -> int:
     with recording(stack):
         if options.kind == "full" or read_verification(stack).gap:
             look_for_gaps(stack, read_verification(stack))
-    if restic.is_on(stack.config):
-        restic.backup(stack)
+    restic.begin(stack)
     if newest := look(stack).newest:
         print(f"{newest['label']}: {newest['megabytes']} MB, ended {newest['at']}")
     return 0
@@ -349,20 +351,34 @@ def command_verify(stack: Stack, options: Namespace) -> int:
     return command_check(stack, options)
 
 
+def command_files(stack: Stack, options: Namespace) -> int:
+    if not restic.is_on(stack.config):
+        raise Failure("The repository is on this host, which has these files.")
+    restic.backup(stack)
+    return 0
+
+
 def command_restore_files(host: Host, options: Namespace) -> int:
     config = load(host.settings.configuration)
-    found = restic.is_on(config) and restic.restore(host, config, options.given)
-    print(json.dumps({"changed": found}))
+    with lock(host, "a restore of files", other="Another operation"):
+        changed = restic.is_on(config) and (
+            restic.restore_media(host, config)
+            if options.media
+            else restic.restore(host, config, options.given)
+        )
+    print(json.dumps({"changed": changed}))
     return 0
 
 
 def command_list(stack: Stack, options: Namespace) -> int:
     repository = pgbackrest.inspect(stack)
+    if repository.problem:
+        raise Failure(f"The repository cannot be used: {repository.problem}.")
     if options.json:
         print(json.dumps([asdict(one) for one in repository.backups]))
         return 0
     for one in repository.backups:
         print(f"{one.label:<34} {one.kind:<5} {one.at}  {one.megabytes:>9.1f} MB")
-    if repository.problem or not repository.backups:
-        print(repository.problem or "There is no backup yet.")
+    if not repository.backups:
+        print("There is no backup yet.")
     return 0

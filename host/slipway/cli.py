@@ -253,6 +253,11 @@ def add_backups(commands: Commands) -> None:
             backups.command_check,
             "check that the archive and the backups are current; a timer does this",
         ),
+        (
+            "files",
+            backups.command_files,
+            "back up secrets, certificates and the ledger now; each backup, release and rotation does this",
+        ),
         ("verify", backups.command_verify, "read every file of the repository; a timer does this daily"),
         ("list", backups.command_list, "list the backups"),
         ("prepare", backups.command_prepare, "create the repository; site.yml does this"),
@@ -280,6 +285,9 @@ def add_backups(commands: Commands) -> None:
         default=[],
         metavar="SECRET",
         help="leave the file of this secret as it is, such as one from the vault",
+    )
+    files.add_argument(
+        "--media", action="store_true", help="bring back the files of an app instead, into an empty volume"
     )
     files.set_defaults(run=backups.command_restore_files, needs_stack=False)
 

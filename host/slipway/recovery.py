@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
+from slipway import restic
 from slipway.checks import check_public
 from slipway.containers import state_and_log, wait_for_engine
 from slipway.database import dump_path, reconcile_roles
@@ -137,9 +138,14 @@ def end_logins(stack: Stack, slots: Collection[str]) -> None:
 def locked(stack: Stack, by: str) -> Iterator[str | None]:
     """Hold the lock and first recover from a killed run; yield the result of `recover`."""
     with lock(stack.host, by):
-        if recovered := recover(stack):
-            print(recovered, flush=True)
-        yield recovered
+        before = stack.ledger.entries()
+        try:
+            if recovered := recover(stack):
+                print(recovered, flush=True)
+            yield recovered
+        finally:
+            if stack.ledger.entries() != before:
+                restic.begin(stack)
 
 
 def recover(stack: Stack) -> str | None:

@@ -1,43 +1,50 @@
 """Backups of the files that make a host: its secrets, its certificates and its ledger. The engine is restic.
 
-No other module knows restic. The backups of the database are those of pgbackrest.py, in the same place.
+No other module knows restic. The backups of the database are those of pgbackrest.py, in the same place. They
+have another passphrase: the container of the database has theirs, and must not read or forge these files.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
-import tempfile
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from slipway.files import write
+from slipway.files import sync, write
 from slipway.host import Host, moment
 from slipway.json_types import from_json
 from slipway.settings import Configuration
 from slipway.shell import CommandFailure, describe
 from slipway.stack import Stack
 
+UNIT = "slipway-backup-files.service"
 # All snapshots have this name, so that those of a new host continue those of the lost one.
 NAME = "--host=slipway"
 # The name of a variable that is a secret, and of one that names the file of the secret instead.
 SECRET, SECRET_FILE = "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY_FILE"
 # What restic says if there is no repository. Since version 0.17, it also has an exit status for that.
 MISSING = re.compile(r"unable to open config file: .*(no such file|does not exist)")
+# What `restic check` says of damage. Other failures, such as those of a connection, have other words.
+DAMAGED = re.compile(r"repository contains errors|LoadIndex|unable to load")
 
 
 @dataclass
 class Outcome:
-    """The result of the last backup of the files.
+    """The result of the last backup of the files, and of the last verification.
 
     Attributes:
         at: when the last complete backup ended, as in RFC 3339; empty if there was none.
-        problem: why the last run failed; empty if it did not.
+        problem: why the last backup or verification failed; empty if it did not.
+        damage: what the last verification found; empty if nothing is wrong.
     """
 
     at: str = ""
     problem: str = ""
+    damage: str = ""
 
     def __post_init__(self) -> None:
         if self.at:
@@ -49,9 +56,10 @@ def is_on(config: Configuration) -> bool:
     return bool(config.get("backup_files_repository"))
 
 
-def kept(host: Host, config: Configuration) -> list[Path]:
-    """Return the files and directories that a new host gets back."""
-    return [*host.settings.kept, *map(Path, config.get("backup_files_more", []))]
+def begin(stack: Stack) -> None:
+    """Begin a backup of the files, if they are backed up at all."""
+    if is_on(stack.config):
+        stack.host.output("systemctl", "start", "--no-block", UNIT)
 
 
 def read_outcome(stack: Stack) -> Outcome:
@@ -59,6 +67,11 @@ def read_outcome(stack: Stack) -> Outcome:
     with contextlib.suppress(OSError, ValueError):
         return from_json(Outcome, json.loads((stack.state / "host_files.json").read_text()))
     return Outcome()
+
+
+def record(stack: Stack, outcome: Outcome) -> None:
+    """Write the result of a backup or of a verification."""
+    write(stack.state / "host_files.json", json.dumps(asdict(outcome), indent=1) + "\n")
 
 
 def run(host: Host, config: Configuration, *arguments: str | Path) -> str:
@@ -71,6 +84,28 @@ def run(host: Host, config: Configuration, *arguments: str | Path) -> str:
     return host.run("restic", repository, "--no-cache", "--quiet", *options, *arguments, env=environment)
 
 
+def backup(stack: Stack) -> None:
+    """Back up the files, remove backups that retention no longer keeps, and record the result.
+
+    Raises:
+        CommandFailure: the files could not be backed up.
+    """
+    host, config = stack.host, stack.config
+    paths = [*host.settings.kept, host.settings.ledger, *host.settings.shown, *media(config)]
+    # The copies of secrets for the slots: a release writes them again.
+    exclude = f"--exclude={config['in_service']}"
+    window = f"--keep-within={config['backup_window_days']}d"
+    with alone(host):
+        try:
+            prepare(host, config)
+            run(host, config, "backup", NAME, exclude, *(path for path in paths if path.exists()))
+            run(host, config, "forget", NAME, "--group-by=host", window, "--keep-last=1", "--prune")
+        except (CommandFailure, OSError) as failure:
+            record(stack, replace(read_outcome(stack), problem=describe(failure)))
+            raise
+        record(stack, replace(read_outcome(stack), at=host.now(), problem=""))
+
+
 def prepare(host: Host, config: Configuration) -> None:
     """Remove the lock of a run that was killed; create the repository if there is none."""
     try:
@@ -81,73 +116,101 @@ def prepare(host: Host, config: Configuration) -> None:
         run(host, config, "init")
 
 
-def backup(stack: Stack) -> None:
-    """Back up the files, remove backups that retention no longer keeps, and record the result.
-
-    Raises:
-        CommandFailure: the files could not be backed up.
-    """
-    host, config = stack.host, stack.config
-    try:
-        prepare(host, config)
-        paths = [path for path in (*kept(host, config), *host.settings.shown) if path.exists()]
-        run(host, config, "backup", NAME, *paths)
-        window = f"--keep-within={config['backup_window_days']}d"
-        run(host, config, "forget", NAME, "--group-by=host", window, "--keep-last=1", "--prune")
-    except (CommandFailure, OSError) as failure:
-        record(stack, Outcome(read_outcome(stack).at, describe(failure)))
-        raise
-    record(stack, Outcome(host.now()))
-
-
 def verify(stack: Stack) -> None:
     """Read every file of the repository, and record what is wrong.
 
     Raises:
         CommandFailure: the repository is damaged, or cannot be read.
     """
-    try:
-        run(stack.host, stack.config, "check", "--read-data")
-    except CommandFailure as failure:
-        record(stack, Outcome(read_outcome(stack).at, describe(failure)))
-        raise
+    with alone(stack.host):
+        try:
+            run(stack.host, stack.config, "check", "--read-data")
+        except (CommandFailure, OSError) as failure:
+            words = describe(failure)
+            found = {"damage": words} if DAMAGED.search(words) else {"problem": words}
+            record(stack, replace(read_outcome(stack), **found))
+            raise
+        record(stack, replace(read_outcome(stack), problem="", damage=""))
 
 
-def record(stack: Stack, outcome: Outcome) -> None:
-    """Write the result of a backup."""
-    write(stack.state / "host_files.json", json.dumps(asdict(outcome), indent=1) + "\n")
+@contextlib.contextmanager
+def alone(host: Host) -> Iterator[None]:
+    """Let no other process of this host use the repository during the block."""
+    host.settings.runtime.mkdir(mode=0o700, exist_ok=True)
+    with (host.settings.runtime / "restic.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def restore(host: Host, config: Configuration, given: Collection[str]) -> bool:
-    """Bring the files of the newest backup back on a new host; return whether there is a backup.
+    """Bring the newest secrets, certificates and ledger back on a new host; return whether there are any.
+
+    Nothing happens on a host that has a ledger. The ledger comes last, so that an interrupted run is
+    repeated.
 
     Args:
         host: the new host.
         config: its configuration.
         given: the names of secrets that stay as they are on the new host.
     """
+    if host.settings.ledger.exists():
+        return False
+    return bring_back(host, config, [*host.settings.kept, host.settings.ledger], given)
+
+
+def restore_media(host: Host, config: Configuration) -> bool:
+    """Bring the files of an app back, into a volume without files; return whether there are any."""
+    empty = [path for path in media(config) if not path.exists() or not any(path.iterdir())]
+    return bool(empty) and bring_back(host, config, empty, [])
+
+
+def media(config: Configuration) -> list[Path]:
+    """Return the directories of files that an app has only in a volume."""
+    return [Path(path) for path in config.get("backup_files_more", [])]
+
+
+def bring_back(host: Host, config: Configuration, paths: Iterable[Path], given: Collection[str]) -> bool:
+    """Copy the newest files of paths to their places; return whether there is a backup."""
+    # A host that was lost may have left its lock, which would stop a command that respects it.
     try:
-        snapshots = json.loads(run(host, config, "snapshots", NAME, "--json"))
+        found = json.loads(run(host, config, "snapshots", NAME, "--no-lock", "--json"))
     except CommandFailure as failure:
         if is_missing(failure):
             return False
         raise
-    if not snapshots:
+    if not found:
         return False
-    with tempfile.TemporaryDirectory() as directory:
-        run(host, config, "restore", "latest", NAME, f"--target={directory}")
-        for path in kept(host, config):
-            found = Path(directory, *path.parts[1:])
-            if found.is_dir():
-                for name in given:
-                    (found / "secrets" / name).unlink(missing_ok=True)
-                path.mkdir(parents=True, exist_ok=True)
-                host.run("cp", "--archive", f"{found}/.", path)
-            elif found.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                host.run("cp", "--archive", found, path)
-    os.sync()
+    # On the same file system as most of the places; a run that was killed may have left it.
+    directory = host.settings.ledger.parent / "restored"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700, parents=True)
+    try:
+        wanted = [f"--include={path}" for path in paths]
+        run(host, config, "restore", "latest", NAME, "--no-lock", f"--target={directory}", *wanted)
+        for path in paths:
+            copy(host, Path(directory, *path.parts[1:]), path, given)
+    finally:
+        shutil.rmtree(directory)
     return True
+
+
+def copy(host: Host, source: Path, target: Path, given: Collection[str]) -> None:
+    """Copy a file, or a directory with all files in it, each in one step; skip given secrets."""
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir(parents=True, exist_ok=True)
+        status = source.stat()
+        os.chown(target, status.st_uid, status.st_gid)
+        target.chmod(status.st_mode & 0o7777)
+        for path in sorted(source.iterdir()):
+            copy(host, path, target / path.name, given)
+    elif (source.is_file() or source.is_symlink()) and not (
+        target.parent.name == "secrets" and target.name in given
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name}.new")
+        host.run("cp", "--archive", "--no-target-directory", source, new)
+        new.replace(target)
+        sync(target.parent)
 
 
 def is_missing(failure: CommandFailure) -> bool:

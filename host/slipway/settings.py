@@ -36,11 +36,8 @@ class Settings:
     timers: Path = Path("/var/lib/systemd/timers")
     firewall: Path = Path("/etc/nftables.conf")
     # Besides the database, a host has these files, which Ansible cannot make again: restic.py backs them up.
-    kept: tuple[Path, ...] = (
-        Path("/etc/slipway"),
-        Path("/etc/letsencrypt"),
-        Path("/var/lib/slipway/releases.json"),
-    )
+    kept: tuple[Path, ...] = (Path("/etc/slipway"), Path("/etc/letsencrypt"))
+    ledger: Path = Path("/var/lib/slipway/releases.json")
     # The TLS program of a former version. `slipway tls` replaces it.
     former_tls: Path = Path("/usr/local/sbin/slipway-tls")
 

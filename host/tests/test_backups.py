@@ -264,6 +264,12 @@ def test_files_that_stay_on_this_host_need_no_backup(stack, problems):
     assert problems() == {}
 
 
+@pytest.mark.usefixtures("files", "drilled")
+def test_backup_of_the_database_begins_one_of_the_files(main, vault):
+    assert main("backup", "run", "incr") == 0
+    assert vault.started == ["slipway-backup-files.service"]
+
+
 @pytest.mark.usefixtures("files")
 def test_files_get_some_hours_for_their_first_backup(vault, problems):
     assert problems() == {}
@@ -281,6 +287,13 @@ def test_failed_backup_of_files_is_a_problem_at_once(stack, vault, problems, fil
     files(at=shown(NOON), problem="wrong password")
     assert problems() == {
         "files": "Secrets, certificates and the ledger could not be backed up: wrong password"
+    }
+
+
+def test_damaged_backup_of_files_is_a_problem(stack, problems, files):
+    restic.record(stack, restic.Outcome(shown(NOON), damage="a damaged file"))
+    assert problems() == {
+        "files": "The backups of secrets, certificates and the ledger are damaged: a damaged file"
     }
 
 

@@ -100,7 +100,7 @@ def test_healer_looks_again_soon_while_it_must_wait(engine, ward):
     assert events.waits == [engine.settings.heal_again_seconds]
 
 
-def test_another_version_that_is_installed_goes_on(main, engine, ward, started, tmp_path):
+def test_newly_installed_version_replaces_the_healer(main, engine, ward, started, tmp_path):
     link = tmp_path / "current"
     engine.settings = replace(engine.settings, program=link)
     link.symlink_to(healing.CODE)

@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from fakes import NEW
 
 from slipway import restic
 from slipway.host import Host, wait_until
@@ -25,7 +26,9 @@ def kept(stack, tmp_path):
     ledger.write_text("[]")
     passphrase = tmp_path / "passphrase"
     passphrase.write_text("a passphrase\n")
-    stack.host = Host(replace(stack.host.settings, kept=(etc, tmp_path / "nowhere", ledger)))
+    kept = (etc, tmp_path / "nowhere")
+    stack.host = Host(replace(stack.host.settings, kept=kept, ledger=ledger))
+    stack.config["in_service"] = str(etc / "in-service")
     stack.config |= {
         "backup_window_days": 14,
         "backup_files_repository": str(tmp_path / "repository/files"),
@@ -76,34 +79,86 @@ def test_secret_of_the_vault_stays_and_the_others_are_replaced(stack, kept):
     assert (kept / "secrets/db_app_password").read_text() == "the password"
 
 
-def test_newest_backup_comes_back(stack, kept):
+def test_newest_backup_comes_back(stack, kept, tmp_path):
     restic.backup(stack)
     (kept / "secrets/db_app_password").write_text("rotated")
     restic.backup(stack)
     (kept / "secrets/db_app_password").write_text("lost")
+    (tmp_path / "state/releases.json").unlink()
     assert restic.restore(stack.host, stack.config, [])
     assert (kept / "secrets/db_app_password").read_text() == "rotated"
 
 
-def test_files_of_an_app_come_back_too(stack, kept, tmp_path):
+def test_files_of_an_app_come_back_into_an_empty_volume(stack, kept, tmp_path):
     media = tmp_path / "volumes/media_volume/_data"
     media.mkdir(parents=True)
     (media / "a.pdf").write_text("a file")
     stack.config["backup_files_more"] = [str(media)]
     restic.backup(stack)
-    shutil.rmtree(tmp_path / "volumes")
-    assert restic.restore(stack.host, stack.config, [])
+    (media / "a.pdf").write_text("a newer file")
+    assert not restic.restore_media(stack.host, stack.config)
+    (media / "a.pdf").unlink()
+    assert restic.restore_media(stack.host, stack.config)
     assert (media / "a.pdf").read_text() == "a file"
 
 
-@pytest.mark.usefixtures("kept")
-def test_repository_of_a_former_version_has_no_files(stack):
+@pytest.mark.usefixtures("lost")
+def test_host_with_a_ledger_gets_no_files(stack, kept, tmp_path):
+    (tmp_path / "state/releases.json").write_text("[1]")
+    assert not restic.restore(stack.host, stack.config, [])
+    assert not kept.exists()
+    assert (tmp_path / "state/releases.json").read_text() == "[1]"
+
+
+@pytest.mark.usefixtures("lost")
+def test_interrupted_restore_can_be_repeated(stack, kept, tmp_path, monkeypatch):
+    run = stack.host.run
+
+    def interrupted(*command, **options):
+        if command[0] == "cp" and command[-2].name == "db_app_password":
+            raise KeyboardInterrupt
+        return run(*command, **options)
+
+    monkeypatch.setattr(stack.host, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        restic.restore(stack.host, stack.config, [])
+    monkeypatch.undo()
+    assert not (tmp_path / "state/restored").exists()
+    assert restic.restore(stack.host, stack.config, [])
+    assert (kept / "secrets/db_app_password").read_text() == "the password"
+
+
+def test_lock_of_a_lost_host_does_not_stop_a_restore(stack, kept, tmp_path):
+    restic.backup(stack)
+    locks = tmp_path / "repository/files/locks"
+    command = ["restic", f"--repo={locks.parent}", "--no-cache", "backup", "--stdin"]
+    environment = os.environ | stack.config["backup_files_environment"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as other:
+        assert wait_until(lambda: [lock for lock in locks.iterdir() if "tmp" not in lock.name], 20)
+        (tmp_path / "state/releases.json").unlink()
+        assert restic.restore(stack.host, stack.config, [])
+        other.kill()
+
+
+def test_copies_of_secrets_for_the_slots_are_not_backed_up(stack, kept, tmp_path):
+    (kept / "in-service/blue").mkdir(parents=True)
+    (kept / "in-service/blue/app_secret_key").write_text("a copy")
+    restic.backup(stack)
+    shutil.rmtree(kept)
+    (tmp_path / "state/releases.json").unlink()
+    assert restic.restore(stack.host, stack.config, [])
+    assert sorted(path.name for path in kept.iterdir()) == ["secrets"]
+
+
+def test_repository_of_a_former_version_has_no_files(stack, kept, tmp_path):
+    (tmp_path / "state/releases.json").unlink()
     assert not restic.restore(stack.host, stack.config, [])
 
 
 def test_repository_that_cannot_be_reached_is_not_taken_for_an_empty_one(stack, kept, tmp_path):
     stack.config["backup_files_repository"] = "sftp:nobody@127.0.0.1:/files"
     stack.config["backup_files_options"] = ["sftp.command=false"]
+    (tmp_path / "state/releases.json").unlink()
     with pytest.raises(CommandFailure):
         restic.restore(stack.host, stack.config, [])
 
@@ -126,13 +181,21 @@ def test_backup_with_another_passphrase_is_refused_and_recorded(stack, kept, tmp
 def test_damage_is_found_and_recorded(stack, kept, tmp_path):
     restic.backup(stack)
     restic.verify(stack)
-    assert restic.read_outcome(stack).problem == ""
+    assert restic.read_outcome(stack).damage == ""
     [pack, *_] = sorted((tmp_path / "repository/files/data").rglob("*/*"))
     pack.chmod(0o600)
     pack.write_bytes(bytes(pack.stat().st_size))
     with pytest.raises(CommandFailure):
         restic.verify(stack)
-    assert restic.read_outcome(stack).problem != ""
+    assert restic.read_outcome(stack).damage != ""
+
+
+def test_damage_is_a_problem_until_a_verification_finds_none(stack, kept):
+    restic.record(stack, restic.Outcome(damage="a damaged file"))
+    restic.backup(stack)
+    assert restic.read_outcome(stack).damage == "a damaged file"
+    restic.verify(stack)
+    assert restic.read_outcome(stack).damage == ""
 
 
 def test_old_backups_are_removed_and_the_newest_stays(stack, kept, snapshots):
@@ -156,6 +219,15 @@ def test_lock_of_a_killed_run_does_not_stop_the_next_one(stack, kept, tmp_path, 
     assert len(snapshots()) == 2
 
 
+def test_verification_that_cannot_reach_the_repository_is_no_damage(stack, kept, tmp_path):
+    restic.backup(stack)
+    (tmp_path / "repository").rename(tmp_path / "away")
+    with pytest.raises(CommandFailure):
+        restic.verify(stack)
+    assert restic.read_outcome(stack).damage == ""
+    assert restic.read_outcome(stack).problem != ""
+
+
 def test_secret_is_read_from_its_file(stack, kept, tmp_path):
     (tmp_path / "s3").write_text("the secret\n")
     environments = []
@@ -163,3 +235,11 @@ def test_secret_is_read_from_its_file(stack, kept, tmp_path):
     stack.config["backup_files_environment"] = {restic.SECRET_FILE: str(tmp_path / "s3"), "A": "b"}
     restic.run(stack.host, stack.config, "snapshots")
     assert environments == [{restic.SECRET: "the secret", "A": "b"}]
+
+
+def test_each_release_begins_a_backup(stack, engine, main):
+    units = []
+    stack.config["backup_files_repository"] = "sftp:repository:/files"
+    engine.output = lambda *command: units.append(command[-1]) or ""
+    assert main("release", "--in-unit", NEW) == 0
+    assert units == [restic.UNIT]

@@ -59,10 +59,10 @@ def test_damaged_backup_of_files_is_reported(repositories, host, check):
     repositories.execute(f"cp -a {pack} /srv/pack && truncate --size=10 {pack}")
     try:
         assert host.run("slipway backup verify").rc == 1
-        assert "Secrets, certificates and the ledger could not be backed up" in check()[1]
+        assert "The backups of secrets, certificates and the ledger are damaged" in check()[1]
     finally:
         repositories.execute(f"mv /srv/pack {pack}")
-    host.check_output("slipway backup run incr")
+    host.check_output("slipway backup verify")
     assert check() == (0, "")
 
 
