@@ -9,6 +9,7 @@ from slipway.database import OWNERS, scram_verifier, stored_verifiers
 from slipway.files import write_secret
 from slipway.stack import SLOT_SECRETS, Stack
 
+# At least as many characters as secrets_length in roles/secrets/defaults/main.yml, which is for new hosts.
 SECRET_LENGTH = 40
 FORMER_KEYS = "app_secret_key_fallbacks"
 

@@ -85,7 +85,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.blog.plugins.module_utils.managed_files import sync
 
-MODE = 0o400
+MODE = 0o400  # the copies that slots read have the mode in write_secret of host/slipway/files.py
 DIRECTORY_MODE = 0o700
 # A secret: one line of 12 or more ASCII characters. An editor may have added the line break.
 FORM = re.compile(rb"(?=.{12})[!-~][ -~]*[!-~]\n?")

@@ -4,6 +4,10 @@
 (() => {
   "use strict";
 
+  // How long after the last key the preview is requested, and the text is kept in the tab's storage.
+  const PREVIEW_DELAY_MS = 300;
+  const KEEP_DELAY_MS = 300;
+
   const form = document.getElementById("blog_editor");
   const text = form.elements.body;
   const pane = form.querySelector("[data-pane]");
@@ -54,7 +58,7 @@
 
   text.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(show, 300);
+    timer = setTimeout(show, PREVIEW_DELAY_MS);
   });
 
   // Pictures: a marker in the text keeps the place of each picture until the picture is uploaded.
@@ -198,7 +202,7 @@
   form.addEventListener("input", () => {
     dirty = true;
     clearTimeout(keeper);
-    keeper = setTimeout(keep, 300);
+    keeper = setTimeout(keep, KEEP_DELAY_MS);
   });
   form.addEventListener("submit", (event) => {
     if (event.submitter?.hasAttribute("formaction")) return;
