@@ -87,22 +87,27 @@ FORGET_PAGES = (
 )
 
 
+def slowest(rounds):
+    """Return the 99th percentile of the times of all rounds."""
+    times = sorted(itertools.chain(*rounds))
+    return times[len(times) * 99 // 100]
+
+
 def test_crowd_gets_a_page_that_is_not_cached_within_100_ms(crowd, docker, containers):
-    """Take the best of several rounds, because other programs may keep the machine busy."""
     rounds = []
     for _ in range(10):
         docker("exec %s python3 -c %s", containers["flask_blog"]["Id"], FORGET_PAGES)
         rounds.append(crowd("/"))
-    assert min(times[-1] for times in rounds) < 0.1, rounds
+    assert slowest(rounds) < 0.1, rounds
 
 
 def test_crowd_gets_a_page_that_has_expired_within_100_ms(crowd):
-    """nginx does not serve a page from its cache two seconds after the last visit of the page."""
+    """Two seconds after its last visit, nginx does not serve a page any more."""
     rounds = []
-    for _ in range(5):
+    for _ in range(10):
         time.sleep(2.1)
         rounds.append(crowd("/"))
-    assert min(times[-1] for times in rounds) < 0.1, rounds
+    assert slowest(rounds) < 0.1, rounds
 
 
 @pytest.fixture(params=["blog", "database"])

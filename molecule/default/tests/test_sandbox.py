@@ -7,8 +7,9 @@ import pytest
 
 @pytest.mark.drill
 def test_another_checkout_takes_the_sandbox_host_over_and_the_first_one_can_still_use_it(
-    deploy, variables, host, tmp_path
+    deploy, variables, host, sql, tmp_path
 ):
+    posts = sql("SELECT id, title, body FROM post ORDER BY id")
     created = deploy("playbooks/sandbox.yml", f"--extra-vars=sandbox_directory={tmp_path}")
     assert created.status == 0, created.output
     try:
@@ -21,6 +22,7 @@ def test_another_checkout_takes_the_sandbox_host_over_and_the_first_one_can_stil
         )
         assert done.returncode == 0, done.stderr
         assert host.run("true").rc == 0
+        assert sql("SELECT id, title, body FROM post ORDER BY id") == posts
     finally:
         host.check_output("sed -i '$d' /home/*/.ssh/authorized_keys")
 
