@@ -78,7 +78,7 @@ def test_dry_run_that_fails_would_change_and_warns_of_the_reason(run_program, ca
     assert "nginx apply` failed: the reason" in warning
 
 
-def test_module_that_does_not_run_fails_with_what_it_printed(run_program):
+def test_module_that_does_not_run_fails(run_program):
     broken = {"ansible_python_interpreter": "/bin/false"}
     said = run_program("true", "--extra-vars", json.dumps(broken))
     assert "failed=1" in said

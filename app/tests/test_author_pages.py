@@ -79,8 +79,13 @@ def test_page_editor_refuses_invalid_fields(app, admin, change):
 def test_page_editor_refuses_an_address_of_another_page(app, admin):
     for body, status in (("B", 303), ("C", 409)):
         assert admin.send("/author/pages/new", title="A", body=body, position="0").status_code == status
-    assert admin.send("/author/pages/new", title="🚢", body="B", position="0").status_code == 409
     assert admin.send("/author/pages/new", title="Contact", body="Hello", position="0").status_code == 303
+
+
+def test_page_editor_refuses_a_title_that_gives_no_address(app, admin):
+    answer = admin.send("/author/pages/new", title="🚢", body="B", position="0")
+    assert answer.status_code == 409
+    assert "A page cannot have this address" in answer.text
 
 
 def test_new_page_that_is_sent_twice_is_one_page(app, admin):

@@ -1,4 +1,4 @@
-"""The "desk": the pages below /author, where authors manage posts, tags, pages, comments and messages.
+"""The "desk": the pages below /author, where authors write, and administrators manage pages and messages.
 
 Every view requires a signed-in user.
 """

@@ -1,8 +1,8 @@
 """Import Markdown files or an exported site.
 
 If any file has a problem, nothing is imported. Each file is read twice, so that only a few texts are in
-memory at a time: first to find problems, then to import the file. Only the second reading renders the text,
-and reports a text that cannot be rendered.
+memory at a time: first to find problems, then to import the file. Only the second reading reports a text
+that cannot be rendered.
 """
 
 from collections import Counter
@@ -33,7 +33,8 @@ def import_posts(session: Session, source: Path, *, existing: str, default_autho
     existing: what to do if the blog has a text with the same slug but other content: `refuse`, `skip` or
         `update`.
     default_author: the author of files that do not name an author.
-    Returns the numbers of created, updated, skipped and unchanged posts and of ignored files, with names.
+    Returns the numbers of created, updated, skipped and unchanged posts and ignored files, and the names of
+    some ignored files.
     Raises ImportProblemsError if any file has a problem. The caller must not commit then.
     """
     step = Import(session, source, existing, Counter(dict.fromkeys((*OUTCOMES, "ignored"), 0)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# This script has the interface of the official postgres image: POSTGRES_*, *_FILE, PGDATA, /docker-entrypoint-initdb.d.
+# This script has the main parts of the interface of the official postgres image: POSTGRES_*, *_FILE, PGDATA, /docker-entrypoint-initdb.d.
 set -eo pipefail
 
 die() {
