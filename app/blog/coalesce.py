@@ -18,6 +18,10 @@ from . import freshness, metrics
 _LOCKS = 64
 WAIT_S = 1  # then a request renders the page itself
 LARGEST_BYTES = 256 * 1024
+# With one of these headers, the answer is for one client: it may be 304, 412 or a part of the page.
+CONDITIONS = {
+    f"HTTP_IF_{name}" for name in ("MATCH", "NONE_MATCH", "MODIFIED_SINCE", "UNMODIFIED_SINCE", "RANGE")
+} | {"HTTP_RANGE"}
 MOST_PAGES = 32
 
 _Headers = list[tuple[str, str]]
@@ -59,7 +63,7 @@ class Coalescer:
         return [page.body]
 
     def _is_anonymous(self, environ: WSGIEnvironment) -> bool:
-        is_plain = environ["REQUEST_METHOD"] == "GET" and not environ.get("HTTP_IF_NONE_MATCH")
+        is_plain = environ["REQUEST_METHOD"] == "GET" and not CONDITIONS & environ.keys()
         return is_plain and self._cookie not in environ.get("HTTP_COOKIE", "")
 
     def _key(self, environ: WSGIEnvironment) -> tuple[str, ...]:

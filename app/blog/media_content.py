@@ -1,7 +1,7 @@
 """The contents of pictures: in Postgres, and as files in MEDIA_DIR, which is a cache.
 
 The web server in front serves the files. If it finds no file, it asks the blog, which writes the file again.
-A picture of an older release has only a file, until `flask media adopt` takes it over.
+A picture of an older release has only a file, until `flask media adopt` or another upload of it stores it.
 
 Whoever writes the content or the file of a picture holds a lock of its row in the table `media`. So two
 processes never write the same content, and no file appears again after its picture was deleted.

@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -41,10 +42,10 @@ def allow(key: str, limit: int, seconds: int) -> bool:
 
 
 def retry_after(key: str) -> int:
-    """Return the whole seconds until the window of `key` ends, or 0 if `key` has no window."""
+    """Return the seconds until the window of `key` ends, rounded up; 0 if `key` has no window."""
     left = select(extract("epoch", Throttle.expires_at - func.now())).where(Throttle.key == digest(key))
     with db.engine.connect() as connection:
-        return max(0, int(connection.scalar(left) or 0))
+        return max(0, math.ceil(connection.scalar(left) or 0))
 
 
 def forget(key: str) -> None:

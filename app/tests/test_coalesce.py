@@ -75,6 +75,8 @@ def test_page_is_rendered_anew_when_a_new_generation_begins(ask, tmp_path):
         {"method": "POST"},
         {"Cookie": "a=b; session=c"},
         {"If-None-Match": "*"},
+        {"If-Match": '"x"'},
+        {"Range": "bytes=0-1"},
         {"Host": "other.test"},
     ],
     ids=str,

@@ -34,7 +34,7 @@ def boat(ada, media_dir) -> Path:
 
 @pytest.fixture
 def forget_content(app):
-    """Return a function that removes the content of each picture, as if an older release had stored it."""
+    """Return a function that removes the pictures from Postgres: an older release stored only their files."""
 
     def forget() -> None:
         with app.app_context():

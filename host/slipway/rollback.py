@@ -53,10 +53,10 @@ def command_rollback(stack: Stack, options: Namespace) -> int:
 
 
 def previous_release(stack: Stack) -> Release:
-    """Return the newest release before the one in service, by their places in history (`Ledger.places`).
+    """Return the release that served last before the one in service, by its place in history (Ledger.places).
 
-    Its image is not blocked and is still on this host. If there is no such release before the one in service,
-    because a rollback by name went back past all of them, return the newest of the later ones.
+    Its image is not blocked and is still on this host. If there is no such release before that place, return
+    the newest of the later ones.
     """
     served = stack.ledger.successful()
     if not served:

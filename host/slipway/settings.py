@@ -66,8 +66,8 @@ class Settings:
     heal_limit: int = 3
     heal_period: int = 600
 
-    # For the host's own authority; certbot decides when it renews certificates of an ACME authority. Only the
-    # alarm is for every certificate.
+    # For the host's own authority. certbot decides when it renews certificates of an ACME authority, but
+    # site.yml asks it only when `renew_days` are left. The alarm is for every certificate.
     leaf_days: int = 90
     authority_days: int = 3650
     renew_days: int = 30

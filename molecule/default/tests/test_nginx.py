@@ -17,8 +17,8 @@ FEATURES = ["camera", "display-capture", "geolocation", "microphone", "payment",
 KEPT = "public, max-age=0, s-maxage=1, stale-while-revalidate=1"
 FOREVER = "public, max-age=31536000, immutable"
 
-# Low limits, which the tests can reach. Each test uses different client addresses. All of these are reserved
-# for documentation (RFC 5737, RFC 3849), so nobody uses them.
+# Low limits, which the tests can reach. Most tests use client addresses of their own. All of these are
+# reserved for documentation (RFC 5737, RFC 3849), so nobody uses them.
 PROXIED = {
     "stack_rate_pages": 5,
     "stack_rate_writes": 6,
@@ -390,12 +390,13 @@ def test_concurrent_requests_of_one_client_are_limited(via_proxy, slow_sender):
     unfinished = [slow_sender(begin) for _ in range(at_once - 1)]
     assert statuses(via_proxy, client, "/errors/errors.css", 1) != [429]
 
-    def none_is_left():
-        # A request that was just answered may still count for a moment.
+    def limit_is_reached():
+        # The request above may still count for a moment. Then nginx refuses this sender, and the next one is
+        # added.
         unfinished.append(slow_sender(begin))
         return all(via_proxy(client, "/errors/errors.css", "HEAD").status == 429 for _ in range(3))
 
-    wait_until(none_is_left, 5, "the limit is reached")
+    wait_until(limit_is_reached, 5, "the limit is reached")
     assert statuses(via_proxy, client, "/errors/errors.css", 1) == [429]
     assert via_proxy("203.0.113.72", "/errors/errors.css").status != 429
     for sender in unfinished:
