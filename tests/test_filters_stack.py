@@ -26,7 +26,7 @@ INTERFACES = {
         ],
     },
     "slipway_app": {"ipv4": {"network": "10.83.2.0", "netmask": "255.255.255.0"}},
-    "br_1_2": {"ipv4": {"network": "172.18.0.0", "netmask": "255.255.0.0"}},
+    "br_1.2": {"ipv4": {"network": "172.18.0.0", "netmask": "255.255.0.0"}},
 }
 
 

@@ -156,7 +156,7 @@ def cache(folder: Path, name: str, content: Iterable[bytes]) -> bool:
     except OSError as error:
         current_app.logger.error(
             "MEDIA_DIR cannot be written, so the blog reads pictures from the database at each request: %s. "
-            "Give the blog write access to MEDIA_DIR.",
+            "Give the blog write access to MEDIA_DIR, or free space on its disk.",
             error,
         )
         return False

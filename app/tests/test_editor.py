@@ -299,7 +299,7 @@ def test_unsaved_text_is_back_after_a_reload(filled, page):
     expect_text(page, "")
 
 
-def test_unsaved_text_is_back_without_the_place_of_a_picture_whose_upload_ended(filled, page, slow):
+def test_unsaved_text_is_back_without_the_marker_of_a_picture_whose_upload_was_aborted(filled, page, slow):
     open_new_post(page, filled)
     page.set_input_files("[data-file]", photo("a.jpg", "teal"))
     expect_text(page, "![Uploading picture 1 …]()\n")

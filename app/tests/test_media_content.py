@@ -34,7 +34,7 @@ def boat(ada, media_dir) -> Path:
 
 @pytest.fixture
 def forget_content(app):
-    """Return a function that removes the pictures from Postgres: an older release stored only their files."""
+    """Return a function that removes the contents from Postgres, as if an older release had stored files only."""
 
     def forget() -> None:
         with app.app_context():

@@ -1,7 +1,8 @@
 """A throwaway database that is recovered from a backup, and the blog on it.
 
 The containers share one network. If the repository is on this host, this network has only the loopback
-interface, and they cannot write to the repository. Otherwise, they can reach only the repository's server.
+interface, and they cannot write to the repository. Otherwise, the firewall lets them reach only the
+repository (roles/baseline/templates/nftables.conf.j2).
 """
 
 import contextlib

@@ -310,7 +310,7 @@ def test_new_images_are_put_into_service_like_by_the_playbook(stack, images, man
     assert {path: item["found"] for path, item in known.items()} == {
         str(path): managed_digest(path) for path in (compose, state)
     }
-    # The playbook must send its own content again, if it wants the former one.
+    # With an empty entry, the next playbook sends its content, even if that is the content before the update.
     assert {item["entry"] for item in known.values()} == {""}
 
 
@@ -346,7 +346,7 @@ def test_output_of_an_image_cannot_control_the_terminal(stack, images):
     assert "\x1b" not in "".join(updates.describe(stack))
 
 
-def test_bundle_is_updated_where_it_is_built(stack, images):
+def test_host_does_not_update_the_images_of_a_bundle(stack, images):
     stack.config["images_blog"] = "archive"
     images.apt["sha256:nginx"] = LIBC
     updates.check(stack)

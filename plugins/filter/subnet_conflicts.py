@@ -43,7 +43,7 @@ def subnet_conflicts(subnets, facts, own=()):
 
 def _host_networks(facts):
     for name in facts["interfaces"]:
-        interface = facts.get(name.replace("-", "_").replace(".", "_"), {})
+        interface = facts.get(name.replace("-", "_"), {})
         ipv4 = [interface["ipv4"], *interface.get("ipv4_secondaries", [])] if "ipv4" in interface else []
         for address in ipv4:
             yield name, ipaddress.ip_network(f"{address['network']}/{address['netmask']}")
