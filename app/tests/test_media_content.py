@@ -34,7 +34,7 @@ def boat(ada, media_dir) -> Path:
 
 @pytest.fixture
 def forget_content(app):
-    """Return a function that removes the contents from Postgres, as if an older release had stored files only."""
+    """Return a function that removes the contents from Postgres: older releases stored only files."""
 
     def forget() -> None:
         with app.app_context():
