@@ -39,8 +39,10 @@ class Article:
         author.reader.close()  # nginx would close the idle connection before the next request
 
     def save(self, **values):
-        """Save the post with these values instead of the first ones."""
+        """Save the post with these values instead of the first ones. Return the page if it has no form."""
         page = self.author.open(self.place)
+        if page.status != 200:
+            return page
         version = re.search(r'name="version"[^>]*value="(\d+)"', page.text)[1]
         return self.author.send(self.place, **(self.form | values | {"version": version}))
 

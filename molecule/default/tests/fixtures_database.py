@@ -1,5 +1,7 @@
 """Fixtures: the secrets on the host, and the database."""
 
+import json
+
 import pytest
 
 
@@ -68,3 +70,11 @@ def login(host, containers, secrets, app_role):
         )
 
     return run
+
+
+@pytest.fixture
+def larger_database(deploy, inspect):
+    """Run the role `stack` with more memory for the database, and return the Outcome. Undo it afterwards."""
+    larger = json.dumps({"stack_db_memory_mb": inspect()["db"]["HostConfig"]["Memory"] // 2**20 + 16})
+    yield lambda *arguments: deploy("site.yml", "--tags", "stack", "--extra-vars", larger, *arguments)
+    assert deploy("site.yml", "--tags", "stack").status == 0

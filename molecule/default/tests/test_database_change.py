@@ -8,14 +8,6 @@ import pytest
 PAUSE = 10
 
 
-@pytest.fixture
-def larger_database(deploy, inspect):
-    """Run the role `stack` with more memory for the database, and return the Outcome. Undo it afterwards."""
-    larger = json.dumps({"stack_db_memory_mb": inspect()["db"]["HostConfig"]["Memory"] // 2**20 + 16})
-    yield lambda *arguments: deploy("site.yml", "--tags", "stack", "--extra-vars", larger, *arguments)
-    assert deploy("site.yml", "--tags", "stack").status == 0
-
-
 def test_dry_run_announces_the_change_of_the_database_and_makes_none(larger_database, inspect):
     before = inspect()["db"]["Id"]
     done = larger_database("--check")

@@ -110,6 +110,14 @@ def test_readers_see_a_change_of_a_post_in_time(what, load, author, sql, reader)
     assert late < FRESH_SECONDS
 
 
+def test_no_request_fails_while_the_database_is_replaced(load, larger_database, containers, inspect):
+    with load.step("replacement of the database") as step:
+        done = larger_database()
+    assert done.status == 0, done.output
+    assert inspect()["db"]["Id"] != containers["db"]["Id"]
+    assert step.failures == []
+
+
 def test_restart_of_the_database_causes_only_503_errors(load, docker, containers, healthy):
     with load.step("restart of the database", tolerate="status 503") as step:
         docker("restart %s", containers["db"]["Id"])
