@@ -159,7 +159,7 @@ examples: $(VENV)/dev ## Run the collection's site playbook and each role's exam
 	  done
 	  # Log in as the user of a new host. An example without the role tls has no certificate, so it uses plain HTTP.
 	  (cd "$$place" && env -u ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATH="$$place" ansible-playbook --inventory inventory \
-	    --extra-vars "ansible_user=debian $$([[ $$role =~ site|tls ]] || echo tls_mode=off stack_base_url=http://blog.example.org)" $$role.yml)
+	    --limit molecule-default --extra-vars "ansible_user=debian $$([[ $$role =~ site|tls ]] || echo tls_mode=off stack_base_url=http://blog.example.org)" $$role.yml)
 	done
 
 .PHONY: bench
