@@ -117,6 +117,12 @@ def test_database_cannot_reach_anything_but_its_repository(docker, repositories)
     assert [connect(port) for port in (22, 443)] == ["open", "closed"]
 
 
+def test_database_does_not_have_the_passphrase_of_the_secrets(docker):
+    names = docker("exec slipway-db-1 ls /run/secrets").split()
+    assert "backup_passphrase" in names
+    assert "backup_files_passphrase" not in names
+
+
 def test_lost_host_is_recovered_in_time(recovered):
     print(f"recovered in {recovered.away:.0f} s")
     assert recovered.away < AWAY_SECONDS
