@@ -89,11 +89,14 @@ def test_database_is_restored_from_s3(s3, restore_before):
 
 
 def test_files_come_back_from_s3(s3, host):
-    host.check_output("echo a key > /etc/slipway/of-a-test")
-    host.check_output("slipway backup run incr")
-    host.check_output("rm /etc/slipway/of-a-test")
+    """A host without a ledger counts as a new one."""
+    ledger, mark = "/var/lib/slipway/releases.json", "/etc/slipway/of-a-test"
+    host.check_output("echo a key > %s", mark)
+    host.check_output("slipway backup files")
+    host.check_output("rm %s && mv %s /root/ledger", mark, ledger)
     host.check_output("slipway backup restore-files")
-    assert host.check_output("cat /etc/slipway/of-a-test && rm /etc/slipway/of-a-test") == "a key"
+    assert host.check_output("cat %s && rm %s", mark, mark) == "a key"
+    host.check_output("cmp /root/ledger %s && rm /root/ledger", ledger)
 
 
 def test_drill_passes_on_s3(s3, host):
