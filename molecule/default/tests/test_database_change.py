@@ -5,7 +5,7 @@ import json
 import pytest
 
 # Seconds that a request may take while the database is replaced.
-PAUSE = 10
+PAUSE = 3
 
 
 def test_dry_run_announces_the_change_of_the_database_and_makes_none(larger_database, inspect):
