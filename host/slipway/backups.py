@@ -205,6 +205,11 @@ def files_problem(stack: Stack, record: Record) -> str:
         return f"Secrets, certificates and the ledger could not be backed up: {outcome.problem}"
     if outcome.damage:
         return f"The backups of secrets, certificates and the ledger are damaged: {outcome.damage}"
+    if outcome.verified and age(stack.host, outcome.verified) > VERIFY_DAYS * DAY:
+        return (
+            "The backups of secrets, certificates and the ledger were last verified at "
+            f"{outcome.verified}: see `journalctl -u slipway-backup-verify`."
+        )
     if age(stack.host, outcome.at or str(record.newest["at"])) > ANY_HOURS * 3600:
         last = f"were last backed up at {outcome.at}" if outcome.at else "were never backed up"
         return f"Secrets, certificates and the ledger {last}: see `systemctl list-timers 'slipway-backup*'`."
@@ -277,7 +282,7 @@ def metrics(stack: Stack) -> Iterator[str]:
         "slipway_backup_archived_timestamp_seconds": ("When changes were last archived.", record.archived),
         "slipway_backup_files_timestamp_seconds": (
             "When the secrets, the certificates and the ledger were last backed up.",
-            restic.read_outcome(stack).at,
+            restic.read_outcome(stack).at if restic.is_on(stack.config) else "",
         ),
         **drills.metrics(stack),
     }

@@ -18,7 +18,7 @@ from slipway.files import sync, write
 from slipway.host import Host, moment
 from slipway.json_types import from_json
 from slipway.settings import Configuration
-from slipway.shell import CommandFailure, describe
+from slipway.shell import CommandFailure, Failure, describe
 from slipway.stack import Stack
 
 UNIT = "slipway-backup-files.service"
@@ -38,17 +38,20 @@ class Outcome:
 
     Attributes:
         at: when the last complete backup ended, as in RFC 3339; empty if there was none.
-        problem: why the last backup or verification failed; empty if it did not.
+        problem: why the last backup failed; empty if it did not.
+        verified: when the last complete verification ended, as in RFC 3339; empty if there was none.
         damage: what the last verification found; empty if nothing is wrong.
     """
 
     at: str = ""
     problem: str = ""
+    verified: str = ""
     damage: str = ""
 
     def __post_init__(self) -> None:
-        if self.at:
-            moment(self.at)  # raises ValueError
+        for text in (self.at, self.verified):
+            if text:
+                moment(text)  # raises ValueError
 
 
 def is_on(config: Configuration) -> bool:
@@ -59,7 +62,14 @@ def is_on(config: Configuration) -> bool:
 def begin(stack: Stack) -> None:
     """Begin a backup of the files, if they are backed up at all."""
     if is_on(stack.config):
+        # systemd does not start a running unit again. So a backup that runs looks at this file at its end.
+        wanted(stack).touch()
         stack.host.output("systemctl", "start", "--no-block", UNIT)
+
+
+def wanted(stack: Stack) -> Path:
+    """Return the path of the file that demands another backup."""
+    return stack.state / "host_files.wanted"
 
 
 def read_outcome(stack: Stack) -> Outcome:
@@ -88,7 +98,7 @@ def backup(stack: Stack) -> None:
     """Back up the files, remove backups that retention no longer keeps, and record the result.
 
     Raises:
-        CommandFailure: the files could not be backed up.
+        Failure: the files could not be backed up.
     """
     host, config = stack.host, stack.config
     paths = [*host.settings.kept, host.settings.ledger, *host.settings.shown, *media(config)]
@@ -98,9 +108,12 @@ def backup(stack: Stack) -> None:
     with alone(host):
         try:
             prepare(host, config)
-            run(host, config, "backup", NAME, exclude, *(path for path in paths if path.exists()))
+            wanted(stack).touch()
+            while wanted(stack).exists():
+                wanted(stack).unlink()
+                run(host, config, "backup", NAME, exclude, *(path for path in paths if path.exists()))
             run(host, config, "forget", NAME, "--group-by=host", window, "--keep-last=1", "--prune")
-        except (CommandFailure, OSError) as failure:
+        except (Failure, OSError) as failure:
             record(stack, replace(read_outcome(stack), problem=describe(failure)))
             raise
         record(stack, replace(read_outcome(stack), at=host.now(), problem=""))
@@ -120,17 +133,18 @@ def verify(stack: Stack) -> None:
     """Read every file of the repository, and record what is wrong.
 
     Raises:
-        CommandFailure: the repository is damaged, or cannot be read.
+        Failure: the repository is damaged, or cannot be read.
     """
     with alone(stack.host):
+        prepare(stack.host, stack.config)
         try:
             run(stack.host, stack.config, "check", "--read-data")
-        except (CommandFailure, OSError) as failure:
+        except CommandFailure as failure:
             words = describe(failure)
-            found = {"damage": words} if DAMAGED.search(words) else {"problem": words}
-            record(stack, replace(read_outcome(stack), **found))
+            if DAMAGED.search(words):
+                record(stack, replace(read_outcome(stack), damage=words))
             raise
-        record(stack, replace(read_outcome(stack), problem="", damage=""))
+        record(stack, replace(read_outcome(stack), verified=stack.host.now(), damage=""))
 
 
 @contextlib.contextmanager
@@ -153,6 +167,7 @@ def restore(host: Host, config: Configuration, given: Collection[str]) -> bool:
         config: its configuration.
         given: the names of secrets that stay as they are on the new host.
     """
+    shutil.rmtree(place_of(host), ignore_errors=True)  # a run that was killed may have left secrets there
     if host.settings.ledger.exists():
         return False
     return bring_back(host, config, [*host.settings.kept, host.settings.ledger], given)
@@ -160,8 +175,21 @@ def restore(host: Host, config: Configuration, given: Collection[str]) -> bool:
 
 def restore_media(host: Host, config: Configuration) -> bool:
     """Bring the files of an app back, into a volume without files; return whether there are any."""
-    empty = [path for path in media(config) if not path.exists() or not any(path.iterdir())]
-    return bool(empty) and bring_back(host, config, empty, [])
+    # It exists while files are copied, so that a run that was interrupted is repeated.
+    begun = host.settings.ledger.parent / "media_begun"
+    empty = [path for path in media(config) if begun.exists() or not path.exists() or not any(path.iterdir())]
+    if not empty:
+        return False
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    found = bring_back(host, config, empty, [])
+    begun.unlink()
+    return found
+
+
+def place_of(host: Host) -> Path:
+    """Return the directory for restored files, on the same file system as most of their places."""
+    return host.settings.ledger.parent / "restored"
 
 
 def media(config: Configuration) -> list[Path]:
@@ -180,8 +208,7 @@ def bring_back(host: Host, config: Configuration, paths: Iterable[Path], given: 
         raise
     if not found:
         return False
-    # On the same file system as most of the places; a run that was killed may have left it.
-    directory = host.settings.ledger.parent / "restored"
+    directory = place_of(host)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700, parents=True)
     try:
@@ -209,6 +236,8 @@ def copy(host: Host, source: Path, target: Path, given: Collection[str]) -> None
         target.parent.mkdir(parents=True, exist_ok=True)
         new = target.with_name(f".{target.name}.new")
         host.run("cp", "--archive", "--no-target-directory", source, new)
+        if not new.is_symlink():
+            sync(new)
         new.replace(target)
         sync(target.parent)
 

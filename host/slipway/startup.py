@@ -25,9 +25,9 @@ PSQL = ("psql", "--username=postgres", "--dbname=blog", "--no-psqlrc", "--quiet"
 # read alembic_version (`_begin_transaction` in app/blog/outage.py), so this lock waits until it ends, but at
 # most two seconds. A POST that begins meanwhile waits for this lock, and has done nothing when the database
 # stops. A request may write a little more after its transaction, so wait for another moment. If this program
-# is killed, the lock ends after 20 seconds. Postgres is the first process of the container, and takes the
+# is killed, the lock ends after 10 seconds. Postgres is the first process of the container, and takes the
 # failure of an orphaned psql for a crash of its own, so the shell around it ends with `true`.
-LOCK_TABLE = "BEGIN; SET LOCAL lock_timeout = '2s'; LOCK TABLE public.alembic_version; SELECT pg_sleep(20)"
+LOCK_TABLE = "BEGIN; SET LOCAL lock_timeout = '2s'; LOCK TABLE public.alembic_version; SELECT pg_sleep(10)"
 HOLD = f'PGAPPNAME=slipway_hold psql --username=postgres --dbname=blog --command="{LOCK_TABLE}"'
 HOLD_POSTS = f"""
 CHECKPOINT;
@@ -113,8 +113,8 @@ def posts_held(host: Host) -> Iterator[None]:
     if not running or not database_changes(host, compose(host, "config", "--hash=db").split()[-1]):
         yield
         return
-    psql = ("docker", "exec", "--interactive", *running, *PSQL)
-    # The database may not answer.
+    # The database may hang.
+    psql = ("docker", "exec", "--interactive", *running, "timeout", "20", *PSQL)
     with contextlib.suppress(Failure):
         host.run(*psql, stdin=HOLD_POSTS)
     try:

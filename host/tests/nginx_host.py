@@ -131,7 +131,7 @@ class Host(real.Host):
                 self.up(service)
             case ["docker", "compose", *_, "config", "--hash=db"]:
                 return f"db {self.database}\n"
-            case ["docker", "exec", "--interactive", container, "psql", *_]:
+            case ["docker", "exec", "--interactive", container, "timeout", _, "psql", *_]:
                 self.events.append(f"{'hold' if 'LOCK TABLE' in stdin else 'release'} posts of {container}")
             case ["docker", "compose", *_, "up", "--detach", "--pull=never", "--wait", _, "db", "nginx"]:
                 self.events.append("up")

@@ -290,6 +290,12 @@ def test_failed_backup_of_files_is_a_problem_at_once(stack, vault, problems, fil
     }
 
 
+@pytest.mark.parametrize(("days", "kinds"), [(3, set()), (4, {"files"})])
+def test_old_verification_of_files_is_a_problem(stack, vault, problems, files, days, kinds):
+    restic.record(stack, restic.Outcome(shown(NOON), verified=shown(vault.ago(days=days))))
+    assert problems().keys() == kinds
+
+
 def test_damaged_backup_of_files_is_a_problem(stack, problems, files):
     restic.record(stack, restic.Outcome(shown(NOON), damage="a damaged file"))
     assert problems() == {

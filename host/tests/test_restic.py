@@ -221,11 +221,53 @@ def test_lock_of_a_killed_run_does_not_stop_the_next_one(stack, kept, tmp_path, 
 
 def test_verification_that_cannot_reach_the_repository_is_no_damage(stack, kept, tmp_path):
     restic.backup(stack)
-    (tmp_path / "repository").rename(tmp_path / "away")
+    restic.verify(stack)
+    verified = restic.read_outcome(stack).verified
+    stack.config["backup_files_repository"] = "sftp:nobody@127.0.0.1:/files"
+    stack.config["backup_files_options"] = ["sftp.command=false"]
     with pytest.raises(CommandFailure):
         restic.verify(stack)
     assert restic.read_outcome(stack).damage == ""
-    assert restic.read_outcome(stack).problem != ""
+    assert restic.read_outcome(stack).verified == verified
+
+
+def test_release_during_a_backup_is_backed_up_too(stack, kept, snapshots):
+    run = stack.host.run
+
+    def slow(*command, **options):
+        told = run(*command, **options)
+        if "backup" in command and len(snapshots()) == 1:
+            (kept / "secrets/db_app_password").write_text("rotated meanwhile")
+            restic.begin(stack)
+        return told
+
+    stack.host.run, stack.host.output = slow, lambda *command: ""
+    restic.backup(stack)
+    assert len(snapshots()) == 2
+
+
+def test_interrupted_restore_of_the_files_of_an_app_can_be_repeated(stack, kept, tmp_path):
+    media = tmp_path / "volumes/media_volume/_data"
+    media.mkdir(parents=True)
+    for name in ("a.pdf", "b.pdf"):
+        (media / name).write_text(f"the file {name}")
+    stack.config["backup_files_more"] = [str(media)]
+    restic.backup(stack)
+    shutil.rmtree(media)
+    run = stack.host.run
+
+    def interrupted(*command, **options):
+        if command[0] == "cp" and command[-2].name == "b.pdf":
+            raise KeyboardInterrupt
+        return run(*command, **options)
+
+    stack.host.run = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        restic.restore_media(stack.host, stack.config)
+    stack.host.run = run
+    assert (media / "a.pdf").exists()
+    assert restic.restore_media(stack.host, stack.config)
+    assert (media / "b.pdf").read_text() == "the file b.pdf"
 
 
 def test_secret_is_read_from_its_file(stack, kept, tmp_path):

@@ -31,11 +31,14 @@ def small_disk(host, docker, containers, healthy):
 
     used = int(host.check_output("du --summarize --block-size=1M %s", DATA).split()[0])
     stopped(f"""
+        set -e
         mkdir {PLACE} && mount -t tmpfs -o size={used + FREE_MB}m tmpfs {PLACE}
         cp --archive {DATA}/. {PLACE} && mount --bind {PLACE} {DATA}
     """)
     yield
+    host.run("rm --force %s", FILLER)
     stopped(f"""
+        set -e
         umount {DATA} && find {DATA} -mindepth 1 -delete && cp --archive {PLACE}/. {DATA}
         umount {PLACE} && rmdir {PLACE}
     """)
