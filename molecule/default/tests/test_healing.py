@@ -122,6 +122,7 @@ def test_frozen_container_serves_again_and_no_write_is_lost(
 ):
     name, before, others = name_of(service), started(), bystanders()
     with under_load() as load:
+        wait_until(lambda: load.look().written > 20, 20, "some POSTs were sent")
         began = freeze(service)
         # A page that was rendered before may still be on its way.
         wait_until(lambda: not page(), 5, f"{name} serves no more")
