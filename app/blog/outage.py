@@ -176,7 +176,7 @@ def _begin_transaction() -> None:
     Before a planned change of the database, the host program locks alembic_version (host/slipway/startup.py).
     So it waits for this transaction, or this request waits here, and begins again with the next database.
     """
-    for _ in range(1 + _REPETITIONS):
+    for _attempt in range(1 + _REPETITIONS):
         try:
             db.session.execute(text("SELECT FROM alembic_version"))
         except DBAPIError as error:
