@@ -201,10 +201,11 @@ def files_problem(stack: Stack, record: Record) -> str:
     if not restic.is_on(stack.config) or not record.newest:
         return ""
     outcome = restic.read_outcome(stack)
-    if outcome.problem:
-        return f"Secrets, certificates and the ledger could not be backed up: {outcome.problem}"
+    # Damage may be the reason why a backup fails.
     if outcome.damage:
         return f"The backups of secrets, certificates and the ledger are damaged: {outcome.damage}"
+    if outcome.problem:
+        return f"Secrets, certificates and the ledger could not be backed up: {outcome.problem}"
     if outcome.verified and age(stack.host, outcome.verified) > VERIFY_DAYS * DAY:
         return (
             "The backups of secrets, certificates and the ledger were last verified at "

@@ -62,6 +62,7 @@ def test_damaged_backup_of_files_is_reported(repositories, host, check):
         assert "The backups of secrets, certificates and the ledger are damaged" in check()[1]
     finally:
         repositories.execute(f"mv /srv/pack {pack}")
+    host.check_output("slipway backup files")
     host.check_output("slipway backup verify")
     assert check() == (0, "")
 
