@@ -20,8 +20,13 @@ WAIT_S = 1  # then a request renders the page itself
 LARGEST_BYTES = 256 * 1024
 # With one of these headers, the answer is for one client: it may be 304, 412 or a part of the page.
 CONDITIONS = {
-    f"HTTP_IF_{name}" for name in ("MATCH", "NONE_MATCH", "MODIFIED_SINCE", "UNMODIFIED_SINCE", "RANGE")
-} | {"HTTP_RANGE"}
+    "HTTP_IF_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_RANGE",
+    "HTTP_IF_UNMODIFIED_SINCE",
+    "HTTP_RANGE",
+}
 MOST_PAGES = 32
 
 _Headers = list[tuple[str, str]]

@@ -216,25 +216,26 @@ def test_form_waits_for_the_lock_before_a_planned_change_and_runs_once(
     client, refuse, runs, server, migrated
 ):
     """The host program holds the lock until the database stops."""
-    locked, stopped = threading.Event(), threading.Event()
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'alembic_version'::regclass"
+    locked, ran = threading.Event(), []
 
     def change():
         with server.connect(migrated) as connection, contextlib.suppress(OperationalError):
             connection.execute(text("BEGIN"))
             connection.execute(text("LOCK TABLE alembic_version"))
             locked.set()
-            time.sleep(0.3)
-            assert runs == []
-            stopped.set()
+            while not connection.execute(text(waiting)).scalar():
+                time.sleep(0.01)
+            ran.extend([*runs, "waited"])
             refuse(0.5)
             connection.execute(text("SELECT 1"))
 
-    changing = threading.Thread(target=change)
+    changing = threading.Thread(target=change, daemon=True)
     changing.start()
     assert locked.wait(5)
     assert client.post("/once").status_code == 200
-    assert stopped.is_set()
-    changing.join()
+    changing.join(5)
+    assert ran == ["waited"], "the form must not run while another transaction has the lock"
     assert runs == [7]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from slipway import drills, pgbackrest, restic
 from slipway.files import write
-from slipway.host import Host, age, moment, seconds_of, time_of
+from slipway.host import Host, age, check_moments, seconds_of, time_of
 from slipway.json_types import from_json
 from slipway.lock import lock
 from slipway.notify import call_webhook
@@ -79,9 +79,7 @@ def read_record(stack: Stack) -> Record:
     """Return the result of the last check; an empty one if there was none, or if the file is damaged."""
     with contextlib.suppress(OSError, ValueError):
         record = from_json(Record, json.loads((stack.state / "backups.json").read_text()))
-        for text in (record.checked, record.oldest, record.archived, record.newest.get("at", "")):
-            if text:
-                moment(str(text))
+        check_moments(record.checked, record.oldest, record.archived, str(record.newest.get("at", "")))
         return record
     return Record()
 
@@ -350,7 +348,7 @@ def command_check(stack: Stack, options: Namespace) -> int:
 
 def command_verify(stack: Stack, options: Namespace) -> int:
     found = verify(stack)
-    if restic.is_on(stack.config):
+    if restic.is_on(stack.config) and restic.read_outcome(stack).at:
         restic.verify(stack)
     if not (found.damage or found.gap):
         print("Every file of the repository is as it was written, and the archive has no gap.")

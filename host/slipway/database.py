@@ -116,7 +116,7 @@ def reconcile_roles(stack: Stack, slots: Collection[str | None] | None = None, k
             variables[role] = ""  # unchanged
     script = (stack.directory / "roles.sql").read_text()
     lines = stack.compose(
-        *PSQL,
+        *("exec", "-T", "db", *PSQL),
         "--command=BEGIN",
         f"--command={ROLES}",
         "--file=-",

@@ -112,6 +112,13 @@ def moment(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text)
 
 
+def check_moments(*texts: str) -> None:
+    """Raise ValueError if a text is neither empty nor a time in RFC 3339."""
+    for text in texts:
+        if text:
+            moment(text)
+
+
 def seconds_of(text: str) -> float:
     """Convert a time in RFC 3339 to seconds since the epoch."""
     return moment(text).timestamp()

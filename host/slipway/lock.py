@@ -24,6 +24,15 @@ class Busy(Failure):
 
 
 @contextlib.contextmanager
+def alone(host: Host, name: str) -> Iterator[None]:
+    """Let no other process of this host into a block with the same name; wait for it as long as it takes."""
+    host.settings.runtime.mkdir(mode=0o700, exist_ok=True)
+    with (host.settings.runtime / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def lock(host: Host, holder: str, seconds: float = 0, other: str = "Another release") -> Iterator[None]:
     """Hold the lock during the block; raise Busy with the holder's name if another process has it.
 

@@ -121,8 +121,7 @@ class Recovered:
 
     def query(self, statement: str) -> str:
         """Run one SQL statement as the superuser, and return the result."""
-        psql = [self.service if word == "db" else word for word in PSQL]
-        return self.stack.compose(*psql, f"--command={statement}").strip()
+        return self.stack.compose("exec", "-T", self.service, *PSQL, f"--command={statement}").strip()
 
     def promote(self) -> None:
         """End the recovery, so that the database accepts changes."""

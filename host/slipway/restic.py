@@ -5,23 +5,25 @@ have another passphrase: the container of the database has theirs, and must not 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from slipway.files import sync, write
-from slipway.host import Host, moment
+from slipway.host import Host, check_moments
 from slipway.json_types import from_json
+from slipway.lock import alone
 from slipway.settings import Configuration
 from slipway.shell import CommandFailure, Failure, describe
 from slipway.stack import Stack
 
 UNIT = "slipway-backup-files.service"
+# Only one process of this host at a time uses the repository.
+LOCK = "restic.lock"
 # All snapshots have this name, so that those of a new host continue those of the lost one.
 NAME = "--host=slipway"
 # The name of a variable that is a secret, and of one that names the file of the secret instead.
@@ -49,9 +51,7 @@ class Outcome:
     damage: str = ""
 
     def __post_init__(self) -> None:
-        for text in (self.at, self.verified):
-            if text:
-                moment(text)  # raises ValueError
+        check_moments(self.at, self.verified)
 
 
 def is_on(config: Configuration) -> bool:
@@ -105,7 +105,7 @@ def backup(stack: Stack) -> None:
     # The copies of secrets for the slots: a release writes them again.
     exclude = f"--exclude={config['in_service']}"
     window = f"--keep-within={config['backup_window_days']}d"
-    with alone(host):
+    with alone(host, LOCK):
         try:
             prepare(host, config)
             wanted(stack).touch()
@@ -135,8 +135,8 @@ def verify(stack: Stack) -> None:
     Raises:
         Failure: the repository is damaged, or cannot be read.
     """
-    with alone(stack.host):
-        prepare(stack.host, stack.config)
+    with alone(stack.host, LOCK):
+        run(stack.host, stack.config, "unlock")  # as in `prepare`
         try:
             run(stack.host, stack.config, "check", "--read-data")
         except CommandFailure as failure:
@@ -145,15 +145,6 @@ def verify(stack: Stack) -> None:
                 record(stack, replace(read_outcome(stack), damage=words))
             raise
         record(stack, replace(read_outcome(stack), verified=stack.host.now(), damage=""))
-
-
-@contextlib.contextmanager
-def alone(host: Host) -> Iterator[None]:
-    """Let no other process of this host use the repository during the block."""
-    host.settings.runtime.mkdir(mode=0o700, exist_ok=True)
-    with (host.settings.runtime / "restic.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def restore(host: Host, config: Configuration, given: Collection[str]) -> bool:
@@ -167,7 +158,7 @@ def restore(host: Host, config: Configuration, given: Collection[str]) -> bool:
         config: its configuration.
         given: the names of secrets that stay as they are on the new host.
     """
-    shutil.rmtree(place_of(host), ignore_errors=True)  # a run that was killed may have left secrets there
+    remove_restored(host)
     if host.settings.ledger.exists():
         return False
     return bring_back(host, config, [*host.settings.kept, host.settings.ledger], given)
@@ -175,7 +166,8 @@ def restore(host: Host, config: Configuration, given: Collection[str]) -> bool:
 
 def restore_media(host: Host, config: Configuration) -> bool:
     """Bring the files of an app back, into a volume without files; return whether there are any."""
-    # It exists while files are copied, so that a run that was interrupted is repeated.
+    remove_restored(host)
+    # This file exists while files are copied, so that an interrupted run is repeated.
     begun = host.settings.ledger.parent / "media_begun"
     empty = [path for path in media(config) if begun.exists() or not path.exists() or not any(path.iterdir())]
     if not empty:
@@ -190,6 +182,12 @@ def restore_media(host: Host, config: Configuration) -> bool:
 def place_of(host: Host) -> Path:
     """Return the directory for restored files, on the same file system as most of their places."""
     return host.settings.ledger.parent / "restored"
+
+
+def remove_restored(host: Host) -> None:
+    """Remove the restored files, which include secrets; a run that was killed may have left them."""
+    if place_of(host).exists():
+        shutil.rmtree(place_of(host))
 
 
 def media(config: Configuration) -> list[Path]:
@@ -209,15 +207,14 @@ def bring_back(host: Host, config: Configuration, paths: Iterable[Path], given: 
     if not found:
         return False
     directory = place_of(host)
-    shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700, parents=True)
     try:
-        wanted = [f"--include={path}" for path in paths]
-        run(host, config, "restore", "latest", NAME, "--no-lock", f"--target={directory}", *wanted)
+        included = [f"--include={path}" for path in paths]
+        run(host, config, "restore", "latest", NAME, "--no-lock", f"--target={directory}", *included)
         for path in paths:
             copy(host, Path(directory, *path.parts[1:]), path, given)
     finally:
-        shutil.rmtree(directory)
+        remove_restored(host)
     return True
 
 

@@ -18,9 +18,6 @@ SECRET_FORM = re.compile(rb"[!-~][ -~]{10,}[!-~]")
 # The secrets that a slot reads, besides the app's former keys.
 SLOT_SECRETS = ("db_app_password", "app_secret_key")
 PSQL = (
-    "exec",
-    "-T",
-    "db",
     "psql",
     "--username=postgres",
     "--dbname=blog",
@@ -240,7 +237,7 @@ class Stack:
 
     def query(self, statement: str) -> str:
         """Run one SQL statement as the superuser, and return the result."""
-        return self.compose(*PSQL, f"--command={statement}").strip()
+        return self.compose("exec", "-T", "db", *PSQL, f"--command={statement}").strip()
 
     def secret_file(self, name: str) -> Path:
         """Return the path of a secret's file."""

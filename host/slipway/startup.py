@@ -16,10 +16,10 @@ from slipway.containers import Inspected, compose
 from slipway.host import Host
 from slipway.lock import lock
 from slipway.shell import CommandFailure, Failure
+from slipway.stack import PSQL
 from slipway.unit import exec_in_unit
 
 SERVICES = ("db", "nginx")
-PSQL = ("psql", "--username=postgres", "--dbname=blog", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 
 # Let POSTs of the blog finish, and let none begin, before the database stops. The transaction of a POST has
 # read alembic_version (`_begin_transaction` in app/blog/outage.py), so this lock waits until it ends, but at

@@ -1,15 +1,15 @@
 """The verification of the repository's files: whether they are as they were written, and none is missing."""
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from slipway import pgbackrest
 from slipway.files import write
-from slipway.host import moment
+from slipway.host import check_moments
 from slipway.json_types import from_json
+from slipway.lock import alone
 from slipway.stack import Stack
 
 
@@ -30,9 +30,7 @@ class Verification:
     since: str = ""
 
     def __post_init__(self) -> None:
-        for text in (self.at, self.since):
-            if text:
-                moment(text)  # raises ValueError
+        check_moments(self.at, self.since)
 
 
 def read_verification(stack: Stack) -> Verification:
@@ -42,13 +40,9 @@ def read_verification(stack: Stack) -> Verification:
     return Verification()
 
 
-@contextlib.contextmanager
-def recording(stack: Stack) -> Iterator[None]:
+def recording(stack: Stack) -> AbstractContextManager[None]:
     """Let no other process write a record of backups during the block."""
-    stack.host.settings.runtime.mkdir(mode=0o700, exist_ok=True)
-    with (stack.host.settings.runtime / "backups.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return alone(stack.host, "backups.lock")
 
 
 def verify(stack: Stack) -> Verification:

@@ -1,10 +1,12 @@
 """Backups of the host's files, with a real restic and a repository in a directory."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import NEW
@@ -50,6 +52,34 @@ def lost(stack, kept, tmp_path):
     restic.backup(stack)
     shutil.rmtree(kept)
     (tmp_path / "state/releases.json").unlink()
+
+
+@contextlib.contextmanager
+def other_run(stack):
+    """Let another process have a lock of the repository during the block, and then kill the process."""
+    repository = stack.config["backup_files_repository"]
+    command = ["restic", f"--repo={repository}", "--no-cache", "backup", "--stdin"]
+    environment = os.environ | stack.config["backup_files_environment"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        # A lock that is not complete yet has another name.
+        assert wait_until(
+            lambda: [one for one in Path(repository, "locks").iterdir() if "tmp" not in one.name], 20
+        )
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def interrupt_copy_of(name, run):
+    """Return a substitute for Host.run that is interrupted when it copies a file with this name."""
+
+    def interrupted(*command, **options):
+        if command[0] == "cp" and command[-2].name == name:
+            raise KeyboardInterrupt
+        return run(*command, **options)
+
+    return interrupted
 
 
 def test_backup_is_recorded(stack, kept, snapshots):
@@ -112,14 +142,7 @@ def test_host_with_a_ledger_gets_no_files(stack, kept, tmp_path):
 
 @pytest.mark.usefixtures("lost")
 def test_interrupted_restore_can_be_repeated(stack, kept, tmp_path, monkeypatch):
-    run = stack.host.run
-
-    def interrupted(*command, **options):
-        if command[0] == "cp" and command[-2].name == "db_app_password":
-            raise KeyboardInterrupt
-        return run(*command, **options)
-
-    monkeypatch.setattr(stack.host, "run", interrupted)
+    monkeypatch.setattr(stack.host, "run", interrupt_copy_of("db_app_password", stack.host.run))
     with pytest.raises(KeyboardInterrupt):
         restic.restore(stack.host, stack.config, [])
     monkeypatch.undo()
@@ -130,14 +153,9 @@ def test_interrupted_restore_can_be_repeated(stack, kept, tmp_path, monkeypatch)
 
 def test_lock_of_a_lost_host_does_not_stop_a_restore(stack, kept, tmp_path):
     restic.backup(stack)
-    locks = tmp_path / "repository/files/locks"
-    command = ["restic", f"--repo={locks.parent}", "--no-cache", "backup", "--stdin"]
-    environment = os.environ | stack.config["backup_files_environment"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as other:
-        assert wait_until(lambda: [lock for lock in locks.iterdir() if "tmp" not in lock.name], 20)
-        (tmp_path / "state/releases.json").unlink()
+    (tmp_path / "state/releases.json").unlink()
+    with other_run(stack):
         assert restic.restore(stack.host, stack.config, [])
-        other.kill()
 
 
 def test_copies_of_secrets_for_the_slots_are_not_backed_up(stack, kept, tmp_path):
@@ -206,16 +224,13 @@ def test_old_backups_are_removed_and_the_newest_stays(stack, kept, snapshots):
     assert len(snapshots()) == 1
 
 
-def test_lock_of_a_killed_run_does_not_stop_the_next_one(stack, kept, tmp_path, snapshots):
+def test_lock_of_a_killed_run_does_not_stop_the_next_one(stack, kept, snapshots):
     """restic itself removes the lock of a process that has ended on this host."""
     restic.backup(stack)
-    locks = tmp_path / "repository/files/locks"
-    command = ["restic", f"--repo={locks.parent}", "--no-cache", "backup", "--stdin"]
-    environment = os.environ | stack.config["backup_files_environment"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as killed:
-        assert wait_until(lambda: [lock for lock in locks.iterdir() if "tmp" not in lock.name], 20)
-        killed.kill()
+    with other_run(stack):
+        pass
     restic.backup(stack)
+    restic.verify(stack)
     assert len(snapshots()) == 2
 
 
@@ -246,7 +261,7 @@ def test_release_during_a_backup_is_backed_up_too(stack, kept, snapshots):
     assert len(snapshots()) == 2
 
 
-def test_interrupted_restore_of_the_files_of_an_app_can_be_repeated(stack, kept, tmp_path):
+def test_interrupted_restore_of_the_files_of_an_app_can_be_repeated(stack, kept, tmp_path, monkeypatch):
     media = tmp_path / "volumes/media_volume/_data"
     media.mkdir(parents=True)
     for name in ("a.pdf", "b.pdf"):
@@ -254,17 +269,10 @@ def test_interrupted_restore_of_the_files_of_an_app_can_be_repeated(stack, kept,
     stack.config["backup_files_more"] = [str(media)]
     restic.backup(stack)
     shutil.rmtree(media)
-    run = stack.host.run
-
-    def interrupted(*command, **options):
-        if command[0] == "cp" and command[-2].name == "b.pdf":
-            raise KeyboardInterrupt
-        return run(*command, **options)
-
-    stack.host.run = interrupted
+    monkeypatch.setattr(stack.host, "run", interrupt_copy_of("b.pdf", stack.host.run))
     with pytest.raises(KeyboardInterrupt):
         restic.restore_media(stack.host, stack.config)
-    stack.host.run = run
+    monkeypatch.undo()
     assert (media / "a.pdf").exists()
     assert restic.restore_media(stack.host, stack.config)
     assert (media / "b.pdf").read_text() == "the file b.pdf"
