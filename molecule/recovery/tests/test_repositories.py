@@ -1,9 +1,11 @@
 """Repositories on another host: a compromised host cannot destroy snapshots, and S3 works as SFTP does."""
 
 import json
+import subprocess
 
 import pytest
 from outside import wait_until
+from runbook import printed
 
 S3 = json.dumps(
     {"backup_repository": "s3://slipway-molecule-recovery-repository.slipway-sandbox/backups/blog"}
@@ -37,8 +39,8 @@ def restore_before(host, sql, messages):
 @pytest.fixture
 def snapshot(repositories):
     """Make a snapshot as root of the repositories' server, outside the directory that SFTP can reach."""
-    yield lambda: repositories.execute("cp --archive --reflink=auto /srv/sftp/backups /srv/snapshot")
-    repositories.execute("rm -rf /srv/snapshot")
+    yield lambda: repositories.execute(printed("/srv/snapshots"))
+    repositories.execute("rm -rf /srv/snapshots")
 
 
 def test_snapshot_survives_a_host_that_destroys_its_backups(
@@ -50,7 +52,7 @@ def test_snapshot_survives_a_host_that_destroys_its_backups(
     docker("exec slipway-db-1 pgbackrest --stanza=blog --force stanza-delete")
     docker("exec slipway-db-1 pgbackrest --stanza=blog start")
     assert check()[0] == 1
-    repositories.execute("cp --archive --no-target-directory /srv/snapshot /srv/sftp/backups")
+    repositories.execute("cp --archive --no-target-directory /srv/snapshots/* /srv/sftp/backups")
     restore_before()
 
 
@@ -65,6 +67,28 @@ def test_damaged_backup_of_files_is_reported(repositories, host, check):
     host.check_output("slipway backup files")
     host.check_output("slipway backup verify")
     assert check() == (0, "")
+
+
+def test_host_keys_are_those_that_the_runbook_reads(repositories, variables):
+    command = printed("ssh-keyscan", host=repositories.ipv4)
+    found = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True).stdout
+    assert set(variables["backup_sftp_host_keys"]) <= set(found.splitlines())
+
+
+@pytest.mark.drill
+def test_damaged_backups_of_files_are_begun_anew(repositories, host, check, status):
+    place = "/srv/sftp/backups/blog/files"
+    repositories.execute(f"find {place}/data -type f -exec truncate --size=10 {{}} +")
+    assert host.run("slipway backup verify").rc == 1
+    assert any("are damaged: " in sentence for sentence in status()["backup"])
+    repositories.execute(f"mv {place} /srv/damaged-files")
+    try:
+        for command in ("slipway backup files", "slipway backup verify"):
+            done = host.run(command)
+            assert done.rc == 0, done.stdout + done.stderr
+        assert check() == (0, "")
+    finally:
+        repositories.execute("rm -rf /srv/damaged-files")
 
 
 @pytest.fixture(scope="module")
