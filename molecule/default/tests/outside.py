@@ -368,6 +368,27 @@ class Author:
         kind = "application/x-www-form-urlencoded"
         return self.request(path, method="POST", body=body, Content_Type=kind)
 
+    def upload(self, name, picture):
+        """Upload a picture with the CSRF token of the page opened last, and return the answer.
+
+        picture: a PIL.Image.
+        """
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        fields = [
+            f'name="csrf_token"\r\n\r\n{self.token}'.encode(),
+            f'name="file"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'.encode()
+            + content.getvalue(),
+        ]
+        body = b"".join(b"--x\r\nContent-Disposition: form-data; %s\r\n" % field for field in fields)
+        return self.request(
+            "/author/media",
+            method="POST",
+            body=body + b"--x--\r\n",
+            Content_Type="multipart/form-data; boundary=x",
+            Accept="application/json",
+        )
+
     def is_in(self):
         """Return whether the user is signed in."""
         return self.request("/account").status == 200

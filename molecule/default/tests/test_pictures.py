@@ -1,6 +1,5 @@
 """Pictures are in the database. Their volume is a cache, which the blog fills again."""
 
-import io
 import json
 from types import SimpleNamespace
 
@@ -34,20 +33,9 @@ def empty_the_volume(host, volume):
 @pytest.fixture
 def boat(author, fetch, host, sql, volume):
     """A picture that an author uploads: its path for readers, its file on the host, and its bytes."""
-    picture = io.BytesIO()
-    Image.new("RGB", (30, 20), "navy").save(picture, "PNG")
     one = author()
     one.open("/author/media")
-    fields = [
-        f'name="csrf_token"\r\n\r\n{one.token}'.encode(),
-        f'name="file"; filename="{NAME}"\r\nContent-Type: image/png\r\n\r\n'.encode() + picture.getvalue(),
-    ]
-    body = b"".join(b"--x\r\nContent-Disposition: form-data; %s\r\n" % field for field in fields)
-    kind = "multipart/form-data; boundary=x"
-    answer = one.request(
-        "/author/media", method="POST", body=body + b"--x--\r\n", Content_Type=kind, Accept="application/json"
-    )
-    path = json.loads(answer.text)["url"]
+    path = json.loads(one.upload(NAME, Image.new("RGB", (30, 20), "navy")).text)["url"]
     file = f"{volume}/{path.removeprefix('/media/')}"
     yield SimpleNamespace(path=path, file=file, content=fetch(path).body)
     sql(f"DELETE FROM media WHERE original_name = '{NAME}'")
