@@ -301,6 +301,72 @@ def test_drill_of_a_damaged_backup_fails(kept_repository, host, status):
         host.check_output("cd /var/lib/slipway && python3 -c %s", DROP_LAST)
 
 
+FLIP = """
+import pathlib, random, sys
+chance = random.Random(int(sys.argv[1]))
+files = [pathlib.Path(path) for path in sys.argv[2:]]
+[file] = chance.choices(files, [path.stat().st_size for path in files])
+content = bytearray(file.read_bytes())
+place = chance.randrange(len(content))
+pathlib.Path("/var/tmp/flipped").write_text(str(file))
+pathlib.Path("/var/tmp/unflipped").write_bytes(content)
+content[place] ^= 1 << chance.randrange(8)
+with file.open("r+b") as opened:
+    opened.write(content)
+print(file, place)
+"""
+UNFLIP = "cp --no-preserve=mode,ownership /var/tmp/unflipped $(cat /var/tmp/flipped)"
+
+
+@pytest.fixture
+def is_whole(host):
+    """Tell whether the newest restorable database has the same content as the one that runs."""
+    place, text = "/root/of-a-test", "pg_restore --file=- | grep -v 'restrict ' | sha256sum"
+    database = "docker exec -i slipway-db-1 sh -c"
+
+    def is_whole():
+        host.check_output(f"rm -rf {place} && slipway restore --into {place}")
+        restored = host.check_output(f"{database} %s < {place}/blog.dump", text)
+        dump = "pg_dump --username=postgres --format=custom blog"
+        return restored == host.check_output(f"{database} %s", f"{dump} | {text}")
+
+    yield is_whole
+    host.run(f"rm -rf {place}")
+
+
+@pytest.mark.drill
+def test_drill_never_passes_with_a_flipped_bit_that_damages_the_database(
+    kept_repository, host, backups, is_whole
+):
+    """The files are those that a restore reads: without the manifest, of which there is a copy.
+
+    A restore into an empty directory does not read all that is in them, such as the checksums of blocks.
+    """
+    host.check_output("slipway backup run full")
+    newest = backups()[-1]
+    damaged, harmless = [], []
+    for seed in range(20):
+        data = f"find {REPOSITORY}/backup/blog/{newest['label']} -type f ! -name '*.manifest*'"
+        log = f"find {REPOSITORY}/archive/blog -type f -name '0*.zst'"
+        files = host.check_output(data).split()
+        files += [path for path in host.check_output(log).split() if segment(path) >= newest["segment"]]
+        place = host.check_output("python3 -c %s %s " + " ".join(files), FLIP, str(seed))
+        passed = host.run("slipway drill").rc == 0
+        if passed:
+            assert is_whole(), f"a drill passed with a damaged database: {place}"
+        host.check_output(UNFLIP)
+        host.check_output("cd /var/lib/slipway && python3 -c %s", DROP_LAST)
+        (harmless if passed else damaged).append(place)
+    print(f"found in {len(damaged)} drills; harmless: {harmless}")
+    assert len({place.split()[0] for place in damaged}) > 1
+    assert len(damaged) > len(harmless)
+
+
+def segment(path):
+    """Return the name of the segment in the path of an archived file."""
+    return path.rpartition("/")[2].partition("-")[0]
+
+
 def test_missing_segment_of_the_log_is_found(kept_repository, host, sql, status):
     def archive_a_segment():
         sql("SELECT pg_current_xact_id()")
