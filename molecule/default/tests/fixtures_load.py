@@ -20,7 +20,7 @@ def pytest_terminal_summary(terminalreporter, config):
     """Print the results of each load."""
     for load in config.stash[LOADS]:
         terminalreporter.write_sep("-", "under load")
-        for line in (*load.steps, load.report):
+        for line in (*load.steps, load.report, *load.problems):
             terminalreporter.write_line(str(line))
 
 

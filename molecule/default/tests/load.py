@@ -74,6 +74,7 @@ class Report:
     written: int = 0  # POSTs
     slowest: float = 0  # the longest time from a request to its answer, in seconds
     behind: float = 0  # the longest delay of a request after its scheduled time, in seconds
+    behind_at: float = 0  # when that was, in seconds since 1970
     cpu: float = 0  # the share of one core that the load's process used
     failures: list = field(default_factory=list)
     # The titles of the POSTs, by result. Only the last report has them.
@@ -94,7 +95,8 @@ class Report:
             f"{self.requests} requests in {self.seconds:.0f} s ({self.rate:.0f}/s), "
             f"{len(self.failures)} failed; {self.written} POSTs; {self.fresh} requests on new connections, "
             f"{self.kept} on kept ones ({self.reused} not the first there); {self.http2} over HTTP/2; "
-            f"slowest {self.slowest:.2f} s, {self.behind:.2f} s behind the schedule at most; "
+            f"slowest {self.slowest:.2f} s, {self.behind:.2f} s behind the schedule at most "
+            f"({time.strftime('%H:%M:%S', time.gmtime(self.behind_at))}); "
             f"the load took {self.cpu:.0%} of a core"
         )
 
@@ -243,7 +245,8 @@ class Tally:
             report.fresh += not is_kept
             report.http2 += is_http2
             report.slowest = max(report.slowest, seconds)
-            report.behind = max(report.behind, behind)
+            if behind > report.behind:
+                report.behind, report.behind_at = behind, time.time()
             if failed:
                 report.failures.append(asdict(failed))
             if post:
