@@ -236,5 +236,5 @@ def test_image_of_the_clusters_version_is_accepted():
 )
 def test_image_of_another_version_is_refused_and_the_clusters_are_named(clusters, environment, words):
     problem = cluster_problem(environment, "db_volume", clusters)
-    words = [*words, "The volume db_volume has", "bases.lock.yml", "dump"]
+    words = [*words, "The volume db_volume has", "bases.lock.yml", "upgrade_database.yml"]
     assert [word for word in words if word not in problem] == []

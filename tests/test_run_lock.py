@@ -353,7 +353,9 @@ def load(path):
     return yaml.safe_load((ROOT / path).read_text())
 
 
-@pytest.mark.parametrize("playbook", ["site", "provision", "deploy", "rotate_secrets", "recover"])
+@pytest.mark.parametrize(
+    "playbook", ["site", "provision", "deploy", "rotate_secrets", "recover", "upgrade_database"]
+)
 def test_playbook_begins_with_the_preflight(playbook):
     assert load(f"playbooks/{playbook}.yml")[0]["ansible.builtin.import_playbook"] == "preflight.yml"
 

@@ -8,8 +8,8 @@ import pytest
 
 NGINX = ["nginx", "nginx_temporary"]
 BLOG = ["flask_blog_blue", "flask_blog_green", "flask", "flask_migrate"]
-# Containers of a restore or a drill.
-RECOVERY = ["db_restore", "db_drill", "flask_drill"]
+# Containers of a restore, a drill or an upgrade of the database.
+RECOVERY = ["db_restore", "db_drill", "flask_drill", "db_upgrade", "db_rehearsal"]
 # Cases with a repository on another host, and the secrets for it.
 REPOSITORY_SECRETS = {"awkward_words": ["backup_sftp_key"], "large_host": ["backup_s3_secret"]}
 
@@ -22,6 +22,8 @@ def test_each_service_has_its_image(variables, services):
         "db": ids["db"],
         "db_restore": ids["db"],
         "db_drill": ids["db"],
+        "db_upgrade": ids["db"],
+        "db_rehearsal": ids["db"],
         "flask_drill": "sha256:tool",
         "flask": "sha256:tool",
         "flask_migrate": "sha256:tool",
@@ -40,6 +42,8 @@ def test_slots_tools_and_the_temporary_nginx_have_profiles(services):
         "db_restore": ["tools"],
         "db_drill": ["drill"],
         "flask_drill": ["drill"],
+        "db_upgrade": ["tools"],
+        "db_rehearsal": ["drill"],
     }
 
 
@@ -74,6 +78,8 @@ def test_networks_separate_the_database_from_the_world(compose, services, templa
         "db_restore": repository,
         "db_drill": repository,
         "flask_drill": set(),
+        "db_upgrade": {"data"},
+        "db_rehearsal": set(),
         "nginx": {"edge", "app"},
         "nginx_temporary": {"edge", "app"},
         "db": {"data", *repository},
@@ -93,7 +99,7 @@ def test_networks_separate_the_database_from_the_world(compose, services, templa
 def test_restores_and_drills_have_no_network_if_the_repository_is_on_the_host(services, template_case):
     modes = {name: service["network_mode"] for name, service in services.items() if "network_mode" in service}
     alone = {} if template_case in REPOSITORY_SECRETS else {"db_restore": "none", "db_drill": "none"}
-    assert modes == {"flask_drill": "service:db_drill", **alone}
+    assert modes == {"flask_drill": "service:db_drill", "db_rehearsal": "service:db_drill", **alone}
 
 
 def test_restores_and_drills_cannot_write_to_the_repository(services):
@@ -160,9 +166,15 @@ def test_each_service_is_limited(template_case, variables, services):
         assert service["memswap_limit"] == service["mem_limit"], name
 
 
-def test_memory_limits_fit_the_host_during_a_release_a_replacement_of_nginx_and_a_drill(variables, services):
+def test_memory_limits_fit_the_host_whatever_runs_at_once(variables, services):
     always = {"nginx", "flask_blog_blue", "db"}
-    at_once = ({*always, "flask_blog_green"}, {*always, *NGINX}, {*always, "db_drill", "flask_drill"})
+    at_once = (
+        {*always, "flask_blog_green"},
+        {*always, *NGINX},
+        {*always, "db_drill", "flask_drill"},
+        {*always, "db_drill", "db_rehearsal"},
+        {*always, "db_upgrade"},
+    )
     host_mb = variables.get("render_memory_mb", 3915)
     for names in at_once:
         memory = sum(int(services[name]["mem_limit"]) for name in names)
@@ -264,6 +276,8 @@ def test_each_service_can_read_only_its_own_secrets(readable, template_case):
         "db": {"/run/secrets/db_superuser_password", *of_backups},
         "db_restore": of_backups,
         "db_drill": of_backups,
+        "db_upgrade": {"/run/secrets/db_superuser_password"},
+        "db_rehearsal": {"/run/secrets/db_superuser_password"},
         "flask_drill": {"/run/secrets/drill/app_secret_key", "/run/secrets/drill/db_app_password"},
         "flask_migrate": {"/run/secrets/db_migrator_password", *blog},
         "flask_blog_blue": blog,
@@ -298,6 +312,8 @@ def test_data_is_in_named_volumes(compose, services, variables):
         "db": {"db_volume", "backup_volume"},
         "db_restore": {"db_volume"},
         "db_drill": {"drill_volume"},
+        "db_upgrade": {"db_volume"},
+        "db_rehearsal": {"drill_volume"},
         **{name: {"media_volume"} for name in BLOG},
     }
     for name, service in services.items():

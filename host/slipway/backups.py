@@ -169,9 +169,10 @@ def repository_problems(stack: Stack, repository: pgbackrest.Repository) -> Iter
     if not repository.exists:
         yield "repository", "The repository was not created: `slipway backup prepare` does that."
         return
-    if not repository.backups:
+    if repository.is_former or not repository.backups:
         if not repository.is_busy:
-            yield "full", "There is no backup: `systemctl start slipway-backup@full` makes one."
+            what = "There is no backup" + " of this version of Postgres" * repository.is_former
+            yield "full", f"{what}: {drills.FULL_COMMAND}."
         return
     full = next((one for one in reversed(repository.backups) if one.kind == "full"), repository.backups[0])
     if age(stack.host, full.at) > FULL_DAYS * DAY:
@@ -299,10 +300,20 @@ def start_full(stack: Stack) -> None:
     stack.host.run("systemctl", "restart", "--no-block", FULL_UNIT)
 
 
+def is_full_under_way(stack: Stack) -> bool:
+    """Tell whether a full backup is being made."""
+    return stack.host.output("systemctl", "is-active", FULL_UNIT).strip() == "activating"
+
+
 def command_prepare(stack: Stack, options: Namespace) -> int:
     before = pgbackrest.inspect(stack)
     if before.problem:
         raise Failure(f"The repository cannot be used: {before.problem}.")
+    if before.is_former:
+        raise Failure(
+            f"The repository has only backups of PostgreSQL {before.major}, a former version, because an "
+            "upgrade did not end: run upgrade_database.yml again."
+        )
     # The last line of this file is the repository in which backups have begun (roles/backup/tasks/begin.yml).
     begun = stack.directory / "backup/begun"
     former = begun.read_text(errors="replace").splitlines()[-1:] if begun.exists() else None
@@ -316,8 +327,7 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
         pgbackrest.check(stack)
     # After a change to another repository, always begin a full backup: if it was in use before, it lacks what
     # was archived elsewhere meanwhile. A backup that is under way may go to the former repository.
-    is_under_way = stack.host.output("systemctl", "is-active", FULL_UNIT).strip() == "activating"
-    begins = is_other or not (before.backups or is_under_way)
+    begins = is_other or not (before.backups or is_full_under_way(stack))
     if begins:
         start_full(stack)
     print(json.dumps({"changed": begins or not before.exists}))

@@ -23,6 +23,7 @@ from slipway import (
     tls,
     transfer,
     updates,
+    upgrade,
 )
 from slipway.credentials import ROTATIONS
 from slipway.host import Host
@@ -328,6 +329,26 @@ def add_backups(commands: Commands) -> None:
     command.set_defaults(run=drills.command_drill, needs_stack=True)
 
 
+def add_upgrade(commands: Commands) -> None:
+    """Add the command that moves the database to another major version of Postgres."""
+    command = commands.add_parser(
+        "upgrade-database",
+        help="move the database to another version of Postgres; playbooks/upgrade_database.yml does this",
+        description="Move the database to the major version of Postgres in the images of a compose.yml on "
+        "standard input. First, rehearse this on a database that is restored from the backups.",
+    )
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--rehearse", action="store_true", help="only rehearse it, and say how long it takes"
+    )
+    instead.add_argument(
+        "--undo", action="store_true", help="put the database from before an upgrade back into service"
+    )
+    command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)
+    add_name(command)
+    command.set_defaults(run=upgrade.command_upgrade, needs_stack=True)
+
+
 def add_heal(commands: Commands) -> None:
     """Add the command that restarts unhealthy containers."""
     command = commands.add_parser(
@@ -353,6 +374,7 @@ def parser() -> ArgumentParser:
         add_tls,
         add_updates,
         add_backups,
+        add_upgrade,
         add_heal,
     ):
         add(commands)

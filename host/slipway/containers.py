@@ -37,6 +37,11 @@ def inspect(host: Host, *ids: str) -> list[Inspected]:
     return found
 
 
+def environment(found: Inspected) -> dict[str, str]:
+    """Return the environment variables of a container, or those of an image."""
+    return dict(entry.split("=", 1) for entry in found["Config"]["Env"])
+
+
 def config_hash(container: Inspected) -> str:
     """Return compose's hash of the definition that the container was created from; empty without one."""
     return str(container["Config"]["Labels"].get("com.docker.compose.config-hash", ""))

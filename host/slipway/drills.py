@@ -31,6 +31,7 @@ from slipway.verification import read_verification
 # More than the week between two drills: backup_drill in roles/backup/defaults/main.yml.
 OVERDUE_DAYS = 8
 KEPT = 100
+FULL_COMMAND = "`systemctl start slipway-backup@full` makes one"
 # The pages that must answer 200. A Host header is required.
 PAGES = """
 import sys, urllib.request
@@ -155,7 +156,11 @@ class Attempt:
         stack, drill = self.stack, self.drill
         repository = pgbackrest.inspect(stack)
         if not repository.backups:
-            raise Failure(repository.problem or "There is no backup: `systemctl start slipway-backup@full`.")
+            raise Failure(repository.problem or f"There is no backup: {FULL_COMMAND}.")
+        if repository.is_former:
+            raise Failure(
+                f"All backups are of PostgreSQL {repository.major}, a former version: {FULL_COMMAND}."
+            )
         require_space(stack, repository, 1)
         drill.rpo_seconds = exposed_seconds(stack)
         target, wanted = rows_now(stack)

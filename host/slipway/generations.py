@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from slipway import containers
-from slipway.containers import Inspected, wait_for_engine
+from slipway.containers import Inspected, environment, wait_for_engine
 from slipway.database import reconcile_roles, start_database
-from slipway.files import exchange, sync
+from slipway.files import exchange, sync, write
 from slipway.host import wait_until
 from slipway.pgbackrest import RESTORE_COMMAND, RESTORE_SERVICE
 from slipway.recovered import Recovered
@@ -28,8 +28,10 @@ MOUNT = Path("/var/lib/postgresql/data")
 # Names beside the directory of the database in service.
 RESTORED = "restored"
 FORMER = re.compile(r"former-\d{8}T\d{6}Z")
-# This file marks the directory of a recovered database that was not in service yet.
+# This file marks the directory of a recovered database, or of a copy, that was not in service yet.
 MARKER = "slipway-restored"
+# What switches the maintenance page on: the content of the flag `Stack.restore_flag`.
+RESTORE, UPGRADE = "restore", "upgrade"
 READY_SECONDS = 60
 # Let a database begin another timeline when it is started and promoted: the highest one is then always the
 # one in service. pgBackRest removes the archive of lower ones together with their backups.
@@ -58,11 +60,6 @@ def in_container(found: Inspected) -> Path:
     return Path(environment(found)["PGDATA"])
 
 
-def environment(found: Inspected) -> dict[str, str]:
-    """Return the environment variables of a container."""
-    return dict(entry.split("=", 1) for entry in found["Config"]["Env"])
-
-
 def in_service(stack: Stack) -> Path:
     """Return the path of the directory in service on this host.
 
@@ -89,12 +86,23 @@ def formers(directory: Path) -> list[Path]:
     )
 
 
+def versions(directory: Path) -> list[Path]:
+    """Return the directory of the database in service, and those of other major versions.
+
+    They may not exist: an upgrade, or its undoing, renames the directory of the version that it replaces.
+    """
+    parents = [
+        path for path in directory.parents[1].iterdir() if path.name.isdigit() and not path.is_symlink()
+    ]
+    return sorted(path / directory.name for path in parents)
+
+
 def mark(directory: Path) -> None:
-    """Mark a recovered database as one that was not in service yet.
+    """Mark the directory of a database as one that was not in service yet.
 
     Follow no link: a compromised database can write to the volume.
     """
-    place = os.open(directory.with_name(RESTORED), os.O_DIRECTORY | os.O_NOFOLLOW)
+    place = os.open(directory, os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         os.close(os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place))
     finally:
@@ -126,7 +134,7 @@ def replace(stack: Stack, directory: Path, other: Path, finish: Callable[[], Non
     taken = [path.name.removeprefix("former-") for path in formers(directory)]
     kept = directory.with_name(f"former-{stack.host.new_id(taken)}")
     answered = is_writable(stack)
-    with maintenance(stack):
+    with maintenance(stack, RESTORE):
         say("stopping the database")
         other.rename(kept)
         try:
@@ -212,13 +220,15 @@ def make_ready(stack: Stack) -> None:
 
 
 @contextlib.contextmanager
-def maintenance(stack: Stack) -> Iterator[None]:
+def maintenance(stack: Stack, what: str) -> Iterator[None]:
     """Show the maintenance page during the block, unless an operator had switched it on already.
 
     If the block fails and leaves no database that accepts changes, the page stays.
+
+    what: RESTORE or UPGRADE.
     """
     if not stack.maintenance_flag.exists():
-        stack.restore_flag.touch()
+        write(stack.restore_flag, what)
     stack.maintenance_flag.touch()
     try:
         yield
@@ -230,7 +240,14 @@ def maintenance(stack: Stack) -> Iterator[None]:
 
 
 def end_maintenance(stack: Stack) -> None:
-    """Remove the maintenance page if a restore switched it on."""
+    """Remove the maintenance page if a restore or an upgrade switched it on."""
     if stack.restore_flag.exists():
         stack.maintenance_flag.unlink(missing_ok=True)
         stack.restore_flag.unlink()
+
+
+def interrupted(stack: Stack) -> str:
+    """Return what switched the maintenance page on, and did not end: RESTORE, UPGRADE, or an empty string."""
+    if not stack.restore_flag.exists():
+        return ""
+    return stack.restore_flag.read_text() or RESTORE  # a former version wrote an empty file

@@ -87,21 +87,28 @@ class Repository:
 
     Attributes:
         exists: whether it was created.
-        backups: the complete backups, oldest first.
+        backups: the complete backups of its database, oldest first.
+        archives: the directories of the archive of its database.
         problem: why it cannot be used; empty if it can.
         is_busy: whether a backup is under way.
         megabytes: the size of the database in the newest backup.
         system: the system identifier of its database; 0 if there is none yet.
         major: the major version of Postgres of its database, such as 17; empty if there is none yet.
+        is_former: whether the image of the database has another version, of which there is no backup.
+
+    After an upgrade to another major version, the repository has several databases. Its database is then the
+    newest one of the version that the image of the database has, or else the newest one.
     """
 
     exists: bool
     backups: list[Backup]
+    archives: list[str]
     problem: str
     is_busy: bool
     megabytes: int
     system: int
     major: str
+    is_former: bool
 
 
 def run(stack: Stack, *arguments: str, read: bool = True) -> str:
@@ -126,6 +133,12 @@ def inspect(stack: Stack) -> Repository:
     if code == OTHER:
         # With a wrong passphrase, the message contains a whole file, unreadable and long.
         words = "; ".join(printable(one["status"]["message"][:200]) for one in found["repo"])
+    container = containers.inspect(stack.host, *containers.of_service(stack.host, "db")[:1])
+    major = containers.environment(container[0]).get("PG_MAJOR") if container else None
+    databases = own_databases(found["db"], major)
+    newest: dict[str, Any] = databases[-1] if databases else {"system-id": 0, "version": ""}
+    numbers = [one["id"] for one in databases]
+    own = [one for one in found["backup"] if one["database"]["id"] in numbers]
     backups = [
         Backup(
             one["label"],
@@ -137,21 +150,35 @@ def inspect(stack: Stack) -> Repository:
             one["archive"]["start"],
             one["lsn"]["stop"],
         )
-        for one in found["backup"]
+        for one in own
     ]
     usable = code in {OK, NO_BACKUP, *NO_STANZA}
     is_busy = found["status"].get("lock", {}).get("backup", {}).get("held", False)
-    size = found["backup"][-1]["info"]["size"] if backups else 0
-    newest: dict[str, Any] = found["db"][-1] if found["db"] else {"system-id": 0, "version": ""}
+    size = own[-1]["info"]["size"] if own else 0
     return Repository(
         exists=code not in NO_STANZA,
         backups=backups,
+        archives=[f"{one['version']}-{one['id']}" for one in databases],
         problem="" if usable else words,
         is_busy=is_busy,
         megabytes=size // 10**6,
         system=newest["system-id"],
         major=newest["version"],
+        is_former=bool(major and databases and newest["version"] != major),
     )
+
+
+def own_databases(listed: list[dict[str, Any]], major: str | None) -> list[dict[str, Any]]:
+    """Return the entries of one database. It has more than one if an upgrade was undone.
+
+    Args:
+        listed: the entries of all databases, from the output of `info`.
+        major: the major version of the database; if it has no entry, the newest database is meant.
+    """
+    if not listed:
+        return []
+    newest = next((one for one in reversed(listed) if one["version"] == major), listed[-1])
+    return [one for one in listed if all(one[name] == newest[name] for name in ("version", "system-id"))]
 
 
 def create(stack: Stack) -> None:
@@ -168,6 +195,11 @@ def create(stack: Stack) -> None:
             "To bring that database back, run `slipway restore`, then site.yml. To begin anew, move its "
             "backups elsewhere."
         ) from None
+
+
+def upgrade(stack: Stack) -> None:
+    """Let the repository also have the backups of a database of another major version, if it does not yet."""
+    run(stack, "stanza-upgrade", read=False)
 
 
 def check(stack: Stack) -> None:
@@ -198,24 +230,26 @@ def verify(stack: Stack) -> str:
 
 def gaps(stack: Stack) -> list[tuple[str, Backup | None]]:
     """Return each gap of the archive: its first missing segment, and the first full backup after it."""
-    full = [one for one in inspect(stack).backups if one.kind == "full"]
+    repository = inspect(stack)
+    full = [one for one in repository.backups if one.kind == "full"]
     return [
         (gap, next((one for one in full if one.segment[:8] >= gap[:8] and one.segment[8:] > gap[8:]), None))
-        for gap in missing(archived(stack))
+        for gap in missing(archived(stack, repository))
     ]
 
 
-def archive_files(stack: Stack) -> list[str]:
-    """Return the paths of all files of the archive, relative to its directory."""
+def archive_files(stack: Stack, repository: Repository) -> list[str]:
+    """Return the paths of all files in the archive of the repository's database, relative to `ARCHIVE`."""
     listed: dict[str, object] = json.loads(
         run(stack, *QUIET, "--output=json", "--recurse", "repo-ls", ARCHIVE)
     )
-    return sorted(listed)
+    return sorted(name for name in listed if name.partition("/")[0] in repository.archives)
 
 
-def archived(stack: Stack) -> list[str]:
+def archived(stack: Stack, repository: Repository) -> list[str]:
     """Return the names of the archived segments, in order."""
-    return sorted({found[1] for name in archive_files(stack) if (found := SEGMENT.search(f"/{name}"))})
+    files = archive_files(stack, repository)
+    return sorted({found[1] for name in files if (found := SEGMENT.search(f"/{name}"))})
 
 
 def last_archived(stack: Stack) -> str:
@@ -223,15 +257,16 @@ def last_archived(stack: Stack) -> str:
 
     Every restore, and its undoing, begin a timeline with a higher number.
     """
-    segments = archived(stack)
+    segments = archived(stack, inspect(stack))
     if not segments:
         raise Failure("The archive has no segment of the log.")
     return segments[-1]
 
 
-def lineage(stack: Stack, timeline: int) -> dict[int, str]:
+def lineage(stack: Stack, repository: Repository, timeline: int) -> dict[int, str]:
     """Return the timelines that a timeline comes from, each with the position at which it was left."""
-    name = next((name for name in archive_files(stack) if name.endswith(f"/{timeline:08X}.history")), "")
+    files = archive_files(stack, repository)
+    name = next((name for name in files if name.endswith(f"/{timeline:08X}.history")), "")
     if not name:
         return {}
     lines = run(stack, *QUIET, "repo-get", f"{ARCHIVE}/{name}").splitlines()
@@ -248,8 +283,9 @@ def choose(stack: Stack, timeline: int, target: Target | None) -> Backup:
     Raises:
         Failure: there is none.
     """
-    past = lineage(stack, timeline)
-    for one in reversed(inspect(stack).backups):
+    repository = inspect(stack)
+    past = lineage(stack, repository, timeline)
+    for one in reversed(repository.backups):
         if target and is_after(one, target):
             continue
         if one.timeline == timeline or offset(one.position) <= offset(past.get(one.timeline, "0/0")):

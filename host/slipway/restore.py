@@ -13,7 +13,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from slipway import backups, generations, pgbackrest
+from slipway import backups, containers, generations, pgbackrest
 from slipway.host import moment, seconds_of
 from slipway.lock import is_held, lock
 from slipway.notify import call_webhook
@@ -52,13 +52,13 @@ def plan(stack: Stack, until: str, copies: int = 1) -> list[str]:
     repository = pgbackrest.inspect(stack)
     if not repository.backups:
         raise Failure(repository.problem or "The repository has no backup.")
-    major = generations.environment(generations.container(stack))["PG_MAJOR"]
+    major = containers.environment(generations.container(stack))["PG_MAJOR"]
     if repository.major != major:
         raise Failure(
             f"The backups are of PostgreSQL {repository.major}, whose files PostgreSQL {major} cannot read. "
             f"Nothing was changed. Choose the base with PostgreSQL {repository.major} again (images_base, or "
             "the entry postgres in bases.lock.yml) and an empty stack_db_volume, run site.yml, and restore "
-            'there. Then restore a dump of that database here: docs/operations.md, "Another PostgreSQL".'
+            "there. Then choose the present base again, and run upgrade_database.yml."
         )
     oldest = next(one for one in repository.backups if one.kind == "full").at
     # The present time, and that of a backup, are cut to the second.
@@ -96,7 +96,7 @@ def restore(stack: Stack, until: str) -> str:
         count = sum(rows(database.query).values())
         say(f"recovered {count} rows, until {database.at or 'the end of the backup'}")
         database.stop()
-        generations.mark(directory)
+        generations.mark(directory.with_name(generations.RESTORED))
         generations.replace(stack, directory, directory.with_name(generations.RESTORED), finish)
     finally:
         with contextlib.suppress(Failure, OSError):
@@ -171,7 +171,7 @@ def forget(stack: Stack) -> str:
     """Remove the former databases; return a sentence."""
     directory = generations.in_service(stack)
     generations.remove_remains(stack, directory)
-    kept = generations.formers(directory)
+    kept = [former for version in generations.versions(directory) for former in generations.formers(version)]
     for one in kept:
         shutil.rmtree(one)
     return f"Former databases removed: {len(kept)}."
@@ -180,18 +180,32 @@ def forget(stack: Stack) -> str:
 def sentences(stack: Stack) -> list[str]:
     """Return what the status says about former databases and an interrupted restore."""
     told = []
-    if stack.restore_flag.exists() and not is_held(stack.host):
+    what = "" if is_held(stack.host) else generations.interrupted(stack)
+    if what == generations.RESTORE:
         told.append(
             "A restore was interrupted, and readers get the maintenance page: run `slipway restore` again, "
             "or `slipway restore --undo`."
         )
+    elif what:
+        told.append(
+            "An upgrade of the database was interrupted, and readers get the maintenance page: run "
+            "upgrade_database.yml again."
+        )
     if not backups.is_on(stack):
         return told
     with contextlib.suppress(Failure, OSError):
+        directory = generations.in_service(stack)
         told += [
             f"{one.name} is a database from before a restore: `slipway restore --undo {one.name}` brings it "
             "back, `slipway restore --forget` removes all of them."
-            for one in generations.formers(generations.in_service(stack))
+            for one in generations.formers(directory)
+        ]
+        told += [
+            f"{one.parent.name}/{one.name} is the database from before an upgrade: upgrade_database.yml "
+            "brings it back with `-e upgrade_undo=true`, `slipway restore --forget` removes it."
+            for version in generations.versions(directory)
+            if version != directory
+            for one in generations.formers(version)
         ]
     return told
 

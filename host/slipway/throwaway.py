@@ -18,6 +18,8 @@ from slipway.stack import Stack
 
 # The services in compose.yml, and the name of the volume.
 DATABASE, BLOG, VOLUME = "db_drill", "flask_drill", "slipway_drill"
+# In the rehearsal of an upgrade (upgrade.py), another database in place of the blog.
+REHEARSAL = "db_rehearsal"
 # The directory with the secrets of the blog.
 COPIES = "drill"
 
@@ -25,8 +27,8 @@ COPIES = "drill"
 def remove(stack: Stack) -> None:
     """Remove the containers, the volume and the secrets, also those of a run that was killed."""
     host = stack.host
-    # The database's container last: the blog's container is in its network.
-    for service in (BLOG, DATABASE):
+    # The database's container last: the others are in its network.
+    for service in (BLOG, REHEARSAL, DATABASE):
         if found := containers.of_service(host, service):
             host.run("docker", "rm", "--force", "--volumes", *found)
     host.run("docker", "volume", "rm", "--force", VOLUME)

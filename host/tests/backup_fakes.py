@@ -15,14 +15,17 @@ MOUNT = "/var/lib/postgresql/data"
 GENERATIONS = "17"  # the directory in the volume that has the directories of databases
 LAST = "00000001000000000000000B"  # the last archived segment
 ROWS = {"post": 12, "comment": 30}
-COMMANDS = ("info", "stanza-create", "check", "backup", "verify", "repo-ls", "repo-get")
-WRITING = {"stanza-create", "check", "backup"}
+COMMANDS = ("info", "stanza-create", "stanza-upgrade", "check", "backup", "verify", "repo-ls", "repo-get")
+WRITING = {"stanza-create", "stanza-upgrade", "check", "backup"}
 BEFORE = "the database of before"
 FIRST, SECOND = "restored database 1", "restored database 2"
 # The file that marks the directory of a database that was not in service yet (generations.py).
 MARKER = "slipway-restored"
 RECOVERING = ("db_restore", "db_drill")
-SERVICES = ("db", *RECOVERING, "flask_drill")
+COPIES = ("db_upgrade", "db_rehearsal")
+SERVICES = ("db", *RECOVERING, *COPIES, "flask_drill")
+# The tables, sequences and indexes of a database, as upgrade.py reads them.
+CONTENT = {"table public.post": "12 rows, digest 77", "sequence public.post_id_seq": "12"}
 # What pgBackRest prints for each code of a stanza, and the whole output of a good verification.
 MESSAGES = {
     0: "ok",
@@ -74,6 +77,16 @@ def backup(kind, at, label="", damaged=False, timeline=1, position="0/3000100", 
     }
 
 
+def environment(major):
+    """Return the environment of an image of the database."""
+    return ["LANG=C.UTF-8", f"PGDATA={MOUNT}/{major}/a", f"PG_MAJOR={major}"]
+
+
+def image_in(text):
+    """Return the image in the compose.yml of a test: its last word."""
+    return text.split()[-1]
+
+
 class Vault:
     """A fake engine, with a clock.
 
@@ -98,6 +111,13 @@ class Vault:
         histories: the content of the history file of each timeline but the first.
         targets: where each recovery stopped, as pgBackRest's options.
         position: how far a recovery has come.
+        databases: the major version of each database that the repository has had; an upgrade adds one.
+        former_files: paths of files in the archives of former databases.
+        majors: the major version of each image of the database, by the image.
+        others: the names of databases besides the blog's.
+        running: the major version that the container of the database has.
+        content: the content of each database that has one, by its service.
+        copied: what a copy has instead of the content of the database in service, by its service.
     """
 
     def __init__(self, engine, place):
@@ -106,16 +126,28 @@ class Vault:
         self.events, self.wrong = [], {}
         self.containers, self.volumes, self.started = {"db": "running"}, set(), []
         self.created, self.foreign, self.is_busy, self.repository_message = 0, False, False, "ok"
-        self.code, self.verified, self.damaged, self.major = 0, VERIFIED, False, "17"
+        self.code, self.verified, self.damaged, self.databases = 0, VERIFIED, False, ["17"]
         self.backups = [backup("full", self.ago(days=1)), backup("incr", self.ago(hours=1))]
         self.segments = ["00000001000000000000000A", LAST]
         self.histories = {}
         self.archiver = {"waiting": 0, "archived": self.ago(seconds=20).timestamp(), "failing": False}
         self.rows, self.restored, self.targets, self.position = dict(ROWS), dict(ROWS), [], "0/B000100"
-        # The directory of the database in service, in its volume. The file `name` says which database it is.
-        self.place, self.live = place, place / GENERATIONS / "a"
+        self.others, self.former_files = "", []
+        self.majors, self.running = {}, GENERATIONS
+        self.content, self.copied = {"db": CONTENT, "db_drill": CONTENT}, {}
+        self.place = place
         self.live.mkdir(parents=True)
         (self.live / "name").write_text(BEFORE)
+
+    @property
+    def live(self):
+        """The directory of the database in service, in its volume. The file `name` says which one it is."""
+        return self.place / self.running / "a"
+
+    @property
+    def major(self):
+        """The major version of the newest database in the repository."""
+        return self.databases[-1]
 
     # --- The clock ------------------------------------------------------------------------------------------
 
@@ -179,7 +211,9 @@ class Vault:
         """Answer a command as docker, pgBackRest and the databases do."""
         words = " ".join(map(str, command))
         if command[:2] == ("docker", "compose"):
-            answer = self.compose(command[4:], words, **options)
+            # Another compose.yml on standard input is for the databases of an upgrade only.
+            given = 2 if command[4:6] == ("--file", "-") and "--hash" not in command else 0
+            answer = self.compose(command[4 + given :], words, **options)
             if answer is not None:
                 return answer
         if words.startswith("docker ps --quiet"):
@@ -189,6 +223,8 @@ class Vault:
                 return f"id-{service}\n" if self.containers.get(service) in states else ""
         if words.startswith("docker inspect id-") and command[-1].removeprefix("id-") in SERVICES:
             return json.dumps([self.inspect(one.removeprefix("id-")) for one in command[2:]])
+        if words.startswith("docker image inspect ") and command[-1] in self.majors:
+            return json.dumps([{"Config": {"Env": environment(self.majors[command[-1]])}}])
         if words.startswith("docker rm "):
             for one in (word for word in command if word.startswith("id-")):
                 self.happen(f"remove {one.removeprefix('id-')}")
@@ -205,6 +241,9 @@ class Vault:
 
     def output(self, *command):
         """Answer a command whose failure does not matter."""
+        if command[:2] == ("systemctl", "stop"):
+            self.happen("end backups")
+            return ""
         if command[:2] == ("systemctl", "reset-failed"):
             self.happen("systemctl reset-failed")
             return ""
@@ -220,7 +259,7 @@ class Vault:
             "Name": f"/slipway-{service}-1",
             "Created": shown(self.time),
             "State": {"Status": self.containers[service]},
-            "Config": {"Env": ["LANG=C.UTF-8", f"PGDATA={MOUNT}/{GENERATIONS}/a", "PG_MAJOR=17"]},
+            "Config": {"Env": environment(self.running)},
             "Mounts": [
                 {"Source": "/opt/slipway/roles.sql", "Destination": "/etc/slipway/roles.sql"},
                 {"Source": str(self.place), "Destination": MOUNT},
@@ -240,9 +279,33 @@ class Vault:
             return self.begin_timeline(words, service)
         if "psql" in words and words[-1].startswith("--command=") and "--file=-" not in words:
             return self.query(service, words[-1].removeprefix("--command="))
-        if words[0] == "up" and service:
+        if words[:1] == ("ps",) and service == "db":
+            return "id-db" if "db" in self.containers else ""
+        if words[0] == "config" and words[1] == "--format=json":
+            return json.dumps({"services": {"db": {"image": image_in(options["stdin"])}}})
+        if words[0] == "up" and service in COPIES:
+            self.start_copy(service, image_in(options["stdin"]))
+        elif words[0] == "up" and service == "db" and self.containers.get("db") == "running":
+            pass  # --no-recreate
+        elif words[0] == "up" and service:
+            if self.majors and service == "db":
+                self.running = self.majors[
+                    image_in((self.engine.stack.directory / "compose.yml").read_text())
+                ]
             self.happen(f"start {service}")
+            assert service != "db" or self.live.exists(), "the database would begin anew"
             self.containers[service] = "running"
+        elif "--no-online" in line:
+            self.happen("check backups")
+        elif "pg_dumpall" in line:
+            self.happen(f"copy {service}")
+            if service == "db_upgrade":
+                assert self.engine.variables[-1]["blog_app_blue"] == "NOLOGIN PASSWORD NULL", (
+                    "the blog can write"
+                )
+                [copy] = self.place.glob("*/upgraded")
+                (copy / "name").write_text(f"copy of {self.serving()}")
+            self.content[service] = self.copied.get(service, self.content["db"])
         elif words[:1] in (("stop",), ("rm",)) and service:
             self.happen(f"stop {service}")
             self.containers[service] = "exited"
@@ -271,20 +334,24 @@ class Vault:
         assert service == "db" or name not in WRITING, "this container cannot write to the repository"
         kind = next((word.removeprefix("--type=") for word in words if word.startswith("--type=")), "")
         self.happen(f"{name} {kind}".strip())
-        if name == "stanza-create":
+        if name == "stanza-upgrade":
+            self.databases += [self.running] if self.running != self.major else []
+        elif name == "stanza-create":
             if self.foreign:
                 raise failure("do not match the database", 28)
             if self.code in (1, 3):
                 self.created, self.code = self.created + 1, 2
         elif name == "backup":
             self.code = 0
-            self.backups.append(backup(kind, self.time, damaged=self.damaged, segment=self.segments[-1]))
+            made = backup(kind, self.time, damaged=self.damaged, segment=self.segments[-1])
+            self.backups.append(made | {"database": {"id": len(self.databases), "repo-key": 1}})
         elif name == "verify":
             return self.verified
         elif name == "repo-ls":
-            names = [f"17-1/{one[:16]}/{one}-{'6e0f' * 10}.zst" for one in self.segments]
-            histories = [f"17-1/{timeline:08X}.history" for timeline in self.histories]
-            others = [".", "17-1/archive.info", *histories]
+            own = f"{self.major}-{len(self.databases)}"
+            names = [f"{own}/{one[:16]}/{one}-{'6e0f' * 10}.zst" for one in self.segments]
+            histories = [f"{own}/{timeline:08X}.history" for timeline in self.histories]
+            others = [".", own, f"{own}/archive.info", *histories, *self.former_files]
             return json.dumps({name: {"type": "file"} for name in [*names, *others]})
         elif name == "repo-get":
             return self.histories[int(words[-1].rpartition("/")[2].partition(".")[0], 16)]
@@ -306,7 +373,10 @@ class Vault:
         return {
             "archive": [],
             "backup": self.backups if has_data else [],
-            "db": [{"id": 1, "repo-key": 1, "system-id": system, "version": self.major}],
+            "db": [
+                {"id": number, "repo-key": 1, "system-id": system, "version": major}
+                for number, major in enumerate(self.databases, start=1)
+            ],
             "name": "blog",
             "repo": [{"key": 1, "status": {"code": self.code, "message": self.repository_message}}],
             "status": {
@@ -330,6 +400,15 @@ class Vault:
         self.happen(f"recover {service}")
         return ""
 
+    def start_copy(self, service, image):
+        """Create an empty database of another version."""
+        self.happen(f"start {service}")
+        if service == "db_upgrade":
+            (self.place / self.majors[image] / "upgraded").mkdir(parents=True)
+        else:
+            assert self.containers["db_drill"] == "running", "its network is that of the other database"
+        self.containers[service] = "running"
+
     def begin_timeline(self, words, service):
         """Run the commands that let a database begin another timeline, in its directory on this host."""
         assert service == "db_restore", "the container of db may be missing, or unable to start"
@@ -342,6 +421,12 @@ class Vault:
 
     def query(self, service, statement):
         """Answer an SQL statement; return None for one that `Engine` in fakes.py answers."""
+        if "pg_stat_activity" in statement:
+            return "0"
+        if "the_row" in statement:
+            return json.dumps(self.content[service])
+        if "datistemplate" in statement:
+            return self.others
         if "LOCK TABLE" in statement:
             self.happen("count db")
             return json.dumps({"position": "0/B000028", "rows": self.rows})

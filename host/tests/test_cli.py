@@ -23,7 +23,7 @@ def test_help_lists_the_commands():
     assert done.returncode == 0
     commands = ["status", "logs", "history", "release", "rollback", "restore-dump", "maintenance"]
     commands += ["rotate", "import", "export", "metrics", "nginx", "up", "tls", "updates"]
-    commands += ["backup", "restore", "drill", "heal"]
+    commands += ["backup", "restore", "drill", "upgrade-database", "heal"]
     assert re.findall(r"^    ([a-z-]+)(?:  |$)", done.stdout, re.MULTILINE) == commands
 
 

@@ -210,7 +210,18 @@ def test_drill_without_a_backup_fails_with_a_remedy(stack, vault, drill):
     vault.backups, vault.code = [], 2
     status, _told, errors = drill()
     assert status == 1
-    assert "There is no backup: `systemctl start slipway-backup@full`." in errors
+    assert "There is no backup: `systemctl start slipway-backup@full` makes one." in errors
+
+
+def test_drill_with_backups_of_a_former_version_only_fails_with_a_remedy(vault, drill):
+    vault.running = "18"
+    vault.live.mkdir(parents=True)
+    status, _told, errors = drill()
+    assert status == 1
+    assert (
+        "All backups are of PostgreSQL 17, a former version: `systemctl start slipway-backup@full`" in errors
+    )
+    assert vault.order("recover db_drill") == []
 
 
 def test_drill_of_a_repository_that_cannot_be_used_fails_with_the_reason(stack, vault, drill):

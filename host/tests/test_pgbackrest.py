@@ -54,12 +54,53 @@ def test_gap_in_the_archive_is_named_by_its_first_missing_segment(segments, gaps
 
 def test_archived_segments_are_listed_without_other_files(stack, vault):
     vault.segments.reverse()
-    assert pgbackrest.archived(stack) == ["00000001000000000000000A", LAST]
+    assert pgbackrest.archived(stack, pgbackrest.inspect(stack)) == ["00000001000000000000000A", LAST]
 
 
 def test_last_archived_segment_is_that_of_the_newest_timeline(stack, vault):
     vault.segments += ["000000030000000000000004", "00000002000000000000000F"]
     assert pgbackrest.last_archived(stack) == "000000030000000000000004"
+
+
+@pytest.fixture
+def upgraded(vault):
+    """A repository that also has the archive and the backups of a former version."""
+    vault.databases, vault.running = ["17", "18"], "18"
+    vault.former_files = [
+        "17-1/0000000500000000/000000050000000000000030-" + "6e0f" * 10 + ".zst",
+        "17-1/00000005.history",
+        "17-1",
+    ]
+    vault.backups = [
+        backup("full", vault.ago(days=1), "of-17"),
+        backup("full", vault.ago(hours=1), "of-18") | {"database": {"id": 2, "repo-key": 1}},
+    ]
+
+
+def test_archive_of_a_former_version_is_passed_over(stack, vault, upgraded):
+    assert pgbackrest.last_archived(stack) == LAST
+    assert pgbackrest.lineage(stack, pgbackrest.inspect(stack), 5) == {}
+
+
+def test_backups_of_a_former_version_are_passed_over(stack, vault, upgraded):
+    found = pgbackrest.inspect(stack)
+    assert [one.label for one in found.backups] == ["of-18"]
+    assert found.major == "18"
+
+
+def test_host_with_the_former_version_sees_its_own_backups(stack, vault, upgraded):
+    """So a host that is lost before the new version has a backup can be recovered with the former one."""
+    vault.running = "17"
+    found = pgbackrest.inspect(stack)
+    assert ([one.label for one in found.backups], found.major) == (["of-17"], "17")
+    assert pgbackrest.last_archived(stack).startswith("00000005")
+
+
+def test_backups_from_before_an_upgrade_that_was_undone_count(stack, vault, upgraded):
+    vault.databases, vault.running = ["17", "18", "17"], "17"
+    found = pgbackrest.inspect(stack)
+    assert [one.label for one in found.backups] == ["of-17"]
+    assert found.archives == ["17-1", "17-3"]
 
 
 def test_archive_without_a_segment_is_a_failure(stack, vault):
@@ -259,7 +300,7 @@ def test_word_ok_elsewhere_is_not_a_good_verification(stack, vault):
 def test_repository_can_be_read_while_the_database_does_not_run(stack, vault, state):
     vault.containers = {"db": state} if state else {}
     assert len(pgbackrest.inspect(stack).backups) == 2
-    assert pgbackrest.archived(stack)[-1] == LAST
+    assert pgbackrest.last_archived(stack) == LAST
 
 
 @pytest.mark.parametrize("state", ["exited", None], ids=["stopped", "without a container"])

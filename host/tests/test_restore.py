@@ -187,7 +187,7 @@ def test_impossible_restore_is_refused_before_the_question(main, vault, started,
 
 def test_backups_of_another_major_version_are_refused(main, vault, started, answer, capsys):
     answer("blog.example.org")
-    vault.major = "15"
+    vault.databases = ["15"]
     assert main("restore") == 1
     said = capsys.readouterr().err
     assert (

@@ -31,10 +31,9 @@ def cluster_problem(environment, volume, clusters):
     would = "could not read it" if directory in clusters else "would create an empty cluster beside it"
     return (
         f"The volume {volume} has a cluster of {there}, but the database image is PostgreSQL {major} and "
-        f"uses {directory}, so it {would}. The database was not changed. Go back to the base image that "
-        f"created the cluster: images_base, or the entry postgres in roles/images/files/bases.lock.yml. Or "
-        f"dump the database while it runs, and restore the dump in another volume: docs/operations.md, "
-        f'"Another PostgreSQL".'
+        f"uses {directory}, so it {would}. The database was not changed. To move the database to this "
+        f"version, run upgrade_database.yml. To stay with the former version, go back to the base image "
+        f"that created the cluster: images_base, or the entry postgres in roles/images/files/bases.lock.yml."
     )
 
 

@@ -18,7 +18,8 @@ DB_MB, DB_CONNECTION_MB = 184, 4
 # In the database's container, pgBackRest compresses and encrypts with two processes.
 BACKUP_MB = 64
 # A restore drill runs a second database, and the blog with one worker. A release or a change of nginx ends
-# the drill (host/slipway/lock.py), so _peak counts only one of the three.
+# the drill (host/slipway/lock.py), so _peak counts only one of the three. The rehearsal of an upgrade runs a
+# third database in place of the blog.
 DRILL_DATABASE_MB, DRILL_BLOG_MB = 192, 240
 DB_LARGEST_MB = 8192
 # Postgres' memory, mostly by the rules of pgtune for a web site. A backend needs BACKEND_MB besides what its

@@ -130,7 +130,9 @@ def clusters(volume):
             directory = file.relative_to(root).parent
             # Skip unfinished clusters, and the databases within a cluster: they have a file PG_VERSION too.
             within = any(str(parent) in found for parent in directory.parents)
-            if directory.suffix != ".init" and not within and (version := first_line(file)):
+            # host/slipway/generations.py marks databases that were not in service yet.
+            is_unused = directory.suffix == ".init" or (file.parent / "slipway-restored").exists()
+            if not is_unused and not within and (version := first_line(file)):
                 found[str(directory)] = version
     return found
 

@@ -54,6 +54,8 @@ initialise() (
   fi
   ! mountpoint --quiet "$target" || die "PGDATA $target is a mount point: name a directory below it"
   [[ -z $(ls -A "$target" 2>/dev/null) ]] || die "PGDATA $target is neither empty nor a cluster"
+  # After an upgrade, the former image must not begin anew.
+  [[ -n $CLUSTER || -z $(compgen -G "${target%/*}/former-*") ]] || die "there are former databases beside $target, but no present one"
 
   mkdir -p "$(dirname "$target")"
   rm -rf "$PGDATA"
@@ -87,6 +89,12 @@ configure_pgbackrest() {
 
 [[ $1 != -* ]] || set -- postgres "$@"
 
+# A service that does not use the cluster in service names another one beside it.
+if [[ -n $CLUSTER ]]; then
+  PGDATA="${PGDATA%/*}/$CLUSTER"
+  export PGDATA PGBACKREST_PG1_PATH="$PGDATA"
+fi
+
 if [[ -n $BACKUP_PASSPHRASE_FILE ]]; then
   (configure_pgbackrest)
 fi
@@ -95,7 +103,7 @@ if [[ $1 == postgres && ! " $* " =~ \ (-\?|--help|-V|--version|--describe-config
   if [[ ! -s $PGDATA/PG_VERSION ]]; then
     PGDATA="$PGDATA.init" initialise "$@"
   elif [[ $(<"$PGDATA/PG_VERSION") != "$PG_MAJOR" ]]; then
-    die "$PGDATA was made by PostgreSQL $(<"$PGDATA/PG_VERSION") and this is PostgreSQL $PG_MAJOR: dump there, restore here"
+    die "$PGDATA was made by PostgreSQL $(<"$PGDATA/PG_VERSION") and this is PostgreSQL $PG_MAJOR: use upgrade_database.yml"
   fi
   unset "${!POSTGRES_@}"
 fi
