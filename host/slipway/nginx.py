@@ -84,6 +84,20 @@ class Container:
         old = self.connections()
         wait_until(lambda: not old & self.connections(), self.host.settings.idle_seconds)
 
+    def forget(self) -> None:
+        """Remove the container's closed connections from the kernel's table; the container is about to stop.
+
+        When a container stops, the engine removes its connections from the table: it lists them, and then
+        removes each by the address and port of its client. If a client used the same port again meanwhile,
+        the engine removes that new connection, which nginx's replacement already serves.
+        """
+        closed = ("conntrack", "--delete", "--proto", "tcp", "--state", "TIME_WAIT")
+        for family, address in self.addresses.items():
+            # The exit status is 1 if there are none. A host of a former version may lack the program.
+            with contextlib.suppress(Failure):
+                if address:
+                    self.host.output(*closed, "--family", family, "--reply-src", address)
+
     def workers(self) -> set[str]:
         """Return the ids of workers that accept connections; others have another process title."""
         return self.host.children(self.pid, "nginx: worker process")
@@ -198,6 +212,7 @@ def switch_back(host: Host, nginx: Container) -> None:
     host.run("nft", "--file", "-", stdin=NO_REDIRECT)
     if temporary := running_temporary(host):
         temporary.drain()
+        temporary.forget()
         host.run("docker", "stop", f"--time={host.settings.stop_seconds}", temporary.id)
     remove_temporary(host)
     for flag in flags(nginx):
@@ -307,6 +322,7 @@ def replace(host: Host) -> None:
         raise Failure(f"The new nginx does not work, so the old one serves as before. {failure}") from None
     redirect(host, nginx, temporary)
     nginx.drain()
+    nginx.forget()
     try:
         replacement = start(host, "nginx", serving=temporary)
     except Failure as failure:

@@ -33,6 +33,23 @@ def test_replacement_uses_a_temporary_nginx(host):
     assert nginx.apply(host) == []
 
 
+def test_closed_connections_are_forgotten_before_a_container_stops(host):
+    """The engine would also remove a new connection whose client uses the port of a closed one."""
+    nginx.apply(host)
+    assert host.forgotten == [
+        ("10.83.1.1", "redirect"),
+        ("fd00::1", "redirect"),
+        ("10.83.1.2", "no redirect"),
+        ("fd00::2", "no redirect"),
+    ]
+
+
+def test_host_without_conntrack_can_replace_nginx_too(host):
+    host.has_conntrack = False
+    assert nginx.apply(host) == ["replace"]
+    assert_complete(host)
+
+
 def test_rules_redirect_every_published_port_to_the_temporary_nginx(host, check):
     host.broken.add("nginx")  # so that the rules stay
     with pytest.raises(Failure):

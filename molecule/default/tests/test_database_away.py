@@ -16,7 +16,7 @@ def test_readers_get_pages_while_the_database_is_away(author, sql, docker, conta
     article.author.reader.close()  # nginx would close the idle connection before the next request
     [(picture,)] = sql("SELECT '/media/' || name FROM media ORDER BY id LIMIT 1")
     posts = [f"/posts/{slug}" for (slug,) in sql("SELECT slug FROM post WHERE published_at < now() LIMIT 5")]
-    paths = ("/", "/feed.xml", "/archive", picture, article.path, *posts)
+    paths = ("/", "/feed.xml", "/archive/", picture, article.path, *posts)
     assert {path: fetch(path).status for path in paths} == dict.fromkeys(paths, 200)
     docker("stop %s", containers["db"]["Id"])
     try:
