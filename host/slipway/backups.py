@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from slipway import drills, pgbackrest, restic
+from slipway import drills, generations, pgbackrest, restic
 from slipway.files import write
 from slipway.host import Host, age, check_moments, seconds_of, time_of
 from slipway.json_types import from_json
@@ -169,10 +169,12 @@ def repository_problems(stack: Stack, repository: pgbackrest.Repository) -> Iter
     if not repository.exists:
         yield "repository", "The repository was not created: `slipway backup prepare` does that."
         return
-    if repository.is_former or not repository.backups:
+    if repository.is_other:
+        yield "full", f"The backups of this version of Postgres have not begun: {drills.UPGRADE_AGAIN}."
+        return
+    if not repository.backups:
         if not repository.is_busy:
-            what = "There is no backup" + " of this version of Postgres" * repository.is_former
-            yield "full", f"{what}: {drills.FULL_COMMAND}."
+            yield "full", f"There is no backup: {drills.FULL_COMMAND}."
         return
     full = next((one for one in reversed(repository.backups) if one.kind == "full"), repository.backups[0])
     if age(stack.host, full.at) > FULL_DAYS * DAY:
@@ -309,10 +311,10 @@ def command_prepare(stack: Stack, options: Namespace) -> int:
     before = pgbackrest.inspect(stack)
     if before.problem:
         raise Failure(f"The repository cannot be used: {before.problem}.")
-    if before.is_former:
+    if before.is_other and generations.formers_of_other_versions(stack):
         raise Failure(
-            f"The repository has only backups of PostgreSQL {before.major}, a former version, because an "
-            "upgrade did not end: run upgrade_database.yml again."
+            "The repository has no backups of this version of Postgres, because an upgrade or its undoing "
+            f"did not end: {drills.UPGRADE_AGAIN}."
         )
     # The last line of this file is the repository in which backups have begun (roles/backup/tasks/begin.yml).
     begun = stack.directory / "backup/begun"

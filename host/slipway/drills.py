@@ -32,6 +32,7 @@ from slipway.verification import read_verification
 OVERDUE_DAYS = 8
 KEPT = 100
 FULL_COMMAND = "`systemctl start slipway-backup@full` makes one"
+UPGRADE_AGAIN = "run upgrade_database.yml again"
 # The pages that must answer 200. A Host header is required.
 PAGES = """
 import sys, urllib.request
@@ -157,10 +158,8 @@ class Attempt:
         repository = pgbackrest.inspect(stack)
         if not repository.backups:
             raise Failure(repository.problem or f"There is no backup: {FULL_COMMAND}.")
-        if repository.is_former:
-            raise Failure(
-                f"All backups are of PostgreSQL {repository.major}, a former version: {FULL_COMMAND}."
-            )
+        if repository.is_other:
+            raise Failure(f"The backups of this version of Postgres have not begun: {UPGRADE_AGAIN}.")
         require_space(stack, repository, 1)
         drill.rpo_seconds = exposed_seconds(stack)
         target, wanted = rows_now(stack)

@@ -97,6 +97,13 @@ def versions(directory: Path) -> list[Path]:
     return sorted(path / directory.name for path in parents)
 
 
+def formers_of_other_versions(stack: Stack) -> list[Path]:
+    """Return the directories of former databases of other major versions."""
+    directory = in_service(stack)
+    others = [version for version in versions(directory) if version != directory]
+    return [former for version in others for former in formers(version)]
+
+
 def mark(directory: Path) -> None:
     """Mark the directory of a database as one that was not in service yet.
 
@@ -216,7 +223,7 @@ def make_ready(stack: Stack) -> None:
         reconcile_roles(stack)
     address, host = f"{stack.config['slots'][slot]}:8000", stack.config["host"]
     if not wait_until(lambda: stack.host.get(address, "/readyz", host)[0] == 200, READY_SECONDS):
-        raise Failure("The blog is not ready on the restored database: see `slipway logs flask_blog`.")
+        raise Failure("The blog is not ready on this database: see `slipway logs flask_blog`.")
 
 
 @contextlib.contextmanager

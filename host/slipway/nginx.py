@@ -91,12 +91,12 @@ class Container:
         removes each by the address and port of its client. If a client used the same port again meanwhile,
         the engine removes that new connection, which nginx's replacement already serves.
         """
-        closed = ("conntrack", "--delete", "--proto", "tcp", "--state", "TIME_WAIT")
         for family, address in self.addresses.items():
-            # The exit status is 1 if there are none. A host of a former version may lack the program.
-            with contextlib.suppress(Failure):
-                if address:
-                    self.host.output(*closed, "--family", family, "--reply-src", address)
+            where = ("--proto", "tcp", "--family", family, "--reply-src", address)
+            for state in ("TIME_WAIT", "CLOSE") if address else ():
+                # The exit status is 1 if there are none. A host of a former version may lack the program.
+                with contextlib.suppress(Failure):
+                    self.host.output("conntrack", "--delete", "--state", state, *where)
 
     def workers(self) -> set[str]:
         """Return the ids of workers that accept connections; others have another process title."""

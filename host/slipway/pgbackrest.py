@@ -94,7 +94,9 @@ class Repository:
         megabytes: the size of the database in the newest backup.
         system: the system identifier of its database; 0 if there is none yet.
         major: the major version of Postgres of its database, such as 17; empty if there is none yet.
-        is_former: whether the image of the database has another version, of which there is no backup.
+        is_other: whether the newest database of the repository is not that of the image's version, so that
+            the repository takes no backups of it.
+        others: the major versions of which there are backups besides its database's.
 
     After an upgrade to another major version, the repository has several databases. Its database is then the
     newest one of the version that the image of the database has, or else the newest one.
@@ -108,7 +110,8 @@ class Repository:
     megabytes: int
     system: int
     major: str
-    is_former: bool
+    is_other: bool
+    others: list[str]
 
 
 def run(stack: Stack, *arguments: str, read: bool = True) -> str:
@@ -164,7 +167,16 @@ def inspect(stack: Stack) -> Repository:
         megabytes=size // 10**6,
         system=newest["system-id"],
         major=newest["version"],
-        is_former=bool(major and databases and newest["version"] != major),
+        is_other=bool(
+            major and databases and (newest["version"] != major or found["db"][-1] not in databases)
+        ),
+        others=sorted(
+            {
+                one["version"]
+                for one in found["db"]
+                if one not in databases and one["id"] in {each["database"]["id"] for each in found["backup"]}
+            }
+        ),
     )
 
 

@@ -50,16 +50,17 @@ def plan(stack: Stack, until: str, copies: int = 1) -> list[str]:
     copies: how many times the space of the database is needed.
     """
     repository = pgbackrest.inspect(stack)
-    if not repository.backups:
-        raise Failure(repository.problem or "The repository has no backup.")
     major = containers.environment(generations.container(stack))["PG_MAJOR"]
-    if repository.major != major:
+    there = [repository.major] if repository.backups else repository.others
+    if there and major not in there:
         raise Failure(
-            f"The backups are of PostgreSQL {repository.major}, whose files PostgreSQL {major} cannot read. "
-            f"Nothing was changed. Choose the base with PostgreSQL {repository.major} again (images_base, or "
+            f"The backups are of PostgreSQL {there[-1]}, whose files PostgreSQL {major} cannot read. "
+            f"Nothing was changed. Choose the base with PostgreSQL {there[-1]} again (images_base, or "
             "the entry postgres in bases.lock.yml) and an empty stack_db_volume, run site.yml, and restore "
             "there. Then choose the present base again, and run upgrade_database.yml."
         )
+    if not repository.backups:
+        raise Failure(repository.problem or "The repository has no backup.")
     oldest = next(one for one in repository.backups if one.kind == "full").at
     # The present time, and that of a backup, are cut to the second.
     if until and not seconds_of(oldest) + 1 <= seconds_of(until) < seconds_of(stack.host.now()) + 1:
@@ -203,9 +204,7 @@ def sentences(stack: Stack) -> list[str]:
         told += [
             f"{one.parent.name}/{one.name} is the database from before an upgrade: upgrade_database.yml "
             "brings it back with `-e upgrade_undo=true`, `slipway restore --forget` removes it."
-            for version in generations.versions(directory)
-            if version != directory
-            for one in generations.formers(version)
+            for one in generations.formers_of_other_versions(stack)
         ]
     return told
 

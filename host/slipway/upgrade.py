@@ -271,12 +271,12 @@ class Upgrade:
         try:
             copy.start()
             generations.mark(self.copied)
-            with self.service() as began:
+            with self.service(is_undo=False) as began:
                 say("copying the database")
                 count = copy.fill(self.stack.query)
                 say(f"{count} rows are the same")
                 copy.stop()
-                self.switch(self.copied)
+                self.switch(self.copied, answered=True)
             return time.monotonic() - began
         finally:
             with contextlib.suppress(Failure, OSError):
@@ -285,27 +285,32 @@ class Upgrade:
     def undo(self) -> float:
         """Put the newest database of the other version back; return for how many seconds readers waited."""
         place = self.new.directory
+        # A run that was killed may have left it under the name of a database in service.
+        keep_formers(self.stack, self.old.directory)
         kept = generations.formers(place) if place.parent.exists() else []
         if not kept:
             raise Failure(
                 f"There is no former database of PostgreSQL {self.new.major} on this host. "
                 "Nothing was changed."
             )
-        with self.service() as began:
-            self.switch(kept[-1])
+        with self.service(is_undo=True) as began:
+            self.switch(kept[-1], answered=generations.is_writable(self.stack))
         return time.monotonic() - began
 
     @contextlib.contextmanager
-    def service(self) -> Iterator[float]:
+    def service(self, is_undo: bool) -> Iterator[float]:
         """Show the maintenance page and end all changes of the database during the block; yield the time.
 
         If the block fails, the blog can log in again to the database that serves then.
+
+        is_undo: whether to go on if the database does not answer.
         """
         began = time.monotonic()
         with generations.maintenance(self.stack, generations.UPGRADE):
             say("readers get the maintenance page")
             try:
-                self.end_changes()
+                if not is_undo or generations.is_writable(self.stack):
+                    self.end_changes()
                 yield began
             except BaseException:
                 with contextlib.suppress(Failure):
@@ -317,8 +322,6 @@ class Upgrade:
         stack = self.stack
         # A backup needs the database that is about to stop.
         stack.host.output("systemctl", "stop", BACKUP_UNITS)
-        if not generations.is_writable(stack):
-            return  # only an undo goes on without a database
         reconcile_roles(stack, ())
         if not wait_until(lambda: stack.query(SESSIONS) == "0", SESSIONS_SECONDS):
             raise Failure(f"The blog's sessions did not end within {SESSIONS_SECONDS} s.")
@@ -327,9 +330,14 @@ class Upgrade:
         except Failure as failure:
             say(f"not everything is archived: {failure}")
 
-    def switch(self, directory: Path) -> None:
-        """Put the database in a directory into service, with the other image; keep the former one."""
-        stack, before, answered = self.stack, self.file.read_text(), generations.is_writable(self.stack)
+    def switch(self, directory: Path, answered: bool) -> None:
+        """Put the database in a directory into service, with the other image; keep the former one.
+
+        Args:
+            directory: the directory.
+            answered: whether the former one answered; if it did not, it is not put back after a failure.
+        """
+        stack, before = self.stack, self.file.read_text()
         say(f"starting PostgreSQL {self.new.major}")
         try:
             stack.compose("rm", "--stop", "--force", "db")
@@ -342,9 +350,11 @@ class Upgrade:
         except Exception as failure:
             if answered:
                 self.put_back(directory, before, failure)
+            with contextlib.suppress(Failure, OSError):
+                keep_formers(stack, generations.in_service(stack))
             raise Failure(
-                f"PostgreSQL {self.new.major} is in service, but there is a problem: {describe(failure)}\n"
-                "The former one did not answer before, so it was not put back."
+                f"PostgreSQL {self.new.major} was to serve, but there is a problem: {describe(failure)}\n"
+                "The former version did not answer before, so it was not put back."
             ) from None
 
     def put_back(self, directory: Path, text: str, failure: Exception) -> NoReturn:
@@ -370,7 +380,8 @@ class Upgrade:
 
     def write(self, text: str) -> None:
         """Write compose.yml."""
-        rewrite_managed(self.file, text, self.stack.state / "files.json")
+        if self.file.read_text() != text:
+            rewrite_managed(self.file, text, self.stack.state / "files.json")
 
 
 def remove_copies(stack: Stack, directory: Path) -> None:
@@ -398,22 +409,25 @@ def keep_formers(stack: Stack, directory: Path) -> None:
 
 def begin(stack: Stack) -> None:
     """Go on from where an earlier run was killed: start the database that compose.yml names, and tidy up."""
+    if containers.of_service(stack.host, "db"):
+        remove_copies(stack, generations.in_service(stack))  # the disk may be full
     start_database(stack)
     directory = generations.in_service(stack)
     (directory / MARKER).unlink(missing_ok=True)
     remove_copies(stack, directory)
     keep_formers(stack, directory)
-    generations.make_ready(stack)
+    if generations.is_writable(stack):
+        generations.make_ready(stack)
     if generations.interrupted(stack) == generations.UPGRADE:
         generations.end_maintenance(stack)
 
 
-def has_backups(stack: Stack) -> bool:
-    """Tell whether backups of the version that serves have begun, or none are wanted."""
-    if not backups.is_on(stack):
-        return True
+def must_begin_backups(stack: Stack) -> bool:
+    """Tell whether an upgrade or its undoing ended before the backups of the version that serves began."""
+    if not backups.is_on(stack) or not generations.formers_of_other_versions(stack):
+        return False
     repository = pgbackrest.inspect(stack)
-    return not repository.is_former and bool(repository.backups or backups.is_full_under_way(stack))
+    return repository.is_other or not (repository.backups or backups.is_full_under_way(stack))
 
 
 def begin_backups(stack: Stack) -> str:
@@ -446,28 +460,33 @@ def command_upgrade(stack: Stack, options: Namespace) -> int:
             begin(stack)
         except Failure as failure:
             if not options.undo:
-                raise
+                raise Failure(
+                    f"{failure}\nIf the database does not start after an upgrade, `-e upgrade_undo=true` and "
+                    "the former images put the former one back."
+                ) from None
             say(f"the present database does not serve: {failure}")
         upgrade, seconds, told = Upgrade(stack, text), None, ""
-        if options.undo:
-            if not upgrade.is_needed():
+        if not upgrade.is_needed():
+            if must_begin_backups(stack):
+                told = begin_backups(stack)
+            elif options.undo:
                 raise Failure(
                     f"PostgreSQL {upgrade.old.major} serves, and the images have the same version. "
                     "Nothing was changed. To undo an upgrade, choose the former images first."
                 )
+        elif options.undo:
             seconds = upgrade.undo()
-        elif upgrade.is_needed():
+        else:
             upgrade.check()
             upgrade.rehearse()
             if not options.rehearse:
                 seconds = upgrade.run()
         if seconds is not None:
             keep_formers(stack, upgrade.new.directory)
-        # An earlier run may have been killed before this.
-        if seconds is not None or not (upgrade.is_needed() or has_backups(stack)):
             told = begin_backups(stack)
     if seconds is not None:
-        words = f"Readers got the maintenance page for {seconds:.0f} s."
-        say(f"PostgreSQL {upgrade.new.major} serves. {words} {told}")
+        told = f"Readers got the maintenance page for {seconds:.0f} s. {told}"
+    if told:
+        say(f"PostgreSQL {upgrade.new.major} serves. {told}")
     print(json.dumps({"changed": seconds is not None or bool(told)}))
     return 0

@@ -213,14 +213,12 @@ def test_drill_without_a_backup_fails_with_a_remedy(stack, vault, drill):
     assert "There is no backup: `systemctl start slipway-backup@full` makes one." in errors
 
 
-def test_drill_with_backups_of_a_former_version_only_fails_with_a_remedy(vault, drill):
+def test_drill_before_the_backups_of_this_version_have_begun_fails_with_a_remedy(vault, drill):
     vault.running = "18"
     vault.live.mkdir(parents=True)
     status, _told, errors = drill()
     assert status == 1
-    assert (
-        "All backups are of PostgreSQL 17, a former version: `systemctl start slipway-backup@full`" in errors
-    )
+    assert "this version of Postgres have not begun: run upgrade_database.yml again." in errors
     assert vault.order("recover db_drill") == []
 
 

@@ -224,7 +224,7 @@ def test_host_without_a_backup_of_the_new_version_is_red(stack, run, volume):
     volume.wrong["stanza-upgrade"] = failure("no route to host")
     run()
     assert backups.examine(stack).problems["full"] == (
-        "There is no backup of this version of Postgres: `systemctl start slipway-backup@full` makes one."
+        "The backups of this version of Postgres have not begun: run upgrade_database.yml again."
     )
 
 
@@ -232,7 +232,14 @@ def test_backups_do_not_begin_before_an_upgrade_has_ended(main, run, volume, cap
     volume.wrong["stanza-upgrade"] = failure("no route to host")
     run()
     assert main("backup", "prepare") == 1
-    assert "because an upgrade did not end: run upgrade_database.yml again." in capsys.readouterr().err
+    assert "an upgrade or its undoing did not end: run upgrade_database.yml again" in capsys.readouterr().err
+
+
+def test_new_host_with_the_backups_of_a_lost_one_gets_the_advice_to_restore(main, volume, capsys):
+    volume.databases, volume.foreign = ["15"], True
+    assert main("backup", "prepare") == 1
+    assert "To bring that database back, run `slipway restore`" in capsys.readouterr().err
+    assert "stanza-upgrade" not in volume.events
 
 
 def test_status_names_the_former_database_and_forget_removes_it(stack, run, run_restore, volume):
@@ -416,10 +423,11 @@ def test_killed_undo_is_finished_by_the_next_run(run, volume, logins, monkeypatc
         with pytest.raises(Killed):
             run("--undo", text=OLD_TEXT)
         volume.wrong.clear()
-    run("--undo", text=OLD_TEXT)
+    assert run("--undo", text=OLD_TEXT)[0] == 0
     assert (volume.running, volume.serving()) == ("17", BEFORE)
     assert [(path / "name").read_text() for path in volume.place.glob("18/former-*")] == [COPY]
     assert logins()
+    assert volume.major == "17"
 
 
 def test_stopped_container_is_started(run, volume):
@@ -468,8 +476,9 @@ def test_undo_without_a_former_database_is_refused(stack, run, volume):
     assert volume.serving() == BEFORE
 
 
-def test_undo_with_the_images_of_the_present_version_is_refused(run, volume):
+def test_undo_with_the_images_of_the_present_version_is_refused(run, volume, engine):
     run()
+    engine.unit = "activating"  # the full backup
     status, _told, errors = run("--undo")
     assert status == 1
     assert "PostgreSQL 18 serves, and the images have the same version. Nothing was changed." in errors
@@ -488,6 +497,27 @@ def test_undo_works_while_the_new_version_does_not_start(run, volume, logins):
     status, told, _errors = run("--undo", text=OLD_TEXT)
     assert status == 0
     assert "the present database does not serve" in told
+    assert (volume.running, volume.serving()) == ("17", BEFORE)
+
+
+def test_undo_works_if_a_killed_upgrade_left_a_new_version_that_does_not_start(
+    run, volume, logins, monkeypatch
+):
+    (volume.place / "18/a").mkdir(parents=True)
+    (volume.place / "18/a/name").write_text(COPY)
+    (volume.engine.stack.directory / "compose.yml").write_text(NEW_TEXT)
+    volume.running, volume.containers["db"] = "18", "exited"
+
+    def fail_if_18():
+        if volume.running == "18":
+            volume.containers["db"] = "exited"
+            raise failure("the log is damaged")
+
+    volume.wrong["start db"] = fail_if_18
+    status, _told, errors = run()
+    assert status == 1
+    assert "`-e upgrade_undo=true` and the former images put the former one back" in errors
+    assert run("--undo", text=OLD_TEXT)[0] == 0
     assert (volume.running, volume.serving()) == ("17", BEFORE)
 
 
