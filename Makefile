@@ -128,7 +128,7 @@ soak: $(VENV)/dev ## Run releases, rollbacks, changes of nginx and failures unde
 	  --hosts=ansible://molecule-default molecule/default/tests/test_teardown.py
 
 .PHONY: drill
-drill: $(VENV)/dev ## Lose and recover a whole host, and run the failures that need no load, on separate hosts (100 minutes)
+drill: $(VENV)/dev ## Lose and recover a whole host, and run the failures that need no load, on separate hosts (more than an hour)
 	@inventory=$(CURDIR)/molecule/inventory
 	trap 'ansible-playbook --inventory=$$inventory molecule/destroy.yml >/dev/null' EXIT
 	$(call collection,.sandbox/collections)

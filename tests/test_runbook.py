@@ -13,7 +13,6 @@ BACKUPS, RUNBOOK = "default/tests/test_backups.py", "default/tests/test_runbook.
 LOST, REPOSITORIES = "recovery/tests/test_lost_host.py", "recovery/tests/test_repositories.py"
 # For each command: the file in molecule/ that executes it, and how it is written there.
 EXECUTED = {
-    "slipway status": ("default/tests/test_canary.py", "slipway status"),
     'slipway restore --to "2026-11-22 10:00:00+00"': (BACKUPS, "--to '{moment}'"),
     "slipway restore --to": (BACKUPS, "--to '{moment}'"),
     "slipway restore": (BACKUPS, "slipway restore --yes"),
@@ -38,6 +37,7 @@ PRINTED = (
             "import --existing skip",
             "pg_restore",
             "expire",
+            "slipway status",
             "slipway logs db",
             "slipway backup list",
         ),

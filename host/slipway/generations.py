@@ -86,6 +86,12 @@ def formers(directory: Path) -> list[Path]:
     )
 
 
+def new_former(stack: Stack, directory: Path) -> Path:
+    """Return a new name for the directory of a database that leaves service."""
+    taken = [path.name.removeprefix("former-") for path in formers(directory)]
+    return directory.with_name(f"former-{stack.host.new_id(taken)}")
+
+
 def versions(directory: Path) -> list[Path]:
     """Return the directory of the database in service, and those of other major versions.
 
@@ -138,8 +144,7 @@ def replace(stack: Stack, directory: Path, other: Path, finish: Callable[[], Non
     Raises:
         Failure: the former database serves again, unless the message says something else.
     """
-    taken = [path.name.removeprefix("former-") for path in formers(directory)]
-    kept = directory.with_name(f"former-{stack.host.new_id(taken)}")
+    kept = new_former(stack, directory)
     answered = is_writable(stack)
     with maintenance(stack, RESTORE):
         say("stopping the database")

@@ -92,8 +92,10 @@ class Container:
         the engine removes that new connection, which nginx's replacement already serves.
         """
         for family, address in self.addresses.items():
+            if not address:
+                continue
             where = ("--proto", "tcp", "--family", family, "--reply-src", address)
-            for state in ("TIME_WAIT", "CLOSE") if address else ():
+            for state in ("TIME_WAIT", "CLOSE"):
                 # The exit status is 1 if there are none. A host of a former version may lack the program.
                 with contextlib.suppress(Failure):
                     self.host.output("conntrack", "--delete", "--state", state, *where)

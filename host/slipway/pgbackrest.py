@@ -141,6 +141,7 @@ def inspect(stack: Stack) -> Repository:
     databases = own_databases(found["db"], major)
     newest: dict[str, Any] = databases[-1] if databases else {"system-id": 0, "version": ""}
     numbers = [one["id"] for one in databases]
+    used = {one["database"]["id"] for one in found["backup"]}
     own = [one for one in found["backup"] if one["database"]["id"] in numbers]
     backups = [
         Backup(
@@ -167,16 +168,9 @@ def inspect(stack: Stack) -> Repository:
         megabytes=size // 10**6,
         system=newest["system-id"],
         major=newest["version"],
-        is_other=bool(
-            major and databases and (newest["version"] != major or found["db"][-1] not in databases)
-        ),
-        others=sorted(
-            {
-                one["version"]
-                for one in found["db"]
-                if one not in databases and one["id"] in {each["database"]["id"] for each in found["backup"]}
-            }
-        ),
+        is_other=bool(major and found["db"])
+        and (newest["version"], found["db"][-1]["id"]) != (major, numbers[-1]),
+        others=sorted({one["version"] for one in found["db"] if one["id"] in used.difference(numbers)}),
     )
 
 

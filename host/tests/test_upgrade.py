@@ -381,18 +381,28 @@ EVENTS = [
 ]
 
 
-@pytest.mark.parametrize("event", EVENTS)
-def test_killed_upgrade_is_finished_by_the_next_run(stack, run, volume, logins, monkeypatch, event):
-    def die():
-        for place, name in CLEANING:
-            dead.setattr(place, name, lambda *arguments, **named: None)
-        raise Killed
+@pytest.fixture
+def run_killed(run, volume, monkeypatch):
+    """A function that runs `upgrade-database`, and kills it at an event."""
 
-    volume.wrong[event] = die
-    with monkeypatch.context() as dead:
-        with pytest.raises(Killed):
-            run()
-        volume.wrong.clear()
+    def call(event, *arguments, **options):
+        def die():
+            for place, name in CLEANING:
+                dead.setattr(place, name, lambda *arguments, **named: None)
+            raise Killed
+
+        volume.wrong[event] = die
+        with monkeypatch.context() as dead:
+            with pytest.raises(Killed):
+                run(*arguments, **options)
+            volume.wrong.clear()
+
+    return call
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_killed_upgrade_is_finished_by_the_next_run(stack, run, run_killed, volume, logins, event):
+    run_killed(event)
     assert run()[0] == 0
     assert (volume.running, volume.serving()) == ("18", COPY)
     assert [(path / "name").read_text() for path in volume.place.glob("17/former-*")] == [BEFORE]
@@ -410,19 +420,9 @@ def test_status_says_that_an_upgrade_was_interrupted(stack, volume):
 
 
 @pytest.mark.parametrize("event", ["end backups", "stop db", "start db", "stanza-upgrade"])
-def test_killed_undo_is_finished_by_the_next_run(run, volume, logins, monkeypatch, event):
+def test_killed_undo_is_finished_by_the_next_run(run, run_killed, volume, logins, event):
     run()
-
-    def die():
-        for place, name in CLEANING:
-            dead.setattr(place, name, lambda *arguments, **named: None)
-        raise Killed
-
-    volume.wrong[event] = die
-    with monkeypatch.context() as dead:
-        with pytest.raises(Killed):
-            run("--undo", text=OLD_TEXT)
-        volume.wrong.clear()
+    run_killed(event, "--undo", text=OLD_TEXT)
     assert run("--undo", text=OLD_TEXT)[0] == 0
     assert (volume.running, volume.serving()) == ("17", BEFORE)
     assert [(path / "name").read_text() for path in volume.place.glob("18/former-*")] == [COPY]

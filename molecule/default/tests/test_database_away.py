@@ -8,6 +8,7 @@ from outside import wait_until
 
 pytestmark = pytest.mark.drill
 
+# How long it is away, and how often readers ask for each page meanwhile.
 AWAY_SECONDS, PAUSE_SECONDS = 600, 5
 
 

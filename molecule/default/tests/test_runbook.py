@@ -113,6 +113,7 @@ def test_interrupted_restore_is_ended(command, interrupted, host, sql, status, f
 @pytest.mark.parametrize(
     "words",
     [
+        "slipway status",
         "slipway logs db",
         "slipway backup list",
         "slipway-backup-verify",
