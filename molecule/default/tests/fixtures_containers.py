@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import time
 
 import pytest
 import yaml
@@ -64,3 +65,27 @@ def limits(host, variables):
 def containers(inspect):
     """The result of `inspect`. The key for the slot in service is flask_blog."""
     return {service.replace("_blue", "").replace("_green", ""): c for service, c in inspect().items()}
+
+
+@pytest.fixture
+def name_of(slot):
+    """Return the name of a service in compose.yml; for flask_blog, the name of the slot in service."""
+    return lambda service: f"flask_blog_{slot()}" if service == "flask_blog" else service
+
+
+@pytest.fixture
+def freeze(host, inspect, name_of):
+    """Stop all processes of a service's container, and return when that was."""
+
+    def freeze(service):
+        container = inspect()[name_of(service)]
+        assert container["State"]["Health"]["Status"] == "healthy"
+        began = time.monotonic()
+        # Stop the main process first, so that it starts no others meanwhile.
+        main = str(container["State"]["Pid"])
+        stop = "kill -STOP %s && docker top %s -o pid | tail --lines=+2 | xargs kill -STOP"
+        host.check_output(stop, main, container["Id"])
+        assert host.check_output("ps -o stat= -p %s", main).startswith("T")
+        return began
+
+    return freeze

@@ -29,30 +29,6 @@ def own_record(host, healthy):
 
 
 @pytest.fixture
-def name_of(slot):
-    """Return the name of a service in compose.yml; for flask_blog, the name of the slot in service."""
-    return lambda service: f"flask_blog_{slot()}" if service == "flask_blog" else service
-
-
-@pytest.fixture
-def freeze(host, inspect, name_of):
-    """Stop all processes of a service's container, and return when that was."""
-
-    def freeze(service):
-        container = inspect()[name_of(service)]
-        assert container["State"]["Health"]["Status"] == "healthy"
-        began = time.monotonic()
-        # Stop the main process first, so that it starts no others meanwhile.
-        main = str(container["State"]["Pid"])
-        stop = "kill -STOP %s && docker top %s -o pid | tail --lines=+2 | xargs kill -STOP"
-        host.check_output(stop, main, container["Id"])
-        assert host.check_output("ps -o stat= -p %s", main).startswith("T")
-        return began
-
-    return freeze
-
-
-@pytest.fixture
 def page(reader):
     """Tell whether readers get a page that comes from the blog and the database, not from the cache."""
 
