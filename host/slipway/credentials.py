@@ -6,7 +6,7 @@ import string
 from collections.abc import Iterable, Mapping
 
 from slipway.database import OWNERS, scram_verifier, stored_verifiers
-from slipway.files import write_secret
+from slipway.files import read_secret, write_secret
 from slipway.stack import SLOT_SECRETS, Stack
 
 # At least as many characters as secrets_length in roles/secrets/defaults/main.yml, which is for new hosts.
@@ -28,14 +28,21 @@ def copy_secrets(stack: Stack, slot: str) -> None:
     If the app's key changed, the key in service stays valid for the sessions that it signed, unless the
     forget flag is set: then every session ends.
     """
-    active, key = stack.active(), stack.secret("app_secret_key")
-    former = None
-    if active and not stack.forget_flag.exists():
-        signed = stack.slot_secret(active, "app_secret_key")
-        former = stack.slot_secret(active, FORMER_KEYS) if signed == key else signed
-    write_copies(
-        stack, slot, {name: stack.secret(name) for name in SLOT_SECRETS} | {FORMER_KEYS: former or ""}
-    )
+    former = "" if stack.forget_flag.exists() else former_key(stack)
+    # The copies are not in the backups. A recovered host has the former key from this file.
+    write_secret(stack.secret_file(FORMER_KEYS), former, 0)
+    write_copies(stack, slot, {name: stack.secret(name) for name in SLOT_SECRETS} | {FORMER_KEYS: former})
+
+
+def former_key(stack: Stack) -> str:
+    """Return the app's key that signed sessions before the present one; empty if there is none."""
+    active = stack.active()
+    if not active:
+        return read_secret(stack.secret_file(FORMER_KEYS)) or ""
+    signed = stack.slot_secret(active, "app_secret_key")
+    if signed == stack.secret("app_secret_key"):
+        signed = stack.slot_secret(active, FORMER_KEYS)
+    return signed or ""
 
 
 def write_copies(stack: Stack, name: str, values: Mapping[str, str]) -> None:

@@ -48,6 +48,14 @@ def write_secret(path: Path, value: str, uid: int) -> None:
     write(path, value, mode=0o400, uid=uid)
 
 
+def read_secret(path: Path) -> str | None:
+    """Return the content of a secret's file, or None if there is no such file or it is damaged."""
+    try:
+        return path.read_text().strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+
+
 def replace(new: Path, path: Path) -> None:
     """Move the flushed file new to path, and flush the directory."""
     new.replace(path)

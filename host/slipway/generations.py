@@ -122,14 +122,38 @@ def mark(directory: Path) -> None:
         os.close(place)
 
 
+def remains(directory: Path) -> list[Path]:
+    """Return the directories of databases never in service, which a killed restore left."""
+    return [
+        path
+        for path in directory.parent.iterdir()
+        if path.name == RESTORED
+        or (FORMER.fullmatch(path.name) and not path.is_symlink() and (path / MARKER).exists())
+    ]
+
+
 def remove_remains(stack: Stack, directory: Path) -> None:
     """Remove what a restore that failed or was killed left: containers, and databases never in service."""
     if found := containers.of_service(stack.host, RESTORE_SERVICE):
         stack.host.run("docker", "rm", "--force", *found)
-    for path in directory.parent.iterdir():
-        is_marked = FORMER.fullmatch(path.name) and not path.is_symlink() and (path / MARKER).exists()
-        if path.name == RESTORED or is_marked:
-            shutil.rmtree(path)
+    for path in remains(directory):
+        shutil.rmtree(path)
+
+
+def end_interrupted(stack: Stack, directory: Path) -> bool:
+    """Remove what a killed restore left; return whether it was killed before it replaced the database.
+
+    If so, the database in service is the one from before, and is started again.
+    """
+    is_from_before = bool(remains(directory)) and not (directory / MARKER).exists()
+    remove_remains(stack, directory)
+    if is_from_before:
+        # A database with damaged files, which the restore was to replace, does not start.
+        with contextlib.suppress(Failure):
+            start_database(stack)
+        if interrupted(stack) == RESTORE and is_writable(stack):
+            end_maintenance(stack)
+    return is_from_before
 
 
 def replace(stack: Stack, directory: Path, other: Path, finish: Callable[[], None]) -> None:

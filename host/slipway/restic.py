@@ -42,13 +42,16 @@ class Outcome:
         at: when the last complete backup ended, as in RFC 3339; empty if there was none.
         problem: why the last backup failed; empty if it did not.
         verified: when the last complete verification ended, as in RFC 3339; empty if there was none.
-        damage: what the last verification found; empty if nothing is wrong.
+        damage: what the last verification found, or that the repository was missing; empty if nothing is
+            wrong.
+        repository: the repository of the last complete backup; empty if there was none.
     """
 
     at: str = ""
     problem: str = ""
     verified: str = ""
     damage: str = ""
+    repository: str = ""
 
     def __post_init__(self) -> None:
         check_moments(self.at, self.verified)
@@ -107,7 +110,7 @@ def backup(stack: Stack) -> None:
     window = f"--keep-within={config['backup_window_days']}d"
     with alone(host, LOCK):
         try:
-            prepare(host, config)
+            prepare(stack)
             wanted(stack).touch()
             while wanted(stack).exists():
                 wanted(stack).unlink()
@@ -116,17 +119,25 @@ def backup(stack: Stack) -> None:
         except (Failure, OSError) as failure:
             record(stack, replace(read_outcome(stack), problem=describe(failure)))
             raise
-        record(stack, replace(read_outcome(stack), at=host.now(), problem=""))
+        repository = config["backup_files_repository"]
+        record(stack, replace(read_outcome(stack), at=host.now(), problem="", repository=repository))
 
 
-def prepare(host: Host, config: Configuration) -> None:
-    """Remove the lock of a run that was killed; create the repository if there is none."""
+def prepare(stack: Stack) -> None:
+    """Remove the lock of a run that was killed; create the repository if there is none.
+
+    If the repository had backups, record that it was missing, until the next verification.
+    """
     try:
-        run(host, config, "unlock")
+        run(stack.host, stack.config, "unlock")
     except CommandFailure as failure:
         if not is_missing(failure):
             raise
-        run(host, config, "init")
+        run(stack.host, stack.config, "init")
+        former = read_outcome(stack)
+        if former.repository == stack.config["backup_files_repository"]:
+            words = f"the repository was missing at {stack.host.now()}, so its older backups are lost."
+            record(stack, replace(former, damage=f"{words} A new one was begun."))
 
 
 def verify(stack: Stack) -> None:
@@ -136,12 +147,12 @@ def verify(stack: Stack) -> None:
         Failure: the repository is damaged, or cannot be read.
     """
     with alone(stack.host, LOCK):
-        run(stack.host, stack.config, "unlock")  # as in `prepare`
         try:
+            run(stack.host, stack.config, "unlock")  # as in `prepare`
             run(stack.host, stack.config, "check", "--read-data")
         except CommandFailure as failure:
             words = describe(failure)
-            if DAMAGED.search(words):
+            if is_missing(failure) or DAMAGED.search(words):
                 record(stack, replace(read_outcome(stack), damage=words))
             raise
         record(stack, replace(read_outcome(stack), verified=stack.host.now(), damage=""))

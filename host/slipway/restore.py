@@ -83,7 +83,7 @@ def restore(stack: Stack, until: str) -> str:
         Failure: the former database still serves, or serves again, unless the message says something else.
     """
     directory, target = generations.in_service(stack), Target("time", until) if until else None
-    generations.remove_remains(stack, directory)
+    generations.end_interrupted(stack, directory)
     plan(stack, until)
     last = last_segment(stack)
     database, live = Recovered(stack, RESTORE_SERVICE), Recovered(stack, "db")
@@ -154,11 +154,19 @@ def undo(stack: Stack, name: str) -> str:
 
     Args:
         stack: the stack.
-        name: the name of its directory; empty for the newest.
+        name: the name of its directory. If it is empty, end an interrupted restore that had not replaced the
+            database; otherwise take the newest.
     """
     directory = generations.in_service(stack)
-    generations.remove_remains(stack, directory)
+    is_from_before = generations.end_interrupted(stack, directory)
     kept = {path.name: path for path in generations.formers(directory)}
+    if is_from_before and not name:
+        if generations.is_writable(stack):
+            return "The interrupted restore had not replaced the database, which serves again."
+        raise Failure(
+            "The interrupted restore had not replaced the database, which does not start: run `slipway "
+            f"restore` again, or `--undo` with a name. Former databases: {', '.join(kept) or 'none'}."
+        )
     if not kept or (name and name not in kept):
         asked = f"no former database {name}" if name else "no former database"
         raise Failure(f"There is {asked} on this host. Former databases: {', '.join(kept) or 'none'}.")

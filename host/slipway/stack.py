@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from slipway.containers import PROJECT, Inspected, config_hash, inspect, of_service
-from slipway.files import sync, write
+from slipway.files import read_secret, sync, write
 from slipway.host import Host
 from slipway.ledger import Ledger
 from slipway.settings import SLOTS, Configuration
@@ -265,7 +265,4 @@ class Stack:
 
     def slot_secret(self, slot: str, name: str) -> str | None:
         """Return the slot's own copy of a secret, or None if it has none or the copy is damaged."""
-        try:
-            return (self.in_service / slot / name).read_text().strip()
-        except (FileNotFoundError, UnicodeDecodeError):
-            return None
+        return read_secret(self.in_service / slot / name)

@@ -1,6 +1,7 @@
 """The secrets of a release, and their rotation."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,27 @@ def test_leaked_key_becomes_invalid(stack, engine, change):
     stack.forget_flag.touch()
     release(stack, OLD, "", "", "anna")
     assert former_keys(stack) == ""
+
+
+def test_recovered_host_accepts_sessions_of_the_former_key(stack, engine, change):
+    """The backup has the files of the secrets, but not the copies of the slots."""
+    change("app_secret_key")
+    release(stack, NEW, "", "", "anna")
+    former = former_keys(stack)
+    assert former
+    shutil.rmtree(stack.in_service)
+    stack.set_slots({})
+    engine.images.clear()
+    release(stack, NEW, "", "", "anna")
+    assert former_keys(stack) == former
+
+
+def test_recovered_host_does_not_accept_sessions_of_a_leaked_key(stack, engine, change):
+    change("app_secret_key")
+    release(stack, NEW, "", "", "anna")
+    stack.forget_flag.touch()
+    release(stack, OLD, "", "", "anna")
+    assert stack.secret_file("app_secret_key_fallbacks").read_text() == ""
 
 
 def test_release_corrects_the_mode_of_a_directory_that_the_engine_created(stack, engine):

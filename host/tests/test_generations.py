@@ -178,11 +178,52 @@ def test_remains_are_removed_whatever_is_done(run_restore, vault, remains, argum
     assert not remains.exists()
 
 
-def test_restored_database_that_is_half_there_is_never_put_into_service(run_restore, vault, remains):
+@pytest.fixture
+def killed(run_restore, vault):
+    """A function that kills a restore at an event, so that it removes nothing; later restores are whole."""
+
+    def kill(event):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(generations, "remove_remains", lambda stack, directory: None)
+            vault.wrong[event] = Killed()
+            with pytest.raises(Killed):
+                run_restore()
+        vault.wrong.clear()
+
+    return kill
+
+
+@pytest.mark.parametrize("former", [False, True])
+def test_undo_of_a_restore_that_was_killed_early_keeps_the_database(run_restore, vault, remains, former):
+    """A former database may be of an earlier restore, and much older."""
+    if former:
+        vault.keep("former-20251130T000000Z", "an older database")
+    assert run_restore("--undo")[0] == 0
+    assert vault.serving() == BEFORE
+    assert not remains.exists()
+
+
+@pytest.mark.parametrize("event", ["stop db", "start db"])
+def test_undo_of_a_killed_restore_brings_the_database_from_before_back(
+    stack, run_restore, vault, killed, event
+):
+    vault.keep("former-20251130T000000Z", "an older database")
+    killed(event)
+    for flag in (stack.maintenance_flag, stack.restore_flag):
+        flag.touch()
+    assert run_restore("--undo")[0] == 0
+    assert vault.serving() == BEFORE
+    assert vault.containers["db"] == "running"
+    assert not stack.maintenance_flag.exists()
+
+
+def test_undo_says_what_to_do_if_the_database_from_before_does_not_start(run_restore, vault, killed):
+    killed("stop db")
+    vault.containers["db"] = "exited"
+    vault.wrong["start db"] = failure("damaged files")
     status, _told, errors = run_restore("--undo")
     assert status == 1
-    assert "There is no former database" in errors
-    assert vault.serving() == BEFORE
+    assert "run `slipway restore` again, or `--undo` with a name. Former databases: none." in errors
 
 
 def test_former_databases_are_not_removed_with_the_remains(run_restore, vault, engine, remains):
@@ -204,13 +245,8 @@ def test_database_of_before_has_a_name_whenever_the_restore_is_killed(run_restor
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_next_restore_succeeds_whenever_the_one_before_was_killed(run_restore, vault, monkeypatch, event):
-    with monkeypatch.context() as patch:
-        patch.setattr(generations, "remove_remains", lambda stack, directory: None)
-        vault.wrong[event] = Killed()
-        with pytest.raises(Killed):
-            run_restore()
-    vault.wrong.clear()
+def test_next_restore_succeeds_whenever_the_one_before_was_killed(run_restore, vault, killed, event):
+    killed(event)
     assert run_restore()[0] == 0
     assert vault.serving() == SECOND
     assert BEFORE in vault.formers()

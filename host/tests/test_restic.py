@@ -109,6 +109,31 @@ def test_secret_of_the_vault_stays_and_the_others_are_replaced(stack, kept):
     assert (kept / "secrets/db_app_password").read_text() == "the password"
 
 
+def test_missing_repository_is_recorded_until_it_is_verified(stack, kept, snapshots):
+    restic.backup(stack)
+    shutil.rmtree(stack.config["backup_files_repository"])
+    restic.backup(stack)
+    assert "its older backups are lost" in restic.read_outcome(stack).damage
+    assert len(snapshots()) == 1
+    restic.verify(stack)
+    assert restic.read_outcome(stack).damage == ""
+
+
+def test_verification_reports_a_missing_repository(stack, kept):
+    restic.backup(stack)
+    shutil.rmtree(stack.config["backup_files_repository"])
+    with pytest.raises(CommandFailure):
+        restic.verify(stack)
+    assert restic.read_outcome(stack).damage != ""
+
+
+def test_change_of_the_repository_is_no_damage(stack, kept, tmp_path):
+    restic.backup(stack)
+    stack.config["backup_files_repository"] = str(tmp_path / "other")
+    restic.backup(stack)
+    assert restic.read_outcome(stack).damage == ""
+
+
 def test_newest_backup_comes_back(stack, kept, tmp_path):
     restic.backup(stack)
     (kept / "secrets/db_app_password").write_text("rotated")
@@ -217,7 +242,7 @@ def test_damage_is_a_problem_until_a_verification_finds_none(stack, kept):
 
 
 def test_old_backups_are_removed_and_the_newest_stays(stack, kept, snapshots):
-    restic.prepare(stack.host, stack.config)
+    restic.prepare(stack)
     for day in ("2026-01-01", "2026-01-02"):
         restic.run(stack.host, stack.config, "backup", restic.NAME, f"--time={day} 00:00:00", kept)
     restic.backup(stack)

@@ -1,11 +1,12 @@
 """The disk of the database is full: readers get pages, authors get a message, and what was saved stays."""
 
 import time
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 
 import pytest
 from articles import Article
 from outside import wait_until
+from PIL import Image
 
 pytestmark = pytest.mark.drill
 
@@ -15,7 +16,8 @@ FILLER = f"{DATA}/filler"
 # What the disk has besides the database; and how long it stays full: longer than archive_timeout, after which
 # Postgres needs another segment of its log.
 FREE_MB, FULL_SECONDS = 48, 45
-ANSWERS = {303: "saved", 507: "refused", 503: "the database is away"}
+ANSWERS = {303: "saved", 201: "picture saved", 507: "refused", 503: "the database is away"}
+PICTURE = "slipway-test-full-disk"
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_full_disk_refuses_changes_serves_pages_and_loses_nothing(author, sql, h
     assert article.save(body="number 0").status == 303
     article.author.reader.close()  # nginx would close the idle connection before the next request
     host.run("dd if=/dev/zero of=%s bs=1M", FILLER)
-    saved, number, answers, pages = 0, 0, set(), set()
+    saved, pictures, number, answers, pages = 0, [], 0, set(), set()
     began = time.monotonic()
     while time.monotonic() - began < FULL_SECONDS or 507 not in answers:
         assert time.monotonic() - began < 2 * FULL_SECONDS, f"the disk was never full: {answers}"
@@ -62,10 +64,14 @@ def test_full_disk_refuses_changes_serves_pages_and_loses_nothing(author, sql, h
             saved = number
         elif answer.status == 507:
             assert "Its disk is full, and nothing was saved." in answer.text
+        name = f"{PICTURE}-{number}.png"
+        picture = article.author.upload(name, Image.frombytes("RGB", (200, 200), token_bytes(120_000)))
+        answers.add(picture.status)
+        pictures += [name] if picture.status == 201 else []
         article.author.reader.close()
         pages |= {fetch(path).status for path in ("/", "/feed.xml", article.path)}
     told = ", ".join(ANSWERS.get(status, str(status)) for status in sorted(answers))
-    print(f"{number} texts sent, the last saved is number {saved}; answers: {told}")
+    print(f"{number} texts sent, the last saved is number {saved}; {len(pictures)} pictures; answers: {told}")
     assert answers <= ANSWERS.keys()
     assert pages == {200}
     host.check_output("rm %s", FILLER)
@@ -74,6 +80,12 @@ def test_full_disk_refuses_changes_serves_pages_and_loses_nothing(author, sql, h
     [(text,)] = sql(f"SELECT left(body, 20) FROM post WHERE slug = '{article.slug}'")
     # A text whose sender got no answer, or 503, may have been saved.
     assert int(text.split()[1]) >= saved
+    kept = sql(
+        "SELECT original_name, name FROM media JOIN media_content ON media_id = media.id "
+        f"WHERE original_name LIKE '{PICTURE}-%'"
+    )
+    assert set(pictures) <= {name for name, _ in kept}
+    assert {fetch(f"/media/{name}").status for _, name in kept} <= {200}
     article.author.reader.close()
     wait_until(lambda: article.save(body="after that").status == 303, 90, "texts can be saved again")
     print(f"texts could be saved again {time.monotonic() - freed:.0f} s after the disk had space")

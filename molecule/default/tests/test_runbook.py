@@ -97,9 +97,12 @@ def interrupted(host, status):
 
 
 @pytest.mark.parametrize("command", ["slipway restore", "slipway restore --undo"])
-def test_interrupted_restore_is_ended(command, interrupted, host, sql, status, fetch, full_backup_ended):
-    # There must be a former database for --undo.
+def test_interrupted_restore_is_ended(
+    command, interrupted, host, sql, status, fetch, full_backup_ended, author
+):
+    # The former database of this restore lacks the post, and must not come back.
     host.check_output("slipway restore --yes")
+    Article(author(), sql).author.reader.close()
     posts = sql("SELECT slug, body FROM post ORDER BY 1")
     interrupted()
     done = host.run(f"{command} --yes")

@@ -19,6 +19,8 @@ LARGE = f"""
 """
 # How long changes are written before the host is lost: longer than the time until a change is archived.
 WRITING_SECONDS = 45
+# For an app that has files only in the volume of the pictures.
+MEDIA, FILE = '{"backup_media": true}', "/var/lib/docker/volumes/media_volume/_data/of-an-app"
 # The digest of each secret.
 SECRETS = "cd /etc/slipway/secrets && sha256sum *"
 
@@ -193,6 +195,44 @@ def test_recovery_that_failed_after_the_restore_goes_on_when_it_is_repeated(
     done = deploy("playbooks/recover.yml")
     assert done.status == 0, done.output
     assert "restoring the files of the backup" not in done.output
+    assert fetch("/").status == 200
+    assert sql("SELECT count(*) FROM post") == recovered.posts
+
+
+@pytest.mark.drill
+def test_sessions_of_the_former_key_and_files_of_an_app_come_back(
+    recovered, author, deploy, host, wipe, full_backup_ended
+):
+    signed_in = author()
+    host.check_output("slipway rotate key")
+    assert signed_in.is_in()
+    signed_in.reader.close()
+    done = deploy("site.yml", "--extra-vars", MEDIA)
+    assert done.status == 0, done.output
+    host.check_output("echo of an app > %s && chown 10001:10001 %s", FILE, FILE)
+    full_backup_ended()
+    host.check_output("slipway backup run incr && slipway backup files")
+    wipe()
+    done = deploy("playbooks/recover.yml", "--extra-vars", MEDIA)
+    assert done.status == 0, done.output
+    file = host.file(FILE)
+    assert (file.content_string.strip(), file.uid) == ("of an app", 10001)
+    assert signed_in.is_in()
+    signed_in.reader.close()
+    host.check_output("rm %s", FILE)
+
+
+@pytest.mark.drill
+def test_recovery_that_was_given_up_can_be_begun_again(recovered, deploy, wipe, hostname, host, fetch, sql):
+    wipe()
+    done = deploy("playbooks/recover.yml", "--extra-vars", '{"release_smoke_paths": ["/none"]}')
+    assert done.status != 0
+    done = deploy("playbooks/teardown.yml", f"--extra-vars=teardown_data_of={hostname}")
+    assert done.status == 0, done.output
+    assert host.check_output("docker ps --all --quiet; docker volume ls --quiet") == ""
+    assert not host.file("/var/lib/slipway-recovery").exists
+    done = deploy("playbooks/recover.yml")
+    assert done.status == 0, done.output
     assert fetch("/").status == 200
     assert sql("SELECT count(*) FROM post") == recovered.posts
 

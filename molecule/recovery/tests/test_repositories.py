@@ -91,6 +91,20 @@ def test_damaged_backups_of_files_are_begun_anew(repositories, host, check):
         repositories.execute("rm -rf /srv/damaged-files")
 
 
+@pytest.mark.drill
+def test_missing_backups_of_files_are_reported(repositories, host, check):
+    place = "/srv/sftp/backups/blog/files"
+    host.check_output("slipway backup files")
+    repositories.execute(f"mv {place} /srv/missing-files")
+    try:
+        host.check_output("slipway backup files")
+        assert "the repository was missing" in check()[1]
+        host.check_output("slipway backup verify")
+        assert check() == (0, "")
+    finally:
+        repositories.execute("rm -rf /srv/missing-files")
+
+
 @pytest.fixture(scope="module")
 def s3(deploy, full_backup_ended, backups):
     """Put the repository on the S3 server, and back on the SFTP server after the tests."""
