@@ -14,7 +14,7 @@ LARGE_ROWS = 100_000
 LARGE = f"""
     INSERT INTO contact_message (name, email, body)
     SELECT 'large', 'large@example.org',
-        (SELECT string_agg(md5(random()::text || n), '') FROM generate_series(1, 320))
+        (SELECT string_agg(md5(random()::text || part || n), '') FROM generate_series(1, 320) part)
     FROM generate_series(1, {LARGE_ROWS}) n
 """
 # How long changes are written before the host is lost: longer than the time until a change is archived.
