@@ -43,6 +43,16 @@ def snapshot(repositories):
     repositories.execute("rm -rf /srv/snapshots")
 
 
+def test_restore_opens_few_files_on_the_server(docker):
+    """sshd allows 1,024 open files. Two processes restore, but one of them may be busy with a large file."""
+    docker("exec slipway-db-1 mkdir --mode=0700 /tmp/restored")
+    restore = "pgbackrest --stanza=blog restore --type=none --process-max=1 --pg1-path=/tmp/restored"
+    try:
+        docker(f"exec slipway-db-1 {restore}")
+    finally:
+        docker("exec slipway-db-1 rm -rf /tmp/restored")
+
+
 def test_snapshot_survives_a_host_that_destroys_its_backups(
     snapshot, repositories, docker, host, check, restore_before
 ):
