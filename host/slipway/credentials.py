@@ -4,6 +4,7 @@ import os
 import secrets
 import string
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from slipway.database import OWNERS, scram_verifier, stored_verifiers
 from slipway.files import read_secret, write_secret
@@ -30,18 +31,26 @@ def copy_secrets(stack: Stack, slot: str) -> None:
     """
     former = "" if stack.forget_flag.exists() else former_key(stack)
     # The copies are not in the backups. A recovered host has the former key from this file.
-    write_secret(stack.secret_file(FORMER_KEYS), former, 0)
+    if former:
+        write_secret(former_key_file(stack), former, 0)
+    else:
+        former_key_file(stack).unlink(missing_ok=True)
     write_copies(stack, slot, {name: stack.secret(name) for name in SLOT_SECRETS} | {FORMER_KEYS: former})
+
+
+def former_key_file(stack: Stack) -> Path:
+    """Return the path of the file with the app's former key, beside the directory of the secrets."""
+    return Path(stack.config["secrets"]).with_name(FORMER_KEYS)
 
 
 def former_key(stack: Stack) -> str:
     """Return the app's key that signed sessions before the present one; empty if there is none."""
     active = stack.active()
-    if not active:
-        return read_secret(stack.secret_file(FORMER_KEYS)) or ""
-    signed = stack.slot_secret(active, "app_secret_key")
-    if signed == stack.secret("app_secret_key"):
+    signed = stack.slot_secret(active, "app_secret_key") if active else None
+    if active and signed == stack.secret("app_secret_key"):
         signed = stack.slot_secret(active, FORMER_KEYS)
+    if signed is None:  # a new host, or a lost copy
+        signed = read_secret(former_key_file(stack))
     return signed or ""
 
 

@@ -141,19 +141,22 @@ def remove_remains(stack: Stack, directory: Path) -> None:
 
 
 def end_interrupted(stack: Stack, directory: Path) -> bool:
-    """Remove what a killed restore left; return whether it was killed before it replaced the database.
+    """Tell whether a restore was killed before it replaced the database; if so, start the database again.
 
-    If so, the database in service is the one from before, and is started again.
+    The directories that the restore left show this, so the caller removes them, after the database serves.
     """
-    is_from_before = bool(remains(directory)) and not (directory / MARKER).exists()
-    remove_remains(stack, directory)
-    if is_from_before:
-        # A database with damaged files, which the restore was to replace, does not start.
-        with contextlib.suppress(Failure):
-            start_database(stack)
-        if interrupted(stack) == RESTORE and is_writable(stack):
+    if not remains(directory) or (directory / MARKER).exists():
+        return False
+    # A database with damaged files, which the restore was to replace, does not start.
+    with contextlib.suppress(Failure):
+        is_stopping = interrupted(stack) == RESTORE
+        if is_stopping:
+            stop(stack)  # the engine may still be stopping it
+        start_database(stack)
+        if is_stopping and is_writable(stack):
+            make_ready(stack)
             end_maintenance(stack)
-    return is_from_before
+    return True
 
 
 def replace(stack: Stack, directory: Path, other: Path, finish: Callable[[], None]) -> None:

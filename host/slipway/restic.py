@@ -77,8 +77,10 @@ def wanted(stack: Stack) -> Path:
 
 def read_outcome(stack: Stack) -> Outcome:
     """Return the result of the last backup; an empty one if there was none, or if the file is damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        return from_json(Outcome, json.loads((stack.state / "host_files.json").read_text()))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        # A former version wrote fewer keys.
+        found = asdict(Outcome()) | json.loads((stack.state / "host_files.json").read_text())
+        return from_json(Outcome, found)
     return Outcome()
 
 
@@ -133,11 +135,15 @@ def prepare(stack: Stack) -> None:
     except CommandFailure as failure:
         if not is_missing(failure):
             raise
-        run(stack.host, stack.config, "init")
-        former = read_outcome(stack)
-        if former.repository == stack.config["backup_files_repository"]:
+        if was_used(stack):
             words = f"the repository was missing at {stack.host.now()}, so its older backups are lost."
-            record(stack, replace(former, damage=f"{words} A new one was begun."))
+            record(stack, replace(read_outcome(stack), damage=f"{words} A new one was begun."))
+        run(stack.host, stack.config, "init")
+
+
+def was_used(stack: Stack) -> bool:
+    """Tell whether the last backup went to the repository of the present configuration."""
+    return read_outcome(stack).repository == stack.config["backup_files_repository"]
 
 
 def verify(stack: Stack) -> None:
@@ -152,7 +158,7 @@ def verify(stack: Stack) -> None:
             run(stack.host, stack.config, "check", "--read-data")
         except CommandFailure as failure:
             words = describe(failure)
-            if is_missing(failure) or DAMAGED.search(words):
+            if (is_missing(failure) and was_used(stack)) or DAMAGED.search(words):
                 record(stack, replace(read_outcome(stack), damage=words))
             raise
         record(stack, replace(read_outcome(stack), verified=stack.host.now(), damage=""))

@@ -84,6 +84,7 @@ def restore(stack: Stack, until: str) -> str:
     """
     directory, target = generations.in_service(stack), Target("time", until) if until else None
     generations.end_interrupted(stack, directory)
+    generations.remove_remains(stack, directory)
     plan(stack, until)
     last = last_segment(stack)
     database, live = Recovered(stack, RESTORE_SERVICE), Recovered(stack, "db")
@@ -162,11 +163,13 @@ def undo(stack: Stack, name: str) -> str:
     kept = {path.name: path for path in generations.formers(directory)}
     if is_from_before and not name:
         if generations.is_writable(stack):
+            generations.remove_remains(stack, directory)
             return "The interrupted restore had not replaced the database, which serves again."
         raise Failure(
-            "The interrupted restore had not replaced the database, which does not start: run `slipway "
+            "The interrupted restore had not replaced the database, which accepts no changes: run `slipway "
             f"restore` again, or `--undo` with a name. Former databases: {', '.join(kept) or 'none'}."
         )
+    generations.remove_remains(stack, directory)
     if not kept or (name and name not in kept):
         asked = f"no former database {name}" if name else "no former database"
         raise Failure(f"There is {asked} on this host. Former databases: {', '.join(kept) or 'none'}.")

@@ -209,6 +209,7 @@ def test_undo_of_a_killed_restore_brings_the_database_from_before_back(
 ):
     vault.keep("former-20251130T000000Z", "an older database")
     killed(event)
+    vault.containers["db"] = "exited"
     for flag in (stack.maintenance_flag, stack.restore_flag):
         flag.touch()
     assert run_restore("--undo")[0] == 0
@@ -220,10 +221,16 @@ def test_undo_of_a_killed_restore_brings_the_database_from_before_back(
 def test_undo_says_what_to_do_if_the_database_from_before_does_not_start(run_restore, vault, killed):
     killed("stop db")
     vault.containers["db"] = "exited"
+    vault.keep("former-20251130T000000Z", "an older database")
     vault.wrong["start db"] = failure("damaged files")
-    status, _told, errors = run_restore("--undo")
-    assert status == 1
-    assert "run `slipway restore` again, or `--undo` with a name. Former databases: none." in errors
+    for _attempt in range(2):
+        status, _told, errors = run_restore("--undo")
+        assert status == 1
+        assert "run `slipway restore` again, or `--undo` with a name. Former databases: former-2" in errors
+    vault.wrong.clear()
+    assert run_restore("--undo")[0] == 0
+    assert vault.serving() == BEFORE
+    assert vault.left() == []
 
 
 def test_former_databases_are_not_removed_with_the_remains(run_restore, vault, engine, remains):

@@ -130,8 +130,17 @@ def test_verification_reports_a_missing_repository(stack, kept):
 def test_change_of_the_repository_is_no_damage(stack, kept, tmp_path):
     restic.backup(stack)
     stack.config["backup_files_repository"] = str(tmp_path / "other")
+    with pytest.raises(CommandFailure):
+        restic.verify(stack)
     restic.backup(stack)
     assert restic.read_outcome(stack).damage == ""
+
+
+def test_record_of_a_former_version_is_read(stack, tmp_path):
+    (tmp_path / "state/host_files.json").write_text(
+        '{"at": "2026-01-01T00:00:00Z", "problem": "no space", "verified": "", "damage": ""}'
+    )
+    assert restic.read_outcome(stack).problem == "no space"
 
 
 def test_newest_backup_comes_back(stack, kept, tmp_path):
