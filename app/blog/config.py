@@ -81,6 +81,7 @@ def _database(url: URL) -> dict[str, object]:
     }
     engine = {
         "url": url,
+        "isolation_level": "AUTOCOMMIT",  # see request_session.py
         "pool_pre_ping": True,  # after a restart of the database, connect again without an error page
         "pool_timeout": 5,
         "connect_args": connect_args,

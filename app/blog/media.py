@@ -287,8 +287,8 @@ def _from_database(folder: Path, name: str) -> Response:
     number = picture.id
     if media_content.cache(folder, name, media_content.parts(db.session, number)):
         return send_from_directory(folder, name, max_age=YEAR_S)
-    # A reader may be slow, so do not hold a transaction, which a migration would have to wait for.
-    engine = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    # A reader may be slow. The engine begins no transaction, which a migration would have to wait for.
+    engine = db.engine
 
     def send() -> Iterator[bytes]:
         with Session(engine) as session:

@@ -32,9 +32,10 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from renderer import words
 
 from . import markdown
+from .request_session import RequestSession
 from .search_vectors import LEXEMES, SEARCH
 
-db = SQLAlchemy()
+db = SQLAlchemy(session_options={"class_": RequestSession})
 
 _hashing = Lock()  # one hash at a time: scrypt needs 32 MB per hash, and the container has little memory
 

@@ -4,6 +4,7 @@ Feeds, sitemaps and robots.txt are in feeds.py.
 """
 
 from calendar import month_name
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -13,13 +14,16 @@ from urllib.parse import quote
 
 from flask import Blueprint, abort, current_app, redirect, render_template, request, url_for
 from markupsafe import Markup
-from sqlalchemy import ColumnElement, Row, Select, extract, func, select, tuple_
-from sqlalchemy.orm import load_only, selectinload, undefer
+from sqlalchemy import ColumnElement, Label, Row, Select, bindparam, extract, func, select, tuple_
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased, undefer
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
+from renderer import words
+
 from . import markdown
-from .models import Comment, Page, Post, PostAlias, Tag, TagAlias, db
+from .models import Comment, Page, Post, PostAlias, Tag, TagAlias, db, post_tag
 
 MAX_PAGE = 1_000_000  # keeps Postgres' OFFSET in its range; the archive lists the posts beyond this limit
 
@@ -35,7 +39,7 @@ class Listing:
     There is no total number of posts: to count many posts would take longer than to render the page.
     """
 
-    posts: list[Post]
+    posts: Sequence[Row[*tuple[Any, ...]]]
     number: int
     has_more: bool
 
@@ -61,29 +65,21 @@ def home(number: int | None = None) -> str | AnyResponse:
     """Show the newest posts."""
     if number == 1:
         return redirect(url_for(".home"), 301)
-    return render_template("home.html", listing=_listing(select(Post), number or 1))
+    return render_template("home.html", listing=_listing(_NEWEST, number or 1))
 
 
 @bp.get("/posts/<slug:slug>")
 def post(slug: str) -> str | AnyResponse:
     """Show a post with its comments, and links to the previous and the next post."""
-    query = select(Post).where(Post.slug == slug, is_visible())
-    found = db.session.scalar(query.options(undefer(Post.body_html), selectinload(Post.tags)))
+    found = db.session.execute(_POST, {"slug": slug}).one_or_none()
     if found is None:
         return _moved(PostAlias.slug == slug)
-    place, here = tuple_(Post.published_at, Post.id), tuple_(found.published_at, found.id)
-    neighbours = select(Post).where(is_visible()).options(load_only(Post.slug, Post.title)).limit(1)
-    older = db.session.scalar(newest_first(neighbours.where(place < here)))
-    newer = db.session.scalar(neighbours.where(place > here).order_by(Post.published_at, Post.id))
-    comments = select(Comment).where(Comment.post_id == found.id, Comment.state == "approved")
     return render_template(
         "post.html",
         post=found,
         body=Markup(found.body_html),  # noqa: S704 (sanitised when it was written)
         image=_first_image(found),
-        older=older,
-        newer=newer,
-        comments=db.session.scalars(comments.order_by(Comment.created_at, Comment.id)).all(),
+        comments=db.session.execute(_COMMENTS, {"post": found.id}).all(),
     )
 
 
@@ -127,7 +123,7 @@ def tag(slug: str, number: int | None = None) -> str | AnyResponse:
     found = db.session.scalar(select(Tag).where(Tag.slug == slug))
     if found is None:
         return redirect(url_for(".tag", slug=current_tag_slug(slug), number=number), 301)
-    listing = _listing(select(Post).join(Post.tags).where(Tag.id == found.id), number or 1)
+    listing = _listing(_NEWEST_WITH_TAG, number or 1, tag=found.id)
     if not listing.posts:
         abort(404)  # all posts with this tag are drafts or scheduled
     return render_template("tag.html", tag=found, listing=listing)
@@ -151,10 +147,15 @@ def absolute(path: str) -> str:
 
 
 @bp.app_template_global()
-def site_pages() -> list[Page]:
-    """Return the pages for the menu, with only slug and title loaded."""
-    query = select(Page).options(load_only(Page.slug, Page.title))
-    return list(db.session.scalars(query.order_by(Page.position, Page.slug)))
+def site_pages() -> Sequence[Row[str, str]]:
+    """Return slug and title of the pages, for the menu."""
+    return db.session.execute(_PAGES).all()
+
+
+@bp.app_template_filter()
+def reading_minutes(word_count: int) -> int:
+    """Return the reading time of a text in minutes; at least 1."""
+    return words.minutes(word_count)
 
 
 @bp.app_template_filter()
@@ -186,11 +187,11 @@ def newest_first(query: _Query) -> _Query:
     return query.order_by(Post.published_at.desc(), Post.id.desc())
 
 
-def _listing(query: Select[Post], number: int) -> Listing:
-    """Return a page of the visible posts of `query`. Abort with 404 if the page is out of range."""
-    size = current_app.config["POSTS_PER_PAGE"]
-    query = newest_first(query.where(is_visible())).limit(size + 1).offset((number - 1) * size)
-    posts = list(db.session.scalars(query.options(selectinload(Post.tags))))
+def _listing(query: Select[*tuple[Any, ...]], number: int, **values: int) -> Listing:
+    """Return a page of the posts of `query`, which gets `values`. Abort with 404 if it is out of range."""
+    size: int = current_app.config["POSTS_PER_PAGE"]
+    limits = {"limit": size + 1, "offset": (number - 1) * size}
+    posts = db.session.execute(query, limits | values).all()
     if number > 1 and not posts:
         abort(404)
     return Listing(posts[:size], number, len(posts) > size)
@@ -215,6 +216,59 @@ def _moved(condition: ColumnElement[bool]) -> AnyResponse:
     return redirect(url_for("pages.post", slug=slug), 301)
 
 
-def _first_image(found: Post) -> str | None:
+def _first_image(found: Row[*tuple[Any, ...]]) -> str | None:
     """Return the absolute address of a post's first image, for link previews on other sites."""
     return markdown.first_image(found.body_html, absolute(url_for("pages.post", slug=found.slug)))
+
+
+def _tags() -> Label[Any]:
+    """Return the tags of a post as a column: a list of objects with slug and name, or NULL."""
+    tag = func.json_build_object("slug", Tag.slug, "name", Tag.name)
+    tags = select(func.json_agg(aggregate_order_by(tag, Tag.name))).join(post_tag)
+    return tags.where(post_tag.c.post_id == Post.id).correlate(Post).label("tags")
+
+
+def _neighbour(name: str, *, is_newer: bool) -> Label[Any]:
+    """Return the next newer or older post as a column: an object with slug and title, or NULL."""
+    other = aliased(Post)
+    place, here = tuple_(other.published_at, other.id), tuple_(Post.published_at, Post.id)
+    nearest = (
+        select(func.json_build_object("slug", other.slug, "title", other.title)).limit(1).correlate(Post)
+    )
+    if is_newer:
+        nearest = nearest.where(place > here, other.published_at <= func.now())
+        return nearest.order_by(other.published_at, other.id).label(name)
+    return nearest.where(place < here).order_by(other.published_at.desc(), other.id.desc()).label(name)
+
+
+# The queries of the pages that are read most. They are made only once, and return rows instead of objects:
+# both save half of the time.
+_TEASER = (
+    Post.slug,
+    Post.title,
+    Post.summary,
+    Post.word_count,
+    Post.language,
+    Post.published_at,
+    _tags(),
+)
+_NEWEST = (
+    newest_first(select(*_TEASER).where(is_visible())).limit(bindparam("limit")).offset(bindparam("offset"))
+)
+_NEWEST_WITH_TAG = _NEWEST.join(post_tag).where(post_tag.c.tag_id == bindparam("tag"))
+_POST = select(
+    *_TEASER,
+    Post.id,
+    Post.author,
+    Post.author_id,
+    Post.updated_at,
+    Post.body_html,
+    _neighbour("older", is_newer=False),
+    _neighbour("newer", is_newer=True),
+).where(Post.slug == bindparam("slug"), is_visible())
+_COMMENTS = (
+    select(Comment.id, Comment.author, Comment.body, Comment.created_at)
+    .where(Comment.post_id == bindparam("post"), Comment.state == "approved")
+    .order_by(Comment.created_at, Comment.id)
+)
+_PAGES = select(Page.slug, Page.title).order_by(Page.position, Page.slug)

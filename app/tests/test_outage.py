@@ -289,8 +289,8 @@ def test_failed_statement_is_not_an_outage(app):
 
     @app.get("/slow")
     def slow() -> str:
-        db.session.execute(text("SET LOCAL statement_timeout = 10"))
-        return str(db.session.scalar(text("SELECT pg_sleep(5)")))
+        raised = "RAISE 'canceling statement due to statement timeout' USING ERRCODE = 'query_canceled'"
+        return str(db.session.execute(text(f"DO $$ BEGIN {raised}; END $$")))
 
     assert app.test_client().get("/slow", base_url=app.config["BASE_URL"]).status_code == 500
     assert outage._outage.is_over()

@@ -268,11 +268,12 @@ def test_locked_table_ends_the_migration(empty_settings, newer_release, monkeypa
     app = create_app(empty_settings)
     flask(app, "migrate")
     newer_release(EXPAND)
-    with app.app_context(), db.engine.begin() as reader:
-        reader.execute(text("LOCK TABLE post IN ACCESS SHARE MODE"))
+    with app.app_context():
+        db.session.execute(text("LOCK TABLE post IN ACCESS SHARE MODE"))
         result, _ = flask(app, "migrate")
         assert result.exit_code == 1
         assert "stayed locked for 0.2 s, so nothing was changed" in result.stderr
+        db.session.rollback()
     assert flask(app, "migrate")[1]["applied"] == ["9001"]
 
 
