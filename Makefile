@@ -59,7 +59,7 @@ down: $(VENV)/control ## Stop the sandbox host, or remove it with its data; asks
 
 .PHONY: test
 test: lint sanity unit app-test molecule ## Run lint, sanity, unit, app-test and molecule; then print the last benchmark results
-	@bench/home.py --show
+	@bench/measure.py --show
 
 .PHONY: lint
 lint: $(VENV)/dev ## Run every linter: ansible-lint, yamllint, ruff, mypy, shellcheck, hadolint, zizmor
@@ -163,8 +163,8 @@ examples: $(VENV)/dev ## Run the collection's site playbook and each role's exam
 	done
 
 .PHONY: bench
-bench: $(VENV)/control ## Measure requests/s and p99 of the home page, and of a static file of the same size
-	@bench/home.py slipway-sandbox
+bench: $(VENV)/control ## Measure the blog beside the limit of nginx and the blog of a tutorial, on the host of `make up`
+	@bench/measure.py slipway-sandbox
 
 .PHONY: screenshots
 screenshots: $(VENV)/dev ## Take the README's screenshots from the blog of `make up`
