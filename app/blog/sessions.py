@@ -12,7 +12,7 @@ import secrets
 from datetime import timedelta
 
 from flask import current_app, request, session
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, select, update
 
 from . import throttle
 from .models import User, UserSession, db
@@ -62,15 +62,14 @@ def find(token: str) -> tuple[User, int] | None:
 
     If the session was last extended more than NOTED_AFTER ago, this extends it: the row, and the cookie.
     """
-    long_ago = UserSession.last_seen_at < func.now() - NOTED_AFTER
-    query = select(User, UserSession.id, long_ago).join(UserSession, UserSession.user_id == User.id)
-    row = db.session.execute(query.where(UserSession.token == throttle.digest(token), _is_valid())).first()
+    row = db.session.execute(_SESSION, {"token": throttle.digest(token)}).first()
     if row is None:
         return None
     person, number, note = row
     if note:
         with db.engine.begin() as connection:
-            connection.execute(update(UserSession).where(UserSession.id == number, long_ago).values(_seen()))
+            change = update(UserSession).where(UserSession.id == number, _LONG_AGO).values(_seen())
+            connection.execute(change)
         session.modified = True
     return person, number
 
@@ -119,3 +118,12 @@ def _seen() -> dict[str, object]:
         "last_seen_at": func.now(),
         "expires_at": func.now() + current_app.permanent_session_lifetime,
     }
+
+
+# Each request of a user needs this query, so it is made only once.
+_LONG_AGO = UserSession.last_seen_at < func.now() - NOTED_AFTER
+_SESSION = (
+    select(User, UserSession.id, _LONG_AGO)
+    .join(UserSession, UserSession.user_id == User.id)
+    .where(UserSession.token == bindparam("token"), _is_valid())
+)
