@@ -45,7 +45,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     app.config.from_mapping(config.load(settings))
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     # A page has some 50 addresses, which depend only on these arguments, and building one takes 20 µs.
-    app.jinja_env.globals["url_for"] = lru_cache(maxsize=10_000)(app.url_for)
+    app.jinja_env.globals["url_for"] = lru_cache(maxsize=2_000)(app.url_for)
     hops = app.config["PROXY_HOPS"]
     outage.init_app(app)
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # Flask's interface

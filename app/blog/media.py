@@ -47,6 +47,7 @@ from .assets import YEAR_S
 from .author.desk import may_edit, newest, place
 from .forms import Form, LineField
 from .models import Media, Page, Post, db
+from .request_session import with_transactions
 
 # The memory limit of the process that re-encodes a picture. The largest allowed picture, a WebP, needs 230
 # MiB. The container has enough memory for this process and the workers.
@@ -281,11 +282,14 @@ def markdown_of(picture: Media) -> str:
 
 def _from_database(folder: Path, name: str) -> Response:
     """Write and serve the file of a picture that has none; if that fails, stream it from Postgres."""
-    picture = media_content.find(db.session, name)
-    if picture is None:
-        abort(404)
-    number = picture.id
-    if media_content.cache(folder, name, media_content.parts(db.session, number)):
+    # In this transaction, nobody can delete the picture. Otherwise its file could be written after that.
+    with Session(with_transactions(db.engine)) as session:
+        picture = media_content.find(session, name)
+        if picture is None:
+            abort(404)
+        number, mime, size = picture.id, picture.mime, picture.size_bytes
+        is_written = media_content.cache(folder, name, media_content.parts(session, number))
+    if is_written:
         return send_from_directory(folder, name, max_age=YEAR_S)
     # A reader may be slow. The engine begins no transaction, which a migration would have to wait for.
     engine = db.engine
@@ -294,8 +298,8 @@ def _from_database(folder: Path, name: str) -> Response:
         with Session(engine) as session:
             yield from media_content.parts(session, number)
 
-    response = Response(send(), mimetype=picture.mime)
-    response.content_length = picture.size_bytes
+    response = Response(send(), mimetype=mime)
+    response.content_length = size
     return response
 
 

@@ -252,10 +252,20 @@ _TEASER = (
     Post.published_at,
     _tags(),
 )
-_NEWEST = (
-    newest_first(select(*_TEASER).where(is_visible())).limit(bindparam("limit")).offset(bindparam("offset"))
-)
-_NEWEST_WITH_TAG = _NEWEST.join(post_tag).where(post_tag.c.tag_id == bindparam("tag"))
+
+
+def _teasers(chosen: Select[int]) -> Select[*tuple[Any, ...]]:
+    """Return the query for the posts whose ids `chosen` selects, with a limit and an offset.
+
+    Otherwise, Postgres would also collect the tags of the posts that the offset skips.
+    """
+    limited = newest_first(chosen).limit(bindparam("limit")).offset(bindparam("offset")).subquery()
+    return newest_first(select(*_TEASER).join(limited, limited.c.id == Post.id))
+
+
+_VISIBLE = select(Post.id).where(is_visible())
+_NEWEST = _teasers(_VISIBLE)
+_NEWEST_WITH_TAG = _teasers(_VISIBLE.join(post_tag).where(post_tag.c.tag_id == bindparam("tag")))
 _POST = select(
     *_TEASER,
     Post.id,

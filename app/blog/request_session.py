@@ -20,10 +20,10 @@ class RequestSession(Session):
         bind = super().get_bind(*args, **options)
         if has_request_context() and request.method in ("GET", "HEAD"):
             return bind
-        return _with_transactions(bind) if isinstance(bind, Engine) else bind
+        return with_transactions(bind) if isinstance(bind, Engine) else bind
 
 
 @cache
-def _with_transactions(engine: Engine) -> Engine:
+def with_transactions(engine: Engine) -> Engine:
     """Return an engine with the same pool of connections."""
     return engine.execution_options(isolation_level="READ COMMITTED")

@@ -26,7 +26,8 @@ def variant(host, docker, inspect):
         return made[-1]
 
     yield variant
-    docker(f"rmi --force slipway.test/blog:source {' '.join(made)}")
+    # Retention may have removed some of them.
+    host.run(f"docker rmi --force slipway.test/blog:source {' '.join(made)}")
 
 
 @pytest.fixture(scope="session")
