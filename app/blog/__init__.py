@@ -44,7 +44,7 @@ def create_app(settings: Mapping[str, str] | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(config.load(settings))
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
-    # A page has some 50 addresses, which depend only on these arguments, and building one takes 20 µs.
+    # A page has some 50 addresses, which depend only on these arguments.
     app.jinja_env.globals["url_for"] = lru_cache(maxsize=2_000)(app.url_for)
     hops = app.config["PROXY_HOPS"]
     outage.init_app(app)

@@ -34,7 +34,7 @@ def test_command_has_a_transaction(app):
 
 
 def test_request_starts_no_thread(client, monkeypatch):
-    """An event loop for each request took a fifth of its time."""
+    """Flask would start an event loop to close asynchronous sessions."""
     started, start = [], Thread.start
 
     def record(thread: Thread) -> None:
