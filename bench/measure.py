@@ -56,7 +56,7 @@ POSTS = """
 CLEAN = f"""
     docker rm --force {LIMIT} {TUTORIAL} {TUTORIAL_NGINX} >/dev/null 2>&1 || true
     docker exec slipway-db-1 psql -Xq -U postgres -c 'DROP DATABASE IF EXISTS bench WITH (FORCE)' \
-        -c 'DROP ROLE IF EXISTS bench' >/dev/null 2>&1
+        -c 'DROP ROLE IF EXISTS bench'
     rm -rf {PLACE}
 """
 
@@ -152,11 +152,12 @@ class Bench:
             do sleep 0.2; done
         """)
 
-    def cookie(self, site, fields, header="X-None: 1"):
+    def cookie(self, site, fields, *headers):
         """Sign in at a site, and return the header with the session's cookie."""
+        options = " ".join(f"-H '{header}'" for header in (*headers, f"Referer: {self.url}/"))
         data = " ".join(f"--data-urlencode '{name}={value}'" for name, value in fields.items())
         jar = f"{PLACE}/jar"
-        curl = f"curl -sSk -o {PLACE}/answer -b {jar} -c {jar} -H '{header}' -H 'Referer: {self.url}/'"
+        curl = f"curl -sSk -o {PLACE}/answer -b {jar} -c {jar} {options}"
         self.run(f"""
             rm -f {jar}; touch {jar}
             {curl} {site}/login
@@ -182,11 +183,8 @@ class Bench:
         signed_in = self.cookie(self.site, {"email": self.admin, "password": password}, self.host_header)
         student = self.cookie(tutorial, {"name": "bench", "password": self.password})
         post = re.search(r'href="(/posts/[^"/]+)"', self.run(f"cat {PLACE}/limit/index.html"))[1]
-        ours, host, gzip = (
-            ("slipway-nginx-1", self.slot, "slipway-db-1"),
-            self.host_header,
-            "Accept-Encoding: gzip",
-        )
+        host, gzip = self.host_header, "Accept-Encoding: gzip"
+        ours = ("slipway-nginx-1", self.slot, "slipway-db-1")
         theirs = (TUTORIAL_NGINX, TUTORIAL, "slipway-db-1")
         gunicorn = f"http://{self.address(self.slot)}:8000"
         proxied = f"X-Forwarded-Proto: {self.site.partition(':')[0]}"

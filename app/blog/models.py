@@ -29,8 +29,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from sqlalchemy.types import Text
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from renderer import words
-
 from . import markdown
 from .request_session import RequestSession
 from .search_vectors import LEXEMES, SEARCH
@@ -141,11 +139,6 @@ class Post(Base):
     def date(self) -> datetime | None:
         """Return the publication time, which for a draft is the planned one, or None."""
         return self.published_at or self.planned_at
-
-    @property
-    def reading_minutes(self) -> int:
-        """Return the reading time in minutes; at least 1."""
-        return words.minutes(self.word_count)
 
 
 class Tag(Base):

@@ -206,6 +206,23 @@ def test_picture_cannot_be_deleted_while_its_file_is_written(app, boat):
                 other.execute(text("DELETE FROM media"))
 
 
+def test_picture_cannot_be_deleted_while_a_request_writes_its_file(client, boat, monkeypatch):
+    refused, cache = [], media_content.cache
+
+    def cache_during_a_deletion(*arguments) -> bool:
+        with db.engine.connect() as other:
+            other.execute(text("SET lock_timeout = '200ms'"))
+            with pytest.raises(OperationalError, match="lock timeout") as error:
+                other.execute(text("DELETE FROM media"))
+        refused.append(error)
+        return cache(*arguments)
+
+    boat.unlink()
+    monkeypatch.setattr(media_content, "cache", cache_during_a_deletion)
+    assert client.get(f"/media/{boat.name}").status_code == 200
+    assert len(refused) == 1
+
+
 @pytest.fixture
 def number(app, boat, forget_content) -> int:
     """Return the id of a picture without content."""

@@ -10,10 +10,12 @@ from prometheus_client import REGISTRY
 from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from blog import create_app, outage
 from blog.forms import csrf
 from blog.models import Post, db
+from blog.request_session import with_transactions
 
 
 @pytest.fixture(autouse=True)
@@ -289,8 +291,9 @@ def test_failed_statement_is_not_an_outage(app):
 
     @app.get("/slow")
     def slow() -> str:
-        raised = "RAISE 'canceling statement due to statement timeout' USING ERRCODE = 'query_canceled'"
-        return str(db.session.execute(text(f"DO $$ BEGIN {raised}; END $$")))
+        with Session(with_transactions(db.engine)) as session:
+            session.execute(text("SET LOCAL statement_timeout = 10"))
+            return str(session.scalar(text("SELECT pg_sleep(5)")))
 
     assert app.test_client().get("/slow", base_url=app.config["BASE_URL"]).status_code == 500
     assert outage._outage.is_over()

@@ -119,6 +119,25 @@ def test_text_is_escaped(client, add_posts):
         assert "&lt;b&gt;&amp;&#34;&#39;" in client.get(path).text
 
 
+def test_tags_are_collected_only_for_the_posts_of_the_page(app, add_posts):
+    """A high page number would otherwise cost a query for each post before it."""
+    add_posts(30)
+    with app.app_context():
+        query = pages._NEWEST.compile(db.engine)
+        values = query.params | {"limit": 3, "offset": 20}
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {query}"
+        [plan] = db.session.connection().exec_driver_sql(explain, values).scalar_one()
+    loops = [part["Actual Loops"] for part in parts_of(plan["Plan"]) if part.get("Subplan Name")]
+    assert loops == [3]
+
+
+def parts_of(plan):
+    """Yield a part of a query's plan, and all parts in it."""
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from parts_of(part)
+
+
 def test_each_page_needs_a_fixed_number_of_queries(app, client, add_posts, queries):
     add_posts(3)
     with app.app_context():

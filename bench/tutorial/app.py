@@ -4,7 +4,9 @@ It has users, posts and comments, objects of SQLAlchemy on every page, and a ses
 runs with gunicorn's defaults: one synchronous worker.
 """
 
+import json
 import os
+import sys
 from datetime import UTC, datetime
 
 from flask import Flask, abort, g, redirect, render_template, request, session, url_for
@@ -107,9 +109,6 @@ def comment(number: int) -> object:
 @app.cli.command("fill")
 def fill() -> None:
     """Create the tables, a user, and the posts that the standard input has, one JSON object a line."""
-    import json
-    import sys
-
     Base.metadata.create_all(db.get_bind())
     user = User(name="bench", password_hash=generate_password_hash(os.environ["PASSWORD"]))
     for line in sys.stdin:

@@ -314,7 +314,7 @@ def add_backups(commands: Commands) -> None:
         metavar="FORMER",
         nargs="?",
         const="",
-        help="put a former database back into service (default: the one before the last or killed restore)",
+        help="put a former database back into service (default: the one from before the last restore)",
     )
     instead.add_argument("--forget", action="store_true", help="remove the former databases")
     command.add_argument("--in-unit", action="store_true", help=argparse.SUPPRESS)

@@ -143,7 +143,7 @@ def remove_remains(stack: Stack, directory: Path) -> None:
 def end_interrupted(stack: Stack, directory: Path) -> bool:
     """Tell whether a restore was killed before it replaced the database; if so, start the database again.
 
-    The directories that the restore left show this, so the caller removes them, after the database serves.
+    The directories that the restore left show this, so the caller removes them only after this.
     """
     if not remains(directory) or (directory / MARKER).exists():
         return False

@@ -14,6 +14,8 @@ from werkzeug.wrappers import Response as AnyResponse
 from wtforms import DateTimeLocalField, Field, HiddenField, RadioField, SelectChoice
 from wtforms.validators import Length, Optional, ValidationError
 
+from renderer import words
+
 from .. import markdown, search, tags
 from ..accounts import login_required, signed_in_user
 from ..forms import LineField, TextField
@@ -142,7 +144,7 @@ def view_post(number: int) -> str | AnyResponse:
         post=found,
         title=found.title,
         body=Markup(found.body_html),  # noqa: S704 (sanitised when it was written)
-        minutes=found.reading_minutes,
+        minutes=words.minutes(found.word_count),
     )
 
 

@@ -27,7 +27,8 @@ def variant(host, docker, inspect):
 
     yield variant
     # Retention may have removed some of them.
-    host.run(f"docker rmi --force slipway.test/blog:source {' '.join(made)}")
+    there = {*docker("image ls --all --quiet --no-trunc").split()}
+    docker(f"rmi --force slipway.test/blog:source {' '.join(there.intersection(made))}")
 
 
 @pytest.fixture(scope="session")
